@@ -1,0 +1,69 @@
+"""Streaming video perception: detection and segmentation of live and recorded video.
+
+    import perception
+
+    with perception.open_source("street.mp4") as source:
+        model = perception.load_model("camvid")
+        for prediction in perception.predict(source, model):
+            print(prediction.frame.time, prediction.class_map.shares)
+
+Importing the package is cheap; engines, codecs and kernels load with the first call that needs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perception.errors import EngineError, ModelError, PerceptionError, SinkError, SourceError, UsageError
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Annotator": "draw",
+    "ClassMap": "types",
+    "Detections": "types",
+    "Frame": "types",
+    "Model": "model",
+    "ModelCard": "card",
+    "Prediction": "types",
+    "load_model": "model",
+    "open_sink": "sinks",
+    "open_source": "sources",
+    "predict": "pipeline",
+    "run": "pipeline",
+}
+
+__all__ = [
+    "EngineError",
+    "ModelError",
+    "PerceptionError",
+    "SinkError",
+    "SourceError",
+    "UsageError",
+    "__version__",
+    *_LAZY,
+]
+
+if TYPE_CHECKING:
+    from perception.card import ModelCard
+    from perception.draw import Annotator
+    from perception.model import Model, load_model
+    from perception.pipeline import predict, run
+    from perception.sinks import open_sink
+    from perception.sources import open_source
+    from perception.types import ClassMap, Detections, Frame, Prediction
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that ``import perception`` stays fast (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'perception' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"perception.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,247 @@
+"""The model card: everything about a model that is not its weights, stored inside its ``.onnx`` file.
+
+The card is JSON in the file's ``metadata_props`` under the key ``perception``. A foreign file gets its card from
+a YAML file instead. Colours are RGB here, as people write them; the rest of the package works in BGR.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from perception.errors import ModelError
+
+METADATA_KEY = "perception"
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassInfo(_Strict):
+    """One class: its name and its colour (RGB, 0..255)."""
+
+    name: str = Field(min_length=1)
+    color: tuple[Channel, Channel, Channel]
+
+
+class _Task(_Strict):
+    classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
+
+    @field_validator("classes")
+    @classmethod
+    def _names_are_unique(cls, classes: list[ClassInfo]) -> list[ClassInfo]:
+        names = [c.name for c in classes]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"class names must be unique, these are not: {', '.join(twice)}")
+        return classes
+
+    @property
+    def names(self) -> list[str]:
+        return [c.name for c in self.classes]
+
+
+class _ColoredTask(_Task):
+    @field_validator("classes")
+    @classmethod
+    def _colors_are_unique(cls, classes: list[ClassInfo]) -> list[ClassInfo]:
+        seen: dict[tuple[int, int, int], str] = {}
+        for c in classes:
+            if c.color in seen:
+                raise ValueError(f"colour {c.color} is used by both {seen[c.color]} and {c.name}")
+            seen[c.color] = c.name
+        return classes
+
+
+class SegmentationTask(_ColoredTask):
+    """A class for each pixel.
+
+    Attributes:
+        output: graph output, float32 ``[N, C, h, w]`` logits at the network's own stride.
+        classes: C classes, in the order of the logits' channels; at most 255.
+        ignored: class ids that are never drawn (a background).
+    """
+
+    output: str = "class_logits"
+    classes: list[ClassInfo] = Field(min_length=1, max_length=255)
+    ignored: list[int] = []
+
+    @model_validator(mode="after")
+    def _ignored_exist(self) -> SegmentationTask:
+        wrong = [i for i in self.ignored if not 0 <= i < len(self.classes)]
+        if wrong:
+            raise ValueError(f"ignored ids {wrong} are not among the {len(self.classes)} classes")
+        return self
+
+
+class DetectionTask(_ColoredTask):
+    """Boxes.
+
+    Attributes:
+        boxes: graph output, float32 ``[N, K, 4]`` xyxy in input pixels.
+        scores: graph output, float32 ``[N, K, C]`` in 0..1.
+        classes: C classes, in the order of the scores' last axis.
+        score_threshold: least score of a detection, unless the user sets one.
+        iou_threshold: boxes of a class that overlap more are suppressed.
+        max_detections: at most this many boxes a frame.
+    """
+
+    boxes: str = "boxes"
+    scores: str = "scores"
+    score_threshold: float = Field(0.3, ge=0, le=1)
+    iou_threshold: float = Field(0.6, ge=0, le=1)
+    max_detections: int = Field(300, ge=1)
+
+
+class ClassificationTask(_Task):
+    """A class for the whole image; ``output`` is float32 ``[N, C]`` probabilities."""
+
+    output: str = "probabilities"
+
+
+class InputSpec(_Strict):
+    """The graph input: uint8 ``[N, height, width, 3]`` BGR.
+
+    Attributes:
+        name: name of the graph input.
+        width, height: the size that the network was made for.
+        resize: ``stretch`` fits both sides, ``letterbox`` keeps the aspect ratio and pads.
+        multiple: other sizes are allowed if both sides are multiples of this; None where only one size fits.
+    """
+
+    name: str = "frames"
+    width: int = Field(ge=1, le=16384)
+    height: int = Field(ge=1, le=16384)
+    resize: Literal["letterbox", "stretch"] = "stretch"
+    multiple: int | None = Field(None, ge=1)
+
+
+class ModelCard(_Strict):
+    """Everything that is known about a model.
+
+    Attributes:
+        format: version of this card's format.
+        name: short name, as in ``perception annotate --model NAME``.
+        version: version of the weights.
+        input: what the graph takes.
+        segmentation, detection, classification: the tasks, at least one.
+        licence: what the weights may be used for.
+        trained_on: data sets, each with its licence.
+        metrics: measured accuracy, such as ``{"camvid_val_miou": 0.71}``.
+    """
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    version: str = "1"
+    description: str = ""
+    input: InputSpec
+    segmentation: SegmentationTask | None = None
+    detection: DetectionTask | None = None
+    classification: ClassificationTask | None = None
+    licence: str = Field(min_length=1)
+    trained_on: list[str] = []
+    metrics: dict[str, float] = {}
+    date: str = ""
+
+    @model_validator(mode="after")
+    def _has_a_task(self) -> ModelCard:
+        if not self.tasks:
+            raise ValueError("a card needs at least one of: segmentation, detection, classification")
+        return self
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks that the model does."""
+        return [t for t in ("segmentation", "detection", "classification") if getattr(self, t) is not None]
+
+
+def validate_card(data: Any, where: str | Path) -> ModelCard:
+    """A checked card from plain data.
+
+    Raises:
+        ModelError: naming ``where`` and every field that is missing or wrong.
+    """
+    try:
+        return ModelCard.model_validate(data)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(str(p) for p in e['loc']) or 'card'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
+        raise ModelError(f"the model card is not valid: {'; '.join(faults)}", where) from None
+
+
+def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
+    """The card of the model file ``path``, or the YAML file ``card`` instead of it.
+
+    Raises:
+        ModelError: the file is missing, is not ONNX, has no card, or its card is not valid.
+    """
+    if card is not None:
+        return _read_yaml_card(Path(card))
+    import json
+
+    model = load_onnx(path)
+    for prop in model.metadata_props:
+        if prop.key == METADATA_KEY:
+            try:
+                data = json.loads(prop.value)
+            except ValueError as error:
+                raise ModelError(f"the model card is not JSON: {error}", path) from None
+            return validate_card(data, path)
+    inputs = [i.name for i in model.graph.input]
+    outputs = [o.name for o in model.graph.output]
+    raise ModelError(
+        f"no model card in this ONNX file (metadata key {METADATA_KEY!r}); describe it in a YAML file with name, "
+        f"licence, input (width, height) and segmentation or detection (classes), and give that with --card; "
+        f"the graph's inputs are {inputs}, its outputs {outputs}",
+        path,
+    )
+
+
+def load_onnx(path: str | Path) -> Any:
+    """The parsed ``onnx.ModelProto`` of a file.
+
+    Raises:
+        ModelError: the file is missing or is not ONNX.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError("no such model file; `perception models` lists what is there", path)
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError:
+        raise ModelError("not an ONNX file (cannot be parsed); was the download cut short?", path) from None
+    if not model.graph.output:
+        raise ModelError("not an ONNX file (it has no graph outputs)", path)
+    return model
+
+
+def write_card(model: Any, card: ModelCard) -> None:
+    """Store ``card`` in an ``onnx.ModelProto``, replacing the one it has."""
+    kept = [p for p in model.metadata_props if p.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    entry = model.metadata_props.add()
+    entry.key = METADATA_KEY
+    entry.value = card.model_dump_json(exclude_none=True)
+
+
+def _read_yaml_card(path: Path) -> ModelCard:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"cannot read the card: {error.strerror or error}", path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"the card is not YAML: {error}", path) from None
+    return validate_card(data, path)

@@ -1,0 +1,54 @@
+"""The errors a user meets. Each says what happened to which file, and what to do about it.
+
+The command line prints one line of them and exits with ``exit_code``; the API raises them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PerceptionError(Exception):
+    """Something failed. ``str(error)`` is one line, complete without a traceback.
+
+    Args:
+        message: what happened and what to do about it, one line.
+        where: the file, URL or device it happened to; put in front of the message.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, where: str | Path | None = None) -> None:
+        self.message = " ".join(str(message).split())
+        self.where = None if where is None else str(where)
+        super().__init__(self.message if self.where is None else f"{self.where}: {self.message}")
+
+
+class UsageError(PerceptionError):
+    """What was asked for does not make sense: an unknown option, name or combination."""
+
+    exit_code = 2
+
+
+class SourceError(PerceptionError):
+    """An input cannot be opened, or not read to its end."""
+
+    exit_code = 2
+
+
+class SinkError(PerceptionError):
+    """An output cannot be created or written."""
+
+    exit_code = 1
+
+
+class ModelError(PerceptionError):
+    """A model file, its card, or the two together are not usable."""
+
+    exit_code = 2
+
+
+class EngineError(PerceptionError):
+    """An engine is not installed, refuses the model, or fails while running it."""
+
+    exit_code = 1

@@ -1,0 +1,40 @@
+"""The deployed graph: camera bytes in, float32 outputs by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+PIXEL_MEAN = 127.0
+PIXEL_SCALE = 1.0 / 128.0
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Pixel values 0..255 (any float type) to what the backbones take: ``(value - 127) / 128``."""
+    return (images - PIXEL_MEAN) * PIXEL_SCALE
+
+
+class CameraGraph(nn.Module):
+    """Wraps a network so that preprocessing is part of it: uint8 BGR frames in, outputs in a fixed order.
+
+    The channel swap is not an operation of the graph: the first convolution's input channels are swapped once,
+    here. The wrapped network is therefore changed and must not be used on its own afterwards.
+
+    Args:
+        network: Takes normalised float RGB ``[N, 3, H, W]``, returns a dict of outputs.
+        first_convolution: The network's own first convolution, whose weights get their channels swapped.
+        outputs: Names of the outputs, in the order the graph returns them.
+    """
+
+    def __init__(self, network: nn.Module, first_convolution: nn.Conv2d, outputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.outputs = outputs
+        with torch.no_grad():
+            first_convolution.weight.copy_(first_convolution.weight.flip(1))
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """uint8 BGR ``[N, H, W, 3]`` to the outputs as float32."""
+        images = normalise(frames.permute(0, 3, 1, 2).float())
+        results = self.network(images)
+        return tuple(results[name].float() for name in self.outputs)
