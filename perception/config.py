@@ -1,0 +1,52 @@
+"""YAML files that set what command-line flags set."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from perception.errors import UsageError
+
+
+def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
+    """The settings in a YAML file, checked against the names that are known.
+
+    Args:
+        path: a YAML file that holds one mapping; keys may be written with dashes or underscores.
+        known: the valid keys, with underscores.
+
+    Returns:
+        the mapping, keys with underscores.
+
+    Raises:
+        UsageError: the file cannot be read, is not a YAML mapping, or has a key that is not known.
+    """
+    import yaml
+
+    known = sorted(known)
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration: {error.strerror or error}", path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"the configuration is not YAML: {error}", path) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UsageError("the configuration must be a mapping of settings (key: value)", path)
+    settings = {}
+    for key, value in data.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UsageError(f"unknown setting {key!r}{nearest(name, known)}", path)
+        settings[name] = value
+    return settings
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an error message: the valid name that is most like ``name``, or all of them if none is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are: {', '.join(known)}"
