@@ -34,14 +34,25 @@ _LAZY = {
 }
 
 __all__ = [
+    "Annotator",
+    "ClassMap",
+    "Detections",
     "EngineError",
+    "Frame",
+    "Model",
+    "ModelCard",
     "ModelError",
     "PerceptionError",
+    "Prediction",
     "SinkError",
     "SourceError",
     "UsageError",
     "__version__",
-    *_LAZY,
+    "load_model",
+    "open_sink",
+    "open_source",
+    "predict",
+    "run",
 ]
 
 if TYPE_CHECKING:

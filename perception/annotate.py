@@ -1,0 +1,199 @@
+"""Annotating recorded and live video into files: which sources make which outputs, one after the other.
+
+    outputs = Outputs(video="out/", jsonl="out/")
+    for result in annotate_all(["a.mp4", "b.mp4"], model, outputs):
+        print(result.source, result.report or result.error)
+
+One bad file never stops the rest: its error is in its result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from perception.errors import PerceptionError, UsageError
+from perception.pipeline import Report, run
+
+if TYPE_CHECKING:
+    from perception.model import Model
+    from perception.sources.base import Source
+    from perception.types import Picture, Prediction
+
+VIDEO_SUFFIXES = (
+    *(".3gp", ".asf", ".avi", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+)
+"""Files in a folder that are taken for videos."""
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp")
+"""Sources that are images: in a folder, their annotated form is images too."""
+
+STDOUT = "-"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go. For one source each is a file (or a folder that ends in ``/``); for several, a folder.
+
+    Attributes:
+        video: annotated video (``.mp4``, ``.mkv``, ``.webm``, ``.mov``); annotated pictures if the source is images.
+        jsonl: JSON Lines, one object a frame. ``-`` is standard output.
+        coco: COCO JSON of detections.
+        csv: one row per detection.
+        parquet: one row per detection, columnar.
+        masks: folder of class-mask PNGs.
+        images: folder of annotated frames.
+    """
+
+    video: str | None = None
+    jsonl: str | None = None
+    coco: str | None = None
+    csv: str | None = None
+    parquet: str | None = None
+    masks: str | None = None
+    images: str | None = None
+
+    def given(self) -> dict[str, str]:
+        """The outputs that are asked for, by kind."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+
+
+SUFFIXES = {"video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet"}
+"""The ending of a file that is named after its source."""
+
+
+@dataclass
+class Result:
+    """What became of one source: a report, or the error that ended it (``report`` is then None)."""
+
+    source: str
+    outputs: dict[str, str] = field(default_factory=dict)
+    report: Report | None = None
+    error: PerceptionError | None = None
+
+
+def expand(sources: Sequence[str]) -> list[str]:
+    """Sources with each folder that holds videos replaced by those videos, sorted by name."""
+    expanded: list[str] = []
+    for source in sources:
+        folder = Path(source)
+        videos = (
+            sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+            if folder.is_dir()
+            else []
+        )
+        expanded += videos or [source]
+    return expanded
+
+
+def plan(sources: Sequence[str], outputs: Outputs) -> list[Result]:
+    """Which outputs each source makes; nothing is opened yet.
+
+    Raises:
+        UsageError: no output at all, or several sources for one file.
+    """
+    given = outputs.given()
+    if not given:
+        raise UsageError(
+            "nothing to write: give -o OUT, or one of --jsonl, --coco, --csv, --parquet, --masks, --images"
+        )
+    sources = expand(sources)
+    results, taken = [], set()
+    for source in sources:
+        name = unique = stem(source)
+        number = 2
+        while unique in taken:
+            unique, number = f"{name}-{number}", number + 1
+        taken.add(unique)
+        made = dict(_place(kind, path, source, unique, len(sources) > 1) for kind, path in given.items())
+        results.append(Result(source, made))
+    return results
+
+
+def stem(source: str) -> str:
+    """A file name for what is made of ``source``: a file's stem, a URL's host and path, ``camera0``."""
+    if source == STDOUT:
+        return "stdin"
+    if source.isdigit():
+        return f"camera{source}"
+    if "://" in source:
+        parts = urlsplit(source)
+        name = f"{parts.hostname or ''}{Path(parts.path).with_suffix('')}"
+    else:
+        name = Path(source.partition(":")[0] if source.startswith("synthetic:") else source).stem
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "source"
+
+
+def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple[str, str]:
+    """The kind and path of one output of one source."""
+    suffix = SUFFIXES.get(kind)
+    if suffix is None:  # a folder in any case
+        return kind, str(Path(path) / name) if several else path
+    folder = path.endswith("/") or Path(path).is_dir()
+    if several and not folder:
+        if path == STDOUT or Path(path).suffix:
+            raise UsageError(f"several sources need a folder for {kind}, not one file; give one, such as out/", path)
+        folder = True
+    if not folder:
+        return kind, path
+    if kind == "video" and _is_images(source):
+        return "images", str(Path(path) / name) if several else path
+    return kind, str(Path(path) / f"{name}{suffix}")
+
+
+def _is_images(source: str) -> bool:
+    return "*" in source or Path(source).is_dir() or Path(source).suffix.lower() in IMAGE_SUFFIXES
+
+
+def annotate_all(
+    sources: Sequence[str],
+    model: Model,
+    outputs: Outputs,
+    *,
+    annotator: Callable[[Prediction], Picture],
+    source_options: dict[str, Any] | None = None,
+    sink_options: dict[str, dict[str, Any]] | None = None,
+    overwrite: bool = False,
+    started: Callable[[Result, Source], Callable[[int, int], None] | None] | None = None,
+) -> Iterator[Result]:
+    """Annotate sources one after the other.
+
+    Args:
+        sources: URIs; folders of videos are expanded.
+        model: a loaded model.
+        outputs: what to write where.
+        annotator: draws predictions.
+        source_options: arguments of ``open_source``.
+        sink_options: arguments of ``open_sink`` by kind of output.
+        overwrite: replace existing files.
+        started: called when a source is open; may return a progress callback (frames done, frames dropped).
+
+    Yields:
+        one result for each source, when it is done. An interrupted one is the last.
+
+    Raises:
+        UsageError: the outputs do not fit the sources.
+    """
+    from perception.sinks import open_sink
+    from perception.sources import open_source
+
+    for result in plan(sources, outputs):
+        try:
+            with open_source(result.source, **(source_options or {})) as source:
+                options = sink_options or {}
+                sinks = [
+                    open_sink(path, kind=kind, overwrite=overwrite, **options.get(kind, {}))
+                    for kind, path in result.outputs.items()
+                ]
+                progress = started(result, source) if started is not None else None
+                result.report = run(source, model, sinks=sinks, annotator=annotator, progress=progress)
+        except PerceptionError as error:
+            result.error = error
+        yield result
+        if result.report is not None and result.report.interrupted:
+            return

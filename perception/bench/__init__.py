@@ -1,0 +1,63 @@
+"""Measurements behind ``perception bench``: every speed claimed in the README is printed by it.
+
+Machines differ and are noisy, so each figure stands beside the obvious alternative, measured in the same run, turn by
+turn, as medians.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from perception.config import nearest
+from perception.errors import UsageError
+
+PARTS = ("kernels", "stages", "pipeline")
+
+
+def run_bench(
+    parts: Sequence[str] | None = None,
+    *,
+    model: str | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+    clip: Path | None = None,
+    repeats: int = 30,
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Run parts of the benchmark.
+
+    Args:
+        parts: which of ``PARTS``; all by default.
+        model: name or path of the model.
+        engine: engine to run it on.
+        precision: precision to run it in.
+        clip: a video for the stages and the pipeline; by default a street clip scaled to 1280x720.
+        repeats: how often each kernel is measured.
+
+    Yields:
+        a title and rows for each part as it is done.
+
+    Raises:
+        UsageError: there is no such part.
+    """
+    chosen = tuple(parts or PARTS)
+    for part in chosen:
+        if part not in PARTS:
+            raise UsageError(f"no benchmark named {part!r}{nearest(part, PARTS)}")
+
+    from perception.bench.kernels import kernel_rows
+    from perception.bench.pipeline import Bench
+    from perception.model import DEFAULT_MODEL
+
+    bench = Bench(model or DEFAULT_MODEL, engine, precision, clip)
+    try:
+        if "kernels" in chosen:
+            image, logits = bench.street_frame()
+            yield f"kernels, {image.shape[1]}x{image.shape[0]} street frame", kernel_rows(repeats, logits, image)
+        if "stages" in chosen:
+            yield bench.title("stages alone"), bench.stage_rows()
+        if "pipeline" in chosen:
+            yield bench.title("whole pipeline"), bench.pipeline_rows()
+    finally:
+        bench.close()

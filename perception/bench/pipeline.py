@@ -1,0 +1,239 @@
+"""The pipeline against the plain loop that it replaces, and against the sum of its own stages."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from perception.clips import find_clip
+from perception.draw import Annotator
+from perception.errors import EngineError, PerceptionError
+from perception.model import Model, load_model
+from perception.pipeline import run
+from perception.sinks import open_sink
+from perception.sources import open_source
+from perception.types import F32, U8, Frame, Prediction
+
+SIZE = (1280, 720)
+FRAMES = 200
+"""Frames of the clip that are used; the first ones, decoded once and kept for the stages."""
+PLAIN_FRAMES = 40
+ROUNDS = 3
+ENCODER = {"codec": "h264", "preset": "veryfast"}
+
+
+class Bench:
+    """A model, a 720p street clip, and the measurements on them."""
+
+    def __init__(self, model: str, engine: str, precision: str, clip: Path | None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="perception-bench-")
+        self._model_name, self._engine, self._precision, self._given = model, engine, precision, clip
+        self._models: dict[str, Model] = {}
+
+    def close(self) -> None:
+        for model in self._models.values():
+            model.close()
+        self._folder.cleanup()
+
+    def title(self, what: str) -> str:
+        info = self._source_info
+        cores = os.cpu_count() or 1
+        return f"{what}: {info.width}x{info.height}, {self.model().engine.description}, {cores} cores"
+
+    def model(self, mode: str = "throughput", engine: str | None = None, precision: str | None = None) -> Model:
+        key = f"{mode}/{engine}/{precision}"
+        if key not in self._models:
+            self._models[key] = load_model(
+                self._model_name, engine=engine or self._engine, precision=precision or self._precision, mode=mode
+            )
+        return self._models[key]
+
+    @cached_property
+    def clip(self) -> Path:
+        """A street clip, scaled to 1280x720 unless one was given."""
+        if self._given is not None:
+            return self._given
+        found = find_clip()
+        path = Path(self._folder.name) / "street-720p.mp4"
+        _scale(found.uri, found.options, path)
+        return path
+
+    @cached_property
+    def _source_info(self) -> Any:
+        with open_source(str(self.clip)) as source:
+            return source.info
+
+    def street_frame(self) -> tuple[U8, F32]:
+        """A frame of the clip, uint8 ``[H, W, 3]`` BGR, and the model's logits for it, float32 ``[C, h, w]``."""
+        with open_source(str(self.clip), max_frames=1) as source:
+            (frame,) = source
+        prediction = self.model().predict(frame)
+        if prediction.class_map is None:
+            raise PerceptionError("the kernel benchmark needs a model that segments", self._model_name)
+        return frame.image, prediction.class_map.logits
+
+    def stage_rows(self) -> list[dict[str, Any]]:
+        """Core-milliseconds a frame that each stage takes when it has the machine for itself."""
+        costs = self._stage_costs()
+        total = sum(costs.values())
+        rows: list[dict[str, Any]] = [
+            {"stage": name, "core_ms": round(ms, 2), "part_percent": round(100 * ms / total, 1)}
+            for name, ms in costs.items()
+        ]
+        rows.append({"stage": "all", "core_ms": round(total, 2), "part_percent": 100.0})
+        return rows
+
+    def pipeline_rows(self) -> list[dict[str, Any]]:
+        """Frames per second of the pipeline, its efficiency, and the plain loop's, turn by turn."""
+        cores = os.cpu_count() or 1
+        pipeline, plain, efficiency, reason = [], [], [], ""
+        for _ in range(ROUNDS):
+            cost = sum(self._stage_costs().values())
+            fps = self._pipeline_fps()
+            pipeline.append(fps)
+            efficiency.append(fps * cost / (1000 * cores))
+            try:
+                plain.append(self._plain_fps())
+            except EngineError as error:
+                reason = str(error)
+        ours = statistics.median(pipeline)
+        rows: list[dict[str, Any]] = [
+            {"run": "pipeline", "fps": round(ours, 1), "efficiency": round(statistics.median(efficiency), 3)}
+        ]
+        if plain:
+            theirs = statistics.median(plain)
+            rows.append(
+                {"run": "plain loop", "fps": round(theirs, 2), "pipeline_times_faster": round(ours / theirs, 1)}
+            )
+        else:
+            rows.append({"run": "plain loop", "skipped": reason})
+        return rows
+
+    def _stage_costs(self) -> dict[str, float]:
+        model = self.model()
+        spec = model.card.input
+        annotator = Annotator(model.card)
+        from perception.preprocess import to_input
+
+        frames: list[Frame] = []
+
+        def decode() -> int:
+            frames.clear()
+            with open_source(str(self.clip), max_frames=FRAMES) as source:
+                # Not kept: a decoder's own buffers come back to it, as they do in the pipeline.
+                return sum(1 for _ in source)
+
+        with open_source(str(self.clip), max_frames=FRAMES) as source:
+            frames = [frame for frame in source if frame.index % 8 == 0]
+        inputs = [to_input(frame, spec.width, spec.height, spec.resize)[0] for frame in frames]
+        predictions = [model.predict(frame) for frame in frames]
+
+        def resize() -> int:
+            for frame in frames:
+                to_input(frame, spec.width, spec.height, spec.resize)
+            return len(frames)
+
+        def infer() -> int:
+            for image in inputs:
+                model.engine.infer(image[None])
+            return len(inputs)
+
+        def draw() -> int:
+            for prediction in predictions:
+                annotator(prediction)
+            return len(predictions)
+
+        def encode() -> int:
+            sink = open_sink(str(Path(self._folder.name) / "encoded.mp4"), overwrite=True, **ENCODER)
+            with open_source(str(self.clip), max_frames=FRAMES) as source:
+                sink.open(source.info, model.card)
+                spent = 0.0
+                count = 0
+                for frame in source:
+                    prediction = Prediction(frame, picture=annotator(Prediction(frame)))
+                    started = time.process_time()
+                    sink.write(prediction)
+                    spent += time.process_time() - started
+                    count += 1
+                started = time.process_time()
+                sink.close()
+                self._encode_ms = 1000 * (spent + time.process_time() - started) / count
+            return count
+
+        costs = {
+            name: _core_ms(work)
+            for name, work in (("decode", decode), ("resize", resize), ("infer", infer), ("draw", draw))
+        }
+        encode()
+        costs["encode"] = self._encode_ms
+        return costs
+
+    def _pipeline_fps(self) -> float:
+        model = self.model()
+        with open_source(str(self.clip), max_frames=FRAMES) as source:
+            sink = open_sink(str(Path(self._folder.name) / "ours.mp4"), overwrite=True, **ENCODER)
+            return run(source, model, annotator=Annotator(model.card), sinks=[sink]).fps
+
+    def _plain_fps(self) -> float:
+        """The loop that one writes first: OpenCV in and out, torch eager, everything at full size, one by one."""
+        model = self.model(mode="latency", engine="torch", precision="f32")
+        task = model.card.segmentation
+        if task is None:
+            raise PerceptionError("the plain loop needs a model that segments", self._model_name)
+        spec = model.card.input
+        palette = np.array([c.color[::-1] for c in task.classes], np.uint8)
+        reader = cv2.VideoCapture(str(self.clip))
+        width, height = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        path = str(Path(self._folder.name) / "plain.mp4")
+        writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (width, height))
+        count = 0
+        started = time.perf_counter()
+        while count < PLAIN_FRAMES:
+            ok, frame = reader.read()
+            if not ok:
+                break
+            small = cv2.resize(frame, (spec.width, spec.height))
+            logits = model.engine.infer(small[None])[task.output][0]
+            large = cv2.resize(logits.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
+            mask = large.argmax(axis=2).astype(np.uint8)
+            writer.write(cv2.addWeighted(frame, 0.5, palette[mask], 0.5, 0))
+            count += 1
+        writer.release()
+        elapsed = time.perf_counter() - started
+        reader.release()
+        return count / elapsed
+
+
+def _core_ms(work: Callable[[], int]) -> float:
+    """Milliseconds of processor time per item, after one warm-up round."""
+    work()
+    started = time.process_time()
+    count = work()
+    return 1000 * (time.process_time() - started) / count
+
+
+def _scale(uri: str, options: dict[str, Any], path: Path) -> None:
+    """Write a clip scaled (and cropped to fill) to 1280x720."""
+    from perception.types import SourceInfo
+
+    del SourceInfo
+    with open_source(uri, **options) as source:
+        info = source.info
+        sink = open_sink(str(path), overwrite=True, crf=18)
+        scale = max(SIZE[0] / info.width, SIZE[1] / info.height)
+        sink.open(info, None)
+        with sink:
+            for frame in source:
+                image = cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+                top, left = (image.shape[0] - SIZE[1]) // 2, (image.shape[1] - SIZE[0]) // 2
+                picture = np.ascontiguousarray(image[top : top + SIZE[1], left : left + SIZE[0]])
+                sink.write(Prediction(frame, picture=picture))

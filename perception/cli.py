@@ -1,0 +1,270 @@
+"""The command line: one function per command, no logic of its own.
+
+Results go to standard output, everything about them (progress, warnings, summaries, errors) to standard error.
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception.errors import PerceptionError, UsageError
+
+app = typer.Typer(
+    name="perception",
+    help="Streaming video perception: boxes and class masks of live and recorded video, on a GPU or a plain CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+MODEL, INPUT, OUTPUT, DRAWING, GENERAL = "Model", "Input", "Output", "Drawing", "General"
+
+
+def _config(ctx: typer.Context, path: Path | None) -> Path | None:
+    if path is not None:
+        from perception.config import load_config
+
+        known = {p.name for p in ctx.command.params if p.name not in (None, "config", "help")}
+        ctx.default_map = {**(ctx.default_map or {}), **load_config(path, known)}  # type: ignore[arg-type]
+    return path
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="YAML file that sets what flags set; flags win.", is_eager=True, callback=_config,
+        rich_help_panel=GENERAL,
+    ),
+]  # fmt: skip
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="Name or .onnx file of the model.", rich_help_panel=MODEL)
+]
+Card = Annotated[Path | None, typer.Option(help="YAML card for an .onnx file that has none.", rich_help_panel=MODEL)]
+Engine = Annotated[
+    str, typer.Option(help="auto, openvino, onnxruntime, torch or tensorrt.", rich_help_panel=MODEL)
+]  # fmt: skip
+Precision = Annotated[str, typer.Option(help="auto, f32 or bf16.", rich_help_panel=MODEL)]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the engine.", rich_help_panel=MODEL)]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON too ('-': standard output).")]
+
+
+@app.command()
+def annotate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Video, image, folder, glob, camera (0), rtsp:// or http:// URL, '-' (a pipe), 'synthetic:'.",
+        ),
+    ],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Annotated video, or a folder.", rich_help_panel=OUTPUT)
+    ] = None,
+    jsonl: Annotated[
+        str | None, typer.Option(help="JSON Lines, one object a frame ('-': stdout).", rich_help_panel=OUTPUT)
+    ] = None,
+    rle: Annotated[
+        bool, typer.Option(help="Put masks into the JSON Lines, as COCO RLE.", rich_help_panel=OUTPUT)
+    ] = False,
+    coco: Annotated[str | None, typer.Option(help="COCO JSON of the boxes.", rich_help_panel=OUTPUT)] = None,
+    csv: Annotated[str | None, typer.Option(help="CSV, one row a box.", rich_help_panel=OUTPUT)] = None,
+    parquet: Annotated[str | None, typer.Option(help="Parquet, one row a box.", rich_help_panel=OUTPUT)] = None,
+    masks: Annotated[str | None, typer.Option(help="Folder for class-mask PNGs.", rich_help_panel=OUTPUT)] = None,
+    images: Annotated[str | None, typer.Option(help="Folder for annotated frames.", rich_help_panel=OUTPUT)] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.", rich_help_panel=OUTPUT)] = False,
+    codec: Annotated[
+        str | None, typer.Option(help="Video encoder: h264, hevc, vp9, av1, ...", rich_help_panel=OUTPUT)
+    ] = None,
+    crf: Annotated[
+        int | None, typer.Option(help="Quality of the video, lower is better.", rich_help_panel=OUTPUT)
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Speed of the encoder.", rich_help_panel=OUTPUT)] = None,
+    model: Model = None,
+    card: Card = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least score of a box.", rich_help_panel=MODEL)
+    ] = None,
+    iou: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Boxes that overlap more are one.", rich_help_panel=MODEL)
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="Most boxes a frame.", rich_help_panel=MODEL)
+    ] = None,
+    nms: Annotated[str, typer.Option(help="nms, soft-linear or soft-gaussian.", rich_help_panel=MODEL)] = "nms",
+    class_agnostic: Annotated[
+        bool, typer.Option(help="Suppress boxes across classes too.", rich_help_panel=MODEL)
+    ] = False,
+    classes: Annotated[
+        str | None, typer.Option(help="Only these classes, comma-separated.", rich_help_panel=MODEL)
+    ] = None,
+    start: Annotated[float, typer.Option(min=0, help="Begin at this second.", rich_help_panel=INPUT)] = 0.0,
+    duration: Annotated[
+        float | None, typer.Option(min=0, help="Read this many seconds.", rich_help_panel=INPUT)
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Read each N-th frame.", rich_help_panel=INPUT)] = 1,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after N frames.", rich_help_panel=INPUT)] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to wait for a stream.", rich_help_panel=INPUT)
+    ] = 10.0,
+    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the class colours.", rich_help_panel=DRAWING)] = 0.5,
+    show_masks: Annotated[bool, typer.Option(help="Colour the classes.", rich_help_panel=DRAWING)] = True,
+    show_boxes: Annotated[bool, typer.Option(help="Draw boxes.", rich_help_panel=DRAWING)] = True,
+    show_labels: Annotated[bool, typer.Option(help="Name the boxes.", rich_help_panel=DRAWING)] = True,
+    show_legend: Annotated[bool, typer.Option(help="List the classes in view.", rich_help_panel=DRAWING)] = True,
+    show_fps: Annotated[bool, typer.Option(help="Print the speed onto the picture.", rich_help_panel=DRAWING)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=GENERAL)] = False,
+    config: Config = None,
+) -> None:
+    """Annotate videos, images or streams into video and data.
+
+    [bold]Examples[/bold]
+
+      perception annotate street.mp4 -o annotated.mp4 --jsonl street.jsonl
+
+      perception annotate videos/ -o out/ --masks masks/
+
+      perception annotate 0 -o webcam.mp4 --duration 10
+
+      ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
+    """
+    from perception.annotate import Outputs, annotate_all
+    from perception.draw import Annotator
+    from perception.model import DEFAULT_MODEL, load_model
+    from perception.show import Reporter, exit_code
+
+    names = [c.strip() for c in classes.split(",")] if classes else None
+    video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
+    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images)
+    reporter = Reporter(quiet=quiet)
+    with load_model(
+        model or DEFAULT_MODEL, card=card, engine=engine, precision=precision, threads=threads, mode="throughput",
+        score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
+        class_agnostic=class_agnostic, classes=names,
+    ) as loaded:  # fmt: skip
+        annotator = Annotator(
+            loaded.card, opacity=opacity, masks=show_masks, boxes=show_boxes, labels=show_labels, legend=show_legend,
+            fps=show_fps, classes=names,
+        )  # fmt: skip
+        results = []
+        for result in annotate_all(
+            sources, loaded, outputs, annotator=annotator, overwrite=overwrite, started=reporter.started,
+            source_options={
+                "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout
+            },
+            sink_options={"video": video, "jsonl": {"masks": rle}},
+        ):  # fmt: skip
+            reporter.finished(result)
+            results.append(result)
+    raise typer.Exit(exit_code(results))
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for demo.mp4, demo.jsonl and demo.png.")
+    ] = Path(),
+    clip: Annotated[str, typer.Option(help="auto, dashcam, street or synthetic.")] = "auto",
+    model: Model = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Annotate a street clip: writes demo.mp4, demo.jsonl and a contact sheet, demo.png."""
+    from perception.demo import run_demo
+    from perception.show import Reporter, exit_code
+
+    reporter = Reporter()
+    result = run_demo(output, clip=clip, model=model, engine=engine, precision=precision, reporter=reporter)
+    raise typer.Exit(exit_code([result]))
+
+
+@app.command()
+def models(as_json: Json = None) -> None:
+    """List the models that can be used by name."""
+    from perception.model import list_models
+    from perception.show import print_models
+
+    print_models(list_models(), as_json)
+
+
+@app.command()
+def doctor(as_json: Json = None) -> None:
+    """Print what this machine can run, what is missing, and how to get it."""
+    from perception.doctor import diagnose
+    from perception.show import print_checks
+
+    print_checks(diagnose(), as_json)
+
+
+@app.command()
+def bench(
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PART]...", help="kernels, stages, pipeline; all by default.")
+    ] = None,
+    as_json: Json = None,
+    model: Model = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    clip: Annotated[Path | None, typer.Option(help="Video for the pipeline; a street clip at 720p by default.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kernel.")] = 30,
+) -> None:
+    """Measure kernels, stages and the pipeline against the obvious alternatives, in the same run."""
+    from perception.bench import run_bench
+    from perception.show import print_rows
+
+    for title, rows in run_bench(parts, model=model, engine=engine, precision=precision, clip=clip, repeats=repeats):
+        print_rows(title, rows, as_json)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training recipe (YAML), as in configs/train/.")],
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+) -> None:
+    """Train a network from a recipe and export it as a model."""
+    raise UsageError(f"not wired yet: {recipe} {resume}")
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if ctx.invoked_subcommand is not None:
+        from perception.show import log_to_stderr
+
+        log_to_stderr(debug)
+    if version:
+        from perception import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the ``perception`` command."""
+    debug = "--debug" in sys.argv
+    if debug:
+        # Accepted anywhere on the line, not only before the command.
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except PerceptionError as error:
+        if debug:
+            raise
+        from perception.show import complain
+
+        complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

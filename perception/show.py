@@ -1,0 +1,200 @@
+"""What a person reads in the terminal: progress, summaries and tables (Rich).
+
+Progress and summaries go to standard error, so that standard output stays clean for data.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from perception.errors import PerceptionError
+
+if TYPE_CHECKING:
+    from perception.annotate import Result
+    from perception.sources.base import Source
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it (128 + SIGINT)."""
+
+
+@cache
+def stderr() -> Console:
+    """The console on standard error."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@cache
+def stdout() -> Console:
+    """The console on standard output."""
+    return Console(highlight=False)
+
+
+def log_to_stderr(debug: bool = False) -> None:
+    """Send the package's warnings to standard error, one line each, without tearing a progress bar."""
+    handler = RichHandler(console=stderr(), show_time=False, show_path=False, markup=False)
+    logger = logging.getLogger("perception")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+
+
+def complain(error: PerceptionError) -> None:
+    """One line about an error."""
+    stderr().print(f"[bold red]error:[/] {escape(str(error))}")
+
+
+class Reporter:
+    """Tells a person how the annotation of one source after the other goes.
+
+    Args:
+        quiet: tell only errors. A progress bar is shown only where standard error is a terminal.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._progress: Progress | None = None
+
+    def say(self, line: str) -> None:
+        """One line, unless quiet."""
+        if not self._quiet:
+            stderr().print(escape(line))
+
+    def started(self, result: Result, source: Source) -> Callable[[int, int], None] | None:
+        """Show a progress bar for a source; returns the callback that moves it."""
+        console = stderr()
+        if self._quiet or not console.is_terminal:
+            return None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[fps]:6.1f} fps"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[dropped]}"),
+            console=console,
+            transient=True,
+        )
+        name = escape(Path(source.info.uri).name or source.info.uri)
+        task = self._progress.add_task(name, total=source.info.frame_count, fps=0.0, dropped="")
+        self._progress.start()
+
+        def moved(frames: int, dropped: int) -> None:
+            assert self._progress is not None
+            elapsed = self._progress.tasks[0].elapsed or 0.0
+            self._progress.update(
+                task,
+                completed=frames,
+                fps=frames / elapsed if elapsed else 0.0,
+                dropped=f"{dropped} dropped" if dropped else "",
+            )
+
+        return moved
+
+    def finished(self, result: Result) -> None:
+        """Take the bar away and tell what became of the source."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if result.error is not None:
+            complain(result.error)
+        elif result.report is not None and not self._quiet:
+            stderr().print(summary(result))
+
+
+def summary(result: Result) -> str:
+    """What was done and where the time went, three lines."""
+    report = result.report
+    assert report is not None
+    state = "interrupted after" if report.interrupted else "done:"
+    dropped = f", {report.dropped} dropped" if report.dropped else ""
+    written = ", ".join(escape(p) for p in result.outputs.values())
+    stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report.stage_ms.items())
+    return (
+        f"[bold]{escape(result.source)}[/] {state} {report.frames} frames{dropped} in {report.seconds:.1f} s, "
+        f"[bold]{report.fps:.1f} fps[/] -> {written}\n"
+        f"  median ms a frame (stages overlap): {stages}\n"
+        f"  {report.cpu_ms_per_frame:.1f} core-ms a frame, cores {100 * report.utilisation:.0f}% busy; {report.engine}"
+    )
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """The exit code of a batch: the first error's, else 130 if it was interrupted, else 0."""
+    for result in results:
+        if result.error is not None:
+            return result.error.exit_code
+    return INTERRUPTED if any(r.report is not None and r.report.interrupted for r in results) else 0
+
+
+def print_models(models: Sequence[Any], as_json: Path | None = None) -> None:
+    """The list of models, as a table."""
+    rows = [
+        {
+            "name": m.card.name,
+            "version": m.card.version,
+            "tasks": ", ".join(m.card.tasks),
+            "input": f"{m.card.input.width}x{m.card.input.height}",
+            "MB": round(m.size_bytes / 1e6, 1),
+            "metrics": ", ".join(f"{k} {v:g}" for k, v in m.card.metrics.items()),
+            "licence": m.card.licence,
+            "path": str(m.path),
+        }
+        for m in models
+    ]
+    print_rows("models", rows, as_json)
+
+
+def print_checks(checks: Sequence[Any], as_json: Path | None = None) -> None:
+    """The findings of ``perception doctor``, grouped."""
+    if as_json is not None:
+        _write_json([asdict(c) for c in checks], as_json)
+        return
+    marks = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "missing": "[red]missing[/]"}
+    table = Table(show_header=False, box=None, pad_edge=False)
+    group = None
+    for check in checks:
+        if check.group != group:
+            group = check.group
+            table.add_row(f"[bold]{escape(group)}[/]")
+        detail = escape(check.detail) + (f"\n[dim]{escape(check.hint)}[/]" if check.hint else "")
+        table.add_row(f"  {escape(check.name)}", marks[check.status], detail)
+    stdout().print(table)
+
+
+def print_rows(title: str, rows: Sequence[dict[str, Any]], as_json: Path | None = None) -> None:
+    """A table of rows that share their keys, or JSON (appended per title, so that one file holds all tables)."""
+    if as_json is not None:
+        _write_json(list(rows), as_json)
+        if str(as_json) == "-":
+            return
+    table = Table(title=title, title_justify="left", title_style="bold")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        numeric = all(isinstance(row.get(column, 0), (int, float)) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column, "")) for column in columns))
+    stdout().print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
+
+
+def _write_json(data: Any, path: Path) -> None:
+    text = json.dumps(data, indent=2)
+    if str(path) == "-":
+        sys.stdout.write(text + "\n")
+    else:
+        path.write_text(text + "\n", encoding="utf-8")
