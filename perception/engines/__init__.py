@@ -1,0 +1,128 @@
+"""Runtimes that execute a model file, interchangeable behind `Engine`; `open_engine` chooses one.
+
+Each runtime is a module of this package with ``available() -> (bool, reason)`` and
+``open_model(path, options) -> Engine``, imported only when it is asked about.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, get_args
+
+import numpy as np
+
+from perception.card import ModelCard, load_onnx
+from perception.engines.base import Engine, EngineOptions, Mode, Precision, first_line
+from perception.engines.contract import check_graph, check_outputs
+from perception.errors import EngineError, PerceptionError, UsageError
+
+__all__ = ["ENGINES", "Engine", "EngineName", "EngineOptions", "Mode", "Precision", "engine_status", "open_engine"]
+
+EngineName = Literal["auto", "tensorrt", "openvino", "onnxruntime", "torch"]
+
+ENGINES: tuple[str, ...] = ("tensorrt", "openvino", "onnxruntime", "torch")
+"""The engines by name, the one that ``auto`` likes best first. ``auto`` never takes ``torch``: it is the reference."""
+
+_log = logging.getLogger("perception")
+
+
+def engine_status(name: str) -> tuple[bool, str]:
+    """Whether an engine can run here, and one line: its version and devices, or what is missing and how to get it.
+
+    Raises:
+        UsageError: there is no engine of that name.
+    """
+    module = _module(name)
+    if module is None:
+        return False, f"this version of perception has no {name} engine yet; take openvino or onnxruntime"
+    available, reason = module.available()
+    return bool(available), str(reason)
+
+
+def open_engine(
+    path: str | Path,
+    card: ModelCard,
+    *,
+    engine: str = "auto",
+    precision: Precision = "auto",
+    mode: Mode = "latency",
+    threads: int | None = None,
+    device: str = "CPU",
+    size: tuple[int, int] | None = None,
+) -> Engine:
+    """Load a model file into a runtime, run it once, and check that its results are what the card says.
+
+    Args:
+        path: the ``.onnx`` file.
+        card: its card.
+        engine: ``auto``, or one of `ENGINES`. ``auto`` takes TensorRT where there is an NVIDIA GPU, else
+            OpenVINO, else ONNX Runtime, and logs which and why.
+        precision, mode, threads, device: see `EngineOptions`.
+        size: (width, height) to run at, in pixels; the card's own where None.
+
+    Raises:
+        UsageError: an unknown engine, precision or mode; a number of threads below 1.
+        ModelError: the file is missing or not ONNX, or the graph does not fit the card.
+        EngineError: the engine is not available, or refuses the model.
+    """
+    path = Path(path)
+    _check_choice("precision", precision, get_args(Precision))
+    _check_choice("mode", mode, get_args(Mode))
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    size = size or (card.input.width, card.input.height)
+    check_graph(load_onnx(path), card, size, path)
+    module, why = _choose(engine)
+    options = EngineOptions(size, precision, mode, threads, device)
+    try:
+        opened: Engine = module.open_model(path, options)
+    except PerceptionError:
+        raise
+    except Exception as error:  # runtimes raise whatever their C++ throws
+        name = module.__name__.rpartition(".")[2]
+        raise EngineError(f"{name} refuses the model: {first_line(error)}", path) from error
+    try:
+        frames = opened.input_shape[0] or 1
+        trial = opened.infer(np.zeros((frames, *opened.input_shape[1:]), np.uint8))
+        check_outputs(trial, frames, card, size, path)
+    except BaseException:
+        opened.close()
+        raise
+    _log.info("%s on %s%s", path.name, opened.description, why)
+    return opened
+
+
+def _choose(name: str) -> tuple[ModuleType, str]:
+    """The module of an engine that is available, and why it was taken, for the log."""
+    if name != "auto":
+        module = _module(name)
+        available, reason = engine_status(name)
+        if module is None or not available:
+            raise EngineError(f"the {name} engine is not available: {reason}")
+        return module, ""
+    refused: list[str] = []
+    for candidate in ENGINES[:-1]:
+        available, reason = engine_status(candidate)
+        module = _module(candidate)
+        if available and module is not None:
+            return module, f" (not {'; not '.join(refused)})" if refused else ""
+        refused.append(f"{candidate}: {reason}")
+    raise EngineError(f"no engine can run here: {'; '.join(refused)}")
+
+
+def _module(name: str) -> ModuleType | None:
+    """The module of an engine, or None where this version has none."""
+    _check_choice("engine", name, ENGINES)
+    if find_spec(f"perception.engines.{name}") is None:
+        return None
+    return import_module(f"perception.engines.{name}")
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        known = ("auto", *choices) if what == "engine" else choices
+        raise UsageError(f"unknown {what} {value!r}; choose one of: {', '.join(known)}")

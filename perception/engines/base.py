@@ -1,0 +1,118 @@
+"""What every engine promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+
+from perception.errors import EngineError, PerceptionError
+from perception.types import F32, U8
+
+Precision = Literal["auto", "f32", "bf16", "f16"]
+Mode = Literal["latency", "throughput"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a model is to be run.
+
+    Attributes:
+        size: (width, height) of the frames that the engine will be given, in pixels.
+        precision: arithmetic inside the network; inputs and outputs are uint8 and float32 always. ``auto`` is the
+            fastest that the device computes natively without a visible loss.
+        mode: ``latency`` puts every core on one call; ``throughput`` runs as many calls at once as there are cores.
+        threads: cores to use, or None for all that this process may use.
+        device: ``CPU``, or another device name that the engine knows.
+    """
+
+    size: tuple[int, int]
+    precision: Precision = "auto"
+    mode: Mode = "latency"
+    threads: int | None = None
+    device: str = "CPU"
+
+
+class Engine(ABC):
+    """A loaded network: frames in, arrays out.
+
+    `infer` may be called from several threads at once; calls beyond ``streams`` wait for their turn.
+
+    Attributes:
+        name: which runtime it is, such as ``openvino``.
+        path: the model file.
+        precision: arithmetic that the network runs in: ``f32``, ``bf16`` or ``f16``.
+        description: one line for people: runtime, version, precision, streams, device.
+        streams: how many calls of `infer` run at once usefully.
+        input_shape: ``(N, H, W, 3)`` of the frames; N is None where any number is taken in one call.
+    """
+
+    name: str
+    path: Path
+    precision: str
+    description: str
+    streams: int
+    input_shape: tuple[int | None, int, int, int]
+
+    def infer(self, frames: U8) -> dict[str, F32]:
+        """Run the network.
+
+        Args:
+            frames: uint8 ``[N, H, W, 3]`` BGR, of the engine's input shape. Read during the call only.
+
+        Returns:
+            Outputs by name, float32, C-contiguous. They belong to the caller: no later call writes into them.
+
+        Raises:
+            EngineError: the frames have another shape or type, the engine is closed, or the runtime failed.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self.input_shape[1:]:
+            raise EngineError(
+                f"the model takes frames uint8 {_shape_text(self.input_shape)}, got {frames.dtype} "
+                f"{_shape_text(frames.shape)}",
+                self.path,
+            )
+        if not len(frames) or self.input_shape[0] not in (None, len(frames)):
+            raise EngineError(
+                f"the model takes {self.input_shape[0] or 'one or more'} frame(s) a call, got {len(frames)}", self.path
+            )
+        try:
+            return self._run(np.ascontiguousarray(frames))
+        except PerceptionError:
+            raise
+        except Exception as error:  # runtimes raise whatever their C++ throws
+            raise EngineError(f"{self.name} failed while running the model: {first_line(error)}", self.path) from error
+
+    @abstractmethod
+    def _run(self, frames: U8) -> dict[str, F32]:
+        """`infer` after the checks: ``frames`` is C-contiguous and has the input shape."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the network. Later calls of `infer` raise EngineError; closing twice is fine."""
+
+    def _closed_error(self) -> EngineError:
+        return EngineError("the engine has been closed", self.path)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def first_line(error: BaseException) -> str:
+    """The line of a runtime's error message that says most: C++ messages begin with source positions."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return (telling or [line for line in lines if line] or [type(error).__name__])[0]
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("N" if n is None else str(n) for n in shape) + "]"

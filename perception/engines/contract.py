@@ -1,0 +1,138 @@
+"""Whether a graph and its card belong together: checked once, when the model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception.card import ModelCard
+from perception.errors import ModelError
+from perception.types import F32
+
+
+def check_graph(model: Any, card: ModelCard, size: tuple[int, int], path: str | Path) -> None:
+    """Check the names, types and fixed sizes that an ``onnx.ModelProto`` declares.
+
+    Args:
+        model: the parsed file.
+        card: what the card says.
+        size: (width, height) that the network is to run at.
+        path: the file, for the message.
+
+    Raises:
+        ModelError: listing what the graph has, what the card says, and every difference.
+    """
+    inputs, outputs = _declared(_graph_inputs(model)), _declared(model.graph.output)
+    name, (width, height) = card.input.name, size
+    faults = []
+    if list(inputs) != [name]:
+        faults.append(f"the only input must be {name!r}")
+    else:
+        dtype, shape = inputs[name]
+        if dtype != "uint8":
+            faults.append(f"input {name!r} must be uint8, with scaling inside the graph, and is {dtype}")
+        if len(shape) != 4 or shape[3] not in (3, None):
+            faults.append(f"input {name!r} must be [N, height, width, 3]")
+        elif shape[1] not in (height, None) or shape[2] not in (width, None):
+            faults.append(f"input {name!r} does not take frames of {width}x{height}")
+    for output, rank, _ in _wanted(card):
+        if output not in outputs:
+            faults.append(f"there is no output {output!r}")
+            continue
+        dtype, shape = outputs[output]
+        if dtype != "float32":
+            faults.append(f"output {output!r} must be float32 and is {dtype}")
+        if shape and len(shape) != rank:
+            faults.append(f"output {output!r} must have {rank} dimensions")
+    if faults:
+        graph = f"inputs {_list(inputs)}; outputs {_list(outputs)}"
+        raise _mismatch(faults, graph, card, size, path)
+
+
+def check_outputs(
+    results: Mapping[str, F32], frames: int, card: ModelCard, size: tuple[int, int], path: str | Path
+) -> None:
+    """Check the shapes that the network really gives, from a trial run.
+
+    Args:
+        results: what the engine gave.
+        frames: number of frames N it was given.
+        card, size, path: as in `check_graph`.
+
+    Raises:
+        ModelError: a number of channels that is not the number of classes, boxes that do not match the scores.
+    """
+    faults = []
+    for output, rank, axes in _wanted(card):
+        shape = results[output].shape
+        wrong = len(shape) != rank or shape[0] != frames or any(shape[axis] != n for axis, n in axes.items())
+        if wrong:
+            said = ["N"] + [str(axes.get(axis, "any")) for axis in range(1, rank)]
+            faults.append(f"output {output!r} is {list(shape)} for {frames} frame(s), expected [{', '.join(said)}]")
+    task = card.detection
+    if task is not None and not faults and results[task.boxes].shape[1] != results[task.scores].shape[1]:
+        faults.append(f"outputs {task.boxes!r} and {task.scores!r} must have one row per anchor each")
+    if faults:
+        graph = "outputs " + _list({name: (str(a.dtype), tuple(a.shape)) for name, a in results.items()})
+        raise _mismatch(faults, graph, card, size, path)
+
+
+def _wanted(card: ModelCard) -> list[tuple[str, int, dict[int, int]]]:
+    """Each output that the card names: name, number of dimensions, and the size that some axes must have."""
+    wanted: list[tuple[str, int, dict[int, int]]] = []
+    if card.segmentation is not None:
+        wanted.append((card.segmentation.output, 4, {1: len(card.segmentation.classes)}))
+    if card.detection is not None:
+        wanted.append((card.detection.boxes, 3, {2: 4}))
+        wanted.append((card.detection.scores, 3, {2: len(card.detection.classes)}))
+    if card.classification is not None:
+        wanted.append((card.classification.output, 2, {1: len(card.classification.classes)}))
+    return wanted
+
+
+def _mismatch(faults: list[str], graph: str, card: ModelCard, size: tuple[int, int], path: str | Path) -> ModelError:
+    says = [f"input {card.input.name} {size[0]}x{size[1]}"]
+    if card.segmentation is not None:
+        says.append(f"segmentation {card.segmentation.output} with {len(card.segmentation.classes)} classes")
+    if card.detection is not None:
+        task = card.detection
+        says.append(f"detection {task.boxes} and {task.scores} with {len(task.classes)} classes")
+    if card.classification is not None:
+        says.append(f"classification {card.classification.output} with {len(card.classification.classes)} classes")
+    return ModelError(
+        f"the card does not fit the graph: {'; '.join(faults)}. The graph has {graph}; the card says {', '.join(says)}",
+        path,
+    )
+
+
+def _graph_inputs(model: Any) -> list[Any]:
+    """The graph's inputs; files from before ONNX IR 4 list their weights among them."""
+    weights = {w.name for w in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def _declared(values: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    """Type and shape by name; None for a dimension that is free."""
+    import onnx
+
+    described = {}
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+        try:
+            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+        except KeyError:
+            dtype = "not a tensor"
+        described[value.name] = (dtype, shape)
+    return described
+
+
+def _list(described: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> str:
+    texts = [
+        f"{name} {dtype} [{', '.join('?' if n is None else str(n) for n in shape)}]"
+        for name, (dtype, shape) in described.items()
+    ]
+    return ", ".join(texts) or "none"

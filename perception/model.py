@@ -1,0 +1,346 @@
+"""A model ready to use: card, engine and post-processing."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.card import ClassificationTask, DetectionTask, ModelCard, SegmentationTask, read_card
+from perception.errors import ModelError, UsageError
+from perception.types import F32, U8, ClassMap, Detections, Frame, Prediction
+
+if TYPE_CHECKING:
+    from perception.engines import Engine, Mode, Precision
+    from perception.preprocess import Letterbox
+
+DEFAULT_MODEL = "camvid"
+
+Suppression = Literal["nms", "soft-linear", "soft-gaussian"]
+
+LABELS = 5
+"""How many whole-image classes a prediction lists."""
+
+_log = logging.getLogger("perception")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model that can be loaded by name: its file, its card, the size of the file in bytes."""
+
+    name: str
+    path: Path
+    card: ModelCard
+    size_bytes: int
+
+
+def load_model(
+    name_or_path: str | Path = DEFAULT_MODEL,
+    *,
+    card: str | Path | None = None,
+    engine: str = "auto",
+    precision: Precision = "auto",
+    mode: Mode = "latency",
+    threads: int | None = None,
+    device: str = "CPU",
+    size: tuple[int, int] | None = None,
+    score_threshold: float | Mapping[str, float] | None = None,
+    iou_threshold: float | None = None,
+    max_detections: int | None = None,
+    classes: Sequence[str] | None = None,
+    nms: Suppression = "nms",
+    class_agnostic: bool = False,
+) -> Model:
+    """Load a model and run it once, so that its first frame is as fast as all others.
+
+    Args:
+        name_or_path: a name that `list_models` knows, or the path of an ``.onnx`` file.
+        card: YAML file with the card of a foreign model; it replaces the one in the file.
+        engine, precision, mode, threads, device: see `perception.engines.open_engine`.
+        size: (width, height) of the network's input in pixels, for models that allow more than one.
+        score_threshold: least score of a detection, in 0..1: one for all classes, or by class name (the card's
+            for the names left out). The card's where None.
+        iou_threshold: boxes that overlap more are suppressed, in 0..1. The card's where None.
+        max_detections: most boxes a frame. The card's where None.
+        classes: names of the classes to keep; other boxes and labels are dropped, other segments not drawn.
+        nms: greedy suppression, or soft-NMS with linear or Gaussian decay (Bodla et al., "Soft-NMS: Improving
+            Object Detection With One Line of Code", ICCV 2017).
+        class_agnostic: suppress boxes across classes too.
+
+    Raises:
+        ModelError: no such model, a file that is not ONNX, a card that is missing, wrong, or of another graph.
+        UsageError: an option that does not fit the model.
+        EngineError: the engine is not available or refuses the model.
+    """
+    from perception.engines import open_engine
+
+    path = find_model(name_or_path)
+    read = read_card(path, card)
+    size = _check_size(read, size, path)
+    post = _PostProcessing(read, score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic)
+    opened = open_engine(
+        path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size
+    )
+    return Model(read, opened, post)
+
+
+class Model:
+    """Frames in, predictions out. `predict` may be called from several threads at once.
+
+    Attributes:
+        card: everything that is known about the model.
+        engine: what runs the network.
+    """
+
+    def __init__(self, card: ModelCard, engine: Engine, post_processing: _PostProcessing) -> None:
+        self.card = card
+        self.engine = engine
+        self._post_processing = post_processing
+        self._buffers = threading.local()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the network's input in pixels."""
+        return self.engine.input_shape[2], self.engine.input_shape[1]
+
+    def predict(self, frame: Frame | U8) -> Prediction:
+        """What the model sees in one frame.
+
+        Args:
+            frame: a frame of a source, or uint8 ``[H, W, 3]`` BGR.
+
+        Returns:
+            Detections, class map and labels as far as the model makes them, in pixels of the frame, with the
+            ``timings`` of ``resize``, ``infer`` and ``postprocess``. The class map's mask is made when asked for.
+
+        Raises:
+            UsageError: an array of another shape or type.
+            EngineError: the engine failed.
+        """
+        from perception.preprocess import to_input
+
+        if not isinstance(frame, Frame):
+            frame = _as_frame(frame)
+        width, height = self.size
+        buffer = self._buffer()
+        start = time.perf_counter()
+        _, letterbox = to_input(frame, width, height, self.card.input.resize, out=buffer[0])
+        resized = time.perf_counter()
+        outputs = self.engine.infer(buffer)
+        inferred = time.perf_counter()
+        prediction = Prediction(frame)
+        self._post_processing.fill(prediction, outputs, letterbox)
+        done = time.perf_counter()
+        prediction.timings["resize"] = (resized - start) * 1e3
+        prediction.timings["infer"] = (inferred - resized) * 1e3
+        prediction.timings["postprocess"] = (done - inferred) * 1e3
+        return prediction
+
+    def warmup(self, width: int, height: int) -> None:
+        """Do once, for frames of this size, all that is slower the first time."""
+        prediction = self.predict(np.zeros((height, width, 3), np.uint8))
+        if prediction.class_map is not None:
+            _ = prediction.class_map.shares, prediction.class_map.mask
+
+    def close(self) -> None:
+        """Release the engine; closing twice is fine."""
+        self.engine.close()
+
+    def _buffer(self) -> U8:
+        """The calling thread's network input, uint8 ``[N, H, W, 3]``: written and read within one call."""
+        buffer: U8 | None = getattr(self._buffers, "frames", None)
+        if buffer is None:
+            frames, *shape = self.engine.input_shape
+            buffer = self._buffers.frames = np.zeros((frames or 1, *shape), np.uint8)
+        return buffer
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Model({self.card.name!r}, {', '.join(self.card.tasks)}, {self.engine.description})"
+
+
+class _PostProcessing:
+    """What becomes of a network's outputs, with the options checked against the card."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        score_threshold: float | Mapping[str, float] | None,
+        iou_threshold: float | None,
+        max_detections: int | None,
+        classes: Sequence[str] | None,
+        nms: str,
+        class_agnostic: bool,
+    ) -> None:
+        self._card = card
+        if nms not in get_args(Suppression):
+            raise UsageError(f"unknown suppression {nms!r}; choose one of: {', '.join(get_args(Suppression))}")
+        if max_detections is not None and max_detections < 1:
+            raise UsageError(f"max_detections must be at least 1, not {max_detections}")
+        if iou_threshold is not None:
+            _check_unit("iou_threshold", iou_threshold)
+        for name in classes or ():
+            _check_class(name, card)
+        self._ignored: tuple[int, ...] = ()
+        if card.segmentation is not None:
+            shown = _kept(card.segmentation, classes)
+            self._ignored = tuple(sorted({*card.segmentation.ignored, *np.flatnonzero(~shown).tolist()}))
+        if card.classification is not None:
+            self._labels = _kept(card.classification, classes)
+        task = card.detection
+        if task is None:
+            if score_threshold is not None or iou_threshold is not None or max_detections is not None:
+                _log.info("%s has no detection head: score, IoU and number of boxes mean nothing to it", card.name)
+            return
+        keep = _kept(task, classes)
+        self._decode_options: dict[str, Any] = {
+            "score_threshold": _score_threshold(task, score_threshold, card),
+            "iou_threshold": task.iou_threshold if iou_threshold is None else iou_threshold,
+            "max_detections": max_detections or task.max_detections,
+            "class_agnostic": class_agnostic,
+            "method": nms,
+            "class_filter": None if keep.all() else keep,
+        }
+
+    def fill(self, prediction: Prediction, outputs: dict[str, F32], letterbox: Letterbox) -> None:
+        """Put into ``prediction`` what the outputs say of its frame, the first of the batch."""
+        card = self._card
+        if card.segmentation is not None:
+            prediction.class_map = ClassMap(outputs[card.segmentation.output][0], letterbox, self._ignored)
+        if card.detection is not None:
+            prediction.detections = self._decode(outputs, card.detection, letterbox)
+        if card.classification is not None:
+            prediction.labels = _labels(outputs[card.classification.output][0], self._labels)
+
+    def _decode(self, outputs: dict[str, F32], task: DetectionTask, letterbox: Letterbox) -> Detections:
+        from perception.postprocess.detection import decode
+
+        return decode(outputs[task.boxes][0], outputs[task.scores][0], letterbox, **self._decode_options)
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The file of a model: a path as it is, or a name among those that ship or that the user has put beside them.
+
+    Raises:
+        ModelError: no such file, or no model of that name, with the nearest names.
+    """
+    text = str(name_or_path)
+    path = Path(text).expanduser()
+    if isinstance(name_or_path, Path) or path.suffix == ".onnx" or len(path.parts) > 1:
+        if not path.is_file():
+            raise ModelError("no such model file; `perception models` lists what is there", path)
+        return path
+    named = _model_paths()
+    if text in named:
+        return named[text]
+    near = difflib.get_close_matches(text, named, n=3, cutoff=0.5) or sorted(named)
+    known = f"did you mean {' or '.join(near)}?" if near else f"there are none in {user_models_dir()}"
+    raise ModelError(f"no model is called {text!r}; {known} A path must end in .onnx")
+
+
+def list_models() -> list[ModelFile]:
+    """The models that can be loaded by name, those that ship first. Unusable files are logged and left out."""
+    found = []
+    for name, path in _model_paths().items():
+        try:
+            found.append(ModelFile(name, path, read_card(path), path.stat().st_size))
+        except ModelError as error:
+            _log.warning("%s", error)
+    return found
+
+
+def user_models_dir() -> Path:
+    """The folder for models of the user's own; it may not exist."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("perception")) / "models"
+
+
+def _model_paths() -> dict[str, Path]:
+    """Files by name. A name that ships always means the file that ships."""
+    shipped = sorted(Path(str(files("perception") / "weights")).glob("*.onnx"))
+    own = sorted(user_models_dir().glob("*.onnx"))
+    named: dict[str, Path] = {}
+    for path in [*shipped, *own]:
+        named.setdefault(path.stem, path)
+    return named
+
+
+def _check_size(card: ModelCard, size: tuple[int, int] | None, path: Path) -> tuple[int, int]:
+    own, step = (card.input.width, card.input.height), card.input.multiple
+    if size is None or tuple(size) == own:
+        return own
+    width, height = size
+    if step is None:
+        raise UsageError(f"this model takes {own[0]}x{own[1]} only, not {width}x{height}", path)
+    if width < 1 or height < 1 or width % step or height % step:
+        near = [max(round(side / step), 1) * step for side in (width, height)]
+        raise UsageError(
+            f"width and height must be multiples of {step}, not {width}x{height}; try {near[0]}x{near[1]}", path
+        )
+    return width, height
+
+
+def _as_frame(image: U8) -> Frame:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UsageError(f"an image must be a uint8 array [H, W, 3] in BGR order, not {got}")
+    if not image.size:
+        raise UsageError(f"an image must have pixels; this one is {image.shape[1]}x{image.shape[0]}")
+    return Frame(np.ascontiguousarray(image))
+
+
+def _kept(
+    task: SegmentationTask | DetectionTask | ClassificationTask, classes: Sequence[str] | None
+) -> NDArray[np.bool_]:
+    """bool ``[C]``: the classes that are asked for."""
+    return np.array([classes is None or name in classes for name in task.names])
+
+
+def _score_threshold(task: DetectionTask, wanted: float | Mapping[str, float] | None, card: ModelCard) -> float | F32:
+    if wanted is None:
+        return task.score_threshold
+    if isinstance(wanted, Mapping):
+        for name, value in wanted.items():
+            _check_class(name, card)
+            _check_unit(f"score_threshold of {name}", value)
+        return np.array([wanted.get(name, task.score_threshold) for name in task.names], np.float32)
+    _check_unit("score_threshold", wanted)
+    return wanted
+
+
+def _check_class(name: str, card: ModelCard) -> None:
+    tasks = [task for task in (card.segmentation, card.detection, card.classification) if task is not None]
+    known = list(dict.fromkeys(n for task in tasks for n in task.names))
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(known)}"
+    raise UsageError(f"{card.name} has no class {name!r}; {hint}")
+
+
+def _check_unit(what: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise UsageError(f"{what} must be in 0..1, not {value}")
+
+
+def _labels(probabilities: F32, kept: NDArray[np.bool_]) -> list[tuple[int, float]]:
+    order = [int(i) for i in np.argsort(-probabilities, kind="stable") if kept[i]]
+    return [(i, float(probabilities[i])) for i in order[:LABELS]]
