@@ -1,0 +1,17 @@
+"""A stage of one's own: how much of the picture is road, frame by frame, with no output file at all.
+
+python demos/road_ahead.py street.mp4
+"""
+
+import sys
+
+import perception
+
+with perception.open_source(sys.argv[1] if len(sys.argv) > 1 else "synthetic:?frames=50") as source:
+    model = perception.load_model("camvid", mode="throughput")
+    assert model.card.segmentation is not None
+    road = model.card.segmentation.names.index("road")
+    for prediction in perception.predict(source, model):
+        assert prediction.class_map is not None
+        share = float(prediction.class_map.shares[road])
+        print(f"{prediction.frame.time:7.2f} s  {share:6.1%}  {'#' * round(60 * share)}")

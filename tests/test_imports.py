@@ -1,0 +1,58 @@
+"""What importing costs: the runtime is without torch, and nothing heavy loads before it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import perception
+
+HEAVY = ("torch", "torchvision", "cv2", "av", "numba", "openvino", "onnx", "onnxruntime", "pyarrow", "pydantic")
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after running ``code``."""
+    out = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; sys.stderr.write(' '.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name.partition(".")[0] for name in out.stderr.split()}
+
+
+def test_import_perception_loads_nothing_heavy() -> None:
+    assert not loaded_after("import perception") & {*HEAVY, "numpy", "rich", "typer"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = """
+from perception.cli import app
+for args in (["--help"], ["annotate", "--help"]):
+    try:
+        app(args)
+    except SystemExit:
+        pass
+"""
+    assert not loaded_after(code) & set(HEAVY)
+
+
+def test_runtime_never_loads_torch(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from tests.models import write_model
+
+    model = write_model(tmp_path / "colors.onnx", detection=True)
+    code = f"""
+from perception.cli import app
+try:
+    app(["annotate", "synthetic:?size=64x48&frames=3", "-m", {str(model)!r}, "-o", {str(tmp_path / "o.mp4")!r},
+         "--jsonl", {str(tmp_path / "o.jsonl")!r}, "--masks", {str(tmp_path / "masks")!r}, "-q"])
+except SystemExit as end:
+    assert end.code == 0, end.code
+"""
+    assert not loaded_after(code) & {"torch", "torchvision"}
+    assert (tmp_path / "o.mp4").is_file()
+
+
+def test_public_names_all_resolve() -> None:
+    for name in perception.__all__:
+        assert getattr(perception, name) is not None
