@@ -1,0 +1,177 @@
+"""The sound of a source file, carried into the output beside the annotated video."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import av
+    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
+
+log = logging.getLogger("perception")
+
+# What players play, not all that the muxers take; None is everything.
+COPIED: dict[str, frozenset[str] | None] = {
+    "mp4": frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}),
+    "mov": frozenset({"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le"}),
+    "webm": frozenset({"opus", "vorbis"}),
+    "matroska": None,
+}
+HELD_PACKETS = 4096
+_LAYOUTS = {"mono", "stereo"}
+
+
+class AudioTrack:
+    """Reads the sound of a file in step with the video that is written, and muxes it.
+
+    The file's video packets are read along (and thrown away): where the last of them lies tells whether the video was
+    read to its end, in which case the sound is carried to its end as well, or was cut.
+
+    Args:
+        path: a file that has been opened as a source already.
+
+    Attributes:
+        start: time of the file's first packet, in seconds.
+        stream: the sound that is carried, the container's default; None where there is none.
+    """
+
+    def __init__(self, path: str) -> None:
+        import av
+
+        self._path = path
+        self._input = av.open(path, metadata_errors="ignore")
+        self.start = Fraction(self._input.start_time or 0, av.time_base)
+        self.stream: AudioStream | None = self._input.streams.best("audio") if self._input.streams.audio else None
+        self._output: OutputContainer | None = None
+        self._to: Any = None
+        self._copies = False
+        self._origin = Fraction(0)
+        self._packets: Iterator[av.Packet] = iter(())
+        self._next: av.Packet | None = None
+        self._latest_video: Fraction | None = None
+
+    def attach(self, output: OutputContainer, container: str) -> None:
+        """Add an audio stream to ``output``: a copy where the container takes it, else AAC or Opus."""
+        assert self.stream is not None
+        codec = self.stream.codec_context.name
+        allowed = COPIED[container]
+        self._output = output
+        self._copies = allowed is None or _codec_id(codec) in allowed
+        if self._copies:
+            try:
+                self._to = output.add_stream_from_template(self.stream)
+                return
+            except ValueError:
+                self._copies = False
+        name, rate = ("libopus", 48000) if container == "webm" else ("aac", self.stream.codec_context.sample_rate)
+        self._to = output.add_stream(name, rate=rate)
+        layout = self.stream.codec_context.layout.name
+        self._to.codec_context.layout = layout if layout in _LAYOUTS else "stereo"
+        self._to.codec_context.bit_rate = 64000 * self._to.codec_context.layout.nb_channels
+        log.info("%s: the sound is %s, which %s does not take; it becomes %s", self._path, codec, container, name)
+
+    def begin(self, origin: Fraction, cut: bool) -> None:
+        """Start reading.
+
+        Args:
+            origin: the source time that is 0 in the output, in seconds.
+            cut: throw away what comes before ``origin``.
+        """
+        assert self.stream is not None
+        self._origin = origin
+        if cut:
+            self._input.seek(max(0, int((origin - 1) * 1_000_000)))
+        video = [s for s in self._input.streams.video if not s.disposition & 1024][:1]  # 1024: a cover picture
+        self._packets = self._audio_of(self._input.demux(self.stream, *video), origin if cut else None)
+        self._advance()
+
+    def _audio_of(self, packets: Iterator[av.Packet], first: Fraction | None) -> Iterator[av.Packet]:
+        for packet in packets:
+            if packet.pts is None or not packet.size:
+                continue
+            time = packet.pts * packet.time_base
+            if packet.stream.type == "video":
+                if not packet.is_discard and (self._latest_video is None or time > self._latest_video):
+                    self._latest_video = time
+            elif first is None or time >= first:
+                yield packet
+
+    def _advance(self) -> None:
+        import av
+
+        try:
+            self._next = next(self._packets, None)
+        except av.FFmpegError as error:
+            log.warning("%s: the sound cannot be read any further: %s", self._path, error.strerror)
+            self._next = None
+
+    def write_until(self, time: Fraction) -> None:
+        """Mux the sound that begins before ``time``, in seconds of the source."""
+        while self._next is not None and self._next.pts * self._next.time_base < time:
+            self._mux(self._next)
+            self._advance()
+
+    def finish(self, last: Fraction, end: Fraction, every: int, cut: bool) -> None:
+        """Mux the rest: all of it where the video was read to its end, else up to ``end``.
+
+        Args:
+            last: source time of the last frame written.
+            end: source time at which it stops being shown.
+            every: only each ``every``-th frame was read.
+            cut: the video is known to end early.
+        """
+        self.write_until(end)
+        # A file read to its end has no video packet after the last frame, except those that ``every`` skipped.
+        beyond = last + (end - last) * Fraction(2 * every - 1, 2 * every)
+        held: list[av.Packet] = []
+        while not cut and self._next is not None and len(held) < HELD_PACKETS:
+            cut = self._latest_video is not None and self._latest_video > beyond
+            held.append(self._next)
+            self._advance()
+        cut = cut or (self._latest_video is not None and self._latest_video > beyond)
+        if not cut:
+            for packet in held:
+                self._mux(packet)
+            while self._next is not None:
+                self._mux(self._next)
+                self._advance()
+        self._flush()
+
+    def _mux(self, packet: av.Packet) -> None:
+        assert self._output is not None and self.stream is not None
+        if self._copies:
+            shift = round(self._origin / packet.time_base)
+            packet.pts -= shift
+            packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+            packet.stream = self._to
+            self._output.mux(packet)
+            return
+        import av
+
+        try:
+            frames = self.stream.decode(packet)
+        except av.FFmpegError:
+            return  # a damaged packet: a gap in the sound, as when it is played
+        for frame in frames:
+            if frame.pts is not None:
+                frame.pts -= round(self._origin / frame.time_base)
+            self._output.mux(self._to.encode(frame))
+
+    def _flush(self) -> None:
+        if not self._copies and self._output is not None:
+            self._output.mux(self._to.encode(None))
+
+    def close(self) -> None:
+        """Close the file that is read."""
+        self._packets = iter(())
+        self._next = None
+        self._input.close()
+
+
+def _codec_id(name: str) -> str:
+    """The codec's name, where FFmpeg names the decoder after its library or number format."""
+    return {"libopus": "opus", "libvorbis": "vorbis", "mp3float": "mp3", "libmp3lame": "mp3"}.get(name, name)

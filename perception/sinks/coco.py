@@ -1,0 +1,140 @@
+"""COCO JSON: one document with images, annotations and categories."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from perception.card import ModelCard
+from perception.errors import SinkError
+from perception.sinks.base import Sink
+from perception.sinks.files import PartFile, check_not_source, sink_errors
+from perception.sinks.names import ClassNames
+from perception.types import Prediction, SourceInfo
+
+
+class CocoSink(Sink):
+    """Writes a COCO data set: each frame is an image, each box an annotation with a ``score``.
+
+    ``image.id`` is the frame's index and ``image.time`` its time in seconds. Categories are the detection classes,
+    with their class ids, followed (with ``masks``) by the segmentation classes: these are ``stuff``, an annotation
+    for each frame and class that has pixels, with a compressed RLE. Boxes are ``[x, y, width, height]`` in pixels.
+    Annotation ids begin with 1, because COCO's own evaluation takes 0 for "none".
+
+    Annotations go to a temporary file and follow the images when it is closed, so memory does not grow with the number
+    of frames. The file is ``NAME.part`` until then; after an error it keeps that name, and is valid up to the error.
+
+    Args:
+        path: the file.
+        overwrite: replace a file that is there.
+        masks: write the class masks, too; None writes them if the model detects nothing.
+
+    Raises:
+        UsageError: the file is there and ``overwrite`` is False.
+        SinkError: its folder is not there or not writable.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False, masks: bool | None = None) -> None:
+        self._file = PartFile(path, overwrite)
+        self.where = str(path)
+        self._masks = masks
+        self._stuff_offset = 0
+        self._images: IO[bytes] | None = None
+        self._annotations: IO[bytes] | None = None
+        self._image_count = 0
+        self._annotation_count = 0
+
+    def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
+        check_not_source(self._file.path, info.path)
+        names = ClassNames(card)
+        if self._masks is None:
+            self._masks = bool(names.segments) and not names.detections
+        self._stuff_offset = len(names.detections)
+        categories = [{"id": i, "name": n, "supercategory": "thing"} for i, n in enumerate(names.detections)]
+        if self._masks:
+            categories += [
+                {"id": self._stuff_offset + i, "name": n, "supercategory": "stuff"}
+                for i, n in enumerate(names.segments)
+            ]
+        about = {"description": info.uri, "model": f"{card.name} {card.version}" if card else ""}
+        with sink_errors(self.where):
+            self._annotations = tempfile.TemporaryFile(dir=self._file.path.parent)  # noqa: SIM115
+            self._images = self._file.part.open("wb")
+            head = {"info": about, "licenses": [], "categories": categories}
+            self._images.write(_dump(head)[:-1] + b',\n"images":[')
+
+    def write(self, prediction: Prediction) -> None:
+        assert self._images is not None and self._annotations is not None, "write before open"
+        frame = prediction.frame
+        image = {
+            "id": frame.index,
+            "file_name": frame.source,
+            "width": frame.width,
+            "height": frame.height,
+            "time": round(frame.time, 6),
+        }
+        with sink_errors(self.where):
+            self._images.write((b",\n" if self._image_count else b"\n") + _dump(image))
+            self._image_count += 1
+            for annotation in self._of(prediction):
+                self._annotation_count += 1
+                annotation = {"id": self._annotation_count, "image_id": frame.index, **annotation, "iscrowd": 0}
+                self._annotations.write((b",\n" if self._annotation_count > 1 else b"\n") + _dump(annotation))
+
+    def _of(self, prediction: Prediction) -> Iterator[dict[str, Any]]:
+        found = prediction.detections
+        if found is not None and len(found):
+            boxes = found.boxes.astype(np.float64)
+            boxes[:, 2:] -= boxes[:, :2]
+            areas = np.round(boxes[:, 2] * boxes[:, 3], 2).tolist()
+            scores = np.round(found.scores.astype(np.float64), 4).tolist()
+            tracks = [None] * len(found) if found.track_ids is None else found.track_ids.tolist()
+            rows = zip(np.round(boxes, 2).tolist(), areas, scores, found.class_ids.tolist(), tracks, strict=True)
+            for box, area, score, class_id, track in rows:
+                row = {"category_id": class_id, "bbox": box, "area": area, "score": score}
+                yield row if track is None else {**row, "track_id": track}
+        if self._masks and prediction.class_map is not None:
+            from perception.sinks.rle import encode_classes
+
+            mask = prediction.class_map.mask
+            for class_id, rle in encode_classes(mask).items():
+                if class_id not in prediction.class_map.ignored:
+                    ys, xs = (np.flatnonzero((mask == class_id).any(axis)) for axis in (1, 0))
+                    box = [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)]
+                    area = int(np.count_nonzero(mask == class_id))
+                    category = self._stuff_offset + class_id
+                    yield {"category_id": category, "bbox": box, "area": area, "segmentation": rle, "score": 1.0}
+
+    def close(self) -> None:
+        if self._images is None:
+            return
+        self._finish()
+        self._file.publish()
+
+    def abort(self) -> None:
+        if self._images is None:
+            return
+        with suppress(SinkError):
+            self._finish()
+        self._file.leave()
+
+    def _finish(self) -> None:
+        images, annotations = self._images, self._annotations
+        assert images is not None and annotations is not None
+        self._images = self._annotations = None
+        with sink_errors(self.where), annotations, images:
+            images.write(b'\n],\n"annotations":[')
+            annotations.seek(0)
+            shutil.copyfileobj(annotations, images)
+            images.write(b"\n]}\n")
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

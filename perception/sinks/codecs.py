@@ -1,0 +1,143 @@
+"""Video encoders: which there are, what goes into which container, and how each is told quality and speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from perception.errors import UsageError
+
+# Name, as in the file's suffix, to FFmpeg's muxer.
+CONTAINERS = {"mp4": "mp4", "m4v": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
+
+# Short names, as people say them, to encoders.
+CODECS = {
+    "h264": "libx264",
+    "avc": "libx264",
+    "hevc": "libx265",
+    "h265": "libx265",
+    "vp8": "libvpx",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+}
+
+_WEBM = ("vp8", "vp9", "av1")
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """An encoder's usual quality and speed, and its names for them."""
+
+    crf: float
+    preset: str
+    preset_option: str = "preset"
+    options: dict[str, str] = field(default_factory=dict)
+
+
+_USUAL = {
+    "libx264": _Usual(23, "veryfast"),
+    "libx265": _Usual(28, "ultrafast", options={"x265-params": "log-level=error"}),
+    "libvpx": _Usual(20, "8", "cpu-used", {"deadline": "realtime"}),
+    "libvpx-vp9": _Usual(34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1"}),
+    "libsvtav1": _Usual(35, "10"),
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder and its settings.
+
+    Attributes:
+        name: FFmpeg's name.
+        options: its options, as FFmpeg takes them.
+        threads: how many, 0 lets it choose.
+        where: the output, for messages.
+    """
+
+    name: str
+    options: dict[str, str]
+    threads: int
+    where: str
+
+    def check(self, width: int, height: int) -> None:
+        """Open the encoder once and drop it.
+
+        Raises:
+            UsageError: it does not take this size or these settings.
+        """
+        import av
+
+        context: Any = av.CodecContext.create(self.name, "w")
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.time_base = Fraction(1, 90000)
+        context.framerate = Fraction(30)
+        context.options = dict(self.options)
+        context.thread_count = 1
+        try:
+            context.open()
+        except (OSError, ValueError, RuntimeError) as error:
+            said = ", ".join(f"{k} {v}" for k, v in self.options.items())
+            why = getattr(error, "strerror", None) or error
+            raise UsageError(
+                f"the encoder {self.name} refuses {width}x{height} with {said}: {why}", self.where
+            ) from error
+
+    def add_to(
+        self, output: Any, size_wh: tuple[int, int], fps: Fraction, time_base: Fraction, keyframe_interval: int
+    ) -> Any:
+        """Add a video stream with this encoder to an output container."""
+        stream = output.add_stream(
+            self.name,
+            rate=fps.limit_denominator(1_000_000),
+            options=dict(self.options),
+            width=size_wh[0],
+            height=size_wh[1],
+            time_base=time_base,
+        )
+        context = stream.codec_context
+        context.gop_size = keyframe_interval
+        context.thread_count = self.threads
+        # Not PyAV's default, slices: those cost bits, and 720p has too few rows for them to keep cores busy.
+        context.thread_type = "FRAME"
+        return stream
+
+
+def choose_encoder(
+    container: str, codec: str | None, crf: float | None, preset: str | None, threads: int | None, where: str
+) -> Encoder:
+    """The encoder for a container, with its usual settings where none are given.
+
+    Args:
+        container: FFmpeg's muxer, a value of ``CONTAINERS``.
+        codec: a key of ``CODECS``, FFmpeg's name of an encoder, or None for the container's usual one.
+        crf: constant quality, or None.
+        preset: speed, as the encoder calls it, or None.
+        threads: at least 1, or None.
+        where: the output, for messages.
+
+    Raises:
+        UsageError: there is no such encoder here, or it does not go into the container.
+    """
+    import av
+
+    asked = codec or ("vp9" if container == "webm" else "h264")
+    name = CODECS.get(asked.lower(), asked)
+    try:
+        found = av.Codec(name, "w")
+    except ValueError:
+        have = ", ".join(short for short, full in CODECS.items() if full in av.codecs_available)
+        raise UsageError(f"there is no video encoder {asked} here; there are {have}", where) from None
+    if found.type != "video":
+        raise UsageError(f"{asked} does not encode video; use one of {', '.join(CODECS)}", where)
+    if container == "webm" and found.canonical_name not in _WEBM:
+        raise UsageError(f"WebM takes {', '.join(_WEBM)}, not {asked}; name the file .mkv or .mp4 instead", where)
+    if threads is not None and threads < 1:
+        raise UsageError(f"an encoder needs at least one thread, not {threads}", where)
+    usual = _USUAL.get(name)
+    options = dict(usual.options) if usual else {}
+    if usual or crf is not None:
+        options["crf"] = f"{crf if crf is not None else usual.crf:g}"  # type: ignore[union-attr]
+    if usual or preset is not None:
+        options[usual.preset_option if usual else "preset"] = preset or usual.preset  # type: ignore[union-attr]
+    return Encoder(name, options, threads or 0, where)

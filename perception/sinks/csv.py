@@ -1,0 +1,57 @@
+"""Comma-separated values: a row a detection, whole rows at any moment."""
+
+from __future__ import annotations
+
+import csv
+import io
+from contextlib import suppress
+from pathlib import Path
+
+from perception.card import ModelCard
+from perception.errors import SinkError
+from perception.sinks.base import Sink
+from perception.sinks.files import LineFile, check_not_source
+from perception.sinks.table import Table
+from perception.types import Prediction, SourceInfo
+
+
+class CsvSink(Sink):
+    """Writes a header and the rows of :class:`perception.sinks.table.Table`, as UTF-8 (RFC 4180, lines end in LF).
+
+    Args:
+        path: the file, or ``-`` for standard output.
+        overwrite: replace a file that is there.
+
+    Raises:
+        UsageError: the file is there and ``overwrite`` is False.
+        SinkError: its folder is not there or not writable.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+        self._file = LineFile(path, overwrite)
+        self.where = self._file.where
+        self._table = Table(None)
+
+    def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
+        if self._file.path is not None:
+            check_not_source(self._file.path, info.path)
+        self._table = Table(card)
+        self._file.open()
+        self._append([tuple(self._table.columns)])
+
+    def write(self, prediction: Prediction) -> None:
+        rows = self._table.rows(prediction)
+        if rows:
+            self._append(rows)
+
+    def _append(self, rows: list[tuple[object, ...]]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self._file.write(text.getvalue().encode())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def abort(self) -> None:
+        with suppress(SinkError):
+            self._file.close()

@@ -1,0 +1,199 @@
+"""Output files: refused where they exist, created beside their name, never left looking finished when they are not."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from perception.errors import SinkError, UsageError
+
+log = logging.getLogger("perception")
+
+STDOUT = "-"
+STDOUT_NAME = "standard output"
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; what was written up to here is kept",
+    errno.EDQUOT: "the disk quota is used up; what was written up to here is kept",
+    errno.EFBIG: "the file has reached the largest size allowed here; what was written up to here is kept",
+    errno.EPIPE: "the reader closed the pipe; the output ends here",
+    errno.EACCES: "no permission to write here; choose another place",
+    errno.EPERM: "no permission to write here; choose another place",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.ENOENT: "no such folder; create it first",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EISDIR: "this is a folder, not a file",
+}
+
+
+def reason(error: BaseException) -> str:
+    """One clause that says why writing failed, and what to do where that is known."""
+    number = getattr(error, "errno", None)
+    known = _REASONS.get(number) if isinstance(number, int) else None
+    return known or getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+@contextmanager
+def sink_errors(where: str) -> Iterator[None]:
+    """Turn the operating system's errors into ``SinkError``, naming the output."""
+    try:
+        yield
+    except OSError as error:
+        raise SinkError(reason(error), where) from error
+
+
+def name_of(path: str | Path) -> str:
+    """How messages call this output."""
+    return STDOUT_NAME if str(path) == STDOUT else str(path)
+
+
+def check_output(path: str | Path, overwrite: bool) -> Path:
+    """Check that a file can be made here, before any work is done for it.
+
+    Devices and named pipes may exist; they are written into.
+
+    Raises:
+        UsageError: the file is there and ``overwrite`` is False, or it is a folder.
+        SinkError: its folder is not there or not writable.
+    """
+    path = Path(path)
+    with sink_errors(str(path)):
+        try:
+            mode: int | None = path.stat().st_mode
+        except FileNotFoundError:
+            mode = None
+    if mode is not None:
+        if stat.S_ISDIR(mode):
+            raise UsageError("this is a folder, not a file", path)
+        if stat.S_ISREG(mode) and not overwrite:
+            raise UsageError("the file is already there; give another name, or --overwrite to replace it", path)
+        if not stat.S_ISREG(mode):
+            return path
+    folder = path.parent
+    if not folder.is_dir():
+        raise SinkError(f"there is no folder {folder}; create it first", path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SinkError(f"no permission to write into the folder {folder}; choose another place", path)
+    return path
+
+
+def check_not_source(path: Path, source: str | None) -> None:
+    """Refuse to write over the file that is being read.
+
+    Raises:
+        UsageError: ``path`` and ``source`` are the same file.
+    """
+    if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
+        raise UsageError("this is the file that is being read; give the output another name", path)
+
+
+class PartFile:
+    """A file that is written beside its name, as ``NAME.part``, and gets its name when it is complete.
+
+    Attributes:
+        path: the name that it gets in the end.
+        part: the name that it has until then.
+    """
+
+    def __init__(self, path: str | Path, overwrite: bool) -> None:
+        self.path = check_output(path, overwrite)
+        self.overwrite = overwrite
+        self.part = self.path.with_name(self.path.name + ".part")
+
+    def publish(self) -> None:
+        """Give the complete file its name.
+
+        Raises:
+            UsageError: somebody made a file of that name meanwhile and ``overwrite`` is False.
+            SinkError: it cannot be renamed.
+        """
+        if not self.overwrite and self.path.exists():
+            raise UsageError(f"the file has appeared meanwhile; the new one is {self.part.name}", self.path)
+        with sink_errors(str(self.path)):
+            self.part.replace(self.path)
+
+    def leave(self) -> None:
+        """Say where the incomplete file is."""
+        if self.part.exists():
+            log.warning("%s: not complete; what there is of it is in %s", self.path, self.part.name)
+
+
+class LineFile:
+    """Appends to a file or to standard output so that it always ends with a whole entry, even after a kill.
+
+    Args:
+        path: a file, a device, a named pipe, or ``-`` for standard output.
+        overwrite: replace a file that is there.
+
+    Raises:
+        UsageError, SinkError: as :func:`check_output`.
+    """
+
+    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+        self.where = name_of(path)
+        self.overwrite = overwrite
+        self.path = None if str(path) == STDOUT else check_output(path, overwrite)
+        self._fd: int | None = None
+        self._buffer: object | None = None
+        self._size = 0
+
+    def open(self) -> None:
+        """Create the file.
+
+        Raises:
+            SinkError: it cannot be created.
+        """
+        with sink_errors(self.where):
+            if self.path is None:
+                # A descriptor of our own: closing it does not close the interpreter's, and nothing stays in the
+                # interpreter's buffer to fail once more at exit when the reader has gone.
+                sys.stdout.flush()
+                try:
+                    self._fd = os.dup(sys.stdout.fileno())
+                except OSError:
+                    self._buffer = sys.stdout.buffer
+            else:
+                exclusive = 0 if self.overwrite or self.path.exists() else os.O_EXCL
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | exclusive | getattr(os, "O_BINARY", 0)
+                self._fd = os.open(self.path, flags, 0o666)
+
+    def write(self, entry: bytes) -> None:
+        """Append one entry, whole or not at all.
+
+        Raises:
+            SinkError: the disk is full, the reader has gone, and the like.
+        """
+        with sink_errors(self.where):
+            if self._buffer is not None:
+                self._buffer.write(entry)  # type: ignore[attr-defined]
+                self._buffer.flush()  # type: ignore[attr-defined]
+                return
+            assert self._fd is not None, "write before open"
+            rest = memoryview(entry)
+            try:
+                while rest:
+                    rest = rest[os.write(self._fd, rest) :]
+            except OSError:
+                self._cut_back()
+                raise
+            self._size += len(entry)
+
+    def _cut_back(self) -> None:
+        """Remove the part of an entry that did fit."""
+        assert self._fd is not None
+        if stat.S_ISREG(os.fstat(self._fd).st_mode) and self.path is not None:
+            with suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+
+    def close(self) -> None:
+        """Close it; errors that the system kept until now are raised as ``SinkError``."""
+        fd, self._fd, self._buffer = self._fd, None, None
+        if fd is not None:
+            with sink_errors(self.where):
+                os.close(fd)
