@@ -1,0 +1,96 @@
+"""Sources: where frames come from. ``open_source`` chooses by URI.
+
+| URI | kind |
+|---|---|
+| ``street.mp4`` | video file |
+| ``photo.jpg``, ``frames/``, ``frames/*.png`` | images |
+| ``0``, ``/dev/video0`` | camera, live |
+| ``rtsp://``, ``rtmp://``, ``udp://``, ``http(s)://`` | network stream, live unless it is a finite file |
+| ``-`` | a video from standard input |
+| ``synthetic:?size=640x360&fps=30&frames=300&seed=0`` | a street drawn in code, with exact truth |
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+from perception.errors import UsageError
+from perception.sources.base import Selection, Source
+
+__all__ = ["Selection", "Source", "open_source"]
+
+
+def open_source(
+    uri: str | os.PathLike[str],
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    every: int = 1,
+    max_frames: int | None = None,
+    timeout: float = 10.0,
+    threads: int = 0,
+    deinterlace: bool = True,
+    size_wh: tuple[int, int] | None = None,
+    fps: float | None = None,
+    transport: str = "tcp",
+) -> Source:
+    """Open whatever ``uri`` names and decode its first frame.
+
+    Args:
+        uri: a file, folder, glob, camera number, URL, ``-`` or ``synthetic:``.
+        start: seconds from the beginning at which to start; exact to the frame.
+        duration: seconds to read.
+        every: read only each ``every``-th frame.
+        max_frames: stop after this many frames.
+        timeout: seconds to wait for a network stream or a camera: to open, and for each read.
+        threads: codec threads; 0 chooses (see ``perception.sources.decode.Decoder``).
+        deinterlace: deinterlace frames that are flagged as interlaced.
+        size_wh: width and height to ask of a camera.
+        fps: frame rate to ask of a camera; the rate of a folder of images.
+        transport: ``tcp`` or ``udp``, for RTSP.
+
+    Returns:
+        The source; use it as a context manager and iterate it once.
+
+    Raises:
+        SourceError: it cannot be opened or holds no picture that can be decoded.
+        UsageError: an option is out of its range.
+    """
+    selection = Selection(float(start), None if duration is None else float(duration), every, max_frames)
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise UsageError(f"timeout must be more than 0 seconds, not {timeout:g}")
+    if transport not in ("tcp", "udp"):
+        raise UsageError(f"transport must be tcp or udp, not {transport!r}")
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise UsageError(f"fps must be more than 0, not {fps:g}")
+    from perception.sources.uri import kind_of
+
+    uri = os.fspath(uri)
+    kind = kind_of(uri)
+    codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace}
+    # Each import stands where it is needed: a camera does not load FFmpeg, a file does not load OpenCV's devices.
+    if kind == "images":
+        from perception.sources.images import ImageSource
+
+        return ImageSource(uri, selection, fps=fps)
+    if kind == "camera":
+        from perception.sources.camera import CameraSource
+
+        return CameraSource(uri, selection, size_wh=size_wh, fps=fps, timeout=timeout)
+    if kind == "stream":
+        from perception.sources.stream import open_stream
+
+        return open_stream(uri, selection, timeout=timeout, transport=transport, **codec)
+    if kind == "synthetic":
+        from perception.sources.synthetic import SyntheticSource
+
+        return SyntheticSource.from_uri(uri, selection)
+    if kind == "stdin":
+        from perception.sources.video import PipeSource
+
+        return PipeSource(selection, **codec)
+    from perception.sources.video import open_file
+
+    return open_file(uri, selection, **codec)

@@ -1,0 +1,181 @@
+"""Cameras, through OpenCV: a thread takes every frame the driver gives and keeps the newest."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from perception.errors import SourceError
+from perception.sources.base import Selection, Source, log
+from perception.sources.latest import LatestReader
+from perception.types import U8, Frame, SourceInfo
+
+TIME_BASE = Fraction(1, 90_000)
+"""A camera has no time stamps of its own here: ``pts`` counts the time since its first frame in these units."""
+
+
+class CameraSource(Source):
+    """A local camera. Time runs from its first frame.
+
+    Args:
+        device: number (``0``) or path (``/dev/video0``).
+        selection: which frames; ``start`` counts from the first frame.
+        size_wh: width and height to ask for; the driver may choose others, ``info`` tells.
+        fps: frame rate to ask for.
+        timeout: seconds to wait for the camera to open, and for each frame.
+
+    Raises:
+        SourceError: there is no such camera, it is in use, or it gives no picture.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        selection: Selection,
+        *,
+        size_wh: tuple[int, int] | None = None,
+        fps: float | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self._device = device
+        self._select = selection
+        self._size_wh = size_wh
+        self._fps = fps
+        self._timeout = timeout
+        self._opened = threading.Event()
+        self._first_size: tuple[int, int] | None = None
+        self._device_fps = 0.0
+        self._where = f"camera {device}"
+        self._check_exists()
+        self._reader = LatestReader(self._produce, self._where)
+        if not self._opened.wait(timeout) and self._reader.alive:
+            self._reader.stop()
+            raise SourceError(f"gives no picture in {timeout:g} s", self._where)
+        if self._first_size is None:
+            self._reader.take()  # raises what ended the thread
+            raise SourceError("gives no picture", self._where)
+        self.info = SourceInfo(
+            uri=device,
+            kind="camera",
+            width=self._first_size[0],
+            height=self._first_size[1],
+            fps=Fraction(self._device_fps).limit_denominator(1001) if self._device_fps > 0 else None,
+            time_base=TIME_BASE,
+            live=True,
+            start=selection.start,
+            duration=selection.duration,
+            every=selection.every,
+        )
+
+    @property
+    def dropped(self) -> int:
+        return self._reader.dropped
+
+    def _check_exists(self) -> None:
+        if sys.platform != "linux":
+            return
+        number = re.sub(r"\D", "", self._device)
+        if not Path(f"/dev/video{number}").exists():
+            there = sorted(str(p) for p in Path("/dev").glob("video*"))
+            found = f"there are {', '.join(there)}" if there else "no camera is connected"
+            raise SourceError(f"there is no such camera; {found}", self._where)
+
+    def _produce(self, stopping: threading.Event) -> Iterator[Frame]:
+        """Runs in the reader thread, which alone touches the device."""
+        capture = None
+        try:
+            with _quiet():
+                capture = open_device(self._device, self._size_wh, self._fps)
+                image = _grab(capture)
+            if image is None:
+                raise SourceError("cannot be opened; is another program using it, or are rights missing?", self._where)
+            self._device_fps = float(capture.get(cv2.CAP_PROP_FPS) or 0)
+            began = arrived = time.monotonic()
+            self._first_size = image.shape[1], image.shape[0]
+            self._opened.set()
+            index = 0
+            while not stopping.is_set():
+                seconds = arrived - began
+                if seconds >= self._select.end:
+                    return
+                if seconds >= self._select.start:
+                    if index % self._select.every == 0:
+                        pts = round(seconds / TIME_BASE)
+                        yield Frame(
+                            image,
+                            index=index,
+                            time=seconds,
+                            source=self._device,
+                            pts=pts,
+                            time_base=TIME_BASE,
+                            arrived=arrived,
+                        )
+                    index += 1
+                image = _grab(capture)
+                arrived = time.monotonic()
+                if image is None:
+                    raise SourceError("the camera stopped giving pictures; was it unplugged?", self._where)
+        finally:
+            if capture is not None:
+                capture.release()
+            self._opened.set()
+
+    def _read(self) -> Iterator[Frame]:
+        given = 0
+        while given != self._select.max_frames:
+            frame = self._reader.take(self._timeout + self._select.start)
+            if frame is None:
+                return
+            given += 1
+            yield frame
+
+    def _interrupt(self) -> None:
+        self._reader.stop()
+
+    def _release(self) -> None:
+        if not self._reader.join():
+            log.warning("%s: the driver did not return in time; left behind", self._where)
+
+
+def open_device(device: str, size_wh: tuple[int, int] | None, fps: float | None) -> Any:
+    """A ``cv2.VideoCapture`` of the camera, with the size and rate asked for if the driver has them."""
+    backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+    capture = cv2.VideoCapture(int(device) if device.isdigit() else device, backend)
+    if size_wh is not None:
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, size_wh[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size_wh[1])
+    if fps is not None:
+        capture.set(cv2.CAP_PROP_FPS, fps)
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return capture
+
+
+def _grab(capture: Any) -> U8 | None:
+    ok, image = capture.read()
+    if not ok or image is None:
+        return None
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image, np.uint8)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without OpenCV's own complaints on stderr; the error raised says it in one line."""
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)

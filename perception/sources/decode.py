@@ -1,0 +1,288 @@
+"""Opening a container and decoding its video, past what is broken in it.
+
+Used by every source that FFmpeg reads: files, pipes and network streams.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import av
+import av.error
+
+from perception.errors import SourceError
+from perception.sources.base import log
+from perception.sources.uri import redact, redact_text
+
+_REFUSED_FORMATS = frozenset({
+    "hls", "concat", "dash", "imf", "sdp", "webm_dash_manifest",  # lists that lead to other files and hosts
+    "lavfi", "tty", "fbdev", "ffmetadata", "video4linux2", "v4l2", "alsa", "x11grab", "kmsgrab", "rawvideo",
+})  # fmt: skip
+_MAX_READ_ERRORS = 100
+_STILL_FORMATS = ("image2", "image2pipe")
+_LARGE_PICTURE = 1920 * 1088
+_MAX_THREADS = 4
+
+
+@lru_cache(maxsize=1)
+def local_formats() -> str:
+    """FFmpeg's ``format_whitelist`` for local files: every demuxer but lists, devices and text."""
+    return ",".join(sorted(name for name in av.formats_available if name not in _REFUSED_FORMATS))
+
+
+def open_container(
+    target: Any, where: str, options: dict[str, str], timeout: float | None = None
+) -> av.container.InputContainer:
+    """An open container with at least one video stream in it.
+
+    Args:
+        target: a URL, or a file object to read.
+        where: what to name in errors; may hold credentials.
+        options: FFmpeg's options.
+        timeout: seconds to wait for the connection, and for each read after that; None waits for ever.
+
+    Raises:
+        SourceError: it cannot be opened, or is no video.
+    """
+    try:
+        container = av.open(target, "r", options=options, timeout=timeout)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise SourceError(explain(error, where, timeout), redact(where)) from error
+    try:
+        name = container.format.name
+        if name in _STILL_FORMATS or name.endswith("_pipe"):
+            raise SourceError(
+                f"this is a picture ({name.removesuffix('_pipe')}), not a video; give it the right file name ending",
+                redact(where),
+            )
+        video_stream(container, where)
+    except SourceError:
+        container.close()
+        raise
+    return container
+
+
+def video_stream(container: av.container.InputContainer, where: str) -> av.VideoStream:
+    """The video stream to read: the one flagged as default, else the largest. Cover pictures do not count.
+
+    Raises:
+        SourceError: there is none, or none that can be decoded.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        has = "audio only" if container.streams.audio else "no video stream"
+        raise SourceError(f"there is no video in it ({has})", redact(where))
+    decodable = [s for s in streams if s.codec_context is not None]
+    if not decodable:
+        raise SourceError("its video codec is not one that this FFmpeg build can decode", redact(where))
+    return max(
+        decodable,
+        key=lambda s: (bool(s.disposition & av.stream.Disposition.default), s.width * s.height, -s.index),
+    )
+
+
+def explain(error: BaseException, where: str, timeout: float | None = None) -> str:
+    """One line on why FFmpeg could not open ``where``, without credentials."""
+    if isinstance(error, av.error.ExitError | av.error.TimeoutError | TimeoutError):
+        return f"no answer in {timeout:g} s" if timeout is not None else "no answer in time"
+    if isinstance(error, av.error.InvalidDataError):
+        return "not a video that can be read; if it is one, it was cut short or is still being written"
+    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
+        return "the server refuses access; check user name and password"
+    if isinstance(error, av.error.HTTPNotFoundError):
+        return "the server has no such thing (404)"
+    if isinstance(error, av.error.HTTPError):
+        return f"the server answers with an error: {error.strerror}"
+    number = getattr(error, "errno", None)
+    if number == errno.ECONNREFUSED:
+        return "the connection was refused; is the server running on that port?"
+    if number == errno.EINVAL:
+        return "not a video: a playlist, a text or something else that is not read from here"
+    if isinstance(error, av.error.FFmpegError) and "not found" in str(error.strerror or "").lower():
+        return f"this FFmpeg build cannot read it: {error.strerror}"
+    if number is not None and 0 < number < 200:
+        return f"cannot be opened: {os.strerror(number)}"
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"cannot be opened: {redact_text(str(reason), where)}"
+
+
+class Decoder:
+    """Decodes the video of one container: frames in the order shown, each with a time stamp that only grows.
+
+    Broken packets are skipped, counted, and reported once. A missing end is reported and is no error.
+
+    Args:
+        container: an open container; the decoder closes it.
+        where: what to name in messages.
+        threads: codec threads. 0 chooses: one up to Full HD, because more cost up to half as much CPU again and the
+            other cores have work to do in a pipeline; beyond that, as many as there are, at most four.
+        deinterlace: pass frames that are flagged as interlaced through the BWDIF filter.
+        network: a broken connection is an error; a file that cannot be read further merely ends.
+
+    Attributes:
+        stream: the video stream.
+        time_base: seconds per unit of time stamps.
+        origin: the container's start in seconds: what is taken off time stamps to get seconds from the beginning.
+            Not negative: audio that primes its decoder before 0 does not move the video.
+        fps: average frames per second, or None.
+        corrupt: packets that could not be decoded.
+        stamped: whether the frames so far brought their own time stamps.
+    """
+
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        where: str,
+        *,
+        threads: int = 0,
+        deinterlace: bool = True,
+        network: bool = False,
+    ) -> None:
+        self.container = container
+        self.where = redact(where)
+        self.stream = video_stream(container, where)
+        self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)
+        self.origin = max(0.0, (container.start_time or 0) / 1e6)
+        self.fps = self.stream.average_rate or self.stream.guessed_rate or None
+        self.corrupt = 0
+        self.stamped = True
+        self._network = network
+        self._deinterlace = deinterlace
+        self._graph: tuple[Any, tuple[int, int, str]] | None = None
+        self._step = max(1, round(1 / ((self.fps or 25) * self.time_base)))
+        self._last_pts: int | None = None
+        self._offset = 0
+        self._warned = False
+        if threads <= 0:
+            large = self.stream.width * self.stream.height > _LARGE_PICTURE
+            threads = min(_MAX_THREADS, os.cpu_count() or 1) if large else 1
+        self.stream.codec_context.thread_count = threads
+        self.stream.thread_type = "AUTO" if threads > 1 else "NONE"
+
+    def close(self) -> None:
+        """Free the codec and close the container."""
+        self._graph = None
+        self.container.close()
+
+    def seconds(self, frame: av.VideoFrame) -> float:
+        """Seconds from the beginning of the container at which ``frame``, one of ``frames``, is shown."""
+        return float((frame.pts or 0) * self.time_base) - self.origin
+
+    def seek(self, seconds: float) -> None:
+        """Go to the last keyframe not after ``seconds`` from the beginning, or near it.
+
+        Raises:
+            av.error.FFmpegError: the container cannot seek.
+        """
+        self.container.seek(int((seconds + self.origin) / self.time_base), stream=self.stream, backward=True)
+        self._last_pts = None
+        self._offset = 0
+        self._graph = None
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """Decoded frames; ``pts`` in units of ``time_base`` is set on each and strictly increases.
+
+        Raises:
+            SourceError: a read timed out, or the connection broke.
+        """
+        for packet in self._packets():
+            try:
+                decoded = self.stream.decode(packet)
+            except av.error.EOFError:
+                decoded = []
+            except av.error.FFmpegError as error:
+                self._skip(error)
+                decoded = []
+            for frame in decoded:
+                yield from self._timed(frame)
+        if self._graph is not None:
+            yield from self._filtered(None)
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets, then None to empty the decoder. Goes on behind errors as long as they are not endless."""
+        failures = 0
+        while True:
+            try:
+                for packet in self.container.demux(self.stream):
+                    if packet.size:
+                        failures = 0
+                        yield packet
+                break
+            except av.error.ExitError:
+                seconds = self.container.read_timeout
+                raise SourceError(f"no data came for {seconds:g} s; gave up", self.where) from None
+            except av.error.FFmpegError as error:
+                if self._network and isinstance(error, OSError):
+                    raise SourceError(f"the connection broke: {error.strerror}", self.where) from None
+                failures += 1
+                self._skip(error)
+                if failures >= _MAX_READ_ERRORS or isinstance(error, OSError):
+                    log.warning("%s: reading stopped early: %s", self.where, error.strerror)
+                    break
+        yield None
+
+    def _skip(self, error: av.error.FFmpegError) -> None:
+        self.corrupt += 1
+        if not self._warned:
+            self._warned = True
+            log.warning("%s: damaged data is skipped (%s)", self.where, error.strerror)
+
+    def _timed(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
+        """Give ``frame`` a time stamp later than the last one, and deinterlace it if need be."""
+        pts = frame.pts if frame.pts is not None else frame.dts
+        if pts is not None and frame.time_base and frame.time_base != self.time_base:
+            pts = round(pts * frame.time_base / self.time_base)
+        last = self._last_pts
+        if pts is None:
+            self.stamped = False
+            pts = 0 if last is None else last + self._step
+        else:
+            pts += self._offset
+            if last is not None and pts <= last:
+                # A clock that jumps back (a camera that restarted, files joined together) starts a new stretch;
+                # a stamp that is merely repeated or a little late is moved just behind the last one.
+                if (last - pts) * self.time_base > 1:
+                    self._offset += last + self._step - pts
+                    pts = last + self._step
+                else:
+                    pts = last + 1
+        frame.pts = self._last_pts = pts
+        frame.time_base = self.time_base
+        if self._graph is None and not (self._deinterlace and frame.interlaced_frame):
+            yield frame
+        else:
+            yield from self._filtered(frame)
+
+    def _filtered(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        """Frames that come out of the deinterlacer for ``frame``; None empties it."""
+        key = None if frame is None else (frame.width, frame.height, frame.format.name)
+        if self._graph is not None and key is not None and key != self._graph[1]:
+            yield from self._filtered(None)
+        if self._graph is None:
+            assert frame is not None and key is not None
+            graph = av.filter.Graph()
+            graph.threads = 1
+            source = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=self.time_base
+            )
+            # One picture a frame; only flagged frames are changed, so that a film keeps its progressive parts.
+            bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+            graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
+            self._graph = graph, key
+        graph = self._graph[0]
+        graph.vpush(frame)
+        if frame is None:
+            self._graph = None
+        while True:
+            try:
+                out = graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            out.pts = round((out.pts or 0) * (out.time_base or self.time_base) / self.time_base)
+            out.time_base = self.time_base
+            yield out

@@ -1,0 +1,152 @@
+"""Images: one file, a folder, or a glob. Each may have its own size.
+
+Images carry no clock. With ``fps`` they are taken as a film of that rate; without, each stands for one second, and
+``pts`` is None. EXIF orientation is applied, gray becomes BGR, 16 bits become 8, alpha is dropped.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from perception.errors import SourceError
+from perception.sources.base import Selection, Source, log
+from perception.sources.uri import IMAGE_SUFFIXES, exists
+from perception.types import U8, Frame, SourceInfo
+
+
+class ImageSource(Source):
+    """Image files in natural order (``2.png`` before ``10.png``). ``Frame.source`` is each file's path.
+
+    A file that cannot be read is skipped with a warning and counted in ``corrupt``; ``Frame.index`` counts it.
+
+    Args:
+        uri: an image file, a folder (not what lies deeper), or a glob (``**`` reaches deeper).
+        selection: which images.
+        fps: images per second, if they are a film.
+
+    Raises:
+        SourceError: nothing is there, or none can be read.
+    """
+
+    def __init__(self, uri: str, selection: Selection, *, fps: float | None = None) -> None:
+        super().__init__()
+        self._select = selection
+        self._uri = uri
+        self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
+        paths = find_images(uri)
+        rate = self._fps or Fraction(1)
+        chosen = [i for i in range(len(paths)) if selection.start <= i / rate < selection.end]
+        self._chosen = [(i, paths[i]) for i in chosen[:: selection.every]]
+        if not self._chosen:
+            raise SourceError(f"none of its {len(paths)} images lies after {selection.start:g} s", uri)
+        self._at = 0
+        first = self._next_readable()
+        if first is None:
+            raise SourceError(_unreadable(paths), uri)
+        self._first: Frame | None = first
+        path = Path(uri)
+        self.info = SourceInfo(
+            uri=uri,
+            kind="images",
+            width=first.width,
+            height=first.height,
+            fps=self._fps,
+            time_base=None if self._fps is None else 1 / self._fps,
+            frame_count=min(len(self._chosen), selection.max_frames or len(self._chosen)),
+            exact_count=True,
+            path=uri if path.is_file() else None,
+            start=selection.start,
+            duration=selection.duration,
+            every=selection.every,
+        )
+
+    def _next_readable(self) -> Frame | None:
+        while self._at < len(self._chosen):
+            index, path = self._chosen[self._at]
+            self._at += 1
+            image = read_image(path)
+            if image is None:
+                self.corrupt += 1
+                if len(self._chosen) > 1:
+                    log.warning("%s: cannot be read as an image; skipped", path)
+                continue
+            return Frame(
+                image,
+                index=index,
+                time=float(index / (self._fps or 1)),
+                source=str(path),
+                pts=None if self._fps is None else index,
+                time_base=None if self._fps is None else 1 / self._fps,
+                arrived=time.monotonic(),
+            )
+        return None
+
+    def _read(self) -> Iterator[Frame]:
+        frame, self._first = self._first, None
+        given = 0
+        while frame is not None:
+            yield frame
+            given += 1
+            if given == self._select.max_frames:
+                return
+            frame = self._next_readable()
+
+    def _release(self) -> None:
+        self._first = None
+
+
+def find_images(uri: str) -> list[Path]:
+    """The image files that ``uri`` names, in natural order.
+
+    Raises:
+        SourceError: there are none.
+    """
+    path = Path(uri)
+    if path.is_dir():
+        files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        if not files:
+            raise SourceError("no images in this folder (looked for .jpg, .png, .tif, .webp, .bmp and the like)", uri)
+    elif exists(path):
+        return [path]
+    elif glob.has_magic(uri):
+        matches = [Path(p) for p in glob.glob(uri, recursive=True)]  # noqa: PTH207 (takes absolute patterns)
+        files = [p for p in matches if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        if not files:
+            what = f"matches {len(matches)} files, none of them an image" if matches else "matches nothing"
+            raise SourceError(f"this pattern {what}", uri)
+    else:
+        raise SourceError("no such file", uri)
+    return sorted(files, key=natural_key)
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sorts digits by their value and the rest without regard to case."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts]
+
+
+def read_image(path: Path) -> U8 | None:
+    """The image as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read."""
+    try:
+        # Bytes and not a name: cv2.imread cannot open every name on every system.
+        data = np.fromfile(path, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except (OSError, cv2.error):
+        return None
+    return None if image is None else np.ascontiguousarray(image, np.uint8)
+
+
+def _unreadable(paths: list[Path]) -> str:
+    if len(paths) > 1:
+        return f"none of its {len(paths)} images can be read"
+    if paths[0].stat().st_size == 0:
+        return "the file is empty"
+    return "not an image that can be read; it may be damaged or not what its name says"

@@ -1,0 +1,103 @@
+"""A reader thread that keeps only the newest frame, for sources that do not wait.
+
+What is dropped is decided by whether the last frame was taken, never by a guessed frame rate.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+from perception.errors import PerceptionError, SourceError
+from perception.sources.base import JOIN_TIMEOUT
+from perception.types import Frame
+
+
+class LatestReader:
+    """Runs ``produce`` in a daemon thread and hands out its newest frame.
+
+    ``produce`` is called in the thread, which alone touches the device or connection behind it; it must stop soon
+    after ``stopping`` is set and clean up when its generator is closed.
+
+    Args:
+        produce: a function that gives the frames.
+        where: what to name in errors.
+
+    Attributes:
+        dropped: frames that were replaced by a newer one before anybody took them.
+        stopping: set when the thread should end.
+    """
+
+    def __init__(self, produce: Callable[[threading.Event], Iterator[Frame]], where: str) -> None:
+        self.dropped = 0
+        self.stopping = threading.Event()
+        self._produce = produce
+        self._where = where
+        self._changed = threading.Condition()
+        self._newest: Frame | None = None
+        self._error: PerceptionError | None = None
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name=f"read {where}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        error: PerceptionError | None = None
+        try:
+            frames = self._produce(self.stopping)
+            for frame in frames:
+                with self._changed:
+                    if self.stopping.is_set():
+                        break
+                    if self._newest is not None:
+                        self.dropped += 1
+                    self._newest = frame
+                    self._changed.notify_all()
+            close = getattr(frames, "close", None)
+            if close is not None:
+                close()
+        except PerceptionError as failure:
+            error = failure
+        except Exception as failure:  # the consumer must learn of whatever ended this thread
+            error = SourceError(f"reading failed: {type(failure).__name__}: {failure}", self._where)
+            error.__cause__ = failure
+        with self._changed:
+            self._error = error
+            self._ended = True
+            self._changed.notify_all()
+
+    def take(self, timeout: float | None = None) -> Frame | None:
+        """The newest frame that was not taken yet, waiting for one if need be; None at the end.
+
+        Raises:
+            SourceError: the thread failed (after its last frame was taken), or no frame came in ``timeout`` seconds.
+        """
+        with self._changed:
+            ready = self._changed.wait_for(
+                lambda: self._newest is not None or self._ended or self.stopping.is_set(), timeout
+            )
+            if self.stopping.is_set():
+                return None
+            frame, self._newest = self._newest, None
+            if frame is not None:
+                return frame
+            if self._error is not None:
+                raise self._error
+            if not ready:
+                raise SourceError(f"no frame came in {timeout:g} s; is it still connected?", self._where)
+            return None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread still runs."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Tell the thread to end and wake who waits in ``take``."""
+        self.stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+
+    def join(self) -> bool:
+        """Wait a moment for the thread to end; whether it did."""
+        self._thread.join(JOIN_TIMEOUT)
+        return not self._thread.is_alive()

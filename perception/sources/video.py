@@ -1,0 +1,281 @@
+"""Video files, and container streams from a pipe: everything that comes is given, in order, nothing dropped.
+
+Time. ``Frame.time`` is in seconds from the beginning of the container: its time stamp times ``time_base``, less the
+container's start time where that is above zero (MPEG-TS and recordings of broadcasts begin anywhere). A video track
+that begins after the audio therefore begins after 0. ``Frame.pts`` is the stamp as stored, except that missing ones
+are filled in and ones that run backwards are moved on; ``pts * time_base - time`` is the container's start.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import av.error
+
+from perception.errors import SourceError
+from perception.sources.base import Selection, Source, log
+from perception.sources.convert import Converter
+from perception.sources.decode import Decoder, local_formats, open_container
+from perception.sources.uri import redact
+from perception.types import Frame, SourceInfo
+
+_SLACK = 1e-6  # seconds: time stamps are whole units, what the user types is not
+
+
+class VideoSource(Source):
+    """Frames of an open container, decoded when they are asked for.
+
+    The first frame is decoded at once: what cannot be decoded fails here and not later.
+
+    Args:
+        container: what to read; closed with the source.
+        uri: what it is called.
+        kind: for ``info``.
+        selection: which frames.
+        threads, deinterlace: see ``Decoder``.
+        seekable: ``start`` may jump; otherwise what lies before it is decoded and thrown away.
+        path: the local file, if it is one.
+
+    Raises:
+        SourceError: there is nothing to decode, or nothing from ``start`` on.
+    """
+
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        uri: str,
+        kind: Literal["file", "stdin", "stream"],
+        selection: Selection,
+        *,
+        threads: int = 0,
+        deinterlace: bool = True,
+        seekable: bool = True,
+        path: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self._select = selection
+        self._decoder = decoder = Decoder(
+            container, uri, threads=threads, deinterlace=deinterlace, network=kind == "stream"
+        )
+        self._convert = Converter(decoder.stream.sample_aspect_ratio)
+        try:
+            self._pictures, first = self._begin(seekable)
+        except BaseException:
+            decoder.close()
+            raise
+        self._first: av.VideoFrame | None = first
+        stream = decoder.stream
+        total, exact = (stream.frames or None), bool(stream.frames)
+        if total is None and decoder.fps is not None:
+            if stream.duration is not None:
+                length = float(stream.duration * decoder.time_base)
+            else:
+                length = (container.duration or 0) / 1e6
+            total = round(length * decoder.fps) or None
+        self._expected = stream.frames if selection.whole and selection.max_frames is None else 0
+        planes, image = self._convert(first)
+        probe = Frame(image, planes=planes)
+        self.info = SourceInfo(
+            uri=redact(uri),
+            kind=kind,
+            width=probe.width,
+            height=probe.height,
+            fps=decoder.fps,
+            time_base=decoder.time_base,
+            frame_count=selection.count(total, decoder.fps),
+            exact_count=exact and selection.whole,
+            path=None if path is None else str(path),
+            start=selection.start,
+            duration=selection.duration,
+            every=selection.every,
+        )
+
+    def _begin(self, seekable: bool) -> tuple[Iterator[av.VideoFrame], av.VideoFrame]:
+        """The frames that follow, and the first one that is wanted."""
+        decoder, start = self._decoder, self._select.start
+        frames = decoder.frames()
+        first = next(frames, None)
+        if first is None:
+            reason = (
+                f"nothing in it can be decoded ({decoder.corrupt} damaged packets)"
+                if decoder.corrupt
+                else "there is a video stream, but no frame in it"
+            )
+            raise SourceError(reason, decoder.where)
+        if decoder.seconds(first) >= start - _SLACK:
+            return frames, first
+        # Containers may land late (an index with gaps, MPEG-TS between keyframes): then begin further back.
+        for target in (start, start - 10, None) if seekable and decoder.stamped else ():
+            try:
+                if target is None or target <= 0:
+                    decoder.seek(decoder.seconds(first))
+                else:
+                    decoder.seek(target)
+            except av.error.FFmpegError:
+                break
+            frames = decoder.frames()
+            landed = next(frames, None)
+            if landed is not None and decoder.seconds(landed) <= start + _SLACK:
+                first = landed
+                break
+            if target is None or target <= 0:
+                first = landed or first
+                break
+        found: av.VideoFrame | None = first
+        while found is not None and decoder.seconds(found) < start - _SLACK:
+            found = next(frames, None)
+        if found is None:
+            raise SourceError(f"it ends before second {start:g}, where reading should start", decoder.where)
+        return frames, found
+
+    def _read(self) -> Iterator[Frame]:
+        decoder, select_ = self._decoder, self._select
+        decoded = 0
+        given = 0
+        last_time = 0.0
+        picture, self._first = self._first, None
+        while picture is not None and not self._closing:
+            seconds = decoder.seconds(picture)
+            if seconds >= select_.end - _SLACK:
+                return
+            self.corrupt = decoder.corrupt
+            last_time = seconds
+            decoded += 1
+            if (decoded - 1) % select_.every == 0:
+                planes, image = self._convert(picture)
+                yield Frame(
+                    image,
+                    index=decoded - 1,
+                    time=seconds,
+                    source=self.info.uri,
+                    pts=picture.pts,
+                    time_base=decoder.time_base,
+                    planes=planes,
+                    arrived=time.monotonic(),
+                )
+                given += 1
+                if given == select_.max_frames:
+                    return
+            picture = next(self._pictures, None)
+        self.corrupt = decoder.corrupt
+        if not self._closing:
+            self._report_missing_end(decoded, last_time)
+
+    def _report_missing_end(self, decoded: int, last_time: float) -> None:
+        if self._expected and decoded < self._expected:
+            log.warning(
+                "%s: only %d of %d frames can be read; the rest is missing or damaged",
+                self.info.uri,
+                decoded,
+                self._expected,
+            )
+        elif self.corrupt:
+            log.warning(
+                "%s: %d damaged packets were skipped; the last frame is at %.2f s",
+                self.info.uri,
+                self.corrupt,
+                last_time,
+            )
+
+    def _release(self) -> None:
+        self._pictures = iter(())
+        self._first = None
+        self._decoder.close()
+
+
+def open_file(path: str | Path, selection: Selection, **options: Any) -> VideoSource:
+    """A video file: every container and codec that PyAV's FFmpeg reads.
+
+    Only the file itself is read: playlists and references to other files are refused.
+
+    Raises:
+        SourceError: the file is missing, empty, unreadable, or holds no video.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise SourceError(reason, path) from None
+    except ValueError as error:
+        raise SourceError(f"not a file name: {error}", repr(str(path))) from None
+    if not path.is_file():
+        raise SourceError("neither a file nor a folder; read a pipe with `-`", path)
+    if status.st_size == 0:
+        raise SourceError("the file is empty", path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(16).lstrip(b"\xef\xbb\xbf \r\n\t")
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}", path) from None
+    if head.startswith((b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")):
+        raise SourceError("a playlist and not a video; give the videos it names", path)
+    # Without the scheme FFmpeg would take a name such as "concat:a|b" for a protocol.
+    target = f"file:{path.absolute()}"
+    limits = {"protocol_whitelist": "file", "format_whitelist": local_formats()}
+    container = open_container(target, str(path), limits)
+    return VideoSource(container, str(path), "file", selection, path=path, **options)
+
+
+class _Pipe:
+    """A pipe as a file object whose reads end when the source is closed."""
+
+    def __init__(self, stream: Any) -> None:
+        self.name = "-"
+        self.closing = False
+        self.head = b""
+        self._stream = stream
+        try:
+            self._descriptor: int | None = stream.fileno() if os.name == "posix" else None
+        except (OSError, ValueError, AttributeError):
+            self._descriptor = None
+
+    def read(self, size: int) -> bytes:
+        data = self._read_some(size)
+        if len(self.head) < 16:
+            self.head = (self.head + data)[:16]
+        return data
+
+    def _read_some(self, size: int) -> bytes:
+        if self._descriptor is None:
+            return bytes(self._stream.read(size))
+        while not self.closing:
+            ready, _, _ = select.select([self._descriptor], [], [], 0.2)
+            if ready:
+                return os.read(self._descriptor, size)
+        return b""
+
+
+class PipeSource(VideoSource):
+    """A container stream from standard input, read as it comes. It cannot seek: ``start`` decodes up to there."""
+
+    def __init__(self, selection: Selection, stream: Any = None, **options: Any) -> None:
+        stream = sys.stdin.buffer if stream is None else stream
+        if stream.isatty():
+            raise SourceError("standard input is a terminal; pipe a video into it", "-")
+        self._pipe = _Pipe(stream)
+        try:
+            container = open_container(
+                self._pipe, "-", {"protocol_whitelist": "pipe", "format_whitelist": local_formats()}
+            )
+        except SourceError as error:
+            if not self._pipe.head:
+                raise SourceError("standard input is empty", "-") from None
+            if self._pipe.head[4:8] == b"ftyp":
+                raise SourceError(
+                    "this MP4 has its index at the end and cannot be read from a pipe; "
+                    "give the file by its path, or pipe MPEG-TS, Matroska or fragmented MP4",
+                    "-",
+                ) from None
+            raise error
+        super().__init__(container, "-", "stdin", selection, seekable=False, **options)
+
+    def _interrupt(self) -> None:
+        self._pipe.closing = True
