@@ -17,7 +17,8 @@ from typing import Any
 
 import numba
 from llvmlite import ir
-from numba.core import cgutils, config, types
+from numba.core import cgutils, types
+from numba.core import config as numba_config
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
@@ -37,6 +38,8 @@ F32_2D = types.Array(types.float32, 2, "C")
 F32_2D_IN = types.Array(types.float32, 2, "C", readonly=True)
 F32_1D_IN = types.Array(types.float32, 1, "C", readonly=True)
 F32_3D_IN = types.Array(types.float32, 3, "C", readonly=True)
+
+config: Any = numba_config  # its attributes are made at run time
 
 KERNELS: list[Any] = []
 """Every compiled kernel, in the order of import."""
@@ -128,8 +131,7 @@ def _source_key() -> str:
     return f"{__version__}-{digest.hexdigest()[:12]}"
 
 
-@intrinsic
-def row(typingctx: Any, array: Any, y: Any) -> Any:
+def _row(typingctx: Any, array: Any, y: Any) -> Any:
     """``array[y]`` of a 2-D array with any row stride, as a contiguous 1-D array that borrows its memory.
 
     Typed as contiguous so that loops over it vectorise; the caller answers for adjacent elements in a row.
@@ -153,3 +155,6 @@ def row(typingctx: Any, array: Any, y: Any) -> Any:
         return out._getvalue()
 
     return result(array, types.intp), codegen
+
+
+row: Any = intrinsic(_row)

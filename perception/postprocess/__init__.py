@@ -1,0 +1,14 @@
+"""Numba kernels that turn network outputs into results: boxes, class masks, overlays."""
+
+from __future__ import annotations
+
+
+def warmup() -> None:
+    """Compile every kernel the runtime uses, or load it from the cache, so that no frame waits for it.
+
+    Importing a kernel's module compiles it for its one signature; this imports them all. It takes well under a second
+    with a warm cache. See `perception.jit.cache_directory` for where the cache is.
+    """
+    import perception.postprocess.detection
+    import perception.postprocess.segmentation
+    import perception.yuv  # noqa: F401

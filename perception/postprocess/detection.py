@@ -1,0 +1,146 @@
+"""Detections from boxes and scores: threshold, non-maximum suppression, soft-NMS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perception.postprocess import suppression
+from perception.types import F32, Detections
+
+if TYPE_CHECKING:
+    from perception.preprocess import Letterbox
+
+NmsMethod = Literal["nms", "soft-linear", "soft-gaussian"]
+
+MAX_CANDIDATES = 30_000
+"""Only that many best-scored boxes of a frame meet suppression, whose time grows with the square of their number."""
+
+
+def decode(
+    boxes: F32,
+    scores: F32,
+    letterbox: Letterbox,
+    *,
+    score_threshold: float | ArrayLike = 0.3,
+    iou_threshold: float = 0.6,
+    max_detections: int = 300,
+    class_agnostic: bool = False,
+    method: NmsMethod = "nms",
+    sigma: float = 0.5,
+    class_filter: Iterable[int] | None = None,
+) -> Detections:
+    """The detections of one frame from a network's decoded outputs.
+
+    Every pair of box and class whose score reaches the threshold is a candidate. Candidates are moved to the frame
+    and clipped to it; those with a NaN or infinite coordinate or without area are dropped; then the chosen method
+    suppresses doubles, by default within each class.
+
+    Args:
+        boxes: float32 ``[K, 4]`` xyxy in input pixels.
+        scores: float32 ``[K, C]`` in 0..1; NaN never passes.
+        letterbox: how the frame was fitted into the network's input.
+        score_threshold: least score, one number or ``[C]``; soft-NMS also drops what it lowers below that.
+        iou_threshold: boxes that overlap a better one by more are dropped (``nms``) or lowered (``soft-linear``).
+        max_detections: at most this many are returned.
+        class_agnostic: let boxes of different classes suppress each other.
+        method: ``nms``, or soft-NMS (Bodla et al., "Soft-NMS: Improving Object Detection With One Line of Code",
+            ICCV 2017): ``soft-linear`` multiplies a score by ``1 - iou``, ``soft-gaussian`` by ``exp(-iou^2 / sigma)``.
+        sigma: width of ``soft-gaussian``.
+        class_filter: class ids to keep; None keeps all.
+
+    Returns:
+        Detections sorted by score, highest first, ties by index of the box and then of the class. Scores are those
+        after soft-NMS.
+
+    Raises:
+        ValueError: shapes do not fit together, or an option is out of range.
+    """
+    boxes = np.ascontiguousarray(boxes, np.float32)
+    scores = np.ascontiguousarray(scores, np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes):
+        raise ValueError(f"expected boxes [K, 4] and scores [K, C], got {list(boxes.shape)} and {list(scores.shape)}")
+    if method not in suppression.METHODS:
+        raise ValueError(f"method must be one of {', '.join(suppression.METHODS)}; got {method!r}")
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
+    if max_detections < 0:
+        raise ValueError(f"max_detections must not be negative, got {max_detections}")
+    picked = suppression.decode(
+        boxes,
+        scores,
+        _thresholds(score_threshold, scores.shape[1], class_filter),
+        *_placement(letterbox),
+        float32_below(iou_threshold),
+        max_detections,
+        MAX_CANDIDATES,
+        class_agnostic,
+        suppression.METHODS[method],
+        np.float32(sigma),
+    )
+    return Detections(*picked)
+
+
+def nms(
+    boxes: F32, scores: F32, class_ids: NDArray[np.integer] | None = None, iou_threshold: float = 0.5
+) -> NDArray[np.int64]:
+    """Non-maximum suppression; the same boxes in the same order as ``torchvision.ops.batched_nms``.
+
+    Classes are kept apart by comparing only boxes of a class, not by moving each class to coordinates of its own,
+    which costs the precision of the coordinates.
+
+    Args:
+        boxes: float32 ``[N, 4]`` xyxy.
+        scores: float32 ``[N]``.
+        class_ids: integers ``[N]``; boxes of different classes never suppress each other. None: one class.
+        iou_threshold: a box is dropped if its IoU with a kept, better scored one is greater.
+
+    Returns:
+        int64 ``[M]``: indices of the kept boxes, highest score first, ties by index.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+    boxes = np.ascontiguousarray(boxes, np.float32)
+    scores = np.ascontiguousarray(scores, np.float32)
+    n = len(boxes)
+    if boxes.shape != (n, 4) or scores.shape != (n,) or (class_ids is not None and len(class_ids) != n):
+        raise ValueError(f"expected boxes [N, 4], scores [N], class_ids [N]; got {boxes.shape}, {scores.shape}")
+    ids = np.zeros(n, np.int64) if class_ids is None else np.ascontiguousarray(class_ids, np.int64)
+    kept: NDArray[np.int64] = suppression.nms(boxes, scores, ids, float32_below(iou_threshold))
+    return kept
+
+
+def float32_below(threshold: float) -> np.float32:
+    """The largest float32 that is not above ``threshold``.
+
+    For a float32 ``x``, ``x > threshold`` in double precision (as torchvision compares) is the same as comparing with
+    this in single precision.
+    """
+    near = np.float32(threshold)
+    return np.float32(np.nextafter(near, np.float32(-np.inf))) if float(near) > threshold else near
+
+
+def _thresholds(score_threshold: float | ArrayLike, classes: int, class_filter: Iterable[int] | None) -> F32:
+    thresholds = np.asarray(score_threshold, np.float32)
+    if thresholds.ndim > 1 or (thresholds.ndim == 1 and len(thresholds) != classes):
+        raise ValueError(f"score_threshold must be a number or one for each of {classes} classes")
+    thresholds = np.array(np.broadcast_to(thresholds, classes))
+    if class_filter is not None:
+        wanted = sorted(set(class_filter))
+        wrong = [c for c in wanted if not 0 <= c < classes]
+        if wrong:
+            raise ValueError(f"class_filter has ids {wrong}; there are {classes} classes")
+        drop = np.ones(classes, bool)
+        drop[wanted] = False
+        thresholds[drop] = np.inf
+    return thresholds
+
+
+def _placement(letterbox: Letterbox) -> tuple[np.float32, ...]:
+    b = letterbox
+    numbers = (b.left, b.top, b.frame_width / b.width, b.frame_height / b.height, b.frame_width, b.frame_height)
+    return tuple(np.float32(n) for n in numbers)
