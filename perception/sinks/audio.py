@@ -8,8 +8,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import av
-    from av.audio.stream import AudioStream
     from av.container import OutputContainer
 
 log = logging.getLogger("perception")
@@ -45,13 +43,13 @@ class AudioTrack:
         self._path = path
         self._input = av.open(path, metadata_errors="ignore")
         self.start = Fraction(self._input.start_time or 0, av.time_base)
-        self.stream: AudioStream | None = self._input.streams.best("audio") if self._input.streams.audio else None
+        self.stream: Any = self._input.streams.best("audio") if self._input.streams.audio else None
         self._output: OutputContainer | None = None
         self._to: Any = None
         self._copies = False
         self._origin = Fraction(0)
-        self._packets: Iterator[av.Packet] = iter(())
-        self._next: av.Packet | None = None
+        self._packets: Iterator[Any] = iter(())
+        self._next: Any = None
         self._latest_video: Fraction | None = None
 
     def attach(self, output: OutputContainer, container: str) -> None:
@@ -89,7 +87,7 @@ class AudioTrack:
         self._packets = self._audio_of(self._input.demux(self.stream, *video), origin if cut else None)
         self._advance()
 
-    def _audio_of(self, packets: Iterator[av.Packet], first: Fraction | None) -> Iterator[av.Packet]:
+    def _audio_of(self, packets: Iterator[Any], first: Fraction | None) -> Iterator[Any]:
         for packet in packets:
             if packet.pts is None or not packet.size:
                 continue
@@ -127,7 +125,7 @@ class AudioTrack:
         self.write_until(end)
         # A file read to its end has no video packet after the last frame, except those that ``every`` skipped.
         beyond = last + (end - last) * Fraction(2 * every - 1, 2 * every)
-        held: list[av.Packet] = []
+        held: list[Any] = []
         while not cut and self._next is not None and len(held) < HELD_PACKETS:
             cut = self._latest_video is not None and self._latest_video > beyond
             held.append(self._next)
@@ -141,7 +139,7 @@ class AudioTrack:
                 self._advance()
         self._flush()
 
-    def _mux(self, packet: av.Packet) -> None:
+    def _mux(self, packet: Any) -> None:
         assert self._output is not None and self.stream is not None
         if self._copies:
             shift = round(self._origin / packet.time_base)

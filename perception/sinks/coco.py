@@ -64,9 +64,9 @@ class CocoSink(Sink):
                 for i, n in enumerate(names.segments)
             ]
         about = {"description": info.uri, "model": f"{card.name} {card.version}" if card else ""}
+        self._images = self._file.open()
         with sink_errors(self.where):
             self._annotations = tempfile.TemporaryFile(dir=self._file.path.parent)  # noqa: SIM115
-            self._images = self._file.part.open("wb")
             head = {"info": about, "licenses": [], "categories": categories}
             self._images.write(_dump(head)[:-1] + b',\n"images":[')
 

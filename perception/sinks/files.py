@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from perception.errors import SinkError, UsageError
 
@@ -56,11 +57,11 @@ def name_of(path: str | Path) -> str:
 def check_output(path: str | Path, overwrite: bool) -> Path:
     """Check that a file can be made here, before any work is done for it.
 
-    Devices and named pipes may exist; they are written into.
+    Devices and named pipes may exist; they are written into. Folders that are missing are made by `make_folder`.
 
     Raises:
         UsageError: the file is there and ``overwrite`` is False, or it is a folder.
-        SinkError: its folder is not there or not writable.
+        SinkError: its folder is not writable.
     """
     path = Path(path)
     with sink_errors(str(path)):
@@ -75,12 +76,31 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
             raise UsageError("the file is already there; give another name, or --overwrite to replace it", path)
         if not stat.S_ISREG(mode):
             return path
-    folder = path.parent
-    if not folder.is_dir():
-        raise SinkError(f"there is no folder {folder}; create it first", path)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise SinkError(f"no permission to write into the folder {folder}; choose another place", path)
+    check_folder(path.parent, path)
     return path
+
+
+def check_folder(folder: Path, where: Path) -> None:
+    """Check that files can be made in a folder, or it in the nearest one above it that exists.
+
+    Raises:
+        SinkError: they cannot.
+    """
+    exists = next((f for f in (folder, *folder.parents) if f.exists()), folder)
+    if not exists.is_dir():
+        raise SinkError(f"{exists} is a file, not a folder", where)
+    if not os.access(exists, os.W_OK | os.X_OK):
+        raise SinkError(f"no permission to write into the folder {exists}; choose another place", where)
+
+
+def make_folder(folder: Path, where: str) -> None:
+    """Make a folder, with those above it.
+
+    Raises:
+        SinkError: it cannot be made.
+    """
+    with sink_errors(where):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def check_not_source(path: Path, source: str | None) -> None:
@@ -105,6 +125,16 @@ class PartFile:
         self.path = check_output(path, overwrite)
         self.overwrite = overwrite
         self.part = self.path.with_name(self.path.name + ".part")
+
+    def open(self) -> IO[bytes]:
+        """Create it, and its folder.
+
+        Raises:
+            SinkError: it cannot be created.
+        """
+        make_folder(self.path.parent, str(self.path))
+        with sink_errors(str(self.path)):
+            return self.part.open("wb")
 
     def publish(self) -> None:
         """Give the complete file its name.
@@ -149,6 +179,8 @@ class LineFile:
         Raises:
             SinkError: it cannot be created.
         """
+        if self.path is not None:
+            make_folder(self.path.parent, self.where)
         with sink_errors(self.where):
             if self.path is None:
                 # A descriptor of our own: closing it does not close the interpreter's, and nothing stays in the

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from perception.errors import SinkError, UsageError
-from perception.sinks.files import sink_errors
+from perception.errors import UsageError
+from perception.sinks.files import check_folder, make_folder, sink_errors
 from perception.types import Frame, SourceInfo
 
 
@@ -37,11 +36,7 @@ class PictureFolder:
             raise UsageError(
                 f"the folder already has {suffix} files; give another name, or --overwrite to replace them", path
             )
-        parent = next((p for p in (self.path, *self.path.parents) if p.exists()), self.path)
-        if not parent.is_dir():
-            raise SinkError(f"{parent} is a file, not a folder", path)
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise SinkError(f"no permission to write into the folder {parent}; choose another place", path)
+        check_folder(self.path, self.path)
 
     def open(self, info: SourceInfo) -> None:
         """Make the folder.
@@ -52,13 +47,12 @@ class PictureFolder:
         """
         self._by_stem = info.kind == "images"
         self._used.clear()
-        with sink_errors(str(self.path)):
-            self.path.mkdir(parents=True, exist_ok=True)
-            if self._by_stem and info.path is not None:
-                source = Path(info.path)
-                read_from = source if source.is_dir() else source.parent
-                if read_from.exists() and read_from.samefile(self.path):
-                    raise UsageError("the source's images are in this folder; give another one", self.path)
+        make_folder(self.path, str(self.path))
+        if self._by_stem and info.path is not None:
+            source = Path(info.path)
+            read_from = source if source.is_dir() else source.parent
+            if read_from.exists() and read_from.samefile(self.path):
+                raise UsageError("the source's images are in this folder; give another one", self.path)
 
     def name(self, frame: Frame) -> str:
         """Name of the frame's picture, a new one for each frame."""

@@ -81,7 +81,7 @@ def encode_palette_png(mask: U8, palette: U8) -> bytes:
             b"\x89PNG\r\n\x1a\n",
             _chunk(b"IHDR", header),
             _chunk(b"PLTE", colors.tobytes()),
-            _chunk(b"IDAT", zlib.compress(memoryview(rows), 1)),
+            _chunk(b"IDAT", zlib.compress(rows.data, 1)),
             _chunk(b"IEND", b""),
         )
     )

@@ -41,6 +41,7 @@ class ParquetSink(Sink):
         self._rows: list[tuple[Any, ...]] = []
         self._writer: pyarrow.parquet.ParquetWriter | None = None
         self._schema: Any = None
+        self._sink: Any = None
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
         import pyarrow as pa
@@ -56,8 +57,9 @@ class ParquetSink(Sink):
             "string": pa.dictionary(pa.int32(), pa.string()),
         }
         self._schema = pa.schema([(name, types[kind]) for name, kind in self._table.columns.items()])
+        self._sink = self._file.open()
         with sink_errors(self.where):
-            self._writer = pq.ParquetWriter(str(self._file.part), self._schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
 
     def write(self, prediction: Prediction) -> None:
         self._rows += self._table.rows(prediction)
@@ -79,7 +81,7 @@ class ParquetSink(Sink):
         if self._writer is None:
             return
         self._flush()
-        with sink_errors(self.where):
+        with sink_errors(self.where), self._sink:
             self._writer.close()
         self._writer = None
         self._file.publish()
@@ -89,7 +91,7 @@ class ParquetSink(Sink):
             return
         with suppress(SinkError, OSError):
             self._flush()
-        with suppress(OSError):
+        with suppress(OSError), self._sink:
             self._writer.close()
         self._writer = None
         self._file.leave()

@@ -19,7 +19,7 @@ from perception.card import ModelCard
 from perception.errors import PerceptionError, SinkError, UsageError
 from perception.sinks.base import Sink
 from perception.sinks.codecs import CONTAINERS, Encoder, choose_encoder
-from perception.sinks.files import STDOUT, check_not_source, check_output, name_of, reason
+from perception.sinks.files import STDOUT, check_not_source, check_output, make_folder, name_of, reason
 from perception.types import Picture, Prediction, SourceInfo
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ class VideoSink(Sink):
     def _target(self) -> Any:
         """What is opened for writing: a path, a descriptor, or the interpreter's own stream if it has none."""
         if self._path is not None:
+            make_folder(self._path.parent, self.where)
             return str(self._path)
         sys.stdout.flush()
         try:
