@@ -216,7 +216,7 @@ class _PostProcessing:
             "max_detections": max_detections or task.max_detections,
             "class_agnostic": class_agnostic,
             "method": nms,
-            "class_filter": None if keep.all() else keep,
+            "class_filter": None if keep.all() else tuple(np.flatnonzero(keep).tolist()),
         }
 
     def fill(self, prediction: Prediction, outputs: dict[str, F32], letterbox: Letterbox) -> None:
