@@ -52,7 +52,8 @@ def open_container(
     try:
         container = av.open(target, "r", options=options, timeout=timeout)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(explain(error, where, timeout), redact(where)) from error
+        # The cause quotes the whole URL with its password: keep it out of tracebacks.
+        raise SourceError(explain(error, where, timeout), redact(where)) from None
     try:
         name = container.format.name
         if name in _STILL_FORMATS or name.endswith("_pipe"):
@@ -90,6 +91,8 @@ def explain(error: BaseException, where: str, timeout: float | None = None) -> s
     """One line on why FFmpeg could not open ``where``, without credentials."""
     if isinstance(error, av.error.ExitError | av.error.TimeoutError | TimeoutError):
         return f"no answer in {timeout:g} s" if timeout is not None else "no answer in time"
+    if isinstance(error, av.error.InvalidDataError) and "://" in where:
+        return "what the server sends is not a video that can be read"
     if isinstance(error, av.error.InvalidDataError):
         return "not a video that can be read; if it is one, it was cut short or is still being written"
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
@@ -98,6 +101,8 @@ def explain(error: BaseException, where: str, timeout: float | None = None) -> s
         return "the server has no such thing (404)"
     if isinstance(error, av.error.HTTPError):
         return f"the server answers with an error: {error.strerror}"
+    if isinstance(error, av.error.EOFError):
+        return "it ends before its first frame; was it cut short, or was nothing recorded?"
     number = getattr(error, "errno", None)
     if number == errno.ECONNREFUSED:
         return "the connection was refused; is the server running on that port?"
@@ -130,7 +135,7 @@ class Decoder:
         origin: the container's start in seconds: what is taken off time stamps to get seconds from the beginning.
             Not negative: audio that primes its decoder before 0 does not move the video.
         fps: average frames per second, or None.
-        corrupt: packets that could not be decoded.
+        corrupt: packets that are damaged; their frames are missing, or show what the decoder made of them.
         stamped: whether the frames so far brought their own time stamps.
     """
 
@@ -144,6 +149,8 @@ class Decoder:
         network: bool = False,
     ) -> None:
         self.container = container
+        # PyAV asks FFmpeg to invent missing stamps; for reordered pictures in AVI it invents them out of order.
+        container.flags &= ~av.container.Flags.gen_pts.value
         self.where = redact(where)
         self.stream = video_stream(container, where)
         self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)
@@ -156,6 +163,7 @@ class Decoder:
         self._graph: tuple[Any, tuple[int, int, str]] | None = None
         self._step = max(1, round(1 / ((self.fps or 25) * self.time_base)))
         self._last_pts: int | None = None
+        self._last_dts: int | None = None
         self._offset = 0
         self._warned = False
         if threads <= 0:
@@ -180,7 +188,7 @@ class Decoder:
             av.error.FFmpegError: the container cannot seek.
         """
         self.container.seek(int((seconds + self.origin) / self.time_base), stream=self.stream, backward=True)
-        self._last_pts = None
+        self._last_pts = self._last_dts = None
         self._offset = 0
         self._graph = None
 
@@ -196,7 +204,7 @@ class Decoder:
             except av.error.EOFError:
                 decoded = []
             except av.error.FFmpegError as error:
-                self._skip(error)
+                self._skip(error.strerror)
                 decoded = []
             for frame in decoded:
                 yield from self._timed(frame)
@@ -211,6 +219,8 @@ class Decoder:
                 for packet in self.container.demux(self.stream):
                     if packet.size:
                         failures = 0
+                        if packet.is_corrupt:
+                            self._skip("the container marks it as damaged")
                         yield packet
                 break
             except av.error.ExitError:
@@ -220,27 +230,30 @@ class Decoder:
                 if self._network and isinstance(error, OSError):
                     raise SourceError(f"the connection broke: {error.strerror}", self.where) from None
                 failures += 1
-                self._skip(error)
+                self._skip(error.strerror)
                 if failures >= _MAX_READ_ERRORS or isinstance(error, OSError):
                     log.warning("%s: reading stopped early: %s", self.where, error.strerror)
                     break
         yield None
 
-    def _skip(self, error: av.error.FFmpegError) -> None:
+    def _skip(self, reason: str | None) -> None:
+        """Count a damaged packet; the first one is reported."""
         self.corrupt += 1
         if not self._warned:
             self._warned = True
-            log.warning("%s: damaged data is skipped (%s)", self.where, error.strerror)
+            log.warning("%s: damaged data is skipped (%s)", self.where, reason)
 
     def _timed(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         """Give ``frame`` a time stamp later than the last one, and deinterlace it if need be."""
-        pts = frame.pts if frame.pts is not None else frame.dts
+        pts, dts = frame.pts, frame.dts
         if pts is not None and frame.time_base and frame.time_base != self.time_base:
             pts = round(pts * frame.time_base / self.time_base)
         last = self._last_pts
         if pts is None:
+            # Decoding times lag behind by a constant, but their distances tell of gaps.
             self.stamped = False
-            pts = 0 if last is None else last + self._step
+            passed = dts - self._last_dts if dts is not None and self._last_dts is not None else 0
+            pts = self.stream.start_time or 0 if last is None else last + (passed if passed > 0 else self._step)
         else:
             pts += self._offset
             if last is not None and pts <= last:
@@ -252,6 +265,7 @@ class Decoder:
                 else:
                     pts = last + 1
         frame.pts = self._last_pts = pts
+        self._last_dts = dts
         frame.time_base = self.time_base
         if self._graph is None and not (self._deinterlace and frame.interlaced_frame):
             yield frame

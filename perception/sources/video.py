@@ -79,7 +79,8 @@ class VideoSource(Source):
             else:
                 length = (container.duration or 0) / 1e6
             total = round(length * decoder.fps) or None
-        self._expected = stream.frames if selection.whole and selection.max_frames is None else 0
+        # A length told by the container alone is rounded, and often by a frame or two.
+        self._expected = (total if exact else round(0.9 * total) - 5) if total and selection.whole else 0
         planes, image = self._convert(first)
         probe = Frame(image, planes=planes)
         self.info = SourceInfo(
@@ -169,20 +170,15 @@ class VideoSource(Source):
             self._report_missing_end(decoded, last_time)
 
     def _report_missing_end(self, decoded: int, last_time: float) -> None:
-        if self._expected and decoded < self._expected:
+        if decoded < self._expected:
             log.warning(
-                "%s: only %d of %d frames can be read; the rest is missing or damaged",
+                "%s: the last frame that can be read is number %d, at %.2f s; the rest is missing or damaged",
                 self.info.uri,
                 decoded,
-                self._expected,
-            )
-        elif self.corrupt:
-            log.warning(
-                "%s: %d damaged packets were skipped; the last frame is at %.2f s",
-                self.info.uri,
-                self.corrupt,
                 last_time,
             )
+        elif self.corrupt:
+            log.warning("%s: %d damaged packets were met", self.info.uri, self.corrupt)
 
     def _release(self) -> None:
         self._pictures = iter(())
