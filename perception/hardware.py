@@ -110,9 +110,11 @@ def memory_bytes() -> tuple[int, int] | None:
         total_kib, available_kib = (int(info[key].split()[0]) for key in ("MemTotal", "MemAvailable"))
     except (KeyError, ValueError, IndexError):
         return None
-    limit = _read("/sys/fs/cgroup/memory.max").strip()
-    total = min(total_kib * 1024, int(limit)) if limit.isdigit() else total_kib * 1024
-    return total, min(available_kib * 1024, total)
+    total, available = total_kib * 1024, available_kib * 1024
+    limit, used = (_read(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
+    if limit.isdigit() and used.isdigit():  # a container's own limit
+        total, available = min(total, int(limit)), min(available, max(int(limit) - int(used), 0))
+    return total, available
 
 
 @lru_cache(maxsize=1)

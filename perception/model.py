@@ -247,7 +247,7 @@ def find_model(name_or_path: str | Path) -> Path:
         if not path.is_file():
             raise ModelError("no such model file; `perception models` lists what is there", path)
         return path
-    named = _model_paths()
+    named = model_paths()
     if text in named:
         return named[text]
     near = difflib.get_close_matches(text, named, n=3, cutoff=0.5) or sorted(named)
@@ -258,7 +258,7 @@ def find_model(name_or_path: str | Path) -> Path:
 def list_models() -> list[ModelFile]:
     """The models that can be loaded by name, those that ship first. Unusable files are logged and left out."""
     found = []
-    for name, path in _model_paths().items():
+    for name, path in model_paths().items():
         try:
             found.append(ModelFile(name, path, read_card(path), path.stat().st_size))
         except ModelError as error:
@@ -273,8 +273,8 @@ def user_models_dir() -> Path:
     return Path(platformdirs.user_data_dir("perception")) / "models"
 
 
-def _model_paths() -> dict[str, Path]:
-    """Files by name. A name that ships always means the file that ships."""
+def model_paths() -> dict[str, Path]:
+    """Files of the models by name, usable or not. A name that ships always means the file that ships."""
     shipped = sorted(Path(str(files("perception") / "weights")).glob("*.onnx"))
     own = sorted(user_models_dir().glob("*.onnx"))
     named: dict[str, Path] = {}
