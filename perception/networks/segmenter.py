@@ -56,6 +56,13 @@ class StreetNetwork(nn.Module):
         initialise(self.pyramid)
         nn.init.normal_(self.head.classify.weight, std=0.01)
 
+    @property
+    def first_convolution(self) -> nn.Conv2d:
+        """The convolution that sees the colour channels."""
+        convolution = self.backbone.stem[0]
+        assert isinstance(convolution, nn.Conv2d)
+        return convolution
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Outputs by name.
 

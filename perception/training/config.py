@@ -1,0 +1,211 @@
+"""The training recipe: a YAML file, checked before anything else runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from perception.card import ClassInfo
+from perception.errors import PerceptionError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FolderConfig(_Strict):
+    """A folder of images and one of label PNGs of the same names, both relative to ``data.root``."""
+
+    images: Path
+    labels: Path
+
+
+class DataConfig(_Strict):
+    """Where the pictures are and what their labels mean.
+
+    Attributes:
+        root: base of the folders below; relative to the working directory. ``train --data`` replaces it.
+        size: ``(width, height)`` that the network is made for and evaluated at.
+        classes: the classes, in the order of their ids.
+        ignore: label id of pixels that count for nothing.
+    """
+
+    root: Path
+    train: FolderConfig
+    val: FolderConfig
+    size: tuple[int, int]
+    classes: list[ClassInfo] = Field(min_length=2, max_length=255)
+    ignore: int = Field(default=255, ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _ignore_is_no_class(self) -> DataConfig:
+        if self.ignore < len(self.classes):
+            raise ValueError(f"ignore id {self.ignore} is the id of class {self.classes[self.ignore].name}")
+        return self
+
+
+class NetworkConfig(_Strict):
+    """``StreetNetwork``'s arguments; ``pretrained`` starts the backbone from ImageNet."""
+
+    widths: dict[int, int] = {4: 64, 8: 96, 16: 128, 32: 128}
+    stem_skip: bool = True
+    dropout: Fraction = 0.1
+    pretrained: bool = True
+
+
+class CropPhase(_Strict):
+    """From epoch ``start`` on, train on crops of ``size`` (width, height)."""
+
+    start: int = Field(default=0, ge=0)
+    size: tuple[int, int]
+
+    @model_validator(mode="after")
+    def _size_is_whole_cells(self) -> CropPhase:
+        if any(side < 32 or side % 32 for side in self.size):
+            raise ValueError(f"crop sides must be multiples of 32, not {self.size}")
+        return self
+
+
+class AugmentConfig(_Strict):
+    """Random changes of a training picture.
+
+    Attributes:
+        crops: crop size by epoch, the first from epoch 0.
+        scale: range of the zoom, drawn evenly on a log scale.
+        stretch: largest change of the aspect ratio, 0.1 for 10%.
+        flip: chance of a mirror image.
+        rare_classes: class ids that crops are drawn towards.
+        rare_chance: chance that a crop must contain a pixel of a rare class.
+        color: strength of brightness, contrast, gamma, colour cast and saturation changes, 0 for none.
+        blur: chance of a slight blur.
+        noise: chance of slight noise.
+    """
+
+    crops: list[CropPhase] = Field(min_length=1)
+    scale: tuple[float, float] = (0.6, 1.8)
+    stretch: Fraction = 0.1
+    flip: Fraction = 0.5
+    rare_classes: list[int] = []
+    rare_chance: Fraction = 0.5
+    color: Fraction = 0.4
+    blur: Fraction = 0.1
+    noise: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _phases_are_ordered(self) -> AugmentConfig:
+        starts = [phase.start for phase in self.crops]
+        if starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError(f"crop phases must start at 0 and rise, not {starts}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be a range above 0, not {self.scale}")
+        return self
+
+    def crop_at(self, epoch: int) -> tuple[int, int]:
+        """Crop size (width, height) in ``epoch``."""
+        return [phase.size for phase in self.crops if phase.start <= epoch][-1]
+
+
+class LossConfig(_Strict):
+    """Cross entropy plus, if asked for, Lovász-softmax.
+
+    Attributes:
+        weight_offset: class weights are ``1 / ln(offset + frequency)`` (Paszke et al. 2016), scaled to a
+            pixel-weighted mean of 1; nearer to 1 favours rare classes more; None weighs all classes alike.
+        ohem: keep only this share of the pixels, the hardest; 1 keeps all.
+        lovasz: weight of the Lovász-softmax term (Berman et al. 2018).
+    """
+
+    weight_offset: float | None = Field(default=None, gt=1)
+    ohem: float = Field(default=1.0, gt=0, le=1)
+    lovasz: float = Field(default=0.0, ge=0)
+
+
+class OptimiserConfig(_Strict):
+    """AdamW; the learning rate warms up linearly, then falls by ``schedule`` to zero.
+
+    Attributes:
+        learning_rate: peak rate of the new layers.
+        backbone_factor: the backbone's rate is this much of it.
+    """
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    backbone_factor: float = Field(default=0.3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    schedule: Literal["cosine", "poly"] = "cosine"
+    clip_norm: float = Field(default=5.0, gt=0)
+
+
+class ModelConfig(_Strict):
+    """What the exported model's card says beyond what training itself knows."""
+
+    version: str = "1"
+    description: str = ""
+    licence: str = Field(min_length=1)
+    trained_on: list[str] = []
+
+
+class TrainConfig(_Strict):
+    """A whole recipe.
+
+    Attributes:
+        name: of the model.
+        output: folder for checkpoints and the log; relative to the working directory.
+        precision: ``bf16`` trains under autocast, ``f32`` without.
+        evaluate_every: epochs between evaluations on ``data.val``; the last epoch is always evaluated.
+        patience: stop after this many evaluations without a better one; None never does.
+    """
+
+    name: str
+    output: Path
+    seed: int = 0
+    epochs: int = Field(ge=1)
+    batch: int = Field(default=8, ge=1)
+    precision: Literal["bf16", "f32"] = "bf16"
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)
+    evaluate_every: int = Field(default=4, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    data: DataConfig
+    network: NetworkConfig = NetworkConfig()
+    augment: AugmentConfig
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    model: ModelConfig
+
+    @model_validator(mode="after")
+    def _rare_classes_exist(self) -> TrainConfig:
+        wrong = [i for i in self.augment.rare_classes if not 0 <= i < len(self.data.classes)]
+        if wrong:
+            raise ValueError(f"augment.rare_classes {wrong} are not among the {len(self.data.classes)} classes")
+        return self
+
+
+def read_config(path: str | Path, data_root: str | Path | None = None) -> TrainConfig:
+    """The recipe in ``path``, with ``data.root`` replaced if ``data_root`` is given.
+
+    Raises:
+        PerceptionError: The file cannot be read or does not hold a valid recipe; every fault is named.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PerceptionError(f"cannot read the recipe: {error.strerror or error}", path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PerceptionError(f"not YAML: {error}", path) from None
+    if data_root is not None and isinstance(data, dict) and isinstance(data.get("data"), dict):
+        data["data"]["root"] = str(data_root)
+    try:
+        return TrainConfig.model_validate(data)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
+        raise PerceptionError(f"not a valid recipe: {'; '.join(faults)}", path) from None
