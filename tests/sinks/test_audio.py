@@ -1,0 +1,166 @@
+"""The sound that is carried along: as many packets, the same times, and an end where the video ends."""
+
+import logging
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from perception.sinks import open_sink
+from perception.types import Frame, Prediction, SourceInfo
+from tests.sinks.samples import image, make_video, packets
+
+
+def annotate(
+    source: Path, out: Path, *, start: float = 0, limit: int | None = None, every: int = 1, **known: Any
+) -> Path:
+    """Read a file and write it again, as the pipeline would."""
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        base = stream.time_base
+        info = SourceInfo(
+            uri=str(source), kind="file", width=stream.width, height=stream.height, fps=stream.average_rate,
+            time_base=base, path=str(source), start=start, every=every, **known,
+        )  # fmt: skip
+        with open_sink(out) as sink:
+            sink.open(info, None)
+            first = container.start_time / 1e6
+            for index, frame in enumerate(container.decode(stream)):
+                time = float(frame.pts * base)
+                if time - first < start or index % every or (limit is not None and index >= limit):
+                    continue
+                picture = image(index, stream.width, stream.height)
+                given = Frame(picture, index=index, time=time, source=str(source), pts=frame.pts, time_base=base)
+                sink.write(Prediction(given, picture=picture))
+    return out
+
+
+def end(found: list[tuple[Fraction, Fraction, int]]) -> Fraction:
+    return max(start + duration for start, duration, _ in found)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("audio_s", [1.0, 2.0, 3.5])
+def test_all_packets_are_copied(tmp_path: Path, suffix: str, audio_s: float) -> None:
+    source = make_video(tmp_path / "in.mp4", audio_s=audio_s)
+    out = annotate(source, tmp_path / f"out.{suffix}")
+    was, found = packets(source, "audio"), packets(out, "audio")
+    assert [size for *_, size in found] == [size for *_, size in was]
+    atol = 0.0006 if suffix == "mkv" else 0
+    shift = float(found[0][0] - was[0][0])  # MKV has no negative times: all of it moves by the codec's priming
+    assert 0 <= shift < 0.025
+    assert suffix == "mkv" or shift == 0
+    np.testing.assert_allclose([float(p[0]) - shift for p in found], [float(p[0]) for p in was], atol=atol)
+    video = packets(out, "video")
+    np.testing.assert_allclose(
+        [float(p[0]) - shift for p in video],
+        [float(p[0]) for p in packets(source, "video")],
+        atol=0.0011 if atol else 0,
+    )
+    with av.open(str(source)) as a, av.open(str(out)) as b:
+        assert b.duration == pytest.approx(a.duration, abs=40_000)
+        assert b.streams.audio[0].codec_context.name == "aac"
+
+
+@pytest.mark.parametrize("every", [2, 7])
+def test_skipped_frames_do_not_shorten_the_sound(tmp_path: Path, every: int) -> None:
+    source = make_video(tmp_path / "in.mp4", audio_s=2.1)
+    out = annotate(source, tmp_path / "out.mp4", every=every)
+    assert len(packets(out, "video")) == -(-50 // every)
+    assert len(packets(out, "audio")) == len(packets(source, "audio"))
+
+
+@pytest.mark.parametrize("limit", [1, 10, 49])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_ends_where_a_cut_video_ends(tmp_path: Path, suffix: str, limit: int) -> None:
+    source = make_video(tmp_path / "in.mp4", audio_s=3)
+    out = annotate(source, tmp_path / f"out.{suffix}", limit=limit)
+    assert len(packets(out, "video")) == limit
+    assert float(end(packets(out, "audio"))) == pytest.approx(limit / 25, abs=0.045)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_part_from_the_middle_stays_in_step(tmp_path: Path, suffix: str) -> None:
+    source = make_video(tmp_path / "in.mp4", audio_s=2)
+    out = annotate(source, tmp_path / f"out.{suffix}", start=0.8, limit=30, duration=0.4)
+    video, audio = packets(out, "video"), packets(out, "audio")
+    assert len(video) == 10
+    assert float(video[0][0]) == pytest.approx(0, abs=0.001)
+    # Which packet of the source is the first, by its size and its neighbours', and is it where it was?
+    sizes = [size for *_, size in packets(source, "audio")]
+    mine = [size for *_, size in audio]
+    at = next(i for i in range(len(sizes)) if sizes[i : i + len(mine)] == mine)
+    expected = float(packets(source, "audio")[at][0]) - 0.8
+    assert 0 <= expected < 0.022
+    assert float(audio[0][0]) == pytest.approx(expected, abs=0.001)
+    assert float(end(audio)) == pytest.approx(0.4, abs=0.03)
+
+
+def test_a_file_that_does_not_begin_at_zero_stays_in_step(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.ts", time_base=Fraction(1, 90000), pts=range(0, 50 * 3600, 3600))
+    before = float(packets(source, "video")[0][0] - packets(source, "audio")[0][0])
+    assert packets(source, "video")[0][0] > 1
+    out = annotate(source, tmp_path / "out.mp4")
+    assert 0 <= packets(out, "video")[0][0] < 0.1
+    assert float(packets(out, "video")[0][0] - packets(out, "audio")[0][0]) == pytest.approx(before, abs=0.001)
+    assert len(packets(out, "audio")) == len(packets(source, "audio"))
+
+
+def test_late_video_stays_late(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", pts=range(25600, 25600 + 25 * 512, 512), audio_s=3)
+    out = annotate(source, tmp_path / "out.mp4")
+    assert packets(out, "video")[0][0] == packets(source, "video")[0][0] == 2
+    assert len(packets(out, "audio")) == len(packets(source, "audio"))
+
+
+@pytest.mark.parametrize(("codec", "container"), [("pcm_s16le", "mov"), ("aac", "mp4"), ("libvorbis", "mkv")])
+def test_sound_that_the_container_does_not_take_is_encoded(
+    tmp_path: Path, codec: str, container: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip("not in this build")
+    caplog.set_level(logging.INFO, "perception")
+    source = make_video(tmp_path / f"in.{container}", audio=codec, audio_s=2)
+    suffix = "webm" if codec == "aac" else "mp4"
+    out = annotate(source, tmp_path / f"out.{suffix}")
+    assert "the sound is" in caplog.text
+    with av.open(str(out)) as read:
+        assert read.streams.audio[0].codec_context.name == ("opus" if suffix == "webm" else "aac")
+        samples = np.concatenate([f.to_ndarray()[0] for f in read.decode(audio=0)])
+    assert len(samples) / 48000 == pytest.approx(2, abs=0.06)
+    # The tone of 440 Hz is still one of 440 Hz.
+    spectrum = np.abs(np.fft.rfft(samples[4800:52800] * np.hanning(48000)))
+    assert np.argmax(spectrum) == pytest.approx(440, abs=2)
+
+
+def test_a_file_without_sound_or_sound_that_is_not_wanted(tmp_path: Path) -> None:
+    silent = make_video(tmp_path / "silent.mp4", audio=None)
+    assert packets(annotate(silent, tmp_path / "a.mp4"), "audio") == []
+    source = make_video(tmp_path / "in.mp4")
+    with open_sink(tmp_path / "b.mp4", audio=False) as sink:
+        sink.open(SourceInfo(str(source), "file", 64, 48, Fraction(25), path=str(source)), None)
+        sink.write(Prediction(Frame(image(0)), picture=image(0)))
+    assert packets(tmp_path / "b.mp4", "audio") == []
+
+
+def test_sound_is_written_along_and_not_at_the_end(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", pts=range(0, 250 * 512, 512), audio_s=10)
+    out = annotate(source, tmp_path / "out.mp4")
+    with av.open(str(out)) as container:
+        order = [(p.pos, p.stream.type, float(p.pts * p.time_base)) for p in container.demux() if p.size]
+    order.sort()
+    latest = {"video": 0.0, "audio": 0.0}
+    for _, kind, at in order:
+        latest[kind] = max(latest[kind], at)
+        assert abs(latest["video"] - latest["audio"]) < 2.5
+
+
+def test_a_source_that_ends_in_the_middle_of_its_sound(tmp_path: Path) -> None:
+    whole = make_video(tmp_path / "in.mkv", pts=range(0, 100 * 512, 512), audio_s=4)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    out = annotate(cut, tmp_path / "out.mp4")
+    assert len(packets(out, "audio")) == len(packets(cut, "audio")) > 10
