@@ -111,6 +111,8 @@ def make_video(
             images = (stamp(i, size_wh) for i in range(len(times) if times is not None else frames))
         pictures = (av.VideoFrame.from_ndarray(i, "bgr24").reformat(format=pix_fmt) for i in images)
     codec_options = dict(options or {})
+    if codec == "libx265":
+        codec_options.setdefault("x265-params", "log-level=none")
     if interlaced:
         codec_options["flags"] = "+ilme+ildct"
         if codec == "libx264":

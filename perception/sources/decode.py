@@ -24,6 +24,7 @@ _REFUSED_FORMATS = frozenset({
     "lavfi", "tty", "fbdev", "ffmetadata", "video4linux2", "v4l2", "alsa", "x11grab", "kmsgrab", "rawvideo",
 })  # fmt: skip
 _MAX_READ_ERRORS = 100
+_GENERATE_STAMPS = 0x0001  # AVFMT_FLAG_GENPTS
 _STILL_FORMATS = ("image2", "image2pipe")
 _LARGE_PICTURE = 1920 * 1088
 _MAX_THREADS = 4
@@ -150,7 +151,7 @@ class Decoder:
     ) -> None:
         self.container = container
         # PyAV asks FFmpeg to invent missing stamps; for reordered pictures in AVI it invents them out of order.
-        container.flags &= ~av.container.Flags.gen_pts.value
+        container.flags &= ~_GENERATE_STAMPS
         self.where = redact(where)
         self.stream = video_stream(container, where)
         self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)

@@ -79,8 +79,9 @@ class VideoSource(Source):
             else:
                 length = (container.duration or 0) / 1e6
             total = round(length * decoder.fps) or None
-        # A length told by the container alone is rounded, and often by a frame or two.
-        self._expected = (total if exact else round(0.9 * total) - 5) if total and selection.whole else 0
+        self._total = total if total and selection.whole else 0
+        # A length told by the container alone is rounded, and often wrong by a frame or two.
+        self._least = self._total if exact else round(0.9 * self._total) - 5
         planes, image = self._convert(first)
         probe = Frame(image, planes=planes)
         self.info = SourceInfo(
@@ -170,11 +171,12 @@ class VideoSource(Source):
             self._report_missing_end(decoded, last_time)
 
     def _report_missing_end(self, decoded: int, last_time: float) -> None:
-        if decoded < self._expected:
+        if decoded < self._least:
             log.warning(
-                "%s: the last frame that can be read is number %d, at %.2f s; the rest is missing or damaged",
+                "%s: %d of %d frames could be read, the last at %.2f s; the rest is missing or damaged",
                 self.info.uri,
                 decoded,
+                self._total,
                 last_time,
             )
         elif self.corrupt:
