@@ -27,6 +27,7 @@ from perception.sources.uri import redact
 from perception.types import Frame, SourceInfo
 
 _SLACK = 1e-6  # seconds: time stamps are whole units, what the user types is not
+_NEAR = 1.0  # seconds: so near to the beginning, decoding is quicker than jumping
 
 
 class VideoSource(Source):
@@ -113,22 +114,20 @@ class VideoSource(Source):
             raise SourceError(reason, decoder.where)
         if decoder.seconds(first) >= start - _SLACK:
             return frames, first
+        begin = decoder.seconds(first)
         # Containers may land late (an index with gaps, MPEG-TS between keyframes): then begin further back.
-        for target in (start, start - 10, None) if seekable and decoder.stamped else ():
+        jumps = (start, start - 10, start - 60, begin) if seekable and decoder.stamped else ()
+        for target in jumps if start - begin > _NEAR else ():
+            target = max(target, begin)
             try:
-                if target is None or target <= 0:
-                    decoder.seek(decoder.seconds(first))
-                else:
-                    decoder.seek(target)
+                # MPEG-TS finds its first keyframe only when asked for something well before it.
+                decoder.seek(target if target > begin else begin - 10)
             except av.error.FFmpegError:
                 break
             frames = decoder.frames()
             landed = next(frames, None)
-            if landed is not None and decoder.seconds(landed) <= start + _SLACK:
+            if landed is not None and (decoder.seconds(landed) <= start + _SLACK or target <= begin):
                 first = landed
-                break
-            if target is None or target <= 0:
-                first = landed or first
                 break
         found: av.VideoFrame | None = first
         while found is not None and decoder.seconds(found) < start - _SLACK:

@@ -142,7 +142,7 @@ def test_planes_are_views_of_the_decoders_memory_and_outlive_it(tmp_path):
         assert read_stamp(planes.y) == i
 
 
-@pytest.mark.parametrize("size_wh", [(81, 48), (80, 47), (81, 47), (41, 3)])
+@pytest.mark.parametrize("size_wh", [(81, 48), (80, 47), (81, 47), (41, 5)])
 @pytest.mark.parametrize(("codec", "pix_fmt"), [("ffv1", "yuv420p"), ("ffv1", "yuv420p10le"), ("ffv1", "yuv422p")])
 def test_odd_sizes(tmp_path, size_wh, codec, pix_fmt):
     path = make_video(tmp_path / "v.mkv", codec=codec, pix_fmt=pix_fmt, size_wh=size_wh, frames=5)
