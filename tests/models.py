@@ -125,7 +125,7 @@ def build_model(
             helper.make_node("Mul", ["cell_scores", "lower"], ["narrow_scores"]),
             helper.make_node("Concat", ["cell_scores", "narrow_scores"], ["scores"], axis=1),
             # boxes for each frame of the batch: zeros of the right batch size, plus the anchors
-            helper.make_node("ReduceMax", ["scores"], ["any_score"], axes=[2], keepdims=1),
+            helper.make_node("ReduceMax", ["scores"], ["any_score"], axes=[1, 2], keepdims=1),
             helper.make_node("Mul", ["any_score", "nothing"], ["zeros"]),
             helper.make_node("Add", ["zeros", "boxes_once"], ["boxes"]),
         ]

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from perception.card import ModelCard, load_onnx
-from perception.engines.base import Engine, EngineOptions, Mode, Precision, first_line
+from perception.engines.base import Engine, EngineOptions, Mode, Precision, brief
 from perception.engines.contract import check_graph, check_outputs
 from perception.errors import EngineError, PerceptionError, UsageError
 
@@ -84,7 +84,7 @@ def open_engine(
         raise
     except Exception as error:  # runtimes raise whatever their C++ throws
         name = module.__name__.rpartition(".")[2]
-        raise EngineError(f"{name} refuses the model: {first_line(error)}", path) from error
+        raise EngineError(f"{name} refuses the model: {brief(error)}", path) from error
     try:
         frames = opened.input_shape[0] or 1
         trial = opened.infer(np.zeros((frames, *opened.input_shape[1:]), np.uint8))

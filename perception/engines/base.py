@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,17 @@ from perception.types import F32, U8
 
 Precision = Literal["auto", "f32", "bf16", "f16"]
 Mode = Literal["latency", "throughput"]
+
+_ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
+_ORT_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\) ")
+_HEADINGS = (
+    "Exception from",
+    "Check '",
+    "FrontEnd API failed",
+    "Model wasn't fully converted",
+    "Summary:",
+    "Loading input",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,7 @@ class Engine(ABC):
         except PerceptionError:
             raise
         except Exception as error:  # runtimes raise whatever their C++ throws
-            raise EngineError(f"{self.name} failed while running the model: {first_line(error)}", self.path) from error
+            raise EngineError(f"{self.name} failed while running the model: {brief(error)}", self.path) from error
 
     @abstractmethod
     def _run(self, frames: U8) -> dict[str, F32]:
@@ -107,11 +119,13 @@ class Engine(ABC):
         self.close()
 
 
-def first_line(error: BaseException) -> str:
-    """The line of a runtime's error message that says most: C++ messages begin with source positions."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    return (telling or [line for line in lines if line] or [type(error).__name__])[0]
+def brief(error: BaseException) -> str:
+    """What a runtime's error message says, on one line: without source positions and headings, and not too long."""
+    text = _ORT_SOURCE.sub("", _ORT_PREFIX.sub("", str(error)))
+    lines = [line.strip(" -") for line in text.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_HEADINGS)]
+    said = " ".join(telling or [line for line in lines if line]) or type(error).__name__
+    return said if len(said) <= 300 else said[:300].rsplit(" ", 1)[0] + " ..."
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:

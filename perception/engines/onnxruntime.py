@@ -53,7 +53,7 @@ class OnnxRuntimeEngine(Engine):
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = cores if latency else 1
         settings.inter_op_num_threads = 1
-        settings.log_severity_level = 3  # errors; warnings would go to the terminal, not to our log
+        settings.log_severity_level = 4  # what matters is raised; the rest would go straight to the terminal
         # idle workers that spin would take the cores from the decoder and the encoder
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
