@@ -1,0 +1,60 @@
+"""The pyramid, the segmentation network and the deployed graph."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+
+from perception.networks.camera import CameraGraph, normalise  # noqa: E402
+from perception.networks.fpn import FeaturePyramid, upsample_onto  # noqa: E402
+from perception.networks.segmenter import StreetNetwork  # noqa: E402
+
+WIDTHS = {4: 8, 8: 12, 16: 16, 32: 16}
+
+
+def test_doubling_onto_an_even_map_is_plain_bilinear() -> None:
+    x = torch.randn(1, 3, 4, 5)
+    expected = F.interpolate(x, size=(8, 10), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(upsample_onto(x, torch.empty(1, 1, 8, 10)), expected)
+
+
+def test_doubling_onto_an_odd_map_moves_nothing() -> None:
+    x = torch.randn(1, 3, 4, 5)
+    odd = upsample_onto(x, torch.empty(1, 1, 7, 9))
+    even = upsample_onto(x, torch.empty(1, 1, 8, 10))
+    assert torch.equal(odd, even[..., :7, :9])
+
+
+@pytest.mark.parametrize("size", [(64, 96), (72, 104), (65, 99)])
+def test_pyramid_levels_match_the_backbone(size: tuple[int, int]) -> None:
+    network = StreetNetwork(5, WIDTHS).eval()
+    with torch.inference_mode():
+        features = network.backbone(torch.zeros(1, 3, *size))
+        pyramid = network.pyramid(features)
+        logits = network(torch.zeros(1, 3, *size))["class_logits"]
+    for stride, width in WIDTHS.items():
+        assert pyramid[stride].shape == (1, width, *features[stride].shape[-2:])
+    assert logits.shape == (1, 5, -(-size[0] // 4), -(-size[1] // 4))
+
+
+def test_the_stem_skip_needs_a_stride_4_level() -> None:
+    channels = {2: 16, 4: 24, 8: 40, 16: 112, 32: 320}
+    with pytest.raises(ValueError, match="finest pyramid level must be 4"):
+        FeaturePyramid(channels, {8: 8, 16: 8, 32: 8}, stem_skip=True)
+    assert set(FeaturePyramid(channels, {8: 8, 16: 8, 32: 8}, stem_skip=False).channels) == {8, 16, 32}
+
+
+def test_the_deployed_graph_takes_camera_bytes() -> None:
+    torch.manual_seed(0)
+    network = StreetNetwork(5, WIDTHS).eval()
+    frames = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        rgb = frames.flip(3).permute(0, 3, 1, 2).float()
+        expected = network(normalise(rgb))["class_logits"]
+        graph = CameraGraph(network, network.first_convolution, ("class_logits",)).eval()
+        (result,) = graph(frames)
+    assert result.dtype is torch.float32
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)

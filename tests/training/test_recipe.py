@@ -1,0 +1,99 @@
+"""Recipes and checkpoints: what is wrong with them is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import yaml  # noqa: E402
+
+from perception.errors import PerceptionError  # noqa: E402
+from perception.networks.segmenter import StreetNetwork  # noqa: E402
+from perception.training.checkpoint import load_checkpoint, load_weights, save_checkpoint  # noqa: E402
+from perception.training.config import read_config  # noqa: E402
+
+RECIPES = Path(__file__).parents[2] / "configs" / "train"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_recipes_are_valid(path: Path) -> None:
+    config = read_config(path, "elsewhere")
+    assert config.data.root == Path("elsewhere")
+    assert config.augment.crop_at(0) == tuple(config.augment.crops[0].size)
+    assert config.augment.crop_at(10_000) == tuple(config.augment.crops[-1].size)
+
+
+def changed(tmp_path: Path, **changes: object) -> Path:
+    data = yaml.safe_load((RECIPES / "smoke.yaml").read_text())
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        part = data
+        for name in parents:
+            part = part[name]
+        part[last] = value
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 3}, "epoch: Extra inputs"),
+        ({"epochs": 0}, "epochs: .*greater than or equal to 1"),
+        ({"augment__crops": [{"start": 0, "size": [100, 64]}]}, "multiples of 32"),
+        ({"augment__crops": [{"start": 2, "size": [64, 64]}]}, "must start at 0"),
+        ({"augment__scale": [2, 1]}, "scale must be a range"),
+        ({"augment__rare_classes": [9]}, r"rare_classes \[9\] are not among the 3 classes"),
+        ({"data__ignore": 1}, "ignore id 1 is the id of class box"),
+        ({"model": {}}, "model.licence: Field required"),
+    ],
+)
+def test_faults_of_a_recipe_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(PerceptionError, match=message):
+        read_config(changed(tmp_path, **changes))
+
+
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PerceptionError, match=r"none\.yaml: cannot read"):
+        read_config(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(PerceptionError, match="not YAML"):
+        read_config(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("[1]")
+    with pytest.raises(PerceptionError, match="not a valid recipe"):
+        read_config(tmp_path / "list.yaml")
+
+
+def test_checkpoints_come_back_and_leave_nothing_beside_them(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.pt"
+    save_checkpoint(path, {"x": torch.arange(3), "n": 2})
+    save_checkpoint(path, {"x": torch.arange(4), "n": 3})
+    state = load_checkpoint(path)
+    assert state["n"] == 3
+    assert state["x"].tolist() == [0, 1, 2, 3]
+    assert [p.name for p in path.parent.iterdir()] == ["a.pt"]
+
+
+def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PerceptionError, match=r"none\.pt: no such checkpoint"):
+        load_checkpoint(tmp_path / "none.pt")
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(PerceptionError, match=r"cut\.pt: cannot read this checkpoint"):
+        load_checkpoint(tmp_path / "cut.pt")
+    torch.save({"other": 1}, tmp_path / "other.pt")
+    with pytest.raises(PerceptionError, match="not a checkpoint of this package"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+def test_weights_of_another_network_say_which_tensors_differ(tmp_path: Path) -> None:
+    small = StreetNetwork(3, {4: 8, 8: 8, 16: 8, 32: 8})
+    weights = small.state_dict()
+    weights["surplus"] = torch.zeros(1)
+    del weights["head.classify.bias"]
+    with pytest.raises(PerceptionError, match=r"lacks head\.classify\.bias; has unknown surplus") as caught:
+        load_weights(StreetNetwork(4, {4: 8, 8: 8, 16: 8, 32: 8}), weights, tmp_path / "a.pt")
+    assert "head.classify.weight is [3, 8, 1, 1], expected [4, 8, 1, 1]" in str(caught.value)
