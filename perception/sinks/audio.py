@@ -47,6 +47,7 @@ class AudioTrack:
         self._output: OutputContainer | None = None
         self._to: Any = None
         self._copies = False
+        self._filter: Any = None
         self._origin = Fraction(0)
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
@@ -62,6 +63,7 @@ class AudioTrack:
         if self._copies:
             try:
                 self._to = output.add_stream_from_template(self.stream)
+                self._filter = self._unframed()
                 return
             except ValueError:
                 self._copies = False
@@ -71,6 +73,14 @@ class AudioTrack:
         self._to.codec_context.layout = layout if layout in _LAYOUTS else "stereo"
         self._to.codec_context.bit_rate = 64000 * self._to.codec_context.layout.nb_channels
         log.info("%s: the sound is %s, which %s does not take; it becomes %s", self._path, codec, container, name)
+
+    def _unframed(self) -> Any:
+        """A filter that makes AAC with a header in each packet, as broadcasts carry it, into AAC with one in all."""
+        from av.bitstream import BitStreamFilterContext
+
+        if self.stream.codec_context.name != "aac" or self.stream.codec_context.extradata:
+            return None
+        return BitStreamFilterContext("aac_adtstoasc", self.stream)
 
     def begin(self, origin: Fraction, cut: bool) -> None:
         """Start reading.
@@ -142,11 +152,13 @@ class AudioTrack:
     def _mux(self, packet: Any) -> None:
         assert self._output is not None and self.stream is not None
         if self._copies:
-            shift = round(self._origin / packet.time_base)
+            base = packet.time_base
+            shift = round(self._origin / base)
             packet.pts -= shift
             packet.dts = packet.pts if packet.dts is None else packet.dts - shift
-            packet.stream = self._to
-            self._output.mux(packet)
+            for whole in [packet] if self._filter is None else self._filter.filter(packet):
+                whole.stream, whole.time_base = self._to, base
+                self._output.mux(whole)
             return
         import av
 

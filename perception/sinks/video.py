@@ -20,6 +20,7 @@ from perception.errors import PerceptionError, SinkError, UsageError
 from perception.sinks.base import Sink
 from perception.sinks.codecs import CONTAINERS, Encoder, choose_encoder
 from perception.sinks.files import STDOUT, check_not_source, check_output, make_folder, name_of, reason
+from perception.sinks.fragments import cut_to_whole_fragments
 from perception.types import Picture, Prediction, SourceInfo
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class VideoSink(Sink):
         self._step: int | None = None
         self._durations: dict[int, int] = {}
         self._warned = False
+        self._delay: int | None = None  # from a frame's decoding to its showing, of the first frame
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
         self._reset()
@@ -147,7 +149,23 @@ class VideoSink(Sink):
             # Told to the muxer because it cannot know the last frame's, and writes fragments before it sees the next.
             packet.duration = self._durations.pop(packet.pts or 0, None) or self._nominal
             packet.stream = self._stream
+            if self._delay is None and packet.pts is not None and packet.dts is not None:
+                self._delay = packet.pts - packet.dts
             self._output.mux(packet)
+
+    def _drain(self) -> None:
+        """Mux what the encoder still holds."""
+        packets = self._stream.codec_context.encode(None)
+        *before, last = packets or [None]
+        self._mux(before)
+        if last is None:
+            return
+        if self._container in ("mp4", "mov") and last.pts is not None and last.dts is not None:
+            # These store differences of decoding times. So that they add up to the time for which the frames are shown,
+            # the frame that is decoded last gets what is missing.
+            delay = last.pts - last.dts if self._delay is None else self._delay
+            self._durations[last.pts] = (self._last or 0) + self._nominal - (last.dts + delay)
+        self._mux([last])
 
     @property
     def _nominal(self) -> int:
@@ -240,7 +258,7 @@ class VideoSink(Sink):
             return
         try:
             with self._errors():
-                self._mux(self._stream.codec_context.encode(None))
+                self._drain()
                 self._finish_audio()
                 self._output.close()
         except PerceptionError:
@@ -266,9 +284,12 @@ class VideoSink(Sink):
     def abort(self) -> None:
         if self._output is not None:
             with suppress(Exception):
-                self._mux(self._stream.codec_context.encode(None))
+                self._drain()
             with suppress(Exception):
                 self._output.close()
+            if self._container in ("mp4", "mov") and self._path is not None and self._is_file:
+                with suppress(OSError):
+                    cut_to_whole_fragments(self._path)
             shown = float((self._last or 0) * self._time_base)
             log.warning("%s: not complete; it can be played up to about %.1f s", self.where, shown)
         self._release()

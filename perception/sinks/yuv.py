@@ -42,7 +42,15 @@ class FrameMaker:
         """The picture as ``yuv420p``. It may share the picture's memory, which must stay as it is while it lives."""
         import av
 
-        frame = av.VideoFrame.from_numpy_buffer(self._i420(picture), format="yuv420p")
+        i420 = self._i420(picture)
+        if self.height % 4 == 0:
+            frame = av.VideoFrame.from_numpy_buffer(i420, format="yuv420p")
+        else:
+            # PyAV rounds the height of such a buffer down to a multiple of 4, and swscale would then stretch it.
+            frame = av.VideoFrame(self.width, self.height, "yuv420p")
+            for target, plane in zip(frame.planes, split_i420(i420, self.height), strict=True):
+                rows = np.frombuffer(memoryview(target), np.uint8).reshape(target.height, target.line_size)
+                rows[:, : target.width] = plane
         frame.colorspace = av.video.reformatter.Colorspace.ITU709 if self.matrix == "bt709" else 6  # smpte170m
         frame.color_range = 2 if self.full_range else 1
         return frame

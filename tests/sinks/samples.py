@@ -104,6 +104,7 @@ def make_video(
     audio: str | None = "aac",
     audio_s: float = 2.0,
     size: tuple[int, int] = (64, 48),
+    start_s: int = 0,
 ) -> Path:
     """A file with video at the given time stamps and a tone."""
     with av.open(str(path), "w") as out:
@@ -115,7 +116,7 @@ def make_video(
             sound.codec_context.layout = "stereo"
         for i, stamp in enumerate(pts):
             frame = av.VideoFrame.from_ndarray(image(i, *size), format="bgr24")
-            frame.pts, frame.time_base = stamp, time_base
+            frame.pts, frame.time_base = stamp + int(start_s / time_base), time_base
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
         if sound is not None:
@@ -124,7 +125,7 @@ def make_video(
             for at in range(0, total, 4096):
                 part = np.repeat(tone[at : at + 4096], 2)[None]
                 chunk = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), format="s16", layout="stereo")
-                chunk.sample_rate, chunk.pts, chunk.time_base = 48000, at, Fraction(1, 48000)
+                chunk.sample_rate, chunk.pts, chunk.time_base = 48000, at + start_s * 48000, Fraction(1, 48000)
                 out.mux(sound.encode(chunk))
             out.mux(sound.encode(None))
     return path

@@ -49,7 +49,7 @@ def test_all_packets_are_copied(tmp_path: Path, suffix: str, audio_s: float) -> 
     out = annotate(source, tmp_path / f"out.{suffix}")
     was, found = packets(source, "audio"), packets(out, "audio")
     assert [size for *_, size in found] == [size for *_, size in was]
-    atol = 0.0006 if suffix == "mkv" else 0
+    atol = 0.0011 if suffix == "mkv" else 0
     shift = float(found[0][0] - was[0][0])  # MKV has no negative times: all of it moves by the codec's priming
     assert 0 <= shift < 0.025
     assert suffix == "mkv" or shift == 0
@@ -58,7 +58,7 @@ def test_all_packets_are_copied(tmp_path: Path, suffix: str, audio_s: float) -> 
     np.testing.assert_allclose(
         [float(p[0]) - shift for p in video],
         [float(p[0]) for p in packets(source, "video")],
-        atol=0.0011 if atol else 0,
+        atol=atol,
     )
     with av.open(str(source)) as a, av.open(str(out)) as b:
         assert b.duration == pytest.approx(a.duration, abs=40_000)
@@ -100,9 +100,9 @@ def test_a_part_from_the_middle_stays_in_step(tmp_path: Path, suffix: str) -> No
 
 
 def test_a_file_that_does_not_begin_at_zero_stays_in_step(tmp_path: Path) -> None:
-    source = make_video(tmp_path / "in.ts", time_base=Fraction(1, 90000), pts=range(0, 50 * 3600, 3600))
+    source = make_video(tmp_path / "in.ts", start_s=7)
     before = float(packets(source, "video")[0][0] - packets(source, "audio")[0][0])
-    assert packets(source, "video")[0][0] > 1
+    assert packets(source, "video")[0][0] > 6
     out = annotate(source, tmp_path / "out.mp4")
     assert 0 <= packets(out, "video")[0][0] < 0.1
     assert float(packets(out, "video")[0][0] - packets(out, "audio")[0][0]) == pytest.approx(before, abs=0.001)

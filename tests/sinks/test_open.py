@@ -85,7 +85,7 @@ NAMES = ("a.mp4", "a.mkv", "a.jsonl", "a.json", "a.csv", "a.parquet")
 def test_an_existing_file_is_kept_or_replaced(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"precious" * 10)
-    with pytest.raises(UsageError, match="already there; .*--overwrite"):
+    with pytest.raises(UsageError, match=r"already there; .*--overwrite"):
         open_sink(path)
     assert path.read_bytes() == b"precious" * 10
     with open_sink(path, overwrite=True) as sink:
@@ -107,7 +107,7 @@ def test_missing_folders_are_made(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", [*NAMES, "a/"])
 def test_a_folder_that_is_a_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(PerceptionError, match="is a file, not a folder|a part of this path is a file"):
+    with pytest.raises(PerceptionError, match=r"is a file, not a folder|a part of this path is a file"):
         open_sink(f"{tmp_path}/file/{name}")
 
 
