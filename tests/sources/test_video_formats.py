@@ -97,7 +97,9 @@ def test_colors_come_back_within_three_levels(pix_fmt, matrix, tag, full_range):
 def test_untagged_colors_are_bt601_limited_whatever_the_size(tmp_path, size_wh):
     colors = COLORS[:3]
     pictures = [picture(c, "bt601", False, "yuv420p", size_wh) for c in colors]
-    path = make_video(tmp_path / "v.mp4", pictures=pictures, size_wh=size_wh, options={"crf": "1", "preset": "ultrafast"})
+    path = make_video(
+        tmp_path / "v.mp4", pictures=pictures, size_wh=size_wh, options={"crf": "1", "preset": "ultrafast"}
+    )
     with open_source(path) as source:
         for frame, color in zip(source, colors, strict=True):
             assert frame.planes.matrix == "bt601"
