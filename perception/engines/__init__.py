@@ -75,9 +75,12 @@ def open_engine(
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
     size = size or (card.input.width, card.input.height)
-    check_graph(load_onnx(path), card, size, path)
+    model = load_onnx(path)
+    check_graph(model, card, size, path)
+    outputs = tuple(output.name for output in model.graph.output)
+    del model  # the engine reads the file in its own way
     module, why = _choose(engine)
-    options = EngineOptions(size, precision, mode, threads, device)
+    options = EngineOptions(size, outputs, precision, mode, threads, device)
     try:
         opened: Engine = module.open_model(path, options)
     except PerceptionError:

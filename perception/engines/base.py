@@ -35,6 +35,7 @@ class EngineOptions:
 
     Attributes:
         size: (width, height) of the frames that the engine will be given, in pixels.
+        outputs: names of the graph's outputs.
         precision: arithmetic inside the network; inputs and outputs are uint8 and float32 always. ``auto`` is the
             fastest that the device computes natively without a visible loss.
         mode: ``latency`` puts every core on one call; ``throughput`` runs as many calls at once as there are cores.
@@ -43,6 +44,7 @@ class EngineOptions:
     """
 
     size: tuple[int, int]
+    outputs: tuple[str, ...]
     precision: Precision = "auto"
     mode: Mode = "latency"
     threads: int | None = None

@@ -59,7 +59,7 @@ class OnnxRuntimeEngine(Engine):
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         self._session: onnxruntime.InferenceSession | None = session
         self._input = session.get_inputs()[0].name
-        self._outputs = [output.name for output in session.get_outputs()]
+        self._outputs = options.outputs
         self._places = threading.BoundedSemaphore(1 if latency else cores)
         self.streams = 1 if latency else cores
         width, height = options.size

@@ -72,7 +72,7 @@ class OpenVinoEngine(Engine):
         self._requests[True] = self._new_requests(single)
         if batch is not None:
             self._requests[False] = self._requests[True]
-        self._outputs = [output.get_any_name() for output in single.outputs]
+        self._outputs = options.outputs  # a tensor can have more names than one: ask by those of the file
         device = hardware.cpu_name() if self._device == "CPU" else core.get_property(self._device, "FULL_DEVICE_NAME")
         self.description = (
             f"OpenVINO {version('openvino')} {self.precision}, {self.streams} "
@@ -139,8 +139,7 @@ class OpenVinoEngine(Engine):
             request.set_input_tensor(Tensor(frames, shared_memory=frames.flags.writeable))
             request.infer(share_outputs=True)  # views; the one copy is ours
             return {
-                name: np.array(request.get_output_tensor(i).data, dtype=np.float32, order="C")
-                for i, name in enumerate(self._outputs)
+                name: np.array(request.get_tensor(name).data, dtype=np.float32, order="C") for name in self._outputs
             }
         finally:
             requests.put(request)

@@ -74,7 +74,7 @@ class TorchEngine(Engine):
         self._steps = _steps(model, path)
         (frames,) = [i for i in model.graph.input if i.name not in self._weights]
         self._input = frames.name
-        self._outputs = [output.name for output in model.graph.output]
+        self._outputs = options.outputs
         batch = frames.type.tensor_type.shape.dim[0]
         width, height = options.size
         self.input_shape = (batch.dim_value if batch.HasField("dim_value") else None, height, width, 3)
