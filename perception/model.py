@@ -61,7 +61,7 @@ def load_model(
     nms: Suppression = "nms",
     class_agnostic: bool = False,
 ) -> Model:
-    """Load a model and run it once, so that its first frame is as fast as all others.
+    """Load a model, run its network once, and check that its results are what the card says.
 
     Args:
         name_or_path: a name that `list_models` knows, or the path of an ``.onnx`` file.
@@ -147,7 +147,10 @@ class Model:
         return prediction
 
     def warmup(self, width: int, height: int) -> None:
-        """Do once, for frames of this size, all that is slower the first time."""
+        """Do once, for frames of this size in pixels, all that is slower the first time: kernels, buffers, caches."""
+        from perception.postprocess import warmup
+
+        warmup()
         prediction = self.predict(np.zeros((height, width, 3), np.uint8))
         if prediction.class_map is not None:
             _ = prediction.class_map.shares, prediction.class_map.mask
