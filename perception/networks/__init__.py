@@ -1,0 +1,1 @@
+"""Torch networks: backbones, decoders, heads. Never imported by the runtime."""

@@ -1,0 +1,1 @@
+"""Data sets, losses, the loop, metrics, export. Never imported by the runtime."""

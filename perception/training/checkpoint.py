@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from perception.errors import PerceptionError
+from perception.errors import ModelError
 
 FORMAT = 1
 
@@ -32,17 +32,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in ``path``; nothing but tensors and plain values is ever unpickled.
 
     Raises:
-        PerceptionError: The file is missing, damaged, or not one of ours.
+        ModelError: The file is missing, damaged, or not one of ours.
     """
     if not path.is_file():
-        raise PerceptionError("no such checkpoint", path)
+        raise ModelError("no such checkpoint", path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PerceptionError(f"cannot read this checkpoint: {reason}", path) from None
+        raise ModelError(f"cannot read this checkpoint: {reason}", path) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise PerceptionError("not a checkpoint of this package, or of another version of it", path)
+        raise ModelError("not a checkpoint of this package, or of another version of it", path)
     return state
 
 
@@ -50,7 +50,7 @@ def load_weights(network: nn.Module, weights: dict[str, Any], where: Path) -> No
     """Load ``weights`` into ``network``.
 
     Raises:
-        PerceptionError: The architectures differ; the message names the tensors that do.
+        ModelError: The architectures differ; the message names the tensors that do.
     """
     ours = network.state_dict()
     missing = sorted(ours.keys() - weights.keys())
@@ -66,5 +66,5 @@ def load_weights(network: nn.Module, weights: dict[str, Any], where: Path) -> No
         if names
     ]
     if faults:
-        raise PerceptionError(f"weights of another network: {'; '.join(faults)}", where)
+        raise ModelError(f"weights of another network: {'; '.join(faults)}", where)
     network.load_state_dict(weights)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from perception.card import ClassInfo
-from perception.errors import PerceptionError
+from perception.errors import UsageError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -188,7 +188,7 @@ def read_config(path: str | Path, data_root: str | Path | None = None) -> TrainC
     """The recipe in ``path``, with ``data.root`` replaced if ``data_root`` is given.
 
     Raises:
-        PerceptionError: The file cannot be read or does not hold a valid recipe; every fault is named.
+        UsageError: The file cannot be read or does not hold a valid recipe; every fault is named.
     """
     import yaml
 
@@ -196,9 +196,9 @@ def read_config(path: str | Path, data_root: str | Path | None = None) -> TrainC
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PerceptionError(f"cannot read the recipe: {error.strerror or error}", path) from None
+        raise UsageError(f"cannot read the recipe: {error.strerror or error}", path) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PerceptionError(f"not YAML: {error}", path) from None
+        raise UsageError(f"not YAML: {error}", path) from None
     if data_root is not None and isinstance(data, dict) and isinstance(data.get("data"), dict):
         data["data"]["root"] = str(data_root)
     try:
@@ -208,4 +208,4 @@ def read_config(path: str | Path, data_root: str | Path | None = None) -> TrainC
             f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg'].removeprefix('Value error, ')}"
             for e in error.errors()
         ]
-        raise PerceptionError(f"not a valid recipe: {'; '.join(faults)}", path) from None
+        raise UsageError(f"not a valid recipe: {'; '.join(faults)}", path) from None

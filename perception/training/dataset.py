@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import PerceptionError
+from perception.errors import SourceError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FAULTS_SHOWN = 20
@@ -42,7 +42,7 @@ class SegmentationFolder:
         ignore: id of pixels that count for nothing.
 
     Raises:
-        PerceptionError: Missing folder, no images, or faulty files (each named with what is wrong).
+        SourceError: Missing folder, no images, or faulty files (each named with what is wrong).
     """
 
     def __init__(self, images: Path, labels: Path, classes: int, ignore: int) -> None:
@@ -51,10 +51,10 @@ class SegmentationFolder:
         self.ignore = ignore
         for folder in (images, labels):
             if not folder.is_dir():
-                raise PerceptionError("no such folder; check data.root in the recipe", folder)
+                raise SourceError("no such folder; check data.root in the recipe", folder)
         paths = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not paths:
-            raise PerceptionError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in this folder", images)
+            raise SourceError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in this folder", images)
         self.samples: list[Sample] = []
         faults: list[str] = []
         for path in paths:
@@ -65,7 +65,7 @@ class SegmentationFolder:
                 faults.append(result)
         if faults:
             more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
-            raise PerceptionError(
+            raise SourceError(
                 f"{len(faults)} of {len(paths)} samples are faulty: {'; '.join(faults[:FAULTS_SHOWN])}{more}", images
             )
 

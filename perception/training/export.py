@@ -17,6 +17,7 @@ from perception.card import InputSpec, ModelCard, SegmentationTask, write_card
 from perception.errors import ModelError
 from perception.networks.camera import CameraGraph
 from perception.networks.segmenter import StreetNetwork
+from perception.training.build import build_network
 from perception.training.checkpoint import load_checkpoint, load_weights
 from perception.training.config import TrainConfig
 
@@ -43,9 +44,7 @@ def export(checkpoint: str | Path, output: str | Path, metrics: dict[str, float]
     checkpoint, output = Path(checkpoint), Path(output)
     state = load_checkpoint(checkpoint)
     config = TrainConfig.model_validate(state["config"])
-    network = StreetNetwork(
-        len(config.data.classes), config.network.widths, config.network.stem_skip, config.network.dropout
-    )
+    network = build_network(config)
     load_weights(network, state["average"], checkpoint)
     card = make_card(config, metrics or {})
     export_network(network, card, output)

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perception.errors import PerceptionError
+from perception.errors import PerceptionError, SourceError
 from perception.networks.camera import normalise
-from perception.networks.segmenter import StreetNetwork
 from perception.training.augment import Augmenter
 from perception.training.batches import Batch, BatchMaker
+from perception.training.build import build_network
 from perception.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from perception.training.config import NetworkConfig, TrainConfig, read_config
+from perception.training.config import TrainConfig, read_config
 from perception.training.dataset import SegmentationFolder
 from perception.training.ema import MovingAverage
 from perception.training.evaluate import evaluate_network
@@ -66,11 +66,6 @@ def train(
     return Trainer(config).run(resume, stop_after)
 
 
-def build_network(config: NetworkConfig, classes: int) -> StreetNetwork:
-    """The network of a recipe, with the backbone still untrained."""
-    return StreetNetwork(classes, config.widths, config.stem_skip, config.dropout)
-
-
 class Trainer:
     """A run in progress: network, average, optimiser and how far they have come."""
 
@@ -83,14 +78,14 @@ class Trainer:
         counts = self.train_samples.class_pixels()
         absent = [c.name for c, n in zip(data.classes, counts, strict=True) if n == 0]
         if absent:
-            raise PerceptionError(f"no training pixel has the class {', '.join(absent)}", data.root)
+            raise SourceError(f"no training pixel has the class {', '.join(absent)}", data.root)
 
         cv2.setNumThreads(1)  # pictures are made in one thread beside torch's own
         random.seed(config.seed)
         np.random.seed(config.seed)  # noqa: NPY002 - whoever draws from the global state is repeatable too
         torch.manual_seed(config.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network = build_network(config.network, len(data.classes))
+        network = build_network(config)
         if config.network.pretrained:
             network.backbone.load_imagenet()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)

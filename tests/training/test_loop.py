@@ -147,7 +147,7 @@ def test_a_class_without_a_pixel_is_named(data: Path, tmp_path: Path) -> None:
 def test_the_command_is_quiet_and_says_one_line_when_it_fails(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "perception.training", str(recipe(tmp_path)), "--data", str(tmp_path / "none")]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SMOKE.parents[2])
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
     assert "no such folder" in result.stderr
