@@ -6,16 +6,29 @@ a YAML file instead. Colours are RGB here, as people write them; the rest of the
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from perception.errors import ModelError
 
 METADATA_KEY = "perception"
 
 Channel = Annotated[int, Field(ge=0, le=255)]
+
+PlainText = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, (int, date)) else v)]
+"""Text that YAML takes for a number or a date when it has no quotes: ``version: 2``, ``date: 2026-11-22``."""
 
 
 class _Strict(BaseModel):
@@ -137,7 +150,7 @@ class ModelCard(_Strict):
 
     format: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    version: str = "1"
+    version: PlainText = "1"
     description: str = ""
     input: InputSpec
     segmentation: SegmentationTask | None = None
@@ -145,8 +158,8 @@ class ModelCard(_Strict):
     classification: ClassificationTask | None = None
     licence: str = Field(min_length=1)
     trained_on: list[str] = []
-    metrics: dict[str, float] = {}
-    date: str = ""
+    metrics: dict[str, FiniteFloat] = {}
+    date: PlainText = ""
 
     @model_validator(mode="after")
     def _has_a_task(self) -> ModelCard:
@@ -208,7 +221,7 @@ def load_onnx(path: str | Path) -> Any:
     """The parsed ``onnx.ModelProto`` of a file.
 
     Raises:
-        ModelError: the file is missing or is not ONNX.
+        ModelError: the file is missing, cannot be read, or is not ONNX.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -217,7 +230,10 @@ def load_onnx(path: str | Path) -> Any:
     if not path.is_file():
         raise ModelError("no such model file; `perception models` lists what is there", path)
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        # the format is said, or a wrong ending would choose another parser
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"cannot read the model: {error.strerror or error}", path) from None
     except DecodeError:
         raise ModelError("not an ONNX file (cannot be parsed); was the download cut short?", path) from None
     if not model.graph.output:
