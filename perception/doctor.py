@@ -71,7 +71,8 @@ def diagnose() -> list[Check]:
         try:
             checks.extend(look())
         except Exception as error:  # a half-installed package can raise anything when it is asked
-            checks.append(Check(group, "check", "warn", f"could not be made: {type(error).__name__}: {error}"))
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            checks.append(Check(group, "check", "warn", f"could not be finished: {said}"))
     return checks
 
 
