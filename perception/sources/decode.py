@@ -77,7 +77,7 @@ def video_stream(container: av.container.InputContainer, where: str) -> av.Video
     """
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        has = "audio only" if container.streams.audio else "no video stream"
+        has = "audio only" if container.streams.audio else "no video stream; was it cut short?"
         raise SourceError(f"there is no video in it ({has})", redact(where))
     decodable = [s for s in streams if s.codec_context is not None]
     if not decodable:

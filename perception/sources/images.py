@@ -21,6 +21,8 @@ from perception.sources.base import Selection, Source, log
 from perception.sources.uri import IMAGE_SUFFIXES, exists
 from perception.types import U8, Frame, SourceInfo
 
+_SLACK = 1e-6  # seconds: what the user types is rarely a whole number of frames
+
 
 class ImageSource(Source):
     """Image files in natural order (``2.png`` before ``10.png``). ``Frame.source`` is each file's path.
@@ -43,7 +45,7 @@ class ImageSource(Source):
         self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
         paths = find_images(uri)
         rate = self._fps or Fraction(1)
-        chosen = [i for i in range(len(paths)) if selection.start <= i / rate < selection.end]
+        chosen = [i for i in range(len(paths)) if selection.start - _SLACK <= i / rate < selection.end - _SLACK]
         self._chosen = [(i, paths[i]) for i in chosen[:: selection.every]]
         if not self._chosen:
             raise SourceError(f"none of its {len(paths)} images lies after {selection.start:g} s", uri)
@@ -110,7 +112,7 @@ def find_images(uri: str) -> list[Path]:
         SourceError: there are none.
     """
     path = Path(uri)
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
         if not files:
             raise SourceError("no images in this folder (looked for .jpg, .png, .tif, .webp, .bmp and the like)", uri)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode
 
 from perception.errors import SourceError
 
@@ -17,6 +17,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(?=:)")  # two letters at least: C:\ is a drive
+_PORT = re.compile(r"^[^:]+(:\d*)?$|^\[[^\]]*\](:\d*)?$")
 _SECRET = re.compile(r"pass|pwd|secret|token|key|auth|sig|cred|user", re.IGNORECASE)
 _URL_WITH_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*@")
 
@@ -50,7 +51,7 @@ def kind_of(uri: str) -> Kind:
             )
         if any(c in uri for c in "*?["):
             return "images"
-    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+    if (exists(path) and path.is_dir()) or path.suffix.lower() in IMAGE_SUFFIXES:
         return "images"
     return "file"
 
@@ -65,20 +66,21 @@ def exists(path: Path) -> bool:
 
 def redact(uri: str) -> str:
     """``uri`` without user, password and parameters that look like secrets, for messages, logs and results."""
-    if "://" not in uri:
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
         return uri
-    try:
-        parts = urlsplit(uri)
-        host = parts.hostname or ""
-        host = f"[{host}]" if ":" in host else host
-        netloc = host if parts.port is None else f"{host}:{parts.port}"
-    except ValueError:
-        return _URL_WITH_CREDENTIALS.sub("", uri.split("?")[0])
-    query = parts.query
+    rest = rest.partition("#")[0]
+    place, mark, query = rest.partition("?")
+    authority, slash, path = place.partition("/")
+    if "@" in authority:
+        authority = authority.rpartition("@")[2]
+    elif "@" in path and not _PORT.search(authority):
+        # A password with a slash in it, as people paste them.
+        authority, slash, path = path.rpartition("@")[2].partition("/")
     if _SECRET.search(query):
         pairs = parse_qsl(query, keep_blank_values=True)
         query = urlencode([(k, "***" if _SECRET.search(k) else v) for k, v in pairs], safe="*")
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    return f"{scheme}://{authority}{slash}{path}{mark}{query}"
 
 
 def redact_text(text: str, uri: str) -> str:
