@@ -284,8 +284,9 @@ class _Run:
         self._stages = stages
         self._stage_ms: dict[str, deque[float]] = {}
         self._lanes = [_Lane(sink, flow.fail) for sink in sinks]
-        self.thread = threading.Thread(target=self._work, name="perception-draw", daemon=True)
-        self.thread.start()
+        # Waited for instead of the thread: a join() that Ctrl-C interrupts takes the thread for ended (bpo-45274).
+        self.finished = threading.Event()
+        threading.Thread(target=self._work, name="perception-draw", daemon=True).start()
 
     def stage_ms(self) -> dict[str, float]:
         """Median wall milliseconds a frame, by stage."""
@@ -317,6 +318,7 @@ class _Run:
             # The last frames may have failed in a sink after the flow had ended.
             self.error = self.error or self.flow.error
             self.flow.close()
+            self.finished.set()
 
 
 def run(
@@ -357,9 +359,9 @@ def run(
     with _opened(sinks, source, model):
         started, cpu_started = time.perf_counter(), time.process_time()
         running = _Run(_Inference(source, model, workers), sinks, annotator, stages)
-        while running.thread.is_alive():
+        while not running.finished.is_set():
             try:
-                running.thread.join(timeout=0.1)
+                running.finished.wait(timeout=0.1)
                 if progress is not None:
                     progress(running.frames, source.dropped)
                 if stop is not None and stop.is_set() and not report.interrupted:
