@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -50,11 +51,15 @@ def open_container(
     Raises:
         SourceError: it cannot be opened, or is no video.
     """
+    began = time.monotonic()
     try:
         container = av.open(target, "r", options=options, timeout=timeout)
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        # RTSP reports its own timeout as invalid data.
+        late = timeout is not None and time.monotonic() - began >= 0.95 * timeout
+        reason = explain(TimeoutError() if late else error, where, timeout)
         # The cause quotes the whole URL with its password: keep it out of tracebacks.
-        raise SourceError(explain(error, where, timeout), redact(where)) from None
+        raise SourceError(reason, redact(where)) from None
     try:
         name = container.format.name
         if name in _STILL_FORMATS or name.endswith("_pipe"):
@@ -228,6 +233,10 @@ class Decoder:
                 seconds = self.container.read_timeout
                 raise SourceError(f"no data came for {seconds:g} s; gave up", self.where) from None
             except av.error.FFmpegError as error:
+                if self._network and error.errno == errno.EIO and not self.container.duration:
+                    # All that HTTP without a length can tell of an end.
+                    log.warning("%s: the server ended the stream", self.where)
+                    break
                 if self._network and isinstance(error, OSError):
                     raise SourceError(f"the connection broke: {error.strerror}", self.where) from None
                 failures += 1

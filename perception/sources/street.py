@@ -42,8 +42,9 @@ class _Street:
         self._ground()
         self._trees()
         self._furniture()
-        grain = self._random.normal(0, 2.0, self._image.shape[:2]).astype(np.float32)[..., None]
-        return np.clip(self._image + grain, 0, 255).astype(np.uint8), self._mask
+        grain = self._random.integers(-3, 4, self._image.shape[:2], np.int8)
+        signed = cv2.merge([grain] * 3).astype(np.int16)
+        return np.clip(self._image + signed, 0, 255).astype(np.uint8), self._mask
 
     def _box(self, x0: float, y0: float, x1: float, y1: float, color: Color, class_id: int) -> None:
         """Fill a rectangle given in units; the right and bottom edges are not part of it."""
@@ -57,15 +58,17 @@ class _Street:
         part = np.linspace(0, 1, height, dtype=np.float32)[:, None, None] * 360 / 200
         top, horizon = np.array((225, 165, 95), np.float32), np.array((245, 230, 215), np.float32)
         self._image[:] = np.clip(top + (horizon - top) * np.minimum(part, 1), 0, 255).astype(np.uint8)
-        clouds = np.zeros((height, width), np.float32)
+        # Clouds have no edges: painted at one pixel a unit and enlarged.
+        clouds = np.zeros((360, max(1, round(self._units))), np.float32)
         for _ in range(6):
             x, y = self._random.uniform(0, self._units), self._random.uniform(15, 80)
             for _ in range(7):
-                center = round((x + self._random.uniform(-30, 30)) * self._k), round(y * self._k)
-                axes = max(1, round(self._random.uniform(12, 26) * self._k)), max(1, round(6 * self._k))
-                cv2.ellipse(clouds, center, axes, 0, 0, 360, 0.55, -1)
-        soft = np.asarray(cv2.GaussianBlur(clouds, (0, 0), max(0.5, 5 * self._k)))[..., None]
-        self._image[:] = (self._image * (1 - soft) + np.array((250, 248, 246)) * soft).astype(np.uint8)
+                center = round(x + self._random.uniform(-30, 30)), round(y)
+                cv2.ellipse(clouds, center, (round(self._random.uniform(12, 26)), 6), 0, 0, 360, 0.55, -1)
+        soft = np.asarray(cv2.resize(cv2.GaussianBlur(clouds, (0, 0), 5), (width, height)), np.float32)[..., None]
+        rows = slice(0, max(1, round(120 * self._k)))  # none is lower
+        white = np.array((250, 248, 246), np.float32)
+        self._image[rows] = (self._image[rows] * (1 - soft[rows]) + white * soft[rows]).astype(np.uint8)
 
     def _buildings(self) -> None:
         walls: tuple[Color, ...] = ((120, 140, 170), (150, 160, 165), (95, 115, 150), (160, 175, 190), (110, 120, 125))

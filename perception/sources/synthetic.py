@@ -125,8 +125,6 @@ class SyntheticSource(Source):
         """
         query = uri.partition(":")[2].lstrip("/").lstrip("?")
         given = dict(parse_qsl(query, keep_blank_values=True))
-        if query and not given:
-            raise UsageError("parameters are written name=value, joined by &", uri)
         for name in given:
             if name not in _PARAMETERS:
                 near = difflib.get_close_matches(name, _PARAMETERS, 1, 0)

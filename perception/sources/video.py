@@ -262,7 +262,8 @@ class PipeSource(VideoSource):
             container = open_container(
                 self._pipe, "-", {"protocol_whitelist": "pipe", "format_whitelist": local_formats()}
             )
-        except SourceError as error:
+            super().__init__(container, "-", "stdin", selection, seekable=False, **options)
+        except SourceError:
             if not self._pipe.head:
                 raise SourceError("standard input is empty", "-") from None
             if self._pipe.head[4:8] == b"ftyp":
@@ -271,8 +272,7 @@ class PipeSource(VideoSource):
                     "give the file by its path, or pipe MPEG-TS, Matroska or fragmented MP4",
                     "-",
                 ) from None
-            raise error
-        super().__init__(container, "-", "stdin", selection, seekable=False, **options)
+            raise
 
     def _interrupt(self) -> None:
         self._pipe.closing = True

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def test_frames_are_live_and_timed_by_their_arrival(device):
     for frame in frames:
         assert read_stamp(frame.image) == frame.index
         assert float(frame.pts * frame.time_base) == pytest.approx(frame.time, abs=1e-4)
-    assert all(b.arrived > a.arrived for a, b in zip(frames, frames[1:], strict=False))
+    assert all(b.arrived > a.arrived for a, b in pairwise(frames))
     assert made[0].released
 
 
@@ -99,21 +100,18 @@ def test_parts(device):
     assert frames
 
 
-def test_a_camera_in_use(device):
-    device(frames=1)
+def test_a_camera_in_use(device, monkeypatch):
+    device()
+
+    class Busy:
+        def read(self):
+            return False, None
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(camera, "open_device", lambda *a: Busy())
     with pytest.raises(SourceError, match="camera 0: cannot be opened; is another program using it"):
-        made = device(frames=1)
-        camera.open_device("0", None, None).read
-        made[0].capture.release()
-
-        class Busy:
-            def read(self):
-                return False, None
-
-            def release(self):
-                pass
-
-        pytest.MonkeyPatch().setattr(camera, "open_device", lambda *a: Busy())
         open_source("0", timeout=3)
 
 

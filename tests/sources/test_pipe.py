@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from perception.errors import SourceError
@@ -50,8 +51,10 @@ def test_container_from_a_pipe(tmp_path, ending, container):
 def test_faults(tmp_path):
     assert run(b"") == "-: standard input is empty"
     assert "-: not a video" in run(b"hello\n" * 500)
-    late_index = make_video(tmp_path / "v.mp4", frames=200).read_bytes()
-    assert "index at its end" in run(late_index).replace("index at the end", "index at its end")
+    noise = np.random.default_rng(0).integers(0, 256, (4, 96, 160, 3), np.uint8)
+    late_index = make_video(tmp_path / "v.mp4", images=[*noise] * 5, size_wh=(160, 96)).read_bytes()
+    assert len(late_index) > 100_000  # too long to be held until its index comes
+    assert "has its index at the end and cannot be read from a pipe" in run(late_index)
 
 
 def test_a_pipe_cut_short_ends_with_what_came(tmp_path):

@@ -56,9 +56,7 @@ def test_parts(options, expected):
 def test_no_end():
     with open_source("synthetic:?size=16x16&frames=0") as source:
         assert source.info.frame_count is None
-        for _, frame in zip(range(1000), source, strict=False):
-            pass
-        assert frame.index == 999
+        assert [next(source).index for _ in range(1000)][-1] == 999
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -110,8 +108,9 @@ def test_boxes_agree_with_connected_components_where_nothing_overlaps():
 def test_all_classes_appear():
     seen = set()
     for seed in range(3):
+        source = street(seed=seed)
         for index in range(0, 300, 30):
-            seen |= set(np.unique(street(seed=seed).truth(index)[1]).tolist())
+            seen |= set(np.unique(source.truth(index)[1]).tolist())
     assert seen == set(range(len(CLASSES)))
 
 
@@ -137,7 +136,7 @@ def test_things_move():
     assert (source.image(0) != source.image(15)).any(axis=2).mean() > 0.01
 
 
-@pytest.mark.parametrize("size", ["1x1", "1x40", "40x1", "3x5", "33x17", "641x359", "7680x4320"])
+@pytest.mark.parametrize("size", ["1x1", "1x40", "40x1", "3x5", "33x17", "641x359", "3840x2160"])
 def test_any_size(size):
     with open_source(f"synthetic:?size={size}&frames=2") as source:
         frames = list(source)
@@ -157,7 +156,7 @@ def test_any_size(size):
         ("fps=1/0", "size is written"),
         ("frames=-1", "at least 0"),
         ("live=2", "0 or 1"),
-        ("hello", "name=value"),
+        ("hello", "unknown parameter"),
     ],
 )
 def test_bad_parameters(query, reason):
