@@ -107,7 +107,8 @@ class Annotator:
                 patch = label_patch(text, _STATUS, line, canvas.width)
                 canvas.paste(patch, 0, canvas.height - (i + 1) * patch.height)
         if self._rate is not None:
-            patch = label_patch(f"{self._rate.tick():.1f} fps", _STATUS, line, canvas.width)
+            rate = self._rate.tick()
+            patch = label_patch(f"{rate:.1f} fps" if rate else "- fps", _STATUS, line, canvas.width)
             canvas.paste(patch, canvas.width - patch.width, 0)
         return canvas.picture
 

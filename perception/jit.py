@@ -44,8 +44,13 @@ config: Any = numba_config  # its attributes are made at run time
 KERNELS: list[Any] = []
 """Every compiled kernel, in the order of import."""
 
-helper = numba.njit(nogil=True, error_model="numpy")
-"""Decorator of a function that kernels call; compiled into them."""
+_options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_inner: dict[str, Any] = _options | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # compile less
+
+helper = numba.njit(**_inner)
+"""Decorator of a function that kernels call."""
+inline_helper = numba.njit(**_inner, forceinline=True)
+"""The same for small ones: a call that passes a dozen arrays costs more than they do."""
 
 
 def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -60,10 +65,10 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
         try:
             if not config.CACHE_DIR:
                 raise OSError("no directory for it can be written")
-            compiled = numba.njit(signature, nogil=True, error_model="numpy", cache=True)(function)
+            compiled = numba.njit(signature, cache=True, **_options)(function)
         except Exception as error:  # unpickling a damaged cache file can raise anything
             logger.warning("kernel %s is compiled without a cache: %s", function.__name__, error)
-            compiled = numba.njit(signature, nogil=True, error_model="numpy")(function)
+            compiled = numba.njit(signature, **_options)(function)
         finally:
             config.CACHE_DIR = before  # other users of Numba in this process keep their own
         KERNELS.append(compiled)

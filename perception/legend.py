@@ -96,5 +96,5 @@ def _style(line_height: int) -> tuple[float, int]:
 
 def _put(image: np.ndarray, text: str, x: int, color: Color) -> None:
     scale, thickness = _style(image.shape[0])
-    baseline = round(image.shape[0] * 0.72)
+    baseline = round(image.shape[0] * 0.75)
     cv2.putText(image, text, (x, baseline), FONT, scale, color, thickness, cv2.LINE_AA)

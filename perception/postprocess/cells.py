@@ -17,7 +17,7 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-from perception.jit import F32_3D_IN, U8_2D, helper, kernel
+from perception.jit import F32_3D_IN, U8_2D, helper, inline_helper, kernel
 
 if TYPE_CHECKING:
     from perception.preprocess import Letterbox
@@ -133,7 +133,7 @@ def make_scratch(classes, w, width):  # type: ignore[no-untyped-def]
     )
 
 
-@helper
+@inline_helper
 def _emit(s, n, start, stop, c):  # type: ignore[no-untyped-def]
     """Append an update unless it is empty; join it to the one before if they touch."""
     if start >= stop:
@@ -184,7 +184,7 @@ def enter_cells(s, logits, labels, xs, k, rows):  # type: ignore[no-untyped-def]
     return mixed, n
 
 
-@helper
+@inline_helper
 def _candidates(logits, top, bottom, left, right, c0, c1, c2, c3, who, corner):  # type: ignore[no-untyped-def]
     """Collect the classes that can be best somewhere in a cell; ``c0..c3`` are best at its corners."""
     n = 0
@@ -226,13 +226,13 @@ def _candidates(logits, top, bottom, left, right, c0, c1, c2, c3, who, corner): 
     return n
 
 
-@helper
+@inline_helper
 def _column(t, x0, dx, begin, end):  # type: ignore[no-untyped-def]
     """The first frame column right of the logits' x coordinate ``t``, within the cell."""
     return min(max(np.int64(np.floor((t - x0) / dx)) + 1, begin), end)
 
 
-@helper
+@inline_helper
 def _line_ends(s, m, f):  # type: ignore[no-untyped-def]
     """The best candidates at both edges of cell ``m`` in a row at ``f``, and where their lines cross (0..1).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,25 +63,27 @@ def decode(
     scores = np.ascontiguousarray(scores, np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes):
         raise ValueError(f"expected boxes [K, 4] and scores [K, C], got {list(boxes.shape)} and {list(scores.shape)}")
-    if method not in suppression.METHODS:
-        raise ValueError(f"method must be one of {', '.join(suppression.METHODS)}; got {method!r}")
+    if method not in get_args(NmsMethod):
+        raise ValueError(f"method must be one of {', '.join(get_args(NmsMethod))}; got {method!r}")
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
     if max_detections < 0:
         raise ValueError(f"max_detections must not be negative, got {max_detections}")
-    picked = suppression.decode(
-        boxes,
-        scores,
-        _thresholds(score_threshold, scores.shape[1], class_filter),
-        *_placement(letterbox),
-        float32_below(iou_threshold),
-        max_detections,
-        MAX_CANDIDATES,
-        class_agnostic,
-        suppression.METHODS[method],
-        np.float32(sigma),
-    )
-    return Detections(*picked)
+    thresholds = _thresholds(score_threshold, scores.shape[1], class_filter)
+    candidate, score, floor, class_id = suppression.candidates(boxes, scores, thresholds, *_placement(letterbox))
+    if len(score) > MAX_CANDIDATES:
+        best = np.sort(np.argsort(-score, kind="stable")[:MAX_CANDIDATES])
+        candidate, score, floor, class_id = candidate[best], score[best], floor[best], class_id[best]
+    group = np.zeros(len(score), np.int64) if class_agnostic else class_id.astype(np.int64)
+    threshold = float32_below(iou_threshold)
+    if method == "nms":
+        picked = _nms(candidate, score, group, threshold, max_detections)
+    else:
+        gaussian = method == "soft-gaussian"
+        picked = suppression.soft_nms(
+            candidate, score, floor, group, threshold, gaussian, np.float32(sigma), max_detections
+        )
+    return Detections(candidate[picked], score[picked], class_id[picked])
 
 
 def nms(
@@ -110,7 +112,13 @@ def nms(
     if boxes.shape != (n, 4) or scores.shape != (n,) or (class_ids is not None and len(class_ids) != n):
         raise ValueError(f"expected boxes [N, 4], scores [N], class_ids [N]; got {boxes.shape}, {scores.shape}")
     ids = np.zeros(n, np.int64) if class_ids is None else np.ascontiguousarray(class_ids, np.int64)
-    kept: NDArray[np.int64] = suppression.nms(boxes, scores, ids, float32_below(iou_threshold))
+    return _nms(boxes, scores, ids, float32_below(iou_threshold), n)
+
+
+def _nms(boxes: F32, scores: F32, ids: NDArray[np.int64], threshold: np.float32, limit: int) -> NDArray[np.int64]:
+    kept: NDArray[np.int64] = suppression.nms(boxes, scores, ids, threshold, limit)
+    if len(kept) == 1 and kept[0] < 0:
+        kept = suppression.nms(boxes, scores, np.unique(ids, return_inverse=True)[1], threshold, limit)
     return kept
 
 

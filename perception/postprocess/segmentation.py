@@ -54,7 +54,7 @@ def class_mask(logits: F32, letterbox: Letterbox, out: U8 | None = None) -> U8:
         out = np.empty((letterbox.frame_height, letterbox.frame_width), np.uint8)
     _check("out", out, (letterbox.frame_height, letterbox.frame_width))
     grid = make_grid(letterbox, *labels.shape)
-    _mask(logits, labels, *grid, out)
+    _walk(logits, labels, *grid, out)
     return out
 
 
@@ -62,7 +62,7 @@ def class_counts(logits: F32, letterbox: Letterbox) -> NDArray[np.int64]:
     """int64 ``[C]``: the number of frame pixels of each class; arguments as for `class_mask`."""
     logits, labels = _label(logits)
     grid = make_grid(letterbox, *labels.shape)
-    counts: NDArray[np.int64] = _counts(logits, labels, *grid)
+    counts: NDArray[np.int64] = _walk(logits, labels, *grid, np.empty((0, 0), np.uint8))
     return counts
 
 
@@ -189,11 +189,12 @@ def _weights(classes: int, opacity: float, ignored: Sequence[int]) -> tuple[NDAr
     return STEPS - alpha, alpha
 
 
-@kernel(types.void(*_WALK, U8_ROWS))
-def _mask(logits, labels, xs, ys, fy, x0, dx, out):  # type: ignore[no-untyped-def]
+@kernel(I64_1D(*_WALK, U8_ROWS))
+def _walk(logits, labels, xs, ys, fy, x0, dx, out):  # type: ignore[no-untyped-def]
+    """Count the pixels of each class, and write the class of each unless ``out`` is empty."""
     classes, h, w = logits.shape
     width = out.shape[1]
-    s = make_scratch(classes, w, width)
+    s = make_scratch(classes, w, xs[w + 1])
     now = np.empty(width, np.uint8)
     for k in range(h + 1):
         if ys[k] == ys[k + 1]:
@@ -201,24 +202,13 @@ def _mask(logits, labels, xs, ys, fy, x0, dx, out):  # type: ignore[no-untyped-d
         mixed, n = enter_cells(s, logits, labels, xs, k, ys[k + 1] - ys[k])
         for y in range(ys[k], ys[k + 1]):
             n = walk_row(s, mixed, n, fy[y], xs, x0, dx)
-            for i in range(n):
-                now[s.start[i] : s.stop[i]] = s.cls[i]
+            if width:
+                for i in range(n):
+                    now[s.start[i] : s.stop[i]] = s.cls[i]
+                target = row(out, y)
+                for x in range(width):
+                    target[x] = now[x]
             n = 0
-            target = row(out, y)
-            for x in range(width):
-                target[x] = now[x]
-
-
-@kernel(I64_1D(*_WALK))
-def _counts(logits, labels, xs, ys, fy, x0, dx):  # type: ignore[no-untyped-def]
-    classes, h, w = logits.shape
-    s = make_scratch(classes, w, xs[w + 1])
-    for k in range(h + 1):
-        if ys[k] == ys[k + 1]:
-            continue
-        mixed, _ = enter_cells(s, logits, labels, xs, k, ys[k + 1] - ys[k])
-        for y in range(ys[k], ys[k + 1]):
-            walk_row(s, mixed, 0, fy[y], xs, x0, dx)
     return s.counts
 
 
