@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception import ModelError
@@ -115,6 +115,7 @@ def test_data_that_is_no_card(data: Any) -> None:
 NAMES = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=6, unique=True)
 
 
+@settings(deadline=None)
 @given(
     names=NAMES,
     width=st.integers(1, 16384),

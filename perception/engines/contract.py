@@ -55,7 +55,7 @@ def check_graph(model: Any, card: ModelCard, size: tuple[int, int], path: str | 
 def check_outputs(
     results: Mapping[str, F32], frames: int, card: ModelCard, size: tuple[int, int], path: str | Path
 ) -> None:
-    """Check the shapes that the network really gives, from a trial run.
+    """Check what the network really gives, from a trial run with black frames.
 
     Args:
         results: what the engine gave.
@@ -63,7 +63,7 @@ def check_outputs(
         card, size, path: as in `check_graph`.
 
     Raises:
-        ModelError: a number of channels that is not the number of classes, boxes that do not match the scores.
+        ModelError: a number of channels that is not the number of classes, boxes that do not match the scores, NaN.
     """
     faults = []
     for output, rank, axes in _wanted(card):
@@ -72,6 +72,8 @@ def check_outputs(
         if wrong:
             said = ["N"] + [str(axes.get(axis, "any")) for axis in range(1, rank)]
             faults.append(f"output {output!r} is {list(shape)} for {frames} frame(s), expected [{', '.join(said)}]")
+        elif np.isnan(results[output]).any():
+            faults.append(f"output {output!r} has NaN for a black frame (a bad export, or it needs precision f32)")
     task = card.detection
     if task is not None and not faults and results[task.boxes].shape[1] != results[task.scores].shape[1]:
         faults.append(f"outputs {task.boxes!r} and {task.scores!r} must have one row per anchor each")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from perception import ModelError
 from perception.card import METADATA_KEY, read_card, write_card
@@ -128,6 +129,17 @@ def test_boxes_and_scores_of_different_numbers(tmp_path: Path) -> None:
     onnx.save(model, str(path))
     with pytest.raises(ModelError, match="one row per anchor each"):
         open_engine(path, read_card(path))
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+def test_a_network_that_gives_nonsense(engine: str, tmp_path: Path) -> None:
+    model = build_model()
+    scale = next(weight for weight in model.graph.initializer if weight.name == "full")
+    scale.CopyFrom(numpy_helper.from_array(np.zeros((), np.float32), "full"))
+    path = tmp_path / "nonsense.onnx"
+    onnx.save(model, str(path))
+    with pytest.raises(ModelError, match=r"nonsense\.onnx.*'class_logits' has NaN"):
+        open_engine(path, read_card(path), engine=engine, precision="f32")
 
 
 def test_weights_among_the_inputs_are_not_inputs(tmp_path: Path) -> None:
