@@ -78,7 +78,9 @@ def annotate(
     parquet: Annotated[str | None, typer.Option(help="Parquet, one row a box.", rich_help_panel=OUTPUT)] = None,
     masks: Annotated[str | None, typer.Option(help="Folder for class-mask PNGs.", rich_help_panel=OUTPUT)] = None,
     images: Annotated[str | None, typer.Option(help="Folder for annotated frames.", rich_help_panel=OUTPUT)] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.", rich_help_panel=OUTPUT)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=OUTPUT)
+    ] = False,
     codec: Annotated[
         str | None, typer.Option(help="Video encoder: h264, hevc, vp9, av1, ...", rich_help_panel=OUTPUT)
     ] = None,
@@ -117,11 +119,13 @@ def annotate(
         float, typer.Option(min=0.1, help="Seconds to wait for a stream.", rich_help_panel=INPUT)
     ] = 10.0,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the class colours.", rich_help_panel=DRAWING)] = 0.5,
-    show_masks: Annotated[bool, typer.Option(help="Colour the classes.", rich_help_panel=DRAWING)] = True,
-    show_boxes: Annotated[bool, typer.Option(help="Draw boxes.", rich_help_panel=DRAWING)] = True,
-    show_labels: Annotated[bool, typer.Option(help="Name the boxes.", rich_help_panel=DRAWING)] = True,
-    show_legend: Annotated[bool, typer.Option(help="List the classes in view.", rich_help_panel=DRAWING)] = True,
-    show_fps: Annotated[bool, typer.Option(help="Print the speed onto the picture.", rich_help_panel=DRAWING)] = False,
+    hide: Annotated[
+        str | None,
+        typer.Option(help="Not drawn: masks, boxes, labels, legend; comma-separated.", rich_help_panel=DRAWING),
+    ] = None,
+    show_fps: Annotated[
+        bool, typer.Option("--show-fps", help="Print the speed onto the picture.", rich_help_panel=DRAWING)
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.", rich_help_panel=GENERAL)] = False,
     config: Config = None,
 ) -> None:
@@ -138,23 +142,24 @@ def annotate(
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
     from perception.annotate import Outputs, annotate_all
+    from perception.config import names
     from perception.draw import Annotator
     from perception.model import DEFAULT_MODEL, load_model
     from perception.show import Reporter, exit_code
 
-    names = [c.strip() for c in classes.split(",")] if classes else None
+    wanted = names(classes)
+    hidden = names(hide, ("masks", "boxes", "labels", "legend")) or []
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
     outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images)
     reporter = Reporter(quiet=quiet)
     with load_model(
         model or DEFAULT_MODEL, card=card, engine=engine, precision=precision, threads=threads, mode="throughput",
         score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
-        class_agnostic=class_agnostic, classes=names,
+        class_agnostic=class_agnostic, classes=wanted,
     ) as loaded:  # fmt: skip
         annotator = Annotator(
-            loaded.card, opacity=opacity, masks=show_masks, boxes=show_boxes, labels=show_labels, legend=show_legend,
-            fps=show_fps, classes=names,
-        )  # fmt: skip
+            loaded.card, opacity=opacity, fps=show_fps, classes=wanted, **dict.fromkeys(hidden, False)
+        )
         results = []
         for result in annotate_all(
             sources, loaded, outputs, annotator=annotator, overwrite=overwrite, started=reporter.started,

@@ -45,6 +45,21 @@ def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
+def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | None:
+    """The names in a comma-separated list; None if there is no text.
+
+    Raises:
+        UsageError: a name is not one of ``known``.
+    """
+    if not text:
+        return None
+    found = [name.strip() for name in text.split(",")]
+    for name in found:
+        if known is not None and name not in known:
+            raise UsageError(f"unknown name {name!r}{nearest(name, known)}")
+    return found
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an error message: the valid name that is most like ``name``, or all of them if none is."""
     known = list(known)
