@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from perception.errors import PerceptionError, UsageError
+from perception.errors import PerceptionError, require
 
 app = typer.Typer(
     name="perception",
@@ -32,7 +32,7 @@ def _config(ctx: typer.Context, path: Path | None) -> Path | None:
         from perception.config import load_config
 
         known = {p.name for p in ctx.command.params if p.name not in (None, "config", "help")}
-        ctx.default_map = {**(ctx.default_map or {}), **load_config(path, known)}  # type: ignore[arg-type]
+        ctx.default_map = {**(ctx.default_map or {}), **load_config(path, known)}
     return path
 
 
@@ -48,9 +48,15 @@ Model = Annotated[
 ]
 Card = Annotated[Path | None, typer.Option(help="YAML card for an .onnx file that has none.", rich_help_panel=MODEL)]
 Engine = Annotated[
-    str, typer.Option(help="auto, openvino, onnxruntime, torch or tensorrt.", rich_help_panel=MODEL)
-]  # fmt: skip
-Precision = Annotated[str, typer.Option(help="auto, f32 or bf16.", rich_help_panel=MODEL)]
+    Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"],
+    typer.Option(help="What runs the network.", rich_help_panel=MODEL),
+]
+Precision = Annotated[
+    Literal["auto", "f32", "bf16", "f16"],
+    typer.Option(
+        help="Arithmetic inside the network; auto takes what this machine is fastest in.", rich_help_panel=MODEL
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the engine.", rich_help_panel=MODEL)]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON too ('-': standard output).")]
 
@@ -102,7 +108,10 @@ def annotate(
     max_detections: Annotated[
         int | None, typer.Option(min=1, help="Most boxes a frame.", rich_help_panel=MODEL)
     ] = None,
-    nms: Annotated[str, typer.Option(help="nms, soft-linear or soft-gaussian.", rich_help_panel=MODEL)] = "nms",
+    nms: Annotated[
+        Literal["nms", "soft-linear", "soft-gaussian"],
+        typer.Option(help="How overlapping boxes are suppressed.", rich_help_panel=MODEL),
+    ] = "nms",
     class_agnostic: Annotated[
         bool, typer.Option(help="Suppress boxes across classes too.", rich_help_panel=MODEL)
     ] = False,
@@ -233,10 +242,26 @@ def bench(
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training recipe (YAML), as in configs/train/.")],
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The .onnx to write when done.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Replaces data.root of the recipe.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on where it stopped.")] = False,
 ) -> None:
-    """Train a network from a recipe and export it as a model."""
-    raise UsageError(f"not wired yet: {recipe} {resume}")
+    """Train a network by a recipe, then export the best checkpoint as a model with its accuracy in the card.
+
+    [bold]Example[/bold]
+
+      perception train configs/train/camvid.yaml --data ../shared/data/camvid -o camvid.onnx
+    """
+    require("torch", "train", "training")
+    from perception.training.loop import train as run_training
+    from perception.training.release import release
+
+    result = run_training(recipe, not fresh, data)
+    model = output or result.best.with_suffix(".onnx")
+    card = release(result.best, model, data)
+    for name, value in card.metrics.items():
+        typer.echo(f"{name:40} {value:.4f}")
+    typer.echo(f"{model}")
 
 
 @app.callback(invoke_without_command=True)

@@ -16,6 +16,7 @@ from perception.errors import SourceError
 from perception.model import DEFAULT_MODEL, load_model
 
 if TYPE_CHECKING:
+    from perception.engines import Precision
     from perception.show import Reporter
     from perception.types import U8
 
@@ -26,7 +27,7 @@ def run_demo(
     clip: str = "auto",
     model: str | None = None,
     engine: str = "auto",
-    precision: str = "auto",
+    precision: Precision = "auto",
     reporter: Reporter,
 ) -> Result:
     """Annotate a street clip into ``demo.mp4``, ``demo.jsonl`` and the contact sheet ``demo.png`` in ``folder``.

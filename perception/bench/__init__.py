@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.config import nearest
 from perception.errors import UsageError
+
+if TYPE_CHECKING:
+    from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline")
 
@@ -21,7 +24,7 @@ def run_bench(
     *,
     model: str | None = None,
     engine: str = "auto",
-    precision: str = "auto",
+    precision: Precision = "auto",
     clip: Path | None = None,
     repeats: int = 30,
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:

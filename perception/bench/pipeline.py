@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from perception.clips import find_clip
 from perception.draw import Annotator
+from perception.engines import Mode, Precision
 from perception.errors import EngineError, PerceptionError
 from perception.model import Model, load_model
 from perception.pipeline import run
@@ -34,7 +35,7 @@ ENCODER = {"codec": "h264", "preset": "veryfast"}
 class Bench:
     """A model, a 720p street clip, and the measurements on them."""
 
-    def __init__(self, model: str, engine: str, precision: str, clip: Path | None) -> None:
+    def __init__(self, model: str, engine: str, precision: Precision, clip: Path | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="perception-bench-")
         self._model_name, self._engine, self._precision, self._given = model, engine, precision, clip
         self._models: dict[str, Model] = {}
@@ -49,7 +50,7 @@ class Bench:
         cores = os.cpu_count() or 1
         return f"{what}: {info.width}x{info.height}, {self.model().engine.description}, {cores} cores"
 
-    def model(self, mode: str = "throughput", engine: str | None = None, precision: str | None = None) -> Model:
+    def model(self, mode: Mode = "throughput", engine: str | None = None, precision: Precision | None = None) -> Model:
         key = f"{mode}/{engine}/{precision}"
         if key not in self._models:
             self._models[key] = load_model(
@@ -201,7 +202,7 @@ class Bench:
             ok, frame = reader.read()
             if not ok:
                 break
-            small = cv2.resize(frame, (spec.width, spec.height))
+            small = cv2.resize(np.asarray(frame, np.uint8), (spec.width, spec.height)).astype(np.uint8, copy=False)
             logits = model.engine.infer(small[None])[task.output][0]
             large = cv2.resize(logits.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
             mask = large.argmax(axis=2).astype(np.uint8)
@@ -223,9 +224,6 @@ def _core_ms(work: Callable[[], int]) -> float:
 
 def _scale(uri: str, options: dict[str, Any], path: Path) -> None:
     """Write a clip scaled (and cropped to fill) to 1280x720."""
-    from perception.types import SourceInfo
-
-    del SourceInfo
     with open_source(uri, **options) as source:
         info = source.info
         sink = open_sink(str(path), overwrite=True, crf=18)
@@ -235,5 +233,5 @@ def _scale(uri: str, options: dict[str, Any], path: Path) -> None:
             for frame in source:
                 image = cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
                 top, left = (image.shape[0] - SIZE[1]) // 2, (image.shape[1] - SIZE[0]) // 2
-                picture = np.ascontiguousarray(image[top : top + SIZE[1], left : left + SIZE[0]])
+                picture = np.ascontiguousarray(image[top : top + SIZE[1], left : left + SIZE[0]], np.uint8)
                 sink.write(Prediction(frame, picture=picture))
