@@ -106,9 +106,10 @@ class CocoSink(Sink):
             mask = prediction.class_map.mask
             for class_id, rle in encode_classes(mask).items():
                 if class_id not in prediction.class_map.ignored:
-                    ys, xs = (np.flatnonzero((mask == class_id).any(axis)) for axis in (1, 0))
+                    one = mask == class_id
+                    ys, xs = (np.flatnonzero(one.any(axis)) for axis in (1, 0))
                     box = [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)]
-                    area = int(np.count_nonzero(mask == class_id))
+                    area = int(np.count_nonzero(one))
                     category = self._stuff_offset + class_id
                     yield {"category_id": category, "bbox": box, "area": area, "segmentation": rle, "score": 1.0}
 

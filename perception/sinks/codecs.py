@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -40,7 +41,7 @@ _USUAL = {
     "libx265": _Usual(28, "ultrafast", options={"x265-params": "log-level=error"}),
     "libvpx": _Usual(20, "8", "cpu-used", {"deadline": "realtime"}),
     "libvpx-vp9": _Usual(34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1"}),
-    "libsvtav1": _Usual(35, "10"),
+    "libsvtav1": _Usual(35, "9"),
 }
 
 
@@ -82,6 +83,8 @@ class Encoder:
             raise UsageError(
                 f"the encoder {self.name} refuses {width}x{height} with {said}: {why}", self.where
             ) from error
+        if context.options:  # those that nobody took
+            raise UsageError(f"the encoder {self.name} has no option {' and no '.join(context.options)}", self.where)
 
     def add_to(
         self, output: Any, size_wh: tuple[int, int], fps: Fraction, time_base: Fraction, keyframe_interval: int
@@ -134,6 +137,8 @@ def choose_encoder(
         raise UsageError(f"WebM takes {', '.join(_WEBM)}, not {asked}; name the file .mkv or .mp4 instead", where)
     if threads is not None and threads < 1:
         raise UsageError(f"an encoder needs at least one thread, not {threads}", where)
+    if name == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it writes its settings to standard error by itself
     usual = _USUAL.get(name)
     options = dict(usual.options) if usual else {}
     if usual or crf is not None:

@@ -290,8 +290,7 @@ class VideoSink(Sink):
             if self._container in ("mp4", "mov") and self._path is not None and self._is_file:
                 with suppress(OSError):
                     cut_to_whole_fragments(self._path)
-            shown = float((self._last or 0) * self._time_base)
-            log.warning("%s: not complete; it can be played up to about %.1f s", self.where, shown)
+            log.warning("%s: not complete; what is there of it can be played", self.where)
         self._release()
 
     def _release(self) -> None:

@@ -46,12 +46,12 @@ def info(**changes: Any) -> SourceInfo:
     return SourceInfo(**(known | changes))
 
 
-def class_map(mask: np.ndarray) -> ClassMap:
+def class_map(mask: np.ndarray, ignored: tuple[int, ...] = ()) -> ClassMap:
     """A class map whose mask is ``mask`` exactly: logits at frame size, one class far ahead."""
     height, width = mask.shape
     logits = np.full((3, height, width), -10, np.float32)
     np.put_along_axis(logits, mask[None].astype(np.intp), 10, 0)
-    return ClassMap(logits, Letterbox.fit(width, height, width, height))
+    return ClassMap(logits, Letterbox.fit(width, height, width, height), ignored)
 
 
 def image(index: int, width: int = 64, height: int = 48) -> np.ndarray:

@@ -50,6 +50,19 @@ def test_a_line_says_all_that_is_known(tmp_path: Path) -> None:
     assert len(line) < 1300, "numbers are written with more digits than they have"
 
 
+def test_ignored_classes_have_a_share_but_no_mask(tmp_path: Path) -> None:
+    mask = np.zeros((48, 64), np.uint8)
+    mask[:24] = 1
+    for name in ("out.jsonl", "out.json"):
+        with open_sink(tmp_path / name, masks=True) as sink:
+            sink.open(info(), card(detection=False))
+            sink.write(prediction(0, class_map=class_map(mask, ignored=(0,))))
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert list(record["masks"]) == ["sky"]
+    assert list(record["shares"]) == ["road", "sky"]
+    assert [a["category_id"] for a in json.loads((tmp_path / "out.json").read_text())["annotations"]] == [1]
+
+
 def test_a_line_leaves_out_what_the_model_does_not_give(tmp_path: Path) -> None:
     with open_sink(tmp_path / "out.jsonl", masks=True) as sink:
         sink.open(info(), None)
