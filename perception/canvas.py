@@ -26,6 +26,15 @@ class Patch:
         self.bgr = np.ascontiguousarray(bgr)
         self._yuv: dict[tuple[str, bool], tuple[U8, U8, U8]] = {}
 
+    @classmethod
+    def stack(cls, patches: list[Patch], matrix: str, full_range: bool) -> Patch:
+        """Patches of equal width below one another, with their YUV form of that kind taken from theirs."""
+        stacked = cls(np.concatenate([p.bgr for p in patches]))
+        parts = [p.yuv(matrix, full_range) for p in patches]
+        y, u, v = (np.concatenate([part[i] for part in parts]) for i in range(3))
+        stacked._yuv[matrix, full_range] = (y, u, v)
+        return stacked
+
     @property
     def width(self) -> int:
         return int(self.bgr.shape[1])
@@ -52,6 +61,8 @@ class Canvas(Protocol):
 
     width: int
     height: int
+    matrix: str
+    full_range: bool
 
     @property
     def picture(self) -> Picture: ...
@@ -69,6 +80,7 @@ class BgrCanvas:
     def __init__(self, image: U8) -> None:
         self.image = image
         self.height, self.width = image.shape[:2]
+        self.matrix, self.full_range = "bt601", False  # of no effect here
 
     @property
     def picture(self) -> Picture:
@@ -88,6 +100,8 @@ class PlanesCanvas:
         self.planes = planes
         self._colors: dict[Color, tuple[int, int, int]] = {}
         self.height, self.width = planes.height, planes.width
+        self.matrix: str = planes.matrix
+        self.full_range = planes.full_range
 
     @property
     def picture(self) -> Picture:
