@@ -273,7 +273,7 @@ def _models() -> Iterator[Check]:
         except PerceptionError as error:
             yield Check("models", name, "warn", str(error), "remove or replace the file")
             continue
-        metrics = "".join(f", {key} {value:g}" for key, value in card.metrics.items())
+        metrics = next((f", {key} {value:.3f}" for key, value in card.metrics.items()), "")
         size = f"{card.input.width}x{card.input.height}"
         yield Check("models", name, "ok", f"{', '.join(card.tasks)}, {size}, licence {card.licence}{metrics}")
 

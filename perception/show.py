@@ -39,7 +39,9 @@ def stderr() -> Console:
 @cache
 def stdout() -> Console:
     """The console on standard output."""
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    # A pipe or a log has no width of its own; 80 columns would fold every table.
+    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def log_to_stderr(debug: bool = False) -> None:
@@ -139,20 +141,27 @@ def exit_code(results: Sequence[Result]) -> int:
 
 def print_models(models: Sequence[Any], as_json: Path | None = None) -> None:
     """The list of models, as a table."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": m.card.name,
             "version": m.card.version,
             "tasks": ", ".join(m.card.tasks),
             "input": f"{m.card.input.width}x{m.card.input.height}",
             "MB": round(m.size_bytes / 1e6, 1),
-            "metrics": ", ".join(f"{k} {v:g}" for k, v in m.card.metrics.items()),
             "licence": m.card.licence,
+            "metrics": m.card.metrics,
             "path": str(m.path),
         }
         for m in models
     ]
-    print_rows("models", rows, as_json)
+    if as_json is not None:
+        _write_json(rows, as_json)
+        return
+    for row in rows:
+        del row["path"]
+        # The one that a card lists first is its headline; the rest are in the JSON.
+        row["metrics"] = next((f"{name} {value:.3f}" for name, value in row["metrics"].items()), "")
+    print_rows("models", rows)
 
 
 def print_checks(checks: Sequence[Any], as_json: Path | None = None) -> None:
