@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from perception.errors import ModelError
+from perception.palette import class_colors
 
 METADATA_KEY = "perception"
 
@@ -36,7 +37,7 @@ class _Strict(BaseModel):
 
 
 class ClassInfo(_Strict):
-    """One class: its name and its colour (RGB, 0..255)."""
+    """One class: its name and its colour (RGB, 0..255). In a card a name alone will do; the colour is then chosen."""
 
     name: str = Field(min_length=1)
     color: tuple[Channel, Channel, Channel]
@@ -44,6 +45,17 @@ class ClassInfo(_Strict):
 
 class _Task(_Strict):
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _color_plain_names(cls, classes: Any) -> Any:
+        """A class may be given by its name alone; it then gets a colour that no other one has."""
+        if not isinstance(classes, list) or len(classes) > 1000:
+            return classes
+        given = [c.get("color") for c in classes if isinstance(c, dict)]
+        taken = {tuple(c) for c in given if isinstance(c, (list, tuple)) and all(isinstance(v, int) for v in c)}
+        colors = iter(class_colors(sum(isinstance(c, str) for c in classes), taken))
+        return [{"name": c, "color": next(colors)} if isinstance(c, str) else c for c in classes]
 
     @field_validator("classes")
     @classmethod
@@ -173,14 +185,17 @@ class ModelCard(_Strict):
         return [t for t in ("segmentation", "detection", "classification") if getattr(self, t) is not None]
 
 
-def validate_card(data: Any, where: str | Path) -> ModelCard:
-    """A checked card from plain data.
+CardT = TypeVar("CardT", bound=ModelCard)
+
+
+def validate_card(data: Any, where: str | Path, kind: type[CardT] = ModelCard) -> CardT:  # type: ignore[assignment]
+    """A checked card from plain data, of the class ``kind``.
 
     Raises:
         ModelError: naming ``where`` and every field that is missing or wrong.
     """
     try:
-        return ModelCard.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         faults = [
             f"{'.'.join(str(p) for p in e['loc']) or 'card'}: {e['msg'].removeprefix('Value error, ')}"
@@ -196,7 +211,7 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
         ModelError: the file is missing, is not ONNX, has no card, or its card is not valid.
     """
     if card is not None:
-        return _read_yaml_card(Path(card))
+        return validate_card(read_yaml(card), card)
     import json
 
     model = load_onnx(path)
@@ -251,13 +266,18 @@ def write_card(model: Any, card: ModelCard) -> None:
     entry.value = card.model_dump_json(exclude_none=True)
 
 
-def _read_yaml_card(path: Path) -> ModelCard:
+def read_yaml(path: str | Path) -> Any:
+    """The plain data of a card in YAML, not validated yet.
+
+    Raises:
+        ModelError: the file is missing, cannot be read, or is not YAML.
+    """
     import yaml
 
+    path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"cannot read the card: {error.strerror or error}", path) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ModelError(f"the card is not YAML: {error}", path) from None
-    return validate_card(data, path)

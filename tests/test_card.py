@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from perception import ModelError
 from perception.card import METADATA_KEY, ModelCard, load_onnx, read_card, validate_card, write_card
+from perception.palette import class_colors
 from tests.models import build_model, write_model
 
 CARD: dict[str, Any] = {
@@ -230,3 +231,26 @@ def test_cards_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         card.name = "other"  # type: ignore[misc]
     assert isinstance(card, ModelCard)
+
+
+def test_classes_may_be_plain_names_and_then_get_colors_of_their_own() -> None:
+    data = copy.deepcopy(CARD)
+    data["segmentation"] = {"classes": ["a", {"name": "b", "color": [242, 36, 36]}, "c"]}
+    card = validate_card(data, "x.yaml")
+    assert card.segmentation is not None
+    assert card.segmentation.names == ["a", "b", "c"]
+    assert card.segmentation.classes[1].color == (242, 36, 36)
+    assert len({c.color for c in card.segmentation.classes}) == 3
+    again = validate_card(json.loads(card.model_dump_json()), "x.yaml")
+    assert again == card
+    for wrong in ([["a"]], [{"name": "a", "color": [[1], 2, 3]}, "b"], ["a", "a"], [""], [str(i) for i in range(1001)]):
+        with pytest.raises(ModelError, match="classes"):
+            validate_card(data | {"segmentation": {"classes": wrong}}, "x.yaml")
+
+
+@pytest.mark.parametrize("count", [1, 91, 1000])
+def test_class_colors_differ_and_begin_alike(count: int) -> None:
+    colors = class_colors(count)
+    assert len(set(colors)) == count
+    assert colors[: count // 2] == class_colors(count // 2)
+    assert not set(class_colors(count, colors)) & set(colors)

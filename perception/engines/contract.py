@@ -25,7 +25,7 @@ def check_graph(model: Any, card: ModelCard, size: tuple[int, int], path: str | 
     Raises:
         ModelError: listing what the graph has, what the card says, and every difference.
     """
-    inputs, outputs = _declared(_graph_inputs(model)), _declared(model.graph.output)
+    inputs, outputs = declared(graph_inputs(model)), declared(model.graph.output)
     name, (width, height) = card.input.name, size
     faults = []
     if list(inputs) != [name]:
@@ -48,7 +48,7 @@ def check_graph(model: Any, card: ModelCard, size: tuple[int, int], path: str | 
         if shape and len(shape) != rank:
             faults.append(f"output {output!r} must have {rank} dimensions")
     if faults:
-        graph = f"inputs {_list(inputs)}; outputs {_list(outputs)}"
+        graph = f"inputs {list_tensors(inputs)}; outputs {list_tensors(outputs)}"
         raise _mismatch(faults, graph, card, size, path)
 
 
@@ -78,7 +78,7 @@ def check_outputs(
     if task is not None and not faults and results[task.boxes].shape[1] != results[task.scores].shape[1]:
         faults.append(f"outputs {task.boxes!r} and {task.scores!r} must have one row per anchor each")
     if faults:
-        graph = "outputs " + _list({name: (str(a.dtype), tuple(a.shape)) for name, a in results.items()})
+        graph = "outputs " + list_tensors({name: (str(a.dtype), tuple(a.shape)) for name, a in results.items()})
         raise _mismatch(faults, graph, card, size, path)
 
 
@@ -110,13 +110,13 @@ def _mismatch(faults: list[str], graph: str, card: ModelCard, size: tuple[int, i
     )
 
 
-def _graph_inputs(model: Any) -> list[Any]:
+def graph_inputs(model: Any) -> list[Any]:
     """The graph's inputs; files from before ONNX IR 4 list their weights among them."""
     weights = {w.name for w in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
 
-def _declared(values: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+def declared(values: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
     """Type and shape by name; None for a dimension that is free."""
     import onnx
 
@@ -132,7 +132,7 @@ def _declared(values: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
     return described
 
 
-def _list(described: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> str:
+def list_tensors(described: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> str:
     texts = [
         f"{name} {dtype} [{', '.join('?' if n is None else str(n) for n in shape)}]"
         for name, (dtype, shape) in described.items()
