@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from perception.evaluation.metrics import ConfusionMatrix
 from perception.networks.camera import normalise
 from perception.training.dataset import SegmentationFolder
-from perception.training.metrics import ConfusionMatrix
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
 
+from perception.evaluation.metrics import ConfusionMatrix  # noqa: E402
 from perception.training.config import LossConfig  # noqa: E402
 from perception.training.ema import MovingAverage  # noqa: E402
 from perception.training.losses import (  # noqa: E402
@@ -20,7 +21,6 @@ from perception.training.losses import (  # noqa: E402
     hard_mean,
     lovasz_softmax,
 )
-from perception.training.metrics import ConfusionMatrix  # noqa: E402
 from perception.training.schedule import rate_factor  # noqa: E402
 
 

@@ -1,0 +1,57 @@
+"""What is wrong with a data set: every fault with its file and value, told at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perception.errors import SourceError
+
+FAULTS_SHOWN = 20
+
+_log = logging.getLogger("perception")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        where: the file, or the entry of a file.
+        what: what is wrong, with the value.
+        fatal: without mending it there is no result; else the entry is left out and the rest can be used.
+    """
+
+    where: str
+    what: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def refuse(faults: Sequence[Fault], checked: int, where: str | Path, things: str = "samples") -> None:
+    """Stop if there is a fatal fault, naming all; log the others.
+
+    Args:
+        faults: of the whole data set.
+        checked: how many things were looked at.
+        where: the data set.
+        things: what they are called.
+
+    Raises:
+        SourceError: a fault is fatal. At most `FAULTS_SHOWN` are spelt out.
+    """
+    fatal = [fault for fault in faults if fault.fatal]
+    if fatal:
+        raise SourceError(f"{len(fatal)} of {checked} {things} are faulty: {listing(fatal)}", where)
+    if faults:
+        _log.warning("%s: %d faulty entries are left out: %s", where, len(faults), listing(faults))
+
+
+def listing(faults: Sequence[Fault]) -> str:
+    """Faults in one line, the first `FAULTS_SHOWN` spelt out."""
+    more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+    return "; ".join(str(fault) for fault in faults[:FAULTS_SHOWN]) + more

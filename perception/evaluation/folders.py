@@ -1,0 +1,119 @@
+"""Folders of images and label PNGs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import SourceError
+from perception.evaluation.faults import Fault
+from perception.evaluation.pictures import BadPicture, picture_paths, read_labels, read_picture, same_stems
+from perception.types import U8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One picture with its labels.
+
+    Attributes:
+        name: the file's stem.
+        image: uint8 ``[H, W, 3]`` BGR.
+        labels: uint8 ``[H, W]`` class ids.
+    """
+
+    name: str
+    image: U8
+    labels: U8
+
+
+class LabelFolder:
+    """Pictures and labels of equal stems, ordered by name; each is read when asked for.
+
+    Args:
+        images: folder of pictures.
+        labels: folder of PNGs with the same stems, gray or palette; values are class ids.
+        classes: number of classes; ids must be below it or among ``ignore``.
+        ignore: ids of pixels that count for nothing.
+
+    Attributes:
+        faults: what is wrong with the folders as far as their listing tells.
+
+    Raises:
+        SourceError: a folder is missing, or there are no images.
+    """
+
+    def __init__(self, images: str | Path, labels: str | Path, classes: int, ignore: Collection[int] = ()) -> None:
+        self.images, self.labels = Path(images), Path(labels)
+        self.classes = classes
+        self.ignore = tuple(ignore)
+        self._paths = picture_paths(self.images)
+        if not self.labels.is_dir():
+            raise SourceError("no such folder", self.labels)
+        label_paths = {path.stem: path for path in sorted(self.labels.iterdir()) if path.suffix.lower() == ".png"}
+        self._label_paths = [label_paths.get(p.stem, self.labels / f"{p.stem}.png") for p in self._paths]
+        self._known = np.zeros(256, np.bool_)
+        self._known[[*range(classes), *(i for i in self.ignore if 0 <= i < 256)]] = True
+        self.faults = [
+            Fault(str(same[0]), f"has the name of {', '.join(p.name for p in same[1:])}: one label for several images")
+            for same in same_stems(self._paths).values()
+        ]
+        stems = {path.stem for path in self._paths}
+        self.faults += [
+            Fault(str(path), "label without an image", fatal=False)
+            for stem, path in label_paths.items()
+            if stem not in stems
+        ]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, index: int) -> Sample | Fault:
+        """A sample, or what is wrong with it."""
+        image_path, label_path = self._paths[index], self._label_paths[index]
+        try:
+            image = read_picture(image_path)
+        except BadPicture as error:
+            return Fault(str(image_path), str(error))
+        try:
+            labels = read_labels(label_path)
+        except BadPicture as error:
+            return Fault(str(label_path), str(error))
+        if labels.shape != image.shape[:2]:
+            (h, w), (height, width) = labels.shape, image.shape[:2]
+            return Fault(str(label_path), f"label is {w}x{h}, the image {width}x{height}")
+        unknown = np.flatnonzero((np.bincount(labels.ravel(), minlength=256) > 0) & ~self._known)
+        if unknown.size:
+            return Fault(
+                str(label_path),
+                f"unknown class ids {unknown.tolist()} (there are {self.classes} classes, "
+                f"{f'ignored are {list(self.ignore)}' if self.ignore else 'none is ignored'})",
+            )
+        return Sample(image_path.stem, image, labels)
+
+    def __iter__(self) -> Iterator[Sample | Fault]:
+        return (self.read(index) for index in range(len(self)))
+
+    def check(self, progress: Callable[[int, int], None] | None = None) -> tuple[list[Fault], NDArray[np.int64]]:
+        """Read everything.
+
+        Args:
+            progress: called with (samples read, all samples).
+
+        Returns:
+            Every fault, and the pixels of each class in the samples without one, int64 ``[classes]``.
+        """
+        faults = list(self.faults)
+        pixels = np.zeros(256, np.int64)
+        for done, sample in enumerate(self, 1):
+            if isinstance(sample, Fault):
+                faults.append(sample)
+            else:
+                pixels += np.bincount(sample.labels.ravel(), minlength=256)
+            if progress is not None:
+                progress(done, len(self))
+        pixels[list(self.ignore)] = 0
+        return faults, pixels[: self.classes]

@@ -1,0 +1,129 @@
+"""Pictures and label PNGs from files, or what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from perception.errors import SourceError
+from perception.types import U8
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_GRAY, _PALETTE = 0, 3  # colour types of PNG
+
+
+class BadPicture(Exception):
+    """``str(error)`` says what is wrong; the file's name is known to the caller."""
+
+
+def picture_paths(folder: Path) -> list[Path]:
+    """The pictures of a folder, ordered by name.
+
+    Raises:
+        SourceError: there is no such folder, or it has none.
+    """
+    if not folder.is_dir():
+        raise SourceError("no such folder", folder)
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not paths:
+        raise SourceError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in this folder", folder)
+    return paths
+
+
+def read_picture(path: Path) -> U8:
+    """The picture as uint8 ``[H, W, 3]`` BGR, upright.
+
+    Raises:
+        BadPicture: the file cannot be read, is cut short, or is no picture.
+    """
+    return decode_picture(_read(path, "image"))
+
+
+def decode_picture(data: bytes) -> U8:
+    """The same from the bytes of a file."""
+    if _is_cut_short(data):
+        raise BadPicture("corrupt image (the file is cut short)")
+    return _decode(data, cv2.IMREAD_COLOR, "corrupt image")
+
+
+def read_labels(path: Path) -> U8:
+    """Class ids as uint8 ``[H, W]``: the values of a gray PNG, the palette indices of a palette PNG.
+
+    Raises:
+        BadPicture: the file is missing, damaged, or has not one channel of at most 8 bits.
+    """
+    data = _read(path, "label")
+    if not data.startswith(_PNG) or len(data) < 33 or _is_cut_short(data):
+        raise BadPicture("corrupt label (not a complete PNG)")
+    depth, kind = data[24], data[25]
+    if kind == _PALETTE:
+        return _palette_indices(data)
+    labels = _decode(data, cv2.IMREAD_UNCHANGED, "corrupt label")
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise BadPicture(f"a label must be 8-bit with one channel, not {labels.dtype} {labels.shape}")
+    if kind == _GRAY and depth < 8:  # decoders stretch such values to 0..255
+        labels //= np.uint8(255 // (2**depth - 1))
+    return labels
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BadPicture(f"missing {what}") from None
+    except OSError as error:
+        raise BadPicture(f"the {what} cannot be read: {error.strerror or error}") from None
+    if not data:
+        raise BadPicture(f"corrupt {what} (the file is empty)")
+    return data
+
+
+def _decode(data: bytes, flags: int, fault: str) -> U8:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # more pixels than OpenCV takes
+        image = None
+    if image is None:
+        raise BadPicture(fault)
+    return np.ascontiguousarray(image)
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether the end is missing. Decoders do not tell: they fill the rest with gray."""
+    if data.startswith(_JPEG):
+        # within the pixels FF is never followed by these: a thumbnail's end comes before the last scan
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    if data.startswith(_PNG):
+        return b"IEND" not in data[-1024:]
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return False
+
+
+def _palette_indices(data: bytes) -> U8:
+    """OpenCV gives a palette PNG's colours; FFmpeg gives the indices."""
+    import av
+
+    try:
+        decoder = av.CodecContext.create("png", "r")
+        (frame,) = decoder.decode(av.Packet(data))
+        if frame.format.name != "pal8":
+            raise BadPicture(f"a label must be 8-bit with one channel, not {frame.format.name}")
+        indices = frame.to_ndarray()
+    except (av.FFmpegError, ValueError):
+        raise BadPicture("corrupt label") from None
+    if isinstance(indices, tuple):  # with the palette
+        indices = indices[0]
+    return np.ascontiguousarray(indices[: frame.height, : frame.width])
+
+
+def same_stems(paths: list[Path]) -> dict[str, list[Path]]:
+    """Files that differ only in their suffix, by stem."""
+    by_stem: dict[str, list[Path]] = {}
+    for path in paths:
+        by_stem.setdefault(path.stem, []).append(path)
+    return {stem: same for stem, same in by_stem.items() if len(same) > 1}
