@@ -1,0 +1,348 @@
+"""Building an engine, and looking at what was built: types, shapes and layers, before anything is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from perception.card import ModelCard, load_onnx
+from perception.engines.trt.flavour import Flavour, lacks_bf16, this_machine
+from perception.engines.trt.graph import GraphPrecision, Tail, prepare
+from perception.errors import EngineError, UsageError
+
+MAX_BATCH = 8
+
+Progress = Callable[[str, int, int], None]
+"""Called with what the builder does, the steps done, and the steps there are."""
+
+_log = logging.getLogger("perception")
+
+_TYPES = {"f32": "FLOAT", "f16": "HALF", "bf16": "BF16", "int8": "INT8"}
+_PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+
+_INSTEAD = {
+    "MaxUnpool": "decode with bilinear Resize or ConvTranspose",
+    "NonMaxSuppression": "leave suppression out of the graph: perception does it after the network",
+    "Loop": "unroll it when exporting",
+    "RoiAlign": "use a one-stage head",
+}
+
+_WITHOUT_GPU = ("CUDA driver version is insufficient", "no CUDA-capable device", "CUDA initialization failure")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The shapes that an engine takes: frames uint8 ``[N, H, W, 3]``.
+
+    Attributes:
+        batch: most frames a call, 1..8; it is tuned for that many, and takes fewer.
+        least, best, most: (width, height) in pixels; it is tuned for the second. All equal where the size is fixed.
+    """
+
+    batch: int
+    least: tuple[int, int]
+    best: tuple[int, int]
+    most: tuple[int, int]
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether more sizes than one are taken."""
+        return self.least != self.most
+
+    def __str__(self) -> str:
+        size = f"{self.best[0]}x{self.best[1]}"
+        if self.dynamic:
+            size = f"{self.least[0]}x{self.least[1]}..{self.most[0]}x{self.most[1]}, best at {size}"
+        return f"{size}, batch 1..{self.batch}" if self.batch > 1 else f"{size}, batch 1"
+
+
+def make_profile(card: ModelCard, batch: int = 1, size: str | tuple[int, int] | None = None) -> Profile:
+    """The shapes for a model.
+
+    Args:
+        card: of the model.
+        batch: most frames a call, 1..8.
+        size: (width, height); ``dynamic`` for everything from half to twice the card's size; None for the card's.
+
+    Raises:
+        UsageError: a batch or a size that the model or an engine cannot take.
+    """
+    if not 1 <= batch <= MAX_BATCH:
+        raise UsageError(f"batch must be in 1..{MAX_BATCH}, not {batch}")
+    own, step = (card.input.width, card.input.height), card.input.multiple
+    if size == "dynamic":
+        if step is None:
+            raise UsageError(f"{card.name} takes {own[0]}x{own[1]} only: its size cannot be dynamic")
+        least = tuple(max(side // 2 // step, 1) * step for side in own)
+        return Profile(batch, (least[0], least[1]), own, (own[0] * 2, own[1] * 2))
+    if isinstance(size, str):
+        match = re.fullmatch(r"(\d+)x(\d+)", size)
+        if match is None:
+            raise UsageError(f"size must be WIDTHxHEIGHT or dynamic, not {size!r}")
+        size = (int(match[1]), int(match[2]))
+    fixed = size or own
+    if fixed != own and (step is None or min(fixed) < 1 or fixed[0] % step or fixed[1] % step):
+        allowed = f"multiples of {step}" if step else f"{own[0]}x{own[1]} only"
+        raise UsageError(f"{card.name} takes {allowed}, not {fixed[0]}x{fixed[1]}")
+    return Profile(batch, fixed, fixed, fixed)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what an engine is: the prepared graph, the shapes, the target.
+
+    Attributes:
+        model: name in the card.
+        graph: the serialized ONNX graph that the parser is given.
+        input_name: name of its input.
+        precision: what the products of the network compute in.
+        profile: the shapes.
+        capabilities: compute capabilities to build for, such as ``("75", "89")``; empty for this machine's GPU.
+        flavour: which TensorRT.
+    """
+
+    model: str
+    graph: bytes
+    input_name: str
+    precision: GraphPrecision
+    profile: Profile
+    capabilities: tuple[str, ...]
+    flavour: Flavour
+
+    def key_fields(self) -> dict[str, Any]:
+        """What the cache tells engines apart by; everything in it is plain data."""
+        machine = None if self.capabilities else this_machine()
+        return {
+            "model": self.model,
+            "graph": hashlib.sha256(self.graph).hexdigest(),
+            "precision": self.precision,
+            "profile": str(self.profile),
+            "flavour": self.flavour.name,
+            "version": self.flavour.version,
+            "capabilities": list(self.capabilities),
+            "machine": None if machine is None else asdict(machine),
+            "flags": "strongly typed, no TF32",
+        }
+
+
+def make_recipe(
+    path: Path,
+    card: ModelCard,
+    flavour: Flavour,
+    precision: GraphPrecision,
+    profile: Profile,
+    *,
+    capabilities: tuple[str, ...] = (),
+    tail: Tail | None = None,
+) -> Recipe:
+    """Prepare a model file for building.
+
+    Raises:
+        UsageError: precision, capabilities and graph do not fit together.
+        ModelError: the file cannot be read or prepared.
+    """
+    old = [c for c in capabilities if precision == "bf16" and lacks_bf16(c)]
+    if old:
+        raise UsageError(f"GPUs of compute capability {', '.join(old)} have no bf16; leave them out, or take f16")
+    size = None if profile.dynamic else profile.best
+    graph = prepare(load_onnx(path), card, precision, size=size, tail=tail)
+    return Recipe(
+        card.name, graph.SerializeToString(), card.input.name, precision, profile, tuple(capabilities), flavour
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output: name, type as TensorRT calls it, shape with -1 for what is free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype.lower()} [{', '.join('?' if n < 0 else str(n) for n in self.shape)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was built.
+
+    Attributes:
+        inputs, outputs: the tensors that cross the border.
+        layers: number of layers of the network.
+        products: number of convolutions and matrix products by the type that they compute in.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    layers: int
+    products: dict[str, int]
+
+    def __str__(self) -> str:
+        products = ", ".join(f"{n} products in {dtype.lower()}" for dtype, n in self.products.items())
+        tensors = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
+        return f"{tensors[0]} -> {tensors[1]}; {self.layers} layers, {products or 'no products'}"
+
+
+def build(
+    recipe: Recipe, timing_cache: Path | None = None, progress: Progress | None = None
+) -> tuple[bytes, Inspection]:
+    """Parse, check and build.
+
+    Args:
+        recipe: what to build.
+        timing_cache: file in which the builder's measurements are kept, for flavours that measure.
+        progress: told how far the build is.
+
+    Returns:
+        The serialized engine, and what is in it. Since networks are strongly typed, the types of the network that
+        was given to the builder are those of the engine.
+
+    Raises:
+        EngineError: an operator that TensorRT does not have (named with its node), no GPU where one is needed, a
+            network that is not in the precision asked for, or a failure of the builder.
+    """
+    flavour = recipe.flavour
+    trt = flavour.trt
+    logger = _make_logger(trt)
+    if not recipe.capabilities and this_machine() is None:
+        known = flavour.known_capabilities()
+        hint = f"; or name what to build for: --compute-capability {','.join(known)}" if known else ""
+        raise EngineError(f"{flavour.title} needs an NVIDIA GPU to build for, and there is none{hint}")
+    try:
+        builder = trt.Builder(logger)
+    except Exception as error:
+        raise EngineError(f"{flavour.title} does not start: {logger.said() or error}") from error
+    network = flavour.create_network(builder)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(recipe.graph):
+        raise EngineError(_parser_fault(parser, flavour))
+    inspection = inspect_network(network, trt)
+    check_precision(inspection, recipe.precision)
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # f32 that was asked for is f32, with 24 bits and not 11
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    flavour.set_capabilities(config, recipe.capabilities)
+    flavour.use_timing_cache(config, timing_cache)
+    config.add_optimization_profile(_make_profile(builder, recipe))
+    monitor = None if progress is None else _make_monitor(trt, progress)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(f"{flavour.title} cannot build {recipe.model}: {logger.said() or 'no reason was given'}")
+    if timing_cache is not None and (data := flavour.timing_cache(config)):
+        from perception.engines.trt.cache import write_private
+
+        write_private(timing_cache, data)
+    return bytes(plan), inspection
+
+
+def inspect_network(network: Any, trt: Any) -> Inspection:
+    """Look at a network that was parsed."""
+    products: Counter[str] = Counter()
+    dequantised = set()
+    for index in range(network.num_layers):  # in topological order
+        layer = network.get_layer(index)
+        if layer.type.name == "DEQUANTIZE":
+            dequantised.add(layer.get_output(0).name)
+        elif layer.type.name in _PRODUCTS:
+            source = layer.get_input(0)
+            # what reads the result of a Q/DQ pair computes in int8; the type between is a float on paper only
+            products["INT8" if source.name in dequantised else source.dtype.name] += 1
+    return Inspection(
+        tuple(_tensor(network.get_input(i)) for i in range(network.num_inputs)),
+        tuple(_tensor(network.get_output(i)) for i in range(network.num_outputs)),
+        network.num_layers,
+        dict(products),
+    )
+
+
+def check_precision(inspection: Inspection, precision: str) -> None:
+    """Refuse what does not compute in the precision that was asked for.
+
+    Raises:
+        EngineError: a product computes in another type.
+    """
+    wanted = _TYPES[precision]
+    # layers that quantisation left out (the first and the last, often) are no fault of the build
+    wrong = {} if precision == "int8" else {t: n for t, n in inspection.products.items() if t != wanted}
+    if wrong or (inspection.products and wanted not in inspection.products):
+        found = ", ".join(f"{n} in {dtype.lower()}" for dtype, n in inspection.products.items())
+        raise EngineError(f"asked for {precision}, but the convolutions and matrix products are: {found}")
+
+
+def _tensor(tensor: Any) -> Tensor:
+    return Tensor(tensor.name, tensor.dtype.name, tuple(tensor.shape))
+
+
+def _make_profile(builder: Any, recipe: Recipe) -> Any:
+    shapes = recipe.profile
+    ranges = builder.create_optimization_profile()
+    ranges.set_shape(
+        recipe.input_name,
+        (1, shapes.least[1], shapes.least[0], 3),
+        (shapes.batch, shapes.best[1], shapes.best[0], 3),
+        (shapes.batch, shapes.most[1], shapes.most[0], 3),
+    )
+    return ranges
+
+
+def _parser_fault(parser: Any, flavour: Flavour) -> str:
+    error = parser.get_error(0)
+    operator, node = error.node_operator(), error.node_name()
+    description = error.desc()
+    lines = [line.strip() for line in description.splitlines()]
+    telling = [line for line in lines if line and not any(word in line for word in _WITHOUT_GPU)]
+    said = re.sub(r" ?In \w+ at \S+:\d+\)?", "", telling[-1] if telling else "no reason was given")[:300]
+    where = f"{operator} (node {node!r})" if operator else "the graph"
+    instead = f"; {_INSTEAD[operator]}" if operator in _INSTEAD else ""
+    return f"{flavour.title} does not take {where}: {said}{instead}"
+
+
+def _make_logger(trt: Any) -> Any:
+    """A TensorRT logger that keeps errors for the message and sends the rest to the package's log."""
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.ERROR and not any(word in message for word in _WITHOUT_GPU):
+                self.errors.append(message)
+            if severity <= trt.ILogger.WARNING:
+                _log.debug("%s: %s", severity.name, message)
+
+        def said(self) -> str:
+            """The last error, without its source positions."""
+            text = self.errors[-1] if self.errors else ""
+            return re.sub(r" ?In \w+ at \S+:\d+\)?", "", " ".join(text.split()))[:400]
+
+    return Logger()
+
+
+def _make_monitor(trt: Any, progress: Progress) -> Any:
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self.steps[phase] = steps
+            progress(phase, 0, steps)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            progress(phase, step + 1, self.steps.get(phase, step + 1))
+            return True  # go on
+
+        def phase_finish(self, phase: str) -> None:
+            self.steps.pop(phase, None)
+
+    return Monitor()

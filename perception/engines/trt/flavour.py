@@ -1,0 +1,200 @@
+"""The two TensorRTs and their versions: whatever differs between them is here, and why.
+
+- ``tensorrt`` 10.3 to 11.x, for servers and Jetson: tunes an engine on the GPU that it builds for. Up to 10.x a network
+  is strongly typed only if a flag says so; 11 knows nothing else, but still takes the flag.
+- ``tensorrt_rtx`` (TensorRT for RTX), for desktops: builds ahead of time, without a GPU, for named compute
+  capabilities, and compiles the last bit at the first run. It keeps that in a runtime cache, where the other has a
+  timing cache, and captures CUDA graphs by itself. Setting a workspace limit is an error there, so none is set.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from perception import hardware
+from perception.errors import EngineError, UsageError
+
+FlavourName = Literal["tensorrt", "rtx"]
+
+_MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+_EXTRAS = {"tensorrt": "tensorrt", "rtx": "tensorrt-rtx"}
+_SUPPORTED = {"tensorrt": ((10, 3), (12, 0)), "rtx": ((1, 7), (2, 0))}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What an engine that was tuned on this machine depends on: another one needs another engine.
+
+    Attributes:
+        gpu: name of the GPU.
+        capability: its compute capability, such as ``8.9``.
+        driver: version of the kernel driver, or empty where it is not told.
+        cuda: newest CUDA version that the driver knows.
+        l4t: release of Jetson Linux, empty elsewhere.
+    """
+
+    gpu: str
+    capability: str
+    driver: str
+    cuda: str
+    l4t: str
+
+
+class Flavour:
+    """One installed TensorRT.
+
+    Attributes:
+        name: ``tensorrt`` or ``rtx``.
+        trt: the Python module.
+        version: its full version.
+    """
+
+    def __init__(self, name: FlavourName) -> None:
+        self.name = name
+        try:
+            self.trt: Any = import_module(_MODULES[name])
+        except Exception as error:  # bindings without their libraries raise whatever the loader does
+            raise EngineError(f"{_MODULES[name]} is installed but cannot be loaded: {error}") from error
+        self.version = str(self.trt.__version__)
+        lowest, beyond = _SUPPORTED[name]
+        if not lowest <= _numbers(self.version)[:2] < beyond:
+            raise EngineError(
+                f"{_MODULES[name]} {self.version} is not supported; this needs "
+                f"{'.'.join(map(str, lowest))} or later, below {beyond[0]}"
+            )
+
+    @property
+    def title(self) -> str:
+        """Name and version for people."""
+        return f"TensorRT{' for RTX' if self.name == 'rtx' else ''} {self.version}"
+
+    @property
+    def portable(self) -> bool:
+        """Whether engines are built for compute capabilities and not tuned on one machine."""
+        return self.name == "rtx"
+
+    def create_network(self, builder: Any) -> Any:
+        """An empty, strongly typed network."""
+        return builder.create_network(1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+
+    def known_capabilities(self) -> list[str]:
+        """The compute capabilities that engines can be built for ahead of time, such as ``89`` for 8.9."""
+        if not self.portable:
+            return []
+        names = self.trt.ComputeCapability.__members__
+        return [name.removeprefix("SM") for name in names if name.startswith("SM")]
+
+    def set_capabilities(self, config: Any, capabilities: tuple[str, ...]) -> None:
+        """Say what to build for; nothing said means the GPU of this machine.
+
+        Raises:
+            UsageError: this flavour builds for its own GPU only, or a capability that it does not know.
+        """
+        if not capabilities:
+            return
+        if not self.portable:
+            raise UsageError(
+                f"{self.title} builds for the GPU of this machine only; --compute-capability needs --flavour rtx"
+            )
+        known = self.known_capabilities()
+        unknown = [c for c in capabilities if c not in known]
+        if unknown:
+            raise UsageError(
+                f"{self.title} does not build for compute capability {', '.join(unknown)}; it knows: {', '.join(known)}"
+            )
+        config.num_compute_capabilities = len(capabilities)
+        for index, capability in enumerate(capabilities):
+            config.set_compute_capability(self.trt.ComputeCapability.__members__[f"SM{capability}"], index)
+
+    def use_timing_cache(self, config: Any, path: Path | None) -> None:
+        """Let the builder remember, over builds, how fast each kernel is on this machine."""
+        if self.portable or path is None:
+            return
+        try:
+            data = path.read_bytes()
+        except OSError:
+            data = b""
+        cache = config.create_timing_cache(data)
+        if cache is not None:  # None for what another version wrote
+            config.set_timing_cache(cache, ignore_mismatch=False)
+
+    def timing_cache(self, config: Any) -> bytes:
+        """What the builder has learnt, to be given to `use_timing_cache` next time; may be empty."""
+        cache = None if self.portable else config.get_timing_cache()
+        return b"" if cache is None else bytes(cache.serialize())
+
+    def create_context(self, engine: Any, runtime_cache: bytes) -> tuple[Any, Any]:
+        """An execution context, and the runtime cache that it fills (None where this flavour has none)."""
+        if self.name != "rtx":
+            return engine.create_execution_context(), None
+        config = engine.create_runtime_config()
+        # kernels for fixed shapes are captured and replayed as one launch
+        config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        cache = config.create_runtime_cache()
+        if runtime_cache:
+            cache.deserialize(runtime_cache)
+        config.set_runtime_cache(cache)
+        return engine.create_execution_context(config), cache
+
+
+def installed() -> list[FlavourName]:
+    """The flavours whose packages are installed, the one for servers first."""
+    return [name for name in get_args(FlavourName) if find_spec(_MODULES[name]) is not None]
+
+
+def find_flavour(name: str = "auto") -> Flavour:
+    """A flavour by name; ``auto`` takes ``tensorrt`` where it is installed, else ``rtx``.
+
+    Raises:
+        UsageError: an unknown name, or not installed; says how to get it.
+        EngineError: installed, but broken or of a version that is not supported.
+    """
+    names = get_args(FlavourName)
+    if name not in ("auto", *names):
+        raise UsageError(f"unknown flavour {name!r}; choose one of: auto, {', '.join(names)}")
+    there = installed()
+    for candidate in names:
+        if name in ("auto", candidate) and candidate in there:
+            return Flavour(candidate)
+    if name == "auto":
+        raise UsageError(
+            "TensorRT is not installed; `pip install 'perception[tensorrt-rtx]'` for desktop GPUs, "
+            "`pip install 'perception[tensorrt]'` for servers"
+        )
+    raise UsageError(f"{_MODULES[name]} is not installed; `pip install 'perception[{_EXTRAS[name]}]'`")
+
+
+def this_machine() -> Machine | None:
+    """What engines of this machine depend on, or None where there is no NVIDIA GPU."""
+    gpus, cuda = hardware.nvidia_gpus()
+    if not gpus:
+        return None
+    gpu = gpus[0]
+    return Machine(
+        gpu.name,
+        f"{gpu.capability[0]}.{gpu.capability[1]}",
+        _first_line("/sys/module/nvidia/version"),
+        cuda,
+        _first_line("/etc/nv_tegra_release"),
+    )
+
+
+def lacks_bf16(capability: str) -> bool:
+    """Whether a compute capability (``75``) is from before bfloat16, which came with 8.0."""
+    return int(capability) < 80
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", version))
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip()
+    except OSError:
+        return ""

@@ -1,0 +1,341 @@
+"""The ONNX graph as TensorRT takes it: precision written into it, and a tail that makes results small.
+
+TensorRT is strongly typed here on every version: it computes in the types that the graph says and nothing else.
+So half precision is a matter of the graph, and no builder flag can be ignored in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from perception.card import ModelCard
+from perception.errors import ModelError, UsageError
+
+GraphPrecision = Literal["f32", "f16", "bf16", "int8"]
+
+TYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+TOP_K = 1000
+"""How many boxes of a frame leave the GPU at most."""
+
+TOP_K_LIMIT = 3840
+"""The most that TensorRT's TopK layer takes."""
+
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "GRU", "LSTM", "RNN"})
+_QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_ALWAYS_FLOAT = {"Resize": (1, 2), "Upsample": (1,)}
+"""Inputs that ONNX wants in float32 whatever the data are: region of interest and scales."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What is appended to the graph.
+
+    Attributes:
+        mask_size: (width, height) of class masks in pixels; the size of the input frames where None.
+        top_k: how many boxes are kept for each frame, those with the highest score of any class.
+    """
+
+    mask_size: tuple[int, int] | None = None
+    top_k: int = TOP_K
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= TOP_K_LIMIT:
+            raise UsageError(f"top_k must be in 1..{TOP_K_LIMIT}, not {self.top_k}")
+        if self.mask_size is not None and min(self.mask_size) < 1:
+            raise UsageError(f"the size of masks must be positive, not {self.mask_size[0]}x{self.mask_size[1]}")
+
+
+def prepare(
+    model: onnx.ModelProto,
+    card: ModelCard,
+    precision: GraphPrecision,
+    *,
+    size: tuple[int, int] | None = None,
+    tail: Tail | None = None,
+) -> onnx.ModelProto:
+    """The graph to be given to TensorRT's parser; ``model`` is left as it is.
+
+    Args:
+        model: a model file's graph.
+        card: its card.
+        precision: ``f16`` and ``bf16`` compute from the first to the last convolution or matrix product in that type;
+            what comes before (scaling of the pixels) and after (decoding of boxes) stays float32. ``f32`` and
+            ``int8`` leave the types as they are; for ``int8`` the file must hold Q/DQ nodes.
+        size: (width, height) to fix the input to; None leaves it as free as it is.
+        tail: what to append; None leaves the outputs as they are.
+
+    Returns:
+        A graph with the same input. With a tail, the segmentation output is the class mask, uint8 ``[N, H, W]``,
+        and boxes ``[N, k, 4]`` and scores ``[N, k, C]`` are those of the k best boxes, best first. Names stay.
+
+    Raises:
+        UsageError: the precision does not fit the graph.
+        ModelError: half precision of a graph with control flow.
+    """
+    graph = onnx.ModelProto()
+    graph.CopyFrom(model)
+    _check_quantisation(graph, precision)
+    if size is not None:
+        _fix_size(graph, card.input.name, size)
+    _cast_first(graph, card.input.name)
+    if precision in ("f16", "bf16"):
+        _narrow(graph, TYPES[precision])
+    if tail is not None:
+        _append(graph, card, tail)
+    return graph
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether a graph holds Q/DQ nodes."""
+    return any(node.op_type in _QUANTISED for node in model.graph.node)
+
+
+def _check_quantisation(model: onnx.ModelProto, precision: str) -> None:
+    quantised = is_quantised(model)
+    if precision == "int8" and not quantised:
+        raise UsageError(
+            "int8 needs a quantised file, one with QuantizeLinear and DequantizeLinear nodes; this one has none: "
+            "take f16, or quantise it first"
+        )
+    if precision in ("f16", "bf16") and quantised:
+        raise UsageError(f"this file is quantised; build it in int8, not in {precision}")
+
+
+def _fix_size(model: onnx.ModelProto, name: str, size: tuple[int, int]) -> None:
+    for value in model.graph.input:
+        if value.name == name:
+            dims = value.type.tensor_type.shape.dim
+            dims[1].dim_value, dims[2].dim_value, dims[3].dim_value = size[1], size[0], 3
+
+
+def _cast_first(model: onnx.ModelProto, name: str) -> None:
+    """Turn the camera's bytes into floats at once: TensorRT does nothing else with uint8 than to cast it."""
+    graph = model.graph
+    cast = f"{name}/float"
+    for node in graph.node:
+        _rename_inputs(node, {name: cast})
+    graph.node.insert(0, helper.make_node("Cast", [name], [cast], name=cast, to=TensorProto.FLOAT))
+    del graph.value_info[:]  # some of them say uint8
+
+
+def _narrow(model: onnx.ModelProto, dtype: int) -> None:
+    """Compute from the first to the last product in ``dtype``, with casts where that region begins and ends."""
+    graph = model.graph
+    for node in graph.node:
+        if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
+            raise ModelError(f"half precision of a graph with control flow ({node.op_type}) is not supported; take f32")
+    floats = _float_tensors(model)
+    narrow = _between_products(graph.node)
+    weights = {w.name: w for w in graph.initializer}
+    constants = {n.output[0]: n for n in graph.node if n.op_type == "Constant"}
+    made_narrow = {output for i in narrow for output in graph.node[i].output if output in floats}
+    nodes: list[onnx.NodeProto] = []
+    copies: dict[str, str] = {}
+
+    def narrowed(tensor: str) -> str:
+        """The name of a float32 tensor's copy in ``dtype``."""
+        if tensor not in copies:
+            copies[tensor] = f"{tensor}/narrow"
+            value = weights.get(tensor)
+            if value is None and tensor in constants:
+                value = next((a.t for a in constants[tensor].attribute if a.name == "value"), None)
+            if value is None:
+                nodes.append(helper.make_node("Cast", [tensor], [copies[tensor]], name=copies[tensor], to=dtype))
+            else:
+                graph.initializer.append(_converted(value, copies[tensor], dtype))
+        return copies[tensor]
+
+    def widened(tensor: str) -> str:
+        """The name of the float32 copy of a tensor that is in ``dtype``."""
+        if tensor not in copies:
+            copies[tensor] = f"{tensor}/wide"
+            nodes.append(
+                helper.make_node("Cast", [tensor], [copies[tensor]], name=copies[tensor], to=TensorProto.FLOAT)
+            )
+        return copies[tensor]
+
+    for index, node in enumerate(graph.node):
+        inside = index in narrow
+        keep = _ALWAYS_FLOAT.get(node.op_type, ())
+        for place, tensor in enumerate(node.input):
+            if inside and place not in keep:
+                if tensor in floats and tensor not in made_narrow:
+                    node.input[place] = narrowed(tensor)
+            elif tensor in made_narrow:
+                node.input[place] = widened(tensor)
+        if inside:
+            _set_type(node, dtype)
+        nodes.append(node)
+    renamed = {}
+    for output in graph.output:
+        if output.name in made_narrow:
+            renamed[output.name] = f"{output.name}/inner"
+    for node in nodes:
+        _rename_inputs(node, renamed)
+        for place, tensor in enumerate(node.output):
+            node.output[place] = renamed.get(tensor, tensor)
+    nodes += [
+        helper.make_node("Cast", [inner], [name], name=f"{name}/end", to=TensorProto.FLOAT)
+        for name, inner in renamed.items()
+    ]
+    used = {tensor for node in nodes for tensor in node.input} | {o.name for o in graph.output}
+    kept = [n for n in nodes if n.op_type != "Constant" or n.output[0] in used]
+    kept_weights = [w for w in graph.initializer if w.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(kept_weights)
+
+
+def _between_products(nodes: Iterable[onnx.NodeProto]) -> set[int]:
+    """Indices of the nodes that are products, or have one above and one below them."""
+    nodes = list(nodes)
+    above: set[str] = set()
+    after = set()
+    for i, node in enumerate(nodes):
+        if node.op_type in _PRODUCTS or any(tensor in above for tensor in node.input):
+            above.update(node.output)
+            after.add(i)
+    below: set[str] = set()
+    between = set()
+    for i in reversed(range(len(nodes))):
+        node = nodes[i]
+        if node.op_type in _PRODUCTS or any(tensor in below for tensor in node.output):
+            below.update(node.input)
+            if i in after:
+                between.add(i)
+    return between
+
+
+def _float_tensors(model: onnx.ModelProto) -> set[str]:
+    """Names of all float32 tensors of a graph."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = [*inferred.value_info, *inferred.input, *inferred.output]
+    types = {v.name: v.type.tensor_type.elem_type for v in values}
+    types |= {w.name: w.data_type for w in inferred.initializer}
+    unknown = [t for node in inferred.node for t in node.output if t and t not in types]
+    if unknown:
+        raise ModelError(f"half precision: the type of {unknown[0]!r} in the graph cannot be told; take f32")
+    return {name for name, elem_type in types.items() if elem_type == TensorProto.FLOAT}
+
+
+def _set_type(node: onnx.NodeProto, dtype: int) -> None:
+    """Where a node names float32 as the type of its result, name ``dtype``."""
+    for attribute in node.attribute:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            attribute.i = dtype
+        elif node.op_type in ("Constant", "ConstantOfShape") and attribute.t.data_type == TensorProto.FLOAT:
+            attribute.t.CopyFrom(_converted(attribute.t, attribute.t.name, dtype))
+
+
+def _converted(tensor: TensorProto, name: str, dtype: int) -> TensorProto:
+    """A float32 tensor in ``dtype``, rounded to nearest; values beyond the range of float16 are clipped to it."""
+    values = numpy_helper.to_array(tensor).astype(np.float32)
+    if dtype == TensorProto.FLOAT16:
+        values = np.clip(values, -65504, 65504)
+    return numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(dtype)), name)
+
+
+def _append(model: onnx.ModelProto, card: ModelCard, tail: Tail) -> None:
+    if card.segmentation is not None:
+        _append_mask(model, card.input.name, card.segmentation.output, tail.mask_size)
+    if card.detection is not None:
+        _append_top_k(model, card.detection.boxes, card.detection.scores, tail.top_k)
+
+
+def _append_mask(model: onnx.ModelProto, frames: str, output: str, size: tuple[int, int] | None) -> None:
+    """Logits to class ids, uint8: bilinear resize (half-pixel centres, edges clamped), then argmax."""
+    graph = model.graph
+    logits = _take_output(graph, output)
+    p = f"{output}/mask/"
+    _constant(graph, p + "two", np.array([2], np.int64))
+    _constant(graph, p + "zero", np.array([0], np.int64))
+    nodes = [
+        helper.make_node("Shape", [logits], [p + "shape"]),
+        helper.make_node("Slice", [p + "shape", p + "zero", p + "two"], [p + "outer"]),
+    ]
+    if size is None:
+        _constant(graph, p + "one", np.array([1], np.int64))
+        _constant(graph, p + "three", np.array([3], np.int64))
+        nodes.append(helper.make_node("Shape", [frames], [p + "frames"]))
+        nodes.append(helper.make_node("Slice", [p + "frames", p + "one", p + "three"], [p + "inner"]))
+    else:
+        _constant(graph, p + "inner", np.array(size[::-1], np.int64))
+    nodes += [
+        helper.make_node("Concat", [p + "outer", p + "inner"], [p + "sizes"], axis=0),
+        helper.make_node("Resize", [logits, "", "", p + "sizes"], [p + "large"], mode="linear"),
+        helper.make_node("ArgMax", [p + "large"], [p + "ids"], axis=1, keepdims=0),
+        helper.make_node("Cast", [p + "ids"], [output], to=TensorProto.UINT8),
+    ]
+    for node in nodes:
+        node.name = f"tail/{node.output[0]}"
+    graph.node.extend(nodes)
+    _replace_output(graph, helper.make_tensor_value_info(output, TensorProto.UINT8, ["N", None, None]))
+
+
+def _append_top_k(model: onnx.ModelProto, boxes: str, scores: str, k: int) -> None:
+    """Keep the ``k`` boxes whose best class scores highest."""
+    graph = model.graph
+    rows, classes = _rows_and_classes(model, scores)
+    if rows is None or rows <= k:
+        return  # nothing to gain, or a free number of boxes, of which k might be too many
+    p = f"{scores}/top/"
+    all_boxes, all_scores = _take_output(graph, boxes), _take_output(graph, scores)
+    _constant(graph, p + "k", np.array([k], np.int64))
+    _constant(graph, p + "last", np.array([-1], np.int64))
+    nodes = [
+        helper.make_node("ReduceMax", [all_scores], [p + "best"], axes=[2], keepdims=0),
+        helper.make_node("TopK", [p + "best", p + "k"], [p + "values", p + "rows"], axis=1, largest=1, sorted=1),
+        helper.make_node("Unsqueeze", [p + "rows", p + "last"], [p + "index"]),
+        helper.make_node("GatherND", [all_boxes, p + "index"], [boxes], batch_dims=1),
+        helper.make_node("GatherND", [all_scores, p + "index"], [scores], batch_dims=1),
+    ]
+    for node in nodes:
+        node.name = f"tail/{node.output[0]}"
+    graph.node.extend(nodes)
+    _replace_output(graph, helper.make_tensor_value_info(boxes, TensorProto.FLOAT, ["N", k, 4]))
+    _replace_output(graph, helper.make_tensor_value_info(scores, TensorProto.FLOAT, ["N", k, classes]))
+
+
+def _rows_and_classes(model: onnx.ModelProto, scores: str) -> tuple[int | None, int | None]:
+    """K and C of the scores ``[N, K, C]``, as far as they can be told."""
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for output in inferred.graph.output:
+        if output.name == scores:
+            dims = output.type.tensor_type.shape.dim
+            if len(dims) == 3:
+                return dims[1].dim_value or None, dims[2].dim_value or None
+    return None, None
+
+
+def _take_output(graph: onnx.GraphProto, name: str) -> str:
+    """Rename the tensor of an output, so that the name is free for what is appended; returns the new name."""
+    inner = f"{name}/whole"
+    for node in graph.node:
+        _rename_inputs(node, {name: inner})
+        for place, tensor in enumerate(node.output):
+            if tensor == name:
+                node.output[place] = inner
+    return inner
+
+
+def _rename_inputs(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    for place, tensor in enumerate(node.input):
+        if tensor in names:
+            node.input[place] = names[tensor]
+
+
+def _replace_output(graph: onnx.GraphProto, value: Any) -> None:
+    for output in graph.output:
+        if output.name == value.name:
+            output.CopyFrom(value)
+
+
+def _constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> None:
+    graph.initializer.append(numpy_helper.from_array(value, name))

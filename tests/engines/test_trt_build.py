@@ -1,0 +1,275 @@
+"""TensorRT for RTX really parses and builds here, without a GPU; what it took is looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from perception import model as models
+from perception.card import load_onnx, read_card, write_card
+from perception.engines.trt import build as build_module
+from perception.engines.trt import flavour as flavour_module
+from perception.engines.trt.build import Inspection, build, check_precision, make_profile, make_recipe
+from perception.engines.trt.flavour import Flavour, find_flavour, installed
+from perception.engines.trt.graph import Tail
+from perception.errors import EngineError, UsageError
+from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
+from tests.engines.trt_names import RTX_ONLY, names_in_binary, names_in_module, used_names
+from tests.models import write_model
+
+pytestmark = pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for RTX has no wheel for this system")
+
+CAPABILITIES = ("75", "80", "86", "89", "120")
+NAMES = Path(__file__).with_name("tensorrt_names.json")
+TYPES = {"f32": "FLOAT", "f16": "HALF", "bf16": "BF16"}
+
+
+@pytest.fixture(scope="module")
+def rtx() -> Flavour:
+    return find_flavour("rtx")
+
+
+def save(path: Path, model: onnx.ModelProto, described: object) -> Path:
+    write_card(model, described)  # type: ignore[arg-type]
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("tail", [None, Tail()])
+@pytest.mark.parametrize("precision", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("name", sorted(models.model_paths()))
+def test_every_shipped_model_is_built_in_its_precision(
+    rtx: Flavour, name: str, precision: str, tail: Tail | None
+) -> None:
+    path = models.model_paths()[name]
+    described = read_card(path)
+    capabilities = CAPABILITIES[1:] if precision == "bf16" else CAPABILITIES
+    recipe = make_recipe(
+        path, described, rtx, precision, make_profile(described, 2), capabilities=capabilities, tail=tail  # type: ignore[arg-type]
+    )  # fmt: skip
+    plan, seen = build(recipe)
+    products = sum(n.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") for n in load_onnx(path).graph.node)
+    assert seen.products == {TYPES[precision]: products}
+    assert [(t.name, t.dtype) for t in seen.inputs] == [(described.input.name, "UINT8")]
+    assert seen.inputs[0].shape == (-1, described.input.height, described.input.width, 3)
+    outputs = {t.name: t for t in seen.outputs}
+    assert set(outputs) == {o.name for o in load_onnx(path).graph.output}
+    task = described.segmentation
+    if task is not None and tail is not None:
+        mask = outputs[task.output]
+        assert (mask.dtype, mask.shape) == ("UINT8", (-1, described.input.height, described.input.width))
+    elif task is not None:
+        logits = outputs[task.output]
+        assert logits.dtype == "FLOAT" and logits.shape[1] == len(task.classes)
+    assert len(plan) > 100_000
+
+
+def quantise(path: Path, output: Path, size: tuple[int, int]) -> Path:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Frames(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            rng = np.random.default_rng(0)
+            self.frames = [rng.integers(0, 256, (1, size[1], size[0], 3), np.uint8) for _ in range(2)]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return {"frames": self.frames.pop()} if self.frames else None
+
+    options = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+    quantize_static(
+        str(path), str(output), Frames(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QInt8, op_types_to_quantize=["Conv"], extra_options=options,
+    )  # fmt: skip
+    return output
+
+
+@pytest.mark.parametrize("name", sorted(models.model_paths()))
+def test_every_shipped_model_is_built_in_int8(rtx: Flavour, name: str, tmp_path: Path) -> None:
+    path = models.model_paths()[name]
+    described = read_card(path)
+    step = described.input.multiple
+    size = (16 * step, 16 * step) if step else (described.input.width, described.input.height)
+    quantised = quantise(path, tmp_path / "int8.onnx", size)
+    recipe = make_recipe(quantised, described, rtx, "int8", make_profile(described), capabilities=("89",), tail=Tail())
+    _, seen = build(recipe)
+    convolutions = sum(n.op_type == "Conv" for n in load_onnx(path).graph.node)
+    assert seen.products["INT8"] == convolutions
+
+
+def test_half_precision_halves_the_engine(rtx: Flavour, tmp_path: Path) -> None:
+    """The engine itself, not the network that was given to the builder."""
+    nodes = [*bytes_to_planes(), node("Conv", "planes w", "c"), node("Conv", "c w2", "class_logits")]
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.standard_normal((4096, 3, 16, 16)).astype(np.float32),
+        "w2": rng.standard_normal((3, 4096, 1, 1)).astype(np.float32),
+    }
+    described = card()
+    path = save(tmp_path / "fat.onnx", graph(nodes, constants, {"class_logits": ["N", 3, 1, 1]}), described)
+    sizes = {}
+    for precision in ("f32", "f16", "bf16"):
+        recipe = make_recipe(path, described, rtx, precision, make_profile(described), capabilities=("89",))  # type: ignore[arg-type]
+        sizes[precision] = len(build(recipe)[0])
+    weights = constants["w"].nbytes
+    assert sizes["f32"] > weights
+    for precision in ("f16", "bf16"):
+        assert 0.45 * weights < sizes["f32"] - sizes[precision] < 0.55 * weights
+
+
+def test_sizes_and_batches_are_free_within_the_profile(rtx: Flavour, tmp_path: Path) -> None:
+    described = card()
+    path = save(tmp_path / "free.onnx", mixed_network(np.random.default_rng(0), side=None), described)
+    profile = make_profile(described, 4, "dynamic")
+    assert (profile.least, profile.best, profile.most) == ((8, 8), (16, 16), (32, 32))
+    phases: list[tuple[str, int, int]] = []
+    recipe = make_recipe(path, described, rtx, "f16", profile, capabilities=("89",), tail=Tail())
+    plan, seen = build(recipe, progress=lambda *step: phases.append(step))
+    assert len(plan) > 1000
+    assert seen.inputs[0].shape == (-1, -1, -1, 3) and seen.outputs[0].shape == (-1, -1, -1)
+    assert seen.products == {"HALF": 3}
+    assert any(done == steps > 0 for _, done, steps in phases)
+    assert str(profile) == "8x8..32x32, best at 16x16, batch 1..4"
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16", "bf16"])
+def test_a_detector_with_its_candidates_on_the_gpu(rtx: Flavour, precision: str, tmp_path: Path) -> None:
+    described = card(4, segmentation=False, detection=True)
+    path = save(tmp_path / "boxes.onnx", detector(np.random.default_rng(0), rows=4096), described)
+    tail = Tail(top_k=3840)
+    recipe = make_recipe(path, described, rtx, precision, make_profile(described, 2), capabilities=("89",), tail=tail)  # type: ignore[arg-type]
+    _, seen = build(recipe)
+    shapes = {t.name: (t.dtype, t.shape) for t in seen.outputs}
+    assert shapes == {"boxes": ("FLOAT", (-1, 3840, 4)), "scores": ("FLOAT", (-1, 3840, 4))}
+
+
+def test_all_three_heads(rtx: Flavour, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "all.onnx", detection=True, classification=True)
+    described = read_card(path)
+    recipe = make_recipe(path, described, rtx, "f16", make_profile(described), capabilities=("75",), tail=Tail())
+    _, seen = build(recipe)
+    assert {t.name: t.dtype for t in seen.outputs} == {
+        "class_logits": "UINT8", "boxes": "FLOAT", "scores": "FLOAT", "probabilities": "FLOAT",
+    }  # fmt: skip
+
+
+def test_an_operator_that_is_not_there_is_named_with_what_to_do(rtx: Flavour, tmp_path: Path) -> None:
+    nodes = [
+        *bytes_to_planes(),
+        node("MaxPool", "planes", "small where", kernel_shape=[2, 2], strides=[2, 2]),
+        node("MaxUnpool", "small where", "class_logits", kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    nodes[-1].name = "decoder"
+    described = card()
+    path = save(tmp_path / "unpool.onnx", graph(nodes, {}, {"class_logits": ["N", 3, 16, 16]}), described)
+    recipe = make_recipe(path, described, rtx, "f32", make_profile(described), capabilities=("89",))
+    with pytest.raises(EngineError, match=r"does not take MaxPool|MaxUnpool") as caught:
+        build(recipe)
+    assert "\n" not in str(caught.value) and "checkMacros" not in str(caught.value)
+
+
+def test_without_a_gpu_the_target_must_be_named(rtx: Flavour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "this_machine", lambda: None)
+    path = write_model(tmp_path / "m.onnx")
+    described = read_card(path)
+    recipe = make_recipe(path, described, rtx, "f32", make_profile(described))
+    with pytest.raises(EngineError, match=r"needs an NVIDIA GPU.*--compute-capability 75,80"):
+        build(recipe)
+
+
+def test_targets_that_do_not_exist(rtx: Flavour, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.onnx")
+    described = read_card(path)
+    profile = make_profile(described)
+    with pytest.raises(UsageError, match=r"compute capability 90; it knows: 75, 80"):
+        build(make_recipe(path, described, rtx, "f32", profile, capabilities=("89", "90")))
+    with pytest.raises(UsageError, match=r"75 have no bf16"):
+        make_recipe(path, described, rtx, "bf16", profile, capabilities=("75", "80"))
+
+
+def test_a_precision_that_was_not_asked_for_is_an_error() -> None:
+    made = Inspection((), (), 9, {"FLOAT": 3, "HALF": 60})
+    with pytest.raises(EngineError, match=r"asked for f16, but .* 3 in float, 60 in half"):
+        check_precision(made, "f16")
+    with pytest.raises(EngineError, match="asked for int8"):
+        check_precision(made, "int8")
+    check_precision(Inspection((), (), 9, {"FLOAT": 1, "INT8": 60}), "int8")
+    check_precision(Inspection((), (), 9, {}), "f16")
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "fault"),
+    [
+        (0, None, "batch must be in 1..8"),
+        (9, None, "batch must be in 1..8"),
+        (1, "640", "WIDTHxHEIGHT or dynamic"),
+        (1, "18x16", "multiples of 4, not 18x16"),
+        (1, "0x16", "multiples of 4"),
+    ],
+)
+def test_profiles_that_do_not_fit(batch: int, size: str | None, fault: str) -> None:
+    with pytest.raises(UsageError, match=fault):
+        make_profile(card(), batch, size)
+
+
+def test_a_model_of_one_size_takes_no_other(tmp_path: Path) -> None:
+    described = read_card(write_model(tmp_path / "m.onnx"))
+    assert make_profile(described, 1, "64x48").best == (64, 48)
+    for size in ("dynamic", "128x96"):
+        with pytest.raises(UsageError, match="64x48 only"):
+            make_profile(described, 1, size)
+
+
+def test_flavours_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="unknown flavour"):
+        find_flavour("trt")
+    monkeypatch.setattr(flavour_module, "installed", list)
+    with pytest.raises(UsageError, match=r"perception\[tensorrt-rtx\]"):
+        find_flavour("auto")
+    with pytest.raises(UsageError, match=r"perception\[tensorrt\]"):
+        find_flavour("tensorrt")
+
+
+@pytest.mark.parametrize("version", ["1.6.1", "2.0.0"])
+def test_versions_that_are_not_supported(rtx: Flavour, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtx.trt, "__version__", version)
+    with pytest.raises(EngineError, match=f"{version} is not supported; this needs 1.7 or later, below 2"):
+        find_flavour("rtx")
+
+
+def test_broken_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: cannot open shared object file')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(EngineError, match=r"tensorrt is installed but cannot be loaded: libnvinfer"):
+        find_flavour("tensorrt")
+
+
+def test_rtx_has_every_name_that_is_used(rtx: Flavour) -> None:
+    used = used_names()
+    assert {"OnnxParser", "STRONGLY_TYPED", "set_compute_capability"} <= used  # the reading works
+    assert used <= names_in_module(rtx.trt)
+
+
+def test_every_name_that_is_used_is_in_tensorrt_10_and_11() -> None:
+    wanted = used_names() - RTX_ONLY
+    for version, names in json.loads(NAMES.read_text()).items():
+        assert wanted <= set(names), f"{version} lacks {sorted(wanted - set(names))}"
+
+
+@pytest.mark.slow
+def test_the_list_of_names_is_what_the_bindings_hold(tmp_path: Path) -> None:
+    for version, names in json.loads(NAMES.read_text()).items():
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp_path / version)]
+        subprocess.run([*command, f"tensorrt-cu12-bindings=={version}"], check=True, timeout=300)
+        (wheel,) = (tmp_path / version).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (module,) = [n for n in archive.namelist() if n.endswith(("tensorrt.so", "tensorrt.pyd"))]
+            binary = archive.read(module)
+        assert names_in_binary(binary, used_names()) == set(names), version
