@@ -105,11 +105,17 @@ def test_every_shipped_model_is_built_in_int8(rtx: Flavour, name: str, tmp_path:
 
 def test_half_precision_halves_the_engine(rtx: Flavour, tmp_path: Path) -> None:
     """The engine itself, not the network that was given to the builder."""
-    nodes = [*bytes_to_planes(), node("Conv", "planes w", "c"), node("Conv", "c w2", "class_logits")]
+    nodes = [
+        *bytes_to_planes(),
+        node("Conv", "planes w0", "more"),  # weights of 3 channels would be padded to 4
+        node("Conv", "more w", "c"),
+        node("Conv", "c w2", "class_logits"),
+    ]
     rng = np.random.default_rng(0)
     constants = {
-        "w": rng.standard_normal((4096, 3, 16, 16)).astype(np.float32),
-        "w2": rng.standard_normal((3, 4096, 1, 1)).astype(np.float32),
+        "w0": rng.standard_normal((8, 3, 1, 1)).astype(np.float32),
+        "w": rng.standard_normal((1024, 8, 16, 16)).astype(np.float32),
+        "w2": rng.standard_normal((3, 1024, 1, 1)).astype(np.float32),
     }
     described = card()
     path = save(tmp_path / "fat.onnx", graph(nodes, constants, {"class_logits": ["N", 3, 1, 1]}), described)
