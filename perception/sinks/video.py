@@ -187,8 +187,7 @@ class VideoSink(Sink):
         self._open_source(time)
         options = {"flush_packets": "1"}
         if self._container in ("mp4", "mov"):
-            hybrid = self._is_file and av.library_versions["libavformat"] >= (61, 5, 100)
-            kind = "hybrid_fragmented" if hybrid else "default_base_moof"
+            kind = "hybrid_fragmented" if self._is_file else "default_base_moof"
             # delay_moov: the header waits for the first fragment, when the start times that it states are known.
             options |= {"movflags": f"{kind}+delay_moov", "frag_duration": str(FRAGMENT_S * 1_000_000)}
         else:
