@@ -58,7 +58,6 @@ class Report:
         stage_ms: median milliseconds of wall time a frame, by stage; stages overlap, so they do not add up.
         engine: one line that names the engine.
         interrupted: whether Ctrl-C (or ``stop``) ended it early.
-        outputs: what was written.
     """
 
     frames: int = 0
@@ -68,7 +67,6 @@ class Report:
     stage_ms: dict[str, float] = field(default_factory=dict)
     engine: str = ""
     interrupted: bool = False
-    outputs: list[str] = field(default_factory=list)
 
     @property
     def fps(self) -> float:
