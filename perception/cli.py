@@ -220,6 +220,64 @@ def doctor(as_json: Json = None) -> None:
 
 
 @app.command()
+def build(
+    model: Annotated[str, typer.Argument(help="Name or .onnx file of the model.")],
+    card: Card = None,
+    flavour: Annotated[
+        Literal["auto", "tensorrt", "rtx"], typer.Option(help="TensorRT, or TensorRT for RTX (desktop GPUs).")
+    ] = "auto",
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"], typer.Option(help="What convolutions and matrix products compute in.")
+    ] = "fp16",
+    batch: Annotated[int, typer.Option(min=1, max=8, help="Most frames a call.")] = 1,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the input, or dynamic.")] = None,
+    compute_capability: Annotated[
+        str | None, typer.Option(help="GPUs to build for, without one at hand: 75,80,86,89,120 (rtx only).")
+    ] = None,
+) -> None:
+    """Build a TensorRT engine and keep it, so that the first frame does not wait for it.
+
+    [bold]Examples[/bold]
+
+      perception build camvid
+
+      perception build camvid --flavour rtx --precision fp16 --compute-capability 75,80,86,89,120
+    """
+    from perception.config import names
+    from perception.engines.trt.build import build_model
+    from perception.show import building, print_built
+
+    with building(model) as progress:
+        built = build_model(
+            model, card=card, flavour=flavour, precision=precision, batch=batch, size=size,
+            capabilities=tuple(names(compute_capability) or ()), progress=progress,
+        )  # fmt: skip
+    print_built(built)
+
+
+cache = typer.Typer(help="Engines that were built and kept.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
+
+@cache.command("list")
+def cache_list(as_json: Json = None) -> None:
+    """List the engines that are kept, the one used last first."""
+    from perception.engines.trt.cache import EngineCache
+    from perception.show import print_engines
+
+    print_engines(EngineCache(), as_json)
+
+
+@cache.command("clear")
+def cache_clear() -> None:
+    """Remove all engines that are kept."""
+    from perception.engines.trt.cache import EngineCache
+
+    count, size = EngineCache().clear()
+    typer.echo(f"removed {count} engine{'' if count == 1 else 's'}, {size / 1e6:.1f} MB")
+
+
+@app.command()
 def bench(
     parts: Annotated[
         list[str] | None, typer.Argument(metavar="[PART]...", help="kernels, stages, pipeline; all by default.")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -24,6 +26,8 @@ from perception.errors import PerceptionError
 
 if TYPE_CHECKING:
     from perception.annotate import Result
+    from perception.engines.trt.build import Built
+    from perception.engines.trt.cache import EngineCache
     from perception.sources.base import Source
 
 INTERRUPTED = 130
@@ -179,6 +183,56 @@ def print_checks(checks: Sequence[Any], as_json: Path | None = None) -> None:
         detail = escape(check.detail) + (f"\n[dim]{escape(check.hint)}[/]" if check.hint else "")
         table.add_row(f"  {escape(check.name)}", marks[check.status], detail)
     stdout().print(table)
+
+
+@contextmanager
+def building(model: str) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A line that tells how far the build of an engine is, where standard error is a terminal."""
+    console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(f"{escape(model)}: building an engine") as status:
+        yield lambda phase, done, steps: status.update(f"{escape(model)}: {escape(phase)}, {done} of {steps}")
+
+
+def print_built(built: Built) -> None:
+    """What `perception build` made, or found in the cache."""
+    recipe, engine = built.recipe, built.engine
+    target = f"compute capability {', '.join(recipe.capabilities)}" if recipe.capabilities else "this GPU"
+    how = f"built in {built.seconds:.1f} s: {engine.built}" if engine.built else "cached"
+    lines = [
+        f"[bold]{escape(recipe.model)}[/] {recipe.precision} for {target}, {len(engine.plan) / 1e6:.1f} MB",
+        f"  {escape(how)}",
+        f"  {escape(engine.summary)}",
+        f"  {escape(recipe.flavour.title)}, {escape(str(recipe.profile))}",
+        f"  {escape(str(engine.path or 'not kept'))}",
+    ]
+    stdout().print("\n".join(lines), soft_wrap=True)
+
+
+def print_engines(cache: EngineCache, as_json: Path | None = None) -> None:
+    """The engines in the cache, as a table."""
+    rows: list[dict[str, Any]] = [
+        {
+            "model": entry.fields.get("model", "(damaged)"),
+            "precision": entry.fields.get("precision", ""),
+            "shapes": entry.fields.get("profile", ""),
+            "for": ", ".join(entry.fields.get("capabilities") or ())
+            or (entry.fields.get("machine") or {}).get("gpu", ""),
+            "by": f"{entry.fields.get('flavour', '')} {entry.fields.get('version', '')}".strip(),
+            "MB": round(entry.size_bytes / 1e6, 1),
+            "used": time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)),
+            "key": entry.key if as_json else entry.key[:12],
+        }
+        for entry in cache.entries()
+    ]
+    if as_json is not None:
+        _write_json(rows, as_json)
+    elif rows:
+        print_rows(f"engines in {cache.folder}", rows)
+    else:
+        stdout().print(f"no engines in {escape(str(cache.folder))}", soft_wrap=True)
 
 
 def print_rows(title: str, rows: Sequence[dict[str, Any]], as_json: Path | None = None) -> None:

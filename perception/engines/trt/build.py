@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perception.card import ModelCard, load_onnx
-from perception.engines.trt.flavour import Flavour, lacks_bf16, this_machine
+from perception.card import ModelCard, load_onnx, read_card
+from perception.engines.trt.cache import Cached, EngineCache, write_private
+from perception.engines.trt.flavour import Flavour, find_flavour, lacks_bf16, this_machine
 from perception.engines.trt.graph import GraphPrecision, Tail, prepare
 from perception.errors import EngineError, UsageError
 
 MAX_BATCH = 8
+
+DEFAULT_TAIL = Tail()
 
 Progress = Callable[[str, int, int], None]
 """Called with what the builder does, the steps done, and the steps there are."""
@@ -185,9 +190,9 @@ class Inspection:
     products: dict[str, int]
 
     def __str__(self) -> str:
-        products = ", ".join(f"{n} products in {dtype.lower()}" for dtype, n in self.products.items())
+        products = ", ".join(f"{n} in {dtype.lower()}" for dtype, n in self.products.items())
         tensors = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
-        return f"{tensors[0]} -> {tensors[1]}; {self.layers} layers, {products or 'no products'}"
+        return f"{tensors[0]} -> {tensors[1]}; {self.layers} layers, products: {products or 'none'}"
 
 
 def build(
@@ -238,9 +243,8 @@ def build(
     if plan is None:
         raise EngineError(f"{flavour.title} cannot build {recipe.model}: {logger.said() or 'no reason was given'}")
     if timing_cache is not None and (data := flavour.timing_cache(config)):
-        from perception.engines.trt.cache import write_private
-
-        write_private(timing_cache, data)
+        with contextlib.suppress(OSError):  # only the next build would be quicker
+            write_private(timing_cache, data)
     return bytes(plan), inspection
 
 
@@ -346,3 +350,93 @@ def _make_monitor(trt: Any, progress: Progress) -> Any:
             self.steps.pop(phase, None)
 
     return Monitor()
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An engine that is ready: what it is, and whether it had to be built.
+
+    Attributes:
+        recipe: what it is made from.
+        engine: the serialized engine and where it is kept.
+        seconds: how long it took to get it.
+    """
+
+    recipe: Recipe
+    engine: Cached
+    seconds: float
+
+
+def obtain(recipe: Recipe, engines: EngineCache | None = None, progress: Progress | None = None) -> Built:
+    """The engine of a recipe: from the cache, or built and kept there.
+
+    Raises:
+        EngineError: it cannot be built; see `build`.
+    """
+    engines = engines or EngineCache()
+    start = time.perf_counter()
+
+    def make() -> tuple[bytes, str]:
+        machine = recipe.key_fields()["machine"]
+        name = hashlib.sha256(f"{recipe.flavour.version} {machine}".encode()).hexdigest()[:16]
+        timing = None if recipe.flavour.portable else engines.folder / f"timing-{name}"
+        plan, inspection = build(recipe, timing, progress)
+        return plan, str(inspection)
+
+    got = engines.obtain(recipe.key_fields(), make)
+    return Built(recipe, got, time.perf_counter() - start)
+
+
+def build_model(
+    name_or_path: str | Path,
+    *,
+    card: Path | None = None,
+    flavour: str = "auto",
+    precision: str = "fp16",
+    batch: int = 1,
+    size: str | tuple[int, int] | None = None,
+    capabilities: tuple[str, ...] = (),
+    tail: Tail | None = DEFAULT_TAIL,
+    progress: Progress | None = None,
+) -> Built:
+    """Build a model's engine, or find it in the cache.
+
+    Args:
+        name_or_path, card: see `perception.load_model`.
+        flavour: ``auto``, ``tensorrt`` or ``rtx``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        batch: most frames a call, 1..8.
+        size: (width, height) or ``"640x360"`` of the input in pixels; ``dynamic``; None for the model's own.
+        capabilities: compute capabilities to build for without a GPU, such as ``("75", "89")``, with ``rtx`` only.
+        tail: what is appended to the graph.
+        progress: told how far a build is.
+
+    Raises:
+        UsageError: options that do not fit together or to the model, or no TensorRT.
+        ModelError: no such model, or it is unusable.
+        EngineError: it cannot be built.
+    """
+    from perception.model import find_model
+
+    chosen = find_flavour(flavour)
+    path = find_model(name_or_path)
+    described = read_card(path, card)
+    profile = make_profile(described, batch, size)
+    recipe = make_recipe(
+        path, described, chosen, graph_precision(precision), profile, capabilities=capabilities, tail=tail
+    )
+    return obtain(recipe, progress=progress)
+
+
+def graph_precision(name: str) -> GraphPrecision:
+    """``fp32`` and ``f32`` are the same.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    names: dict[str, GraphPrecision] = {
+        "fp32": "f32", "f32": "f32", "fp16": "f16", "f16": "f16", "bf16": "bf16", "int8": "int8"
+    }  # fmt: skip
+    if name not in names:
+        raise UsageError(f"unknown precision {name!r}; choose one of: fp32, fp16, bf16, int8")
+    return names[name]

@@ -1,0 +1,77 @@
+"""`perception build` and `perception cache`, with TensorRT for RTX and without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from perception.cli import app
+from perception.engines.trt.flavour import installed
+from perception.errors import EngineError, UsageError
+from tests.models import write_model
+
+pytestmark = pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for RTX has no wheel for this system")
+
+RTX = ["--flavour", "rtx", "--compute-capability", "80,89"]
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_built_then_cached_then_listed_then_cleared(own_cache: Path, tmp_path: Path) -> None:
+    model = str(write_model(tmp_path / "colors.onnx"))
+    first = run("build", model, *RTX)
+    assert "colors f16 for compute capability 80, 89" in first
+    assert "built in" in first and "there is none of this model" in first
+    assert "frames uint8 [?, 48, 64, 3] -> class_logits uint8 [?, 48, 64]" in first and "products: 1 in half" in first
+    second = run("build", model, *RTX)
+    assert "cached" in second and "built in" not in second
+    assert "cached" in run("build", model, "--flavour", "rtx", "--compute-capability", "89")
+    assert "built in" in run("build", model, *RTX, "--precision", "fp32")
+    listed = json.loads(run("cache", "list", "--json", "-"))
+    assert [(row["model"], row["precision"], row["for"]) for row in listed] == [
+        ("colors", "f32", "80, 89"),
+        ("colors", "f16", "80, 89"),
+    ]
+    assert "colors" in run("cache", "list")
+    (folder,) = {path.parent for path in own_cache.rglob("*.plan")}
+    assert run("cache", "clear").startswith("removed 2 engines")
+    assert not list(folder.glob("*.plan")) and "no engines" in run("cache", "list")
+
+
+def test_a_truncated_engine_is_built_again(own_cache: Path, tmp_path: Path) -> None:
+    model = str(write_model(tmp_path / "colors.onnx"))
+    run("build", model, *RTX)
+    (plan,) = own_cache.rglob("*.plan")
+    plan.write_bytes(plan.read_bytes()[:100])
+    assert "cut short (100 of" in run("build", model, *RTX)
+    assert "cached" in run("build", model, *RTX)
+
+
+def test_another_file_of_the_same_name_is_another_engine(own_cache: Path, tmp_path: Path) -> None:
+    model = str(write_model(tmp_path / "colors.onnx"))
+    run("build", model, *RTX)
+    write_model(tmp_path / "colors.onnx", classes=4)
+    assert "differs in graph" in run("build", model, *RTX)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "fault"),
+    [
+        (["--compute-capability", "abc"], UsageError, "compute capability abc; it knows"),
+        (["--compute-capability", "89", "--size", "65x48"], UsageError, "64x48 only"),
+        (["--compute-capability", "89", "--precision", "int8"], UsageError, "int8 needs a quantised file"),
+        (["--compute-capability", "75", "--precision", "bf16"], UsageError, "75 have no bf16"),
+        ([], EngineError, "needs an NVIDIA GPU"),
+    ],
+)
+def test_what_cannot_be_built(arguments: list[str], error: type[Exception], fault: str, tmp_path: Path) -> None:
+    model = str(write_model(tmp_path / "colors.onnx"))
+    with pytest.raises(error, match=fault):
+        run("build", model, "--flavour", "rtx", *arguments)
