@@ -48,7 +48,7 @@ def refuse(faults: Sequence[Fault], checked: int, where: str | Path, things: str
     if fatal:
         raise SourceError(f"{len(fatal)} of {checked} {things} are faulty: {listing(fatal)}", where)
     if faults:
-        _log.warning("%s: %d faulty entries: %s", where, len(faults), listing(faults))
+        _log.warning("faulty but not needed: %s", listing(faults))
 
 
 def listing(faults: Sequence[Fault]) -> str:

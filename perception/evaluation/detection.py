@@ -1,0 +1,288 @@
+"""How good boxes are: average precision as COCO defines it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.card import read_card
+from perception.errors import ModelError, SourceError, require
+from perception.evaluation.boxes import compare, draw_comparison
+from perception.evaluation.classes import ClassMatch, match_classes
+from perception.evaluation.coco import BoxedImage, CocoFile
+from perception.evaluation.faults import Fault, refuse
+from perception.evaluation.result import Confusion, Curve, Evaluation, Example, Rows, Worst, load_for, number_or_none
+from perception.evaluation.workers import Progress, in_order
+from perception.model import find_model
+from perception.types import U8, Detections
+
+SCORE_THRESHOLD = 0.01
+"""Low, because average precision looks at the whole curve; lower changes the result by less than training does."""
+
+MAX_DETECTIONS = 100
+"""As COCO has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionEvaluation(Evaluation):
+    """See `Evaluation`.
+
+    Attributes:
+        match: the classes that were evaluated.
+        boxes: boxes in truth by evaluated class, crowds not counted.
+        precision: ``[T, R, K]`` at IoU thresholds 0.5, 0.55, ... 0.95, recalls 0, 0.01, ... 1, evaluated classes; -1
+            where there is no box in truth.
+        scores: the score that gives that recall, same shape.
+        confusion: at the card's score threshold and an IoU of 0.5; last row: nothing there, last column: missed.
+        left_out: boxes in truth by class that the model lacks.
+    """
+
+    match: ClassMatch
+    boxes: list[int]
+    precision: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    confusion: NDArray[np.int64]
+    left_out: dict[str, int]
+
+    def average_precision(self, iou: float | None = None) -> NDArray[np.float64]:
+        """AP of each evaluated class ``[K]``, mean over IoU 0.5 to 0.95 or at one IoU; NaN without boxes in truth."""
+        chosen = self.precision if iou is None else self.precision[[round((iou - 0.5) / 0.05)]]
+        return np.where(np.array(self.boxes) > 0, chosen.mean((0, 1)), np.nan)
+
+    def as_dict(self) -> dict[str, Any]:
+        """``map``, ``map50``, ``ap`` by class (``ap``, ``ap50``, ``ap75``; None without boxes in truth), ..."""
+        each = [self.average_precision(iou) for iou in (None, 0.5, 0.75)]
+        rows = zip(self.match.names, *each, strict=True)
+        return {
+            "map": float(np.nanmean(each[0])),
+            "map50": float(np.nanmean(each[1])),
+            "ap": {
+                name: {"ap": number_or_none(ap), "ap50": number_or_none(ap50), "ap75": number_or_none(ap75)}
+                for name, ap, ap50, ap75 in rows
+            },
+            "images": self.images,
+            "ms_per_image": self.ms_per_image,
+        }
+
+    def tables(self) -> list[tuple[str, Rows]]:
+        data = self.as_dict()
+        rows: Rows = []
+        for k, (name, ap) in enumerate(data["ap"].items()):
+            if not self.boxes[k]:
+                rows.append({"class": name, "AP": "-", "AP50": "-", "AP75": "-", "boxes": 0})
+                continue
+            precision, recall = self.precision[0, :, k], np.linspace(0, 1, self.precision.shape[1])
+            f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+            best = int(f1.argmax())
+            rows.append(
+                {"class": name}
+                | {title: f"{ap[key]:.4f}" for title, key in (("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75"))}
+                | {"boxes": self.boxes[k], "best F1": f"{f1[best]:.3f}", "at score": f"{self.scores[0, best, k]:.2f}"}
+            )
+        whole = {
+            "mAP": f"{data['map']:.4f}",
+            "mAP50": f"{data['map50']:.4f}",
+            "images": self.images,
+            "ms an image": round(self.ms_per_image, 2),
+        }
+        tables: list[tuple[str, Rows]] = [("classes", rows), ("all", [whole])]
+        if self.left_out:
+            lacking: Rows = [{"class": name, "boxes": boxes} for name, boxes in self.left_out.items()]
+            tables.append(("left out: the model does not have these classes", lacking))
+        return tables
+
+    @property
+    def confusion_table(self) -> Confusion:
+        return Confusion([*self.match.names, "(nothing there)"], [*self.match.names, "(missed)"], self.confusion)
+
+    @property
+    def curves(self) -> list[Curve]:
+        recall = np.linspace(0, 1, self.precision.shape[1])
+        return [
+            Curve(f"{name}, AP50 {self.average_precision(0.5)[k]:.3f}", recall, self.precision[0, :, k])
+            for k, name in enumerate(self.match.names)
+            if self.boxes[k]
+        ]
+
+
+def evaluate_detection(
+    model: str | Path,
+    images: str | Path,
+    annotations: str | Path,
+    *,
+    synonyms: Mapping[str, Sequence[str]] | None = None,
+    score_threshold: float = SCORE_THRESHOLD,
+    worst: int = 0,
+    progress: Progress | None = None,
+    card: str | Path | None = None,
+    **options: Any,
+) -> DetectionEvaluation:
+    """Run a model over the images of a COCO file and compare its boxes with the file's.
+
+    Classes are matched by name, see `match_classes`; those that only one side has are left out. Boxes go through
+    the model's own post-processing, with a low score threshold and at most `MAX_DETECTIONS` an image.
+
+    Args:
+        model: name or file, see `load_model`.
+        images: folder of the pictures.
+        annotations: the COCO file.
+        synonyms: names of the model by names of the file, where they differ.
+        score_threshold: boxes with a lower score do not exist.
+        worst: how many of the pictures with most mistakes (at the card's own score threshold) to give back.
+        progress: told of every picture.
+        card: YAML card of a foreign model.
+        options: of `load_model`.
+
+    Raises:
+        SourceError: pictures are missing, damaged or of another size than the file says; all are named.
+        UsageError: no class in common, or synonyms that do not fit.
+        PerceptionError: the model cannot be loaded or does no detection.
+    """
+    require("faster_coco_eval", "eval", "evaluating boxes")
+    path = find_model(model)
+    task = read_card(path, card).detection
+    if task is None:
+        raise ModelError("this model does no detection", path)
+    file = CocoFile(annotations, images)
+    match = match_classes(task.names, list(file.categories.values()), synonyms)
+    counts = file.box_counts()
+    left_out = {name: counts[name] for name in match.left_out}
+    faults = list(file.faults)
+    broken = threading.Event()  # from then on only faults are looked for
+    if any(fault.fatal for fault in faults):
+        broken.set()
+    elif not any(counts[name] for name in match.of_data):
+        raise SourceError(f"this file has no boxes of {', '.join(match.names)}", file.path)
+    evaluated = np.full(len(task.classes), -1, np.int64)
+    evaluated[list(match.of_model)] = list(match.of_model.values())
+    in_truth = {key: match.of_data.get(name, -1) for key, name in file.categories.items()}
+    with load_for(
+        "detection", str(path), card=card, score_threshold=score_threshold, max_detections=MAX_DETECTIONS,
+        classes=[task.names[i] for i in match.of_model], **options,
+    ) as loaded:  # fmt: skip
+
+        def work(image: BoxedImage) -> Fault | tuple[BoxedImage, Detections, float, U8] | None:
+            picture = file.read(image)
+            if isinstance(picture, Fault):
+                broken.set()
+                return picture
+            if broken.is_set():
+                return None
+            prediction = loaded.predict(picture)
+            found = prediction.detections
+            assert found is not None
+            found = Detections(found.boxes, found.scores, evaluated[found.class_ids].astype(np.int32))
+            return _evaluated(image, in_truth), found, sum(prediction.timings.values()), picture
+
+        loaded.warmup(*loaded.size)
+        start = time.perf_counter()
+        times: list[float] = []
+        pairs: list[tuple[BoxedImage, Detections]] = []
+        confusion = np.zeros((len(match.names) + 1,) * 2, np.int64)
+        shown: Worst[tuple[Any, ...]] = Worst(worst)
+        for result in in_order(work, file.images, len(file.images), loaded.engine.streams, progress):
+            if isinstance(result, Fault):
+                faults.append(result)
+            elif result is not None:
+                truth, found, ms, picture = result
+                times.append(ms)
+                pairs.append((truth, found))
+                likely = found.select(found.scores >= task.score_threshold)
+                comparison = compare(truth, likely, len(match.names))
+                confusion += comparison.confusion
+                shown.add(comparison.mistakes, lambda: (picture, truth, likely, comparison))  # noqa: B023
+        refuse(faults, file.entries, file.path, "images")
+        precision, scores = _coco_precision(pairs, match.names)
+        boxes: Counter[int] = Counter()
+        for truth, _ in pairs:
+            boxes.update(truth.category_ids[~truth.crowd].tolist())
+        colors = [
+            task.classes[next(m for m, n in match.of_model.items() if n == k)].color for k in range(len(match.names))
+        ]
+        return DetectionEvaluation(
+            card=loaded.card,
+            engine=loaded.engine.description,
+            data=str(annotations),
+            images=len(times),
+            ms_per_image=float(np.median(times)),
+            seconds=time.perf_counter() - start,
+            examples=[_example(match.names, colors, *item) for item in shown.items()],
+            match=match,
+            boxes=[boxes[k] for k in range(len(match.names))],
+            precision=precision,
+            scores=scores,
+            confusion=confusion,
+            left_out=left_out,
+        )
+
+
+def _evaluated(image: BoxedImage, in_truth: Mapping[int, int]) -> BoxedImage:
+    """The image with evaluated classes as category ids, without boxes of others."""
+    ids = np.array([in_truth[i] for i in image.category_ids.tolist()], np.int64)
+    keep = ids >= 0
+    return BoxedImage(
+        image.id, image.path, image.width, image.height,
+        image.boxes[keep], ids[keep], image.crowd[keep], image.areas[keep],
+    )  # fmt: skip
+
+
+def _coco_precision(
+    pairs: Sequence[tuple[BoxedImage, Detections]], names: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Precision and score ``[T, R, K]`` over all box sizes, at most `MAX_DETECTIONS` boxes an image."""
+    import logging
+
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    quiet = logging.getLogger("perception").debug
+    truth: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for number, (image, detections) in enumerate(pairs):
+        columns = (image.boxes, image.category_ids.tolist(), image.crowd.tolist(), image.areas.tolist())
+        for box, k, crowd, area in zip(*columns, strict=True):
+            # ids begin with 1: COCO's evaluation takes 0 for "none"
+            truth.append(_annotation(len(truth), number, k, box) | {"iscrowd": int(crowd), "area": area})
+        for box, k, score in zip(
+            detections.boxes, detections.class_ids.tolist(), detections.scores.tolist(), strict=True
+        ):
+            found.append(_annotation(len(found), number, k, box) | {"iscrowd": 0, "score": score})
+    common = {
+        "images": [{"id": i, "width": im.width, "height": im.height} for i, (im, _) in enumerate(pairs)],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names)],
+    }
+    evaluator = COCOeval_faster(
+        COCO(common | {"annotations": truth}, print_function=quiet),
+        COCO(common | {"annotations": found}, print_function=quiet),
+        "bbox",
+        print_function=quiet,
+    )
+    evaluator.params.maxDets = [1, 10, MAX_DETECTIONS]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    # [T, R, K, A, M]: all sizes come first, most detections last
+    return evaluator.eval["precision"][:, :, :, 0, -1], evaluator.eval["scores"][:, :, :, 0, -1]
+
+
+def _annotation(index: int, image: int, k: int, box: NDArray[np.float32]) -> dict[str, Any]:
+    x0, y0, x1, y1 = box.astype(np.float64).tolist()
+    w, h = x1 - x0, y1 - y0
+    return {"id": index + 1, "image_id": image, "category_id": k, "bbox": [x0, y0, w, h], "area": w * h}
+
+
+def _example(
+    names: Sequence[str], colors: Sequence[tuple[int, int, int]], picture: U8, truth: BoxedImage, found: Detections,
+    comparison: Any,
+) -> Example:  # fmt: skip
+    boxes = draw_comparison(picture, truth, found, comparison, names, colors)
+    return Example(
+        f"{truth.path.name}: {comparison.missed} missed, {comparison.wrong} wrong, of {int((~truth.crowd).sum())}",
+        [("image", picture), ("truth (missed: dashed red)", boxes[0]), ("prediction (wrong: dashed red)", boxes[1])],
+    )
