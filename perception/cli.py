@@ -278,6 +278,26 @@ def cache_clear() -> None:
 
 
 @app.command()
+def adapt(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file made by others.")],
+    card: Annotated[Path, typer.Option(help="YAML card with an adapter section, as in configs/cards/.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx to write, with the card inside.")],
+    engine: Engine = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+) -> None:
+    """Rewrite a foreign ONNX detector or segmenter as a model that runs like any other.
+
+    [bold]Example[/bold]
+
+      perception adapt yolov8n.onnx --card configs/cards/yolov8.yaml -o yolov8n-adapted.onnx
+    """
+    from perception.foreign import adapt as adapt_file
+
+    written = adapt_file(model, card, output, engine=engine, overwrite=overwrite)
+    typer.echo(f"{output}: {written.name}, {', '.join(written.tasks)}, {written.input.width}x{written.input.height}")
+
+
+@app.command()
 def bench(
     parts: Annotated[
         list[str] | None, typer.Argument(metavar="[PART]...", help="kernels, stages, pipeline; all by default.")

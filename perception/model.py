@@ -65,7 +65,8 @@ def load_model(
 
     Args:
         name_or_path: a name that `list_models` knows, or the path of an ``.onnx`` file.
-        card: YAML file with the card of a foreign model; it replaces the one in the file.
+        card: YAML file with the card of a foreign model; it replaces the one in the file. With an ``adapter``
+            section the model is rewritten first, see `perception.foreign`, and kept in the user's cache.
         engine, precision, mode, threads, device: see `perception.engines.open_engine`.
         size: (width, height) of the network's input in pixels, for models that allow more than one.
         score_threshold: least score of a detection, in 0..1: one for all classes, or by class name (the card's
@@ -85,6 +86,12 @@ def load_model(
     from perception.engines import open_engine
 
     path = find_model(name_or_path)
+    if card is not None:
+        from perception.foreign import adapted
+
+        rewritten = adapted(path, card)
+        if rewritten is not None:
+            path, card = rewritten, None  # the card is inside
     read = read_card(path, card)
     size = _check_size(read, size, path)
     post = _PostProcessing(read, score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic)
