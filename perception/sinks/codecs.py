@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from perception.errors import UsageError
+from perception.sinks.priority import ordinary_priority
 
 # Name, as in the file's suffix, to FFmpeg's muxer.
 CONTAINERS = {"mp4": "mp4", "m4v": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
@@ -76,7 +77,8 @@ class Encoder:
         context.options = dict(self.options)
         context.thread_count = 1
         try:
-            context.open()
+            with ordinary_priority():
+                context.open()
         except (OSError, ValueError, RuntimeError) as error:
             said = ", ".join(f"{k} {v}" for k, v in self.options.items())
             why = getattr(error, "strerror", None) or error

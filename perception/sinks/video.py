@@ -21,6 +21,7 @@ from perception.sinks.base import Sink
 from perception.sinks.codecs import CONTAINERS, Encoder, choose_encoder
 from perception.sinks.files import STDOUT, check_not_source, check_output, make_folder, name_of, reason
 from perception.sinks.fragments import cut_to_whole_fragments
+from perception.sinks.priority import ordinary_priority
 from perception.types import Picture, Prediction, SourceInfo
 
 if TYPE_CHECKING:
@@ -209,6 +210,8 @@ class VideoSink(Sink):
         if self._audio is not None:
             self._audio.attach(self._output, self._container)
             self._audio.begin(self._origin, cut=info.start > 0)
+        with ordinary_priority():
+            self._output.start_encoding()
 
     @property
     def _is_file(self) -> bool:
