@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.canvas import BgrCanvas, BufferPool, Canvas, Color, PlanesCanvas, copy_canvas
 from perception.card import ModelCard
 from perception.errors import UsageError
 from perception.legend import draw_legend, label_patch, text_height
 from perception.postprocess.segmentation import counts_to_shares, overlay_bgr, overlay_planes
-from perception.types import ClassMap, Detections, Picture, Prediction
+from perception.types import U8, ClassMap, Detections, Frame, Picture, Prediction
 
 _STATUS: Color = (24, 24, 24)
 
@@ -115,14 +116,27 @@ class Annotator:
     def _draw_classes(self, canvas: BgrCanvas | PlanesCanvas, prediction: Prediction, class_map: ClassMap) -> None:
         frame = prediction.frame
         hidden = [i for i, shown in enumerate(self._shown) if not shown or i in class_map.ignored]
-        common = (class_map.logits, class_map.letterbox, self._palette, self.opacity)
-        if isinstance(canvas, PlanesCanvas):
-            assert frame.planes is not None
-            counts = overlay_planes(frame.planes, *common, canvas.planes, hidden)
+        if class_map.logits is None:
+            counts = self._draw_ready(canvas, frame, class_map.mask, hidden)
         else:
-            counts = overlay_bgr(frame.image, *common, canvas.image, hidden)
+            common = (class_map.logits, class_map.letterbox, self._palette, self.opacity)
+            if isinstance(canvas, PlanesCanvas):
+                assert frame.planes is not None
+                counts = overlay_planes(frame.planes, *common, canvas.planes, hidden)
+            else:
+                counts = overlay_bgr(frame.image, *common, canvas.image, hidden)
         if class_map._shares is None:
             class_map._shares = counts_to_shares(counts)
+
+    def _draw_ready(
+        self, canvas: BgrCanvas | PlanesCanvas, frame: Frame, mask: U8, hidden: list[int]
+    ) -> NDArray[np.int64]:
+        from perception.postprocess import masks
+
+        if isinstance(canvas, PlanesCanvas):
+            assert frame.planes is not None
+            return masks.overlay_planes(frame.planes, mask, self._palette, self.opacity, canvas.planes, hidden)
+        return masks.overlay_bgr(frame.image, mask, self._palette, self.opacity, canvas.image, hidden)
 
     def _draw_boxes(self, canvas: Canvas, detections: Detections, line: int) -> None:
         width = self.line_width or max(round(min(canvas.width, canvas.height) / 360), 1)

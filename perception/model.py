@@ -233,11 +233,18 @@ class _PostProcessing:
         """Put into ``prediction`` what the outputs say of its frame, the first of the batch."""
         card = self._card
         if card.segmentation is not None:
-            prediction.class_map = ClassMap(outputs[card.segmentation.output][0], letterbox, self._ignored)
+            prediction.class_map = self._class_map(outputs[card.segmentation.output][0], card.segmentation, letterbox)
         if card.detection is not None:
             prediction.detections = self._decode(outputs, card.detection, letterbox)
         if card.classification is not None:
             prediction.labels = _labels(outputs[card.classification.output][0], self._labels)
+
+    def _class_map(self, output: F32 | U8, task: SegmentationTask, letterbox: Letterbox) -> ClassMap:
+        """Logits ``[C, h, w]``, or the mask ``[h, w]`` that an engine with a GPU made of them."""
+        if output.dtype == np.uint8:
+            labels = output.astype(np.uint8, copy=False)
+            return ClassMap.from_labels(labels, len(task.classes), letterbox, self._ignored)
+        return ClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored)
 
     def _decode(self, outputs: dict[str, F32], task: DetectionTask, letterbox: Letterbox) -> Detections:
         from perception.postprocess.detection import decode

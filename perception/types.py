@@ -169,44 +169,64 @@ class Detections:
 
 
 class ClassMap:
-    """Segmentation of one frame: a class for each pixel, made from low-resolution logits when asked for.
+    """Segmentation of one frame: a class for each pixel, made when asked for.
+
+    It comes from low-resolution logits, or from a mask that an engine made already (on a GPU).
 
     Attributes:
-        logits: float32 ``[C, h, w]``, C-contiguous, as the network gave them (its own stride).
+        logits: float32 ``[C, h, w]``, C-contiguous, as the network gave them (its own stride); None for a ready mask.
+        labels: uint8 ``[h, w]``, a ready mask that covers the network's input, as logits would; else None.
+        classes: number of classes C.
         letterbox: how the frame was fitted into the network's input.
         ignored: class ids that are never drawn nor counted as shown (a background, say).
     """
 
-    __slots__ = ("logits", "letterbox", "ignored", "_mask", "_shares")
+    __slots__ = ("logits", "labels", "classes", "letterbox", "ignored", "_mask", "_shares")
 
     def __init__(self, logits: F32, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
-        self.logits = logits
+        self.logits: F32 | None = logits
+        self.labels: U8 | None = None
+        self.classes = int(logits.shape[0])
         self.letterbox = letterbox
         self.ignored = ignored
         self._mask: U8 | None = None
         self._shares: F32 | None = None
 
-    @property
-    def classes(self) -> int:
-        """Number of classes C."""
-        return int(self.logits.shape[0])
+    @classmethod
+    def from_labels(cls, labels: U8, classes: int, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> ClassMap:
+        """A class map of a ready mask, uint8 ``[h, w]`` of ids below ``classes``, over the network's input."""
+        made = cls(np.empty((classes, 0, 0), np.float32), letterbox, ignored)
+        made.logits, made.labels = None, labels
+        return made
 
     @property
     def mask(self) -> U8:
-        """uint8 ``[H, W]`` of class ids at frame size: bilinear upsampling of the logits, then argmax."""
-        if self._mask is None:
-            from perception.postprocess.segmentation import class_mask
+        """uint8 ``[H, W]`` of class ids at frame size.
 
-            self._mask = class_mask(self.logits, self.letterbox)
+        Bilinear upsampling of the logits, then argmax; of a ready mask, the nearest pixel.
+        """
+        if self._mask is None:
+            if self.labels is not None:
+                from perception.postprocess.masks import to_frame
+
+                self._mask = to_frame(self.labels, self.letterbox)
+            else:
+                from perception.postprocess.segmentation import class_mask
+
+                assert self.logits is not None
+                self._mask = class_mask(self.logits, self.letterbox)
         return self._mask
 
     @property
     def shares(self) -> F32:
         """float32 ``[C]``: the part of the frame's pixels that each class has, in 0..1; sums to 1."""
         if self._shares is None:
-            from perception.postprocess.segmentation import class_shares
+            from perception.postprocess.segmentation import class_shares, counts_to_shares
 
-            self._shares = class_shares(self.logits, self.letterbox)
+            if self.logits is not None:
+                self._shares = class_shares(self.logits, self.letterbox)
+            else:
+                self._shares = counts_to_shares(np.bincount(self.mask.ravel(), minlength=self.classes))
         return self._shares
 
 

@@ -79,8 +79,8 @@ class Bench:
         with open_source(str(self.clip), max_frames=1) as source:
             (frame,) = source
         prediction = self.model().predict(frame)
-        if prediction.class_map is None:
-            raise PerceptionError("the kernel benchmark needs a model that segments", self._model_name)
+        if prediction.class_map is None or prediction.class_map.logits is None:
+            raise PerceptionError("the kernel benchmark needs a model and an engine that give logits", self._model_name)
         return frame.image, prediction.class_map.logits
 
     def stage_rows(self) -> list[dict[str, Any]]:

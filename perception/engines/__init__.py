@@ -80,7 +80,7 @@ def open_engine(
     outputs = tuple(output.name for output in model.graph.output)
     del model  # the engine reads the file in its own way
     module, why = _choose(engine)
-    options = EngineOptions(size, outputs, precision, mode, threads, device)
+    options = EngineOptions(size, outputs, precision, mode, threads, device, card)
     try:
         opened: Engine = module.open_model(path, options)
     except PerceptionError:

@@ -7,12 +7,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from perception.errors import EngineError, PerceptionError
 from perception.types import F32, U8
+
+if TYPE_CHECKING:
+    from perception.card import ModelCard
 
 Precision = Literal["auto", "f32", "bf16", "f16"]
 Mode = Literal["latency", "throughput"]
@@ -41,6 +44,7 @@ class EngineOptions:
         mode: ``latency`` puts every core on one call; ``throughput`` runs as many calls at once as there are cores.
         threads: cores to use, or None for all that this process may use.
         device: ``CPU``, or another device name that the engine knows.
+        card: the model's card, for engines that do more than the graph does.
     """
 
     size: tuple[int, int]
@@ -49,6 +53,7 @@ class EngineOptions:
     mode: Mode = "latency"
     threads: int | None = None
     device: str = "CPU"
+    card: ModelCard | None = None
 
 
 class Engine(ABC):
@@ -79,7 +84,8 @@ class Engine(ABC):
             frames: uint8 ``[N, H, W, 3]`` BGR, of the engine's input shape. Read during the call only.
 
         Returns:
-            Outputs by name, float32, C-contiguous. They belong to the caller: no later call writes into them.
+            Outputs by name, float32, C-contiguous. They belong to the caller: no later call writes into them. An
+            engine with a GPU may give class masks, uint8 ``[N, h, w]`` over the input, in place of class logits.
 
         Raises:
             EngineError: the frames have another shape or type, the engine is closed, or the runtime failed.

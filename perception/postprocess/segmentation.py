@@ -52,7 +52,7 @@ def class_mask(logits: F32, letterbox: Letterbox, out: U8 | None = None) -> U8:
     logits, labels = _label(logits)
     if out is None:
         out = np.empty((letterbox.frame_height, letterbox.frame_width), np.uint8)
-    _check("out", out, (letterbox.frame_height, letterbox.frame_width))
+    check_plane("out", out, (letterbox.frame_height, letterbox.frame_width))
     grid = make_grid(letterbox, *labels.shape)
     _walk(logits, labels, *grid, out)
     return out
@@ -100,13 +100,13 @@ def overlay_bgr(
         int64 ``[C]``: the number of frame pixels of each class, ignored ones too.
     """
     height, width = letterbox.frame_height, letterbox.frame_width
-    _check("image", image, (height, width, 3))
-    _check("out", out, (height, width, 3))
+    check_plane("image", image, (height, width, 3))
+    check_plane("out", out, (height, width, 3))
     if not out.flags.c_contiguous:
         raise ValueError("out must be C-contiguous")
     logits, labels = _label(logits)
-    keep, alpha = _weights(len(logits), opacity, ignored)
-    colors = _palette(palette_bgr, len(logits)).astype(np.uint16) * (alpha * 4)[:, None] + 128
+    keep, alpha = blend_weights(len(logits), opacity, ignored)
+    colors = checked_palette(palette_bgr, len(logits)).astype(np.uint16) * (alpha * 4)[:, None] + 128
     grid = make_grid(letterbox, *labels.shape)
     source = np.ascontiguousarray(image).reshape(height, width * 3)
     counts: NDArray[np.int64] = _overlay_bgr(
@@ -141,12 +141,12 @@ def overlay_planes(
     height, width = letterbox.frame_height, letterbox.frame_width
     half = ((height + 1) // 2, (width + 1) // 2)
     for name, p in (("planes", planes), ("out", out)):
-        _check(f"{name}.y", p.y, (height, width))
-        _check(f"{name}.u", p.u, half)
-        _check(f"{name}.v", p.v, half)
+        check_plane(f"{name}.y", p.y, (height, width))
+        check_plane(f"{name}.u", p.u, half)
+        check_plane(f"{name}.v", p.v, half)
     logits, labels = _label(logits)
-    keep, alpha = _weights(len(logits), opacity, ignored)
-    colors = bgr_to_yuv(_palette(palette_bgr, len(logits)), planes.matrix, planes.full_range)
+    keep, alpha = blend_weights(len(logits), opacity, ignored)
+    colors = bgr_to_yuv(checked_palette(palette_bgr, len(logits)), planes.matrix, planes.full_range)
     colors = (colors * alpha[:, None]).astype(np.uint16)
     grid = make_grid(letterbox, *labels.shape)
     counts: NDArray[np.int64] = _overlay_planes(
@@ -155,7 +155,8 @@ def overlay_planes(
     return counts
 
 
-def _check(name: str, array: U8, shape: tuple[int, ...]) -> None:
+def check_plane(name: str, array: U8, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``array`` is uint8 of that shape with adjacent pixels in a row."""
     if array.shape != shape or array.dtype != np.uint8:
         raise ValueError(f"{name} must be uint8 {list(shape)}, got {array.dtype} {list(array.shape)}")
     if array.ndim == 2 and array.shape[1] > 1 and array.strides[1] != 1:
@@ -173,14 +174,17 @@ def _label(logits: F32) -> tuple[F32, U8]:
     return logits, labels
 
 
-def _palette(palette_bgr: U8, classes: int) -> U8:
+def checked_palette(palette_bgr: U8, classes: int) -> U8:
+    """``palette_bgr`` as uint8 ``[C, 3]``; ValueError where it has another number of colours."""
     palette = np.asarray(palette_bgr, np.uint8)
     if palette.shape != (classes, 3):
         raise ValueError(f"the palette must be [{classes}, 3], one colour for each class, got {list(palette.shape)}")
     return palette
 
 
-def _weights(classes: int, opacity: float, ignored: Sequence[int]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+def blend_weights(
+    classes: int, opacity: float, ignored: Sequence[int]
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """The weights of picture and colour for each class, in 64ths."""
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be in 0..1, got {opacity}")
