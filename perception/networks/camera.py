@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -24,17 +26,31 @@ class CameraGraph(nn.Module):
         network: Takes normalised float RGB ``[N, 3, H, W]``, returns a dict of outputs.
         first_convolution: The network's own first convolution, whose weights get their channels swapped.
         outputs: Names of the outputs, in the order the graph returns them.
+        mean, std: Of R, G, B in 0..255, where the network takes ``(value - mean) / std`` and not what ours take.
     """
 
-    def __init__(self, network: nn.Module, first_convolution: nn.Conv2d, outputs: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        first_convolution: nn.Conv2d,
+        outputs: tuple[str, ...],
+        mean: Sequence[float] = (PIXEL_MEAN,) * 3,
+        std: Sequence[float] = (1 / PIXEL_SCALE,) * 3,
+    ) -> None:
         super().__init__()
         self.network = network
         self.outputs = outputs
+        # one number where the channels have the same, for a smaller graph
+        self.mean: float | Tensor = mean[0]
+        self.scale: float | Tensor = 1 / std[0]
+        if len({*mean}) > 1 or len({*std}) > 1:
+            self.mean = torch.tensor(mean[::-1]).reshape(1, 3, 1, 1)
+            self.scale = 1 / torch.tensor(std[::-1]).reshape(1, 3, 1, 1)
         with torch.no_grad():
             first_convolution.weight.copy_(first_convolution.weight.flip(1))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """uint8 BGR ``[N, H, W, 3]`` to the outputs as float32."""
-        images = normalise(frames.permute(0, 3, 1, 2).float())
+        images = (frames.permute(0, 3, 1, 2).float() - self.mean) * self.scale
         results = self.network(images)
         return tuple(results[name].float() for name in self.outputs)

@@ -91,12 +91,23 @@ class FeaturePyramid(nn.Module):
                 nn.Conv2d(in_channels[2], widths[4], 2, stride=2, bias=False), nn.BatchNorm2d(widths[4])
             )
 
-    def forward(self, features: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Pyramid maps by stride: ``{stride: [N, widths[stride], h / stride, w / stride]}``."""
+    def forward(self, features: Mapping[int, Tensor], finest_of: int | None = None) -> dict[int, Tensor]:
+        """Pyramid maps by stride: ``{stride: [N, widths[stride], h / stride, w / stride]}``.
+
+        Args:
+            features: the backbone's maps by stride.
+            finest_of: make the finest level, the dearest, for that many of the images only, from the first;
+                0 leaves it out. None for all.
+        """
         x = self.context(features[self.strides[0]])
         pyramid = {self.strides[0]: x}
         for fine in self.strides[1:]:
             key = str(fine)
+            if fine == self.strides[-1] and finest_of is not None:
+                if finest_of == 0:
+                    break
+                x = x[:finest_of]
+                features = {stride: f[:finest_of] for stride, f in features.items()}
             skip = self.lateral[key](features[fine])
             if fine == 4 and self.stem_skip is not None:
                 skip = skip + self._fold_stem(features[2], skip)

@@ -1,11 +1,12 @@
-"""Semantic segmentation network: backbone, feature pyramid, per-pixel classifier."""
+"""Street network: backbone, feature pyramid, per-pixel classifier and, if asked for, a detection head."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from perception.networks.detector import DetectionHead
 from perception.networks.fpn import FeaturePyramid, initialise
 from perception.networks.lite import EfficientNetLite
 
@@ -30,15 +31,14 @@ class SegmentationHead(nn.Module):
 
 
 class StreetNetwork(nn.Module):
-    """One backbone and one pyramid under any number of heads.
-
-    Heads are named by the graph output they make; each takes the pyramid. Today there is ``class_logits``.
+    """One backbone and one pyramid under a segmentation head and, if asked for, a detection head.
 
     Args:
         classes: Number of segmentation classes.
         widths: Pyramid channels by stride.
         stem_skip: Feed stride-2 features to the finest level.
-        dropout: Channel dropout before the classifier.
+        dropout: Channel dropout before the per-pixel classifier.
+        detection: Makes the detection head from the pyramid's channels by stride; None for masks alone.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class StreetNetwork(nn.Module):
         widths: Mapping[int, int] | None = None,
         stem_skip: bool = True,
         dropout: float = 0.1,
+        detection: Callable[[Mapping[int, int]], DetectionHead] | None = None,
     ) -> None:
         super().__init__()
         widths = dict(widths or DEFAULT_WIDTHS)
@@ -55,6 +56,7 @@ class StreetNetwork(nn.Module):
         self.head = SegmentationHead(widths[min(widths)], classes, dropout)
         initialise(self.pyramid)
         nn.init.normal_(self.head.classify.weight, std=0.01)
+        self.detector = None if detection is None else detection(self.pyramid.channels)
 
     @property
     def first_convolution(self) -> nn.Conv2d:
@@ -63,14 +65,29 @@ class StreetNetwork(nn.Module):
         assert isinstance(convolution, nn.Conv2d)
         return convolution
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that a deployed graph has."""
+        return ("class_logits",) if self.detector is None else ("class_logits", "boxes", "scores")
+
+    def forward(self, images: Tensor, with_masks: int | None = None) -> dict[str, Tensor]:
         """Outputs by name.
 
         Args:
             images: float ``[N, 3, H, W]``, RGB, ``(value - 127) / 128``.
+            with_masks: M, how many of the images, from the first, ``class_logits`` are wanted for: the finest
+                pyramid level is the dearest and is not made for the others. None for all.
 
         Returns:
-            ``{"class_logits": [N, classes, ceil(H / 4), ceil(W / 4)]}``.
+            ``class_logits`` ``[M, classes, ceil(H / 4), ceil(W / 4)]`` and what `DetectionHead` gives, if there
+            is one.
         """
-        pyramid = self.pyramid(self.backbone(images))
-        return {"class_logits": self.head(pyramid[min(pyramid)])}
+        finest = self.pyramid.strides[-1]
+        finest_is_shared = self.detector is not None and finest in self.detector.strides
+        pyramid = self.pyramid(self.backbone(images), None if finest_is_shared else with_masks)
+        results: dict[str, Tensor] = {}
+        if with_masks != 0:
+            results["class_logits"] = self.head(pyramid[finest][:with_masks])
+        if self.detector is not None:
+            results.update(self.detector(pyramid))
+        return results

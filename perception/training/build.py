@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from perception.errors import ModelError
+from perception.networks.detector import DetectionHead
 from perception.networks.segmenter import StreetNetwork
+from perception.training.checkpoint import load_checkpoint
 from perception.training.config import TrainConfig
+
+log = logging.getLogger(__name__)
 
 
 def build_network(config: TrainConfig) -> StreetNetwork:
     """The recipe's network, nothing of it trained yet."""
-    network = config.network
-    return StreetNetwork(len(config.data.classes), network.widths, network.stem_skip, network.dropout)
+    network, detection = config.network, config.detection
+
+    def make_head(channels: Mapping[int, int]) -> DetectionHead:
+        assert detection is not None
+        return DetectionHead(channels, len(detection.classes), detection.strides, detection.width, detection.depth)
+
+    return StreetNetwork(
+        len(config.data.classes),
+        network.widths,
+        network.stem_skip,
+        network.dropout,
+        None if detection is None else make_head,
+    )
+
+
+def start_from(network: nn.Module, path: Path) -> None:
+    """Take the averaged weights of the checkpoint ``path`` wherever name and shape agree; the rest stays as it is.
+
+    Raises:
+        ModelError: The checkpoint cannot be read, or nothing in it fits.
+    """
+    weights = load_checkpoint(path)["average"]
+    ours = network.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in ours and ours[k].shape == v.shape}
+    if not fitting:
+        raise ModelError("no tensor of this checkpoint fits the network", path)
+    network.load_state_dict({k: v.to(ours[k].dtype) for k, v in fitting.items()}, strict=False)
+    new = sorted({k.split(".")[0] for k in ours.keys() - fitting.keys()})
+    log.info(
+        "%d of %d tensors come from %s%s", len(fitting), len(ours), path, f"; new: {', '.join(new)}" if new else ""
+    )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from perception.card import ClassInfo
 from perception.errors import UsageError
+from perception.training.recipe_detection import DetectionConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -49,12 +50,19 @@ class DataConfig(_Strict):
 
 
 class NetworkConfig(_Strict):
-    """``StreetNetwork``'s arguments; ``pretrained`` starts the backbone from ImageNet."""
+    """``StreetNetwork``'s arguments.
+
+    Attributes:
+        pretrained: start the backbone from ImageNet.
+        start: checkpoint whose averaged weights the network starts from, wherever name and shape agree;
+            ``train --start`` replaces it.
+    """
 
     widths: dict[int, int] = {4: 64, 8: 96, 16: 128, 32: 128}
     stem_skip: bool = True
     dropout: Fraction = 0.1
     pretrained: bool = True
+    start: Path | None = None
 
 
 class CropPhase(_Strict):
@@ -158,6 +166,7 @@ class TrainConfig(_Strict):
         precision: ``bf16`` trains under autocast, ``f32`` without.
         evaluate_every: epochs between evaluations on ``data.val``; the last epoch is always evaluated.
         patience: stop after this many evaluations without a better one; None never does.
+        detection: a second head, for boxes; None trains masks alone.
     """
 
     name: str
@@ -173,6 +182,7 @@ class TrainConfig(_Strict):
     network: NetworkConfig = NetworkConfig()
     augment: AugmentConfig
     loss: LossConfig = LossConfig()
+    detection: DetectionConfig | None = None
     optimiser: OptimiserConfig = OptimiserConfig()
     model: ModelConfig
 
@@ -183,9 +193,23 @@ class TrainConfig(_Strict):
             raise ValueError(f"augment.rare_classes {wrong} are not among the {len(self.data.classes)} classes")
         return self
 
+    @model_validator(mode="after")
+    def _detection_fits(self) -> TrainConfig:
+        if self.detection is None:
+            return self
+        missing = sorted(set(self.detection.strides) - set(self.network.widths))
+        if missing:
+            raise ValueError(f"detection.strides {missing} are not among network.widths {sorted(self.network.widths)}")
+        if self.detection.from_masks is not None:
+            names = {c.name for c in self.data.classes}
+            wrong = sorted(set(self.detection.from_masks.components) - names)
+            if wrong:
+                raise ValueError(f"detection.from_masks: no segmentation class {', '.join(wrong)}")
+        return self
 
-def read_config(path: str | Path, data_root: str | Path | None = None) -> TrainConfig:
-    """The recipe in ``path``, with ``data.root`` replaced if ``data_root`` is given.
+
+def read_config(path: str | Path, data_root: str | Path | None = None, start: str | Path | None = None) -> TrainConfig:
+    """The recipe in ``path``, with ``data.root`` and ``network.start`` replaced if they are given.
 
     Raises:
         UsageError: The file cannot be read or does not hold a valid recipe; every fault is named.
@@ -201,6 +225,8 @@ def read_config(path: str | Path, data_root: str | Path | None = None) -> TrainC
         raise UsageError(f"not YAML: {error}", path) from None
     if data_root is not None and isinstance(data, dict) and isinstance(data.get("data"), dict):
         data["data"]["root"] = str(data_root)
+    if start is not None and isinstance(data, dict):
+        data["network"] = {**(data.get("network") or {}), "start": str(start)}
     try:
         return TrainConfig.model_validate(data)
     except ValidationError as error:

@@ -1,7 +1,9 @@
-"""Folders of images and label PNGs, checked and decoded once."""
+"""Pictures to train on: folders of images and label PNGs, checked and decoded once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,25 @@ from numpy.typing import NDArray
 
 from perception.errors import SourceError
 from perception.evaluation.faults import Fault, refuse
-from perception.evaluation.folders import LabelFolder, Sample
+from perception.evaluation.folders import LabelFolder
+from perception.training.boxes import BoxLabels
 
-__all__ = ["Sample", "SegmentationFolder"]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One picture with its labels, of one kind or both.
+
+    Attributes:
+        name: the file's stem.
+        image: uint8 ``[H, W, 3]`` BGR.
+        labels: uint8 ``[H, W]`` class ids, or None where nobody labelled pixels.
+        boxes: or None where nobody labelled boxes.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | None
+    boxes: BoxLabels | None = None
 
 
 class SegmentationFolder:
@@ -43,7 +61,7 @@ class SegmentationFolder:
             if isinstance(sample, Fault):
                 faults.append(sample)
             else:
-                self.samples.append(sample)
+                self.samples.append(Sample(sample.name, sample.image, sample.labels))
         refuse(faults, len(files), images)
 
     def __len__(self) -> int:
@@ -52,9 +70,18 @@ class SegmentationFolder:
     def __getitem__(self, index: int) -> Sample:
         return self.samples[index]
 
+    def add_boxes(self, boxes_of: Callable[[NDArray[np.uint8]], BoxLabels]) -> None:
+        """Give every sample boxes, made from its labels by ``boxes_of``."""
+        made = []
+        for sample in self.samples:
+            assert sample.labels is not None
+            made.append(replace(sample, boxes=boxes_of(sample.labels)))
+        self.samples = made
+
     def class_pixels(self) -> NDArray[np.int64]:
         """Pixels of each class, int64 ``[classes]``; ignored pixels are not among them."""
         counts = np.zeros(256, np.int64)
         for sample in self.samples:
+            assert sample.labels is not None
             counts += np.bincount(sample.labels.ravel(), minlength=256)
         return counts[: self.classes]

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,13 +14,25 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from perception.card import read_card
+from perception.engines import Precision, open_engine
 from perception.evaluation.metrics import ConfusionMatrix
 from perception.networks.camera import normalise
+from perception.postprocess.detection import decode
+from perception.preprocess import Letterbox
+from perception.training.average_precision import MAX_DETECTIONS, AveragePrecision, average_precision
+from perception.training.coco import CocoFolder
 from perception.training.dataset import SegmentationFolder
+
+Infer = Callable[[NDArray[np.uint8]], dict[str, Tensor]]
+"""uint8 BGR ``[1, height, width, 3]`` to the outputs by name, each float ``[1, ...]``."""
+
+NMS_IOU = 0.65
+LEAST_SCORE = 0.005
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class MaskEvaluation:
     """Attributes:
     miou: mean IoU of the classes present.
     iou: IoU of each class ``[C]``; NaN for a class that never occurs.
@@ -35,73 +46,89 @@ class Evaluation:
     ms_per_image: float
 
 
-def evaluate_logits(
-    infer: Callable[[NDArray[np.uint8]], Tensor], samples: SegmentationFolder, size: tuple[int, int]
-) -> Evaluation:
-    """Measure any source of logits.
+def evaluate_masks(infer: Infer, samples: SegmentationFolder, size: tuple[int, int]) -> MaskEvaluation:
+    """Measure any source of ``class_logits``.
 
     Pictures are stretched to ``size``; logits are upsampled bilinearly (half-pixel centres) to the size of the
     labels, so the labels are never resampled.
 
     Args:
-        infer: uint8 BGR ``[1, height, width, 3]`` to float logits ``[1, C, h, w]``.
+        infer: the network.
         samples: labelled pictures.
         size: ``(width, height)`` of the network's input.
     """
     matrix = ConfusionMatrix(samples.classes)
     times = []
     for sample in samples.samples:
-        image = sample.image
-        if image.shape[1::-1] != size:
-            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+        assert sample.labels is not None
+        image = _stretched(sample.image, size)
         start = time.perf_counter()
-        logits = infer(image[None])
+        logits = infer(image[None])["class_logits"]
         times.append(time.perf_counter() - start)
         height, width = sample.labels.shape
         logits = F.interpolate(logits.float(), size=(height, width), mode="bilinear", align_corners=False)
         matrix.add(logits.argmax(1)[0].numpy(), sample.labels)
-    return Evaluation(matrix.mean_iou(), matrix.iou(), matrix.pixel_accuracy(), float(np.median(times)) * 1e3)
+    return MaskEvaluation(matrix.mean_iou(), matrix.iou(), matrix.pixel_accuracy(), float(np.median(times)) * 1e3)
 
 
-def evaluate_network(
-    network: nn.Module, samples: SegmentationFolder, size: tuple[int, int], bf16: bool = False
-) -> Evaluation:
-    """Measure a torch network, which must be in evaluation mode."""
+def evaluate_boxes(infer: Infer, samples: CocoFolder, size: tuple[int, int]) -> AveragePrecision:
+    """Measure any source of ``boxes`` and ``scores``.
 
-    def infer(frames: NDArray[np.uint8]) -> Tensor:
+    Pictures are stretched to ``size``, boxes are compared in pixels of the picture, after class-wise suppression.
+
+    Args:
+        infer: the network.
+        samples: pictures with boxes.
+        size: ``(width, height)`` of the network's input.
+    """
+    found, sizes = [], []
+    for sample in (samples[i] for i in range(len(samples))):
+        height, width = sample.image.shape[:2]
+        results = infer(_stretched(sample.image, size)[None])
+        found.append(
+            decode(
+                results["boxes"][0].float().numpy(),
+                results["scores"][0].float().numpy(),
+                Letterbox.fit(width, height, *size),
+                score_threshold=LEAST_SCORE,
+                iou_threshold=NMS_IOU,
+                max_detections=MAX_DETECTIONS * len(samples.classes),
+            )
+        )
+        sizes.append((width, height))
+    return average_precision(found, samples.labels, sizes, len(samples.classes))
+
+
+def network_infer(network: nn.Module, bf16: bool = False) -> Infer:
+    """A torch network, which must be in evaluation mode."""
+
+    def infer(frames: NDArray[np.uint8]) -> dict[str, Tensor]:
         images = torch.from_numpy(frames).flip(3).permute(0, 3, 1, 2)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits: Tensor = network(normalise(images.float()))["class_logits"]
-        return logits
+            results: dict[str, Tensor] = network(normalise(images.float()))
+        return results
 
-    return evaluate_logits(infer, samples, size)
+    return infer
 
 
-def evaluate_onnx(
-    path: Path, samples: SegmentationFolder, size: tuple[int, int], precision: str = "f32", threads: int = 0
-) -> Evaluation:
-    """Measure an exported file with OpenVINO.
+def onnx_infer(path: Path, size: tuple[int, int], precision: Precision = "f32", threads: int | None = None) -> Infer:
+    """An exported file, run by OpenVINO.
 
     Args:
         path: the ``.onnx`` file.
-        samples: labelled pictures.
         size: ``(width, height)`` of the network's input.
         precision: ``f32`` or ``bf16``.
-        threads: CPU threads; 0 lets OpenVINO choose.
+        threads: CPU threads; None lets OpenVINO choose.
     """
-    import openvino as ov
+    engine = open_engine(path, read_card(path), engine="openvino", precision=precision, threads=threads, size=size)
 
-    core = ov.Core()
-    model = core.read_model(path)
-    model.reshape([1, size[1], size[0], 3])
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        config["INFERENCE_NUM_THREADS"] = threads
-    compiled = core.compile_model(model, "CPU", config)
-    request = compiled.create_infer_request()
+    def infer(frames: NDArray[np.uint8]) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(array) for name, array in engine.infer(frames).items()}
 
-    def infer(frames: NDArray[np.uint8]) -> Tensor:
-        request.infer([np.ascontiguousarray(frames)])
-        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+    return infer
 
-    return evaluate_logits(infer, samples, size)
+
+def _stretched(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if image.shape[1::-1] == size:
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

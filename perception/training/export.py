@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import torch
 
-from perception.card import InputSpec, ModelCard, SegmentationTask, write_card
+from perception.card import DetectionTask, InputSpec, ModelCard, SegmentationTask, write_card
 from perception.errors import ModelError
 from perception.networks.camera import CameraGraph
 from perception.networks.segmenter import StreetNetwork
@@ -22,9 +22,8 @@ from perception.training.checkpoint import load_checkpoint, load_weights
 from perception.training.config import TrainConfig
 
 OPSET = 17  # the oldest with all that is used here: the more runtimes read it
-OUTPUTS = ("class_logits",)
 MULTIPLE = 4  # sizes the exported graph takes: folding the stride-2 map was traced for even ones
-TOLERANCE = 1e-3  # of the largest logit
+TOLERANCE = 1e-3  # of the largest value of an output
 
 
 def export(checkpoint: str | Path, output: str | Path, metrics: dict[str, float] | None = None) -> ModelCard:
@@ -53,12 +52,23 @@ def export(checkpoint: str | Path, output: str | Path, metrics: dict[str, float]
 
 def make_card(config: TrainConfig, metrics: dict[str, float]) -> ModelCard:
     """The card of a model trained by ``config``."""
+    detection = config.detection
     return ModelCard(
         name=config.name,
         version=config.model.version,
         description=config.model.description,
         input=InputSpec(width=config.data.size[0], height=config.data.size[1], resize="stretch", multiple=MULTIPLE),
-        segmentation=SegmentationTask(output=OUTPUTS[0], classes=config.data.classes),
+        segmentation=SegmentationTask(output="class_logits", classes=config.data.classes),
+        detection=None
+        if detection is None
+        else DetectionTask(
+            boxes="boxes",
+            scores="scores",
+            classes=detection.classes,
+            score_threshold=detection.score_threshold,
+            iou_threshold=detection.iou_threshold,
+            max_detections=300,
+        ),
         licence=config.model.licence,
         trained_on=config.model.trained_on,
         metrics=metrics,
@@ -71,7 +81,7 @@ def export_network(network: StreetNetwork, card: ModelCard, output: Path) -> Non
 
     Batch norms are folded into the convolutions, batch and picture size stay free.
     """
-    graph = CameraGraph(network, network.first_convolution, OUTPUTS).eval()
+    graph = CameraGraph(network, network.first_convolution, network.outputs).eval()
     width, height = card.input.width, card.input.height
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -115,9 +125,12 @@ def check_export(graph: CameraGraph, path: Path) -> None:
 
 
 def _to_onnx(graph: CameraGraph, frames: torch.Tensor, path: Path) -> None:
-    axes: dict[str, Any] = {"frames": {0: "batch", 1: "height", 2: "width"}}
-    for name in graph.outputs:
-        axes[name] = {0: "batch", 2: f"{name}_height", 3: f"{name}_width"}
+    axes: dict[str, Any] = {
+        "frames": {0: "batch", 1: "height", 2: "width"},
+        "class_logits": {0: "batch", 2: "class_logits_height", 3: "class_logits_width"},
+        "boxes": {0: "batch", 1: "locations"},
+        "scores": {0: "batch", 1: "locations"},
+    }
     with warnings.catch_warnings(), torch.inference_mode():
         # The tracing exporter is deprecated, but it alone folds batch norms and needs no guards for free sizes.
         warnings.simplefilter("ignore")
@@ -127,7 +140,7 @@ def _to_onnx(graph: CameraGraph, frames: torch.Tensor, path: Path) -> None:
             str(path),
             input_names=["frames"],
             output_names=list(graph.outputs),
-            dynamic_axes=axes,
+            dynamic_axes={name: axes[name] for name in ("frames", *graph.outputs)},
             opset_version=OPSET,
             dynamo=False,
         )

@@ -16,40 +16,47 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perception.errors import PerceptionError, SourceError
+from perception.errors import PerceptionError
 from perception.networks.camera import normalise
 from perception.training.augment import Augmenter
 from perception.training.batches import Batch, BatchMaker
-from perception.training.build import build_network
+from perception.training.build import build_network, start_from
 from perception.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from perception.training.config import TrainConfig, read_config
-from perception.training.dataset import SegmentationFolder
+from perception.training.data import TrainingData
 from perception.training.ema import MovingAverage
-from perception.training.evaluate import evaluate_network
-from perception.training.losses import SegmentationLoss, class_weights
+from perception.training.evaluate import evaluate_boxes, evaluate_masks, network_infer
+from perception.training.losses import class_weights
+from perception.training.objective import Objective
 from perception.training.progress import TrainProgress
 from perception.training.schedule import rate_factor
 
 log = logging.getLogger(__name__)
 
+COLD_STEPS = 100  # that long an optimiser without history is held back
+
 
 @dataclass(frozen=True)
 class TrainResult:
     """Attributes:
-    best: checkpoint with the best mean IoU on the validation pictures.
+    best: checkpoint that did best on the validation pictures.
     last: checkpoint of the last epoch.
-    miou: mean IoU of ``best``.
+    score: of ``best``: its mean IoU or, with a detection head, the mean of that and mAP at IoU 0.5.
     epochs: epochs done.
     """
 
     best: Path
     last: Path
-    miou: float
+    score: float
     epochs: int
 
 
 def train(
-    config_path: str | Path, resume: bool = True, data_root: str | Path | None = None, stop_after: int | None = None
+    config_path: str | Path,
+    resume: bool = True,
+    data_root: str | Path | None = None,
+    stop_after: int | None = None,
+    start: str | Path | None = None,
 ) -> TrainResult:
     """Train by the recipe in ``config_path``.
 
@@ -58,11 +65,12 @@ def train(
         resume: go on from ``<output>/last.pt`` if it is there, with exactly the result of an unbroken run.
         data_root: replaces ``data.root`` of the recipe.
         stop_after: end the call once this many epochs are done in all; the schedule is not shortened.
+        start: replaces ``network.start`` of the recipe.
 
     Raises:
         PerceptionError: The recipe or the data are faulty, or the loss is no longer a number.
     """
-    config = read_config(config_path, data_root)
+    config = read_config(config_path, data_root, start)
     return Trainer(config).run(resume, stop_after)
 
 
@@ -71,15 +79,8 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        data = config.data
         # Check all the data before any work is done on some of it.
-        self.train_samples = self._samples("train")
-        self.val_samples = self._samples("val")
-        counts = self.train_samples.class_pixels()
-        absent = [c.name for c, n in zip(data.classes, counts, strict=True) if n == 0]
-        if absent:
-            raise SourceError(f"no training pixel has the class {', '.join(absent)}", data.root)
-
+        self.data = TrainingData(config)
         cv2.setNumThreads(1)  # pictures are made in one thread beside torch's own
         random.seed(config.seed)
         np.random.seed(config.seed)  # noqa: NPY002 - whoever draws from the global state is repeatable too
@@ -91,11 +92,17 @@ class Trainer:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, config.ema_decay)
         self.optimiser = self._optimiser()
-        self.loss = SegmentationLoss(config.loss, class_weights(counts, config.loss.weight_offset), data.ignore)
-        self.loss.to(self.device)
-        self.batches = BatchMaker(self.train_samples, Augmenter(config.augment, data.ignore), config.batch, config.seed)
+        weights = class_weights(self.data.masks.class_pixels(), config.loss.weight_offset)
+        self.loss = Objective(config, weights).to(self.device)
+        detection = config.detection
+        box_rules = None if detection is None else detection.augment
+        augmenter = Augmenter(config.augment, config.data.ignore, config.data.size, box_rules)
+        self.batches = BatchMaker(
+            self.data.masks, augmenter, config.batch, config.seed, self.data.boxes, detection.batch if detection else 0
+        )
         self.epoch = 0
         self.step = 0
+        self.cold_step = -COLD_STEPS
         self.best = -1.0
         self.stale = 0
 
@@ -105,15 +112,19 @@ class Trainer:
         last, best = output / "last.pt", output / "best.pt"
         if resume and last.is_file():
             self.load(last)
-        elif last.is_file():
-            log.info("starting over: %s will be replaced", last)
+        else:
+            if last.is_file():
+                log.info("starting over: %s will be replaced", last)
+            if self.config.network.start is not None:
+                start_from(self.network, self.config.network.start)
+                self.average = MovingAverage(self.network, self.config.ema_decay)
         end = min(self.config.epochs, stop_after or self.config.epochs)
         with TrainProgress(self.config.name, self.config.epochs * len(self.batches), self.step) as progress:
             while self.epoch < end:
                 start = time.perf_counter()
-                loss = self._train_epoch(progress)
+                losses = self._train_epoch(progress)
                 self.epoch += 1
-                row: dict[str, Any] = {"epoch": self.epoch, "loss": round(loss, 5)}
+                row: dict[str, Any] = {"epoch": self.epoch, **{k: round(v, 5) for k, v in losses.items()}}
                 is_best = False
                 if self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs:
                     is_best = self._evaluate(row)
@@ -134,6 +145,7 @@ class Trainer:
             "config": json.loads(self.config.model_dump_json()),
             "epoch": self.epoch,
             "step": self.step,
+            "cold_step": self.cold_step,
             "best": self.best,
             "stale": self.stale,
             "network": self.network.state_dict(),
@@ -145,23 +157,25 @@ class Trainer:
         }
 
     def load(self, path: Path) -> None:
-        """Take up the run saved in ``path``."""
+        """Take up the run saved in ``path``.
+
+        A compact checkpoint (`perception.training.compact`) has neither the optimiser's state nor that of the
+        random numbers: the run goes on from the averaged weights, warming up again, but not bit for bit.
+        """
         state = load_checkpoint(path)
-        load_weights(self.network, state["network"], path)
+        compact = "network" not in state
+        load_weights(self.network, state["average" if compact else "network"], path)
         load_weights(self.average.network, state["average"], path)
         self.average.steps = state["average_steps"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.best, self.stale = state["best"], state["stale"]
+        self.cold_step = self.step if compact else state.get("cold_step", -COLD_STEPS)
+        if not compact:
+            self.optimiser.load_state_dict(state["optimiser"])
+            torch.set_rng_state(state["torch_rng"])
+            if state["cuda_rng"] and self.device.type == "cuda":
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
         log.info("going on from epoch %d of %s", self.epoch, path)
-
-    def _samples(self, part: str) -> SegmentationFolder:
-        data = self.config.data
-        folder = getattr(data, part)
-        return SegmentationFolder(data.root / folder.images, data.root / folder.labels, len(data.classes), data.ignore)
 
     def _optimiser(self) -> torch.optim.Optimizer:
         """AdamW with the backbone slower than the rest, and no decay of norms and biases."""
@@ -183,29 +197,31 @@ class Trainer:
             fused=True,
         )
 
-    def _train_epoch(self, progress: TrainProgress) -> float:
-        """One pass over the data; returns the mean loss."""
+    def _train_epoch(self, progress: TrainProgress) -> dict[str, float]:
+        """One pass over the data; returns the mean loss and, if there are several heads, that of each."""
         self.network.train()
-        total = torch.zeros((), dtype=torch.float64)
+        totals: dict[str, float] = {"loss": 0.0}
         for batch in self.batches.epoch(self.epoch):
-            value = self._train_step(batch)
-            total += value
-            progress.advance(self.epoch + 1, value)
-        return float(total) / len(self.batches)
+            losses = self._train_step(batch)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + value
+            progress.advance(self.epoch + 1, losses["loss"])
+        return {name: total / len(self.batches) for name, total in totals.items()}
 
-    def _train_step(self, batch: Batch) -> float:
+    def _train_step(self, batch: Batch) -> dict[str, float]:
         config = self.config
         steps = len(self.batches)
         factor = rate_factor(
             config.optimiser.schedule, self.step, config.epochs * steps, config.optimiser.warmup_epochs * steps
         )
+        factor *= min((self.step - self.cold_step + 1) / COLD_STEPS, 1.0)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
         images = normalise(batch.images.to(self.device).float())
-        labels = batch.labels.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits: Tensor = self.network(images)["class_logits"]
-        loss: Tensor = self.loss(logits, labels)
+            outputs: dict[str, Tensor] = self.network(images, len(batch.labels))
+        losses: dict[str, Tensor] = self.loss(outputs, batch)
+        loss = torch.stack(list(losses.values())).sum()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._not_a_number(batch, value)
@@ -215,7 +231,9 @@ class Trainer:
         self.optimiser.step()
         self.average.update(self.network)
         self.step += 1
-        return value
+        if len(losses) == 1:
+            return {"loss": value}
+        return {"loss": value, **{f"loss_{name}": float(part.detach()) for name, part in losses.items()}}
 
     def _not_a_number(self, batch: Batch, value: float) -> PerceptionError:
         path = self.config.output / "bad_batch.txt"
@@ -233,13 +251,19 @@ class Trainer:
         on_cpu = self.device.type == "cpu"
         if not on_cpu:
             network = MovingAverage(network, 0.0).network.cpu()
-        result = evaluate_network(
-            network, self.val_samples, self.config.data.size, bf16=on_cpu and self.config.precision == "bf16"
-        )
-        row["miou"] = round(result.miou, 4)
-        row["iou"] = {c.name: round(float(x), 4) for c, x in zip(self.config.data.classes, result.iou, strict=True)}
-        if result.miou > self.best:
-            self.best, self.stale = result.miou, 0
+        data, config = self.data, self.config
+        infer = network_infer(network, bf16=on_cpu and config.precision == "bf16")
+        masks = evaluate_masks(infer, data.masks_val, config.data.size)
+        row["miou"] = round(masks.miou, 4)
+        score = masks.miou
+        row["iou"] = {c.name: round(float(x), 4) for c, x in zip(config.data.classes, masks.iou, strict=True)}
+        if data.boxes_val is not None and config.detection is not None:
+            boxes = evaluate_boxes(infer, data.boxes_val, config.data.size)
+            row["map"], row["map50"] = round(boxes.map, 4), round(boxes.map50, 4)
+            row["ap50"] = {n: round(float(x), 4) for n, x in zip(config.detection.names, boxes.ap50, strict=True)}
+            score = (masks.miou + boxes.map50) / 2
+        if score > self.best:
+            self.best, self.stale = score, 0
             return True
         self.stale += 1
         return False
@@ -247,4 +271,4 @@ class Trainer:
     def _log(self, row: dict[str, Any]) -> None:
         with (self.config.output / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        log.info("%s", " ".join(f"{k}={v}" for k, v in row.items() if k != "iou"))
+        log.info("%s", " ".join(f"{k}={v}" for k, v in row.items() if not isinstance(v, dict)))

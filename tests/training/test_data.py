@@ -67,7 +67,8 @@ def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_plain_crop_is_a_window_of_the_picture() -> None:
     image, labels = draw_sample(np.random.default_rng(0))
-    crop, crop_labels = Augmenter(PLAIN, 255)(Sample("a", image, labels), (96, 64), np.random.default_rng(1))
+    made = Augmenter(PLAIN, 255, (96, 72))(Sample("a", image, labels), (96, 64), np.random.default_rng(1))
+    crop, crop_labels = made.image, made.labels
     # Offsets are not whole numbers, so look for the window by its labels, then compare where nothing changes.
     best = max(range(9), key=lambda top: float((labels[top : top + 64] == crop_labels).mean()))
     assert (labels[best : best + 64] == crop_labels).mean() > 0.98
@@ -83,9 +84,10 @@ def test_image_and_labels_move_together() -> None:
     config = AugmentConfig(
         crops=[CropPhase(size=(64, 64))], scale=(0.7, 2), color=0, blur=0, noise=0, rare_classes=[2], rare_chance=1
     )
-    augment = Augmenter(config, 255)
+    augment = Augmenter(config, 255, (96, 72))
     for _ in range(30):
-        crop, crop_labels = augment(Sample("a", image, labels), (64, 64), rng)
+        made = augment(Sample("a", image, labels), (64, 64), rng)
+        crop, crop_labels = made.image, made.labels
         inside = crop_labels != 255
         agree = np.abs(crop[..., 0].astype(int) - crop_labels.astype(int) * 100) <= 50
         assert agree[inside].mean() > 0.93  # nearest and bilinear part on class borders only
@@ -94,7 +96,8 @@ def test_image_and_labels_move_together() -> None:
 
 def test_outside_is_grey_and_ignored() -> None:
     image, labels = np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8)
-    crop, crop_labels = Augmenter(PLAIN, 255)(Sample("a", image, labels), (64, 64), np.random.default_rng(0))
+    made = Augmenter(PLAIN, 255, (20, 20))(Sample("a", image, labels), (64, 64), np.random.default_rng(0))
+    crop, crop_labels = made.image, made.labels
     assert 300 < (crop_labels == 0).sum() <= 21 * 21
     assert (crop[crop_labels == 255].mean(axis=1) > 60).mean() > 0.95
 
@@ -102,10 +105,10 @@ def test_outside_is_grey_and_ignored() -> None:
 def test_batches_follow_from_seed_and_epoch_alone(tmp_path: Path) -> None:
     folder = open_train(write_folder(tmp_path, train=7))
     config = AugmentConfig(crops=[CropPhase(size=(64, 32)), CropPhase(start=1, size=(32, 32))])
-    maker = BatchMaker(folder, Augmenter(config, 255), 3, seed=5)
+    maker = BatchMaker(folder, Augmenter(config, 255, (96, 72)), 3, seed=5)
     first = list(maker.epoch(0))
     later = list(maker.epoch(1))
-    again = list(BatchMaker(folder, Augmenter(config, 255), 3, seed=5).epoch(1))
+    again = list(BatchMaker(folder, Augmenter(config, 255, (96, 72)), 3, seed=5).epoch(1))
     assert len(first) == len(maker) == 2
     assert first[0].images.shape == (3, 3, 32, 64)
     assert later[0].images.shape == (3, 3, 32, 32)
@@ -124,5 +127,5 @@ def test_batches_are_rgb(tmp_path: Path) -> None:
     image[..., 0] = 200  # blue, as OpenCV writes it
     cv2.imwrite(str(tmp_path / "train" / "images" / "a.png"), image)
     cv2.imwrite(str(tmp_path / "train" / "labels" / "a.png"), np.zeros((64, 96), np.uint8))
-    (batch,) = BatchMaker(open_train(tmp_path), Augmenter(PLAIN, 255), 8, seed=0).epoch(0)
+    (batch,) = BatchMaker(open_train(tmp_path), Augmenter(PLAIN, 255, (96, 72)), 8, seed=0).epoch(0)
     assert batch.images.float().mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 200], abs=2)

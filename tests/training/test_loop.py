@@ -59,7 +59,7 @@ def test_the_loss_falls_and_accuracy_is_logged(unbroken: TrainResult) -> None:
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
     measured = [row["miou"] for row in log if "miou" in row]
     assert len(measured) == 2
-    assert unbroken.miou == pytest.approx(max(measured), abs=1e-4)
+    assert unbroken.score == pytest.approx(max(measured), abs=1e-4)
     assert unbroken.best.is_file()
 
 
@@ -118,8 +118,8 @@ def test_a_release_measures_the_file_it_ships(data: Path, unbroken: TrainResult,
     pytest.importorskip("openvino")
     output = tmp_path / "smoke.onnx"
     card = release(unbroken.best, output, data)
-    assert card.metrics["smoke_val_miou"] == pytest.approx(unbroken.miou, abs=0.002)
-    assert card.metrics["smoke_val_miou_bf16"] == pytest.approx(unbroken.miou, abs=0.03)
+    assert card.metrics["smoke_val_miou"] == pytest.approx(unbroken.score, abs=0.002)
+    assert card.metrics["smoke_val_miou_bf16"] == pytest.approx(unbroken.score, abs=0.03)
     assert {f"smoke_val_iou_{name}" for name in ("ground", "box", "ball")} <= set(card.metrics)
     assert read_card(output) == card
     assert [p.name for p in tmp_path.iterdir()] == ["smoke.onnx"]

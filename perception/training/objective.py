@@ -1,0 +1,35 @@
+"""What a batch costs: one loss per head, each on the pictures that are labelled for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from perception.training.batches import Batch
+from perception.training.config import TrainConfig
+from perception.training.detection_loss import DetectionLoss
+from perception.training.losses import SegmentationLoss
+
+
+class Objective(nn.Module):
+    """The losses of a recipe.
+
+    Args:
+        config: the recipe.
+        weights: float32 ``[C]`` segmentation class weights.
+    """
+
+    def __init__(self, config: TrainConfig, weights: Tensor) -> None:
+        super().__init__()
+        self.masks = SegmentationLoss(config.loss, weights, config.data.ignore)
+        self.boxes = None if config.detection is None else DetectionLoss(config.detection.loss)
+        self.boxes_weight = 0.0 if config.detection is None else config.detection.loss.weight
+
+    def forward(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Weighted loss of each head: ``masks`` and, with a detection head, ``boxes``. Their sum is the loss."""
+        device = outputs["class_logits"].device
+        losses: dict[str, Tensor] = {"masks": self.masks(outputs["class_logits"], batch.labels.to(device))}
+        if self.boxes is not None:
+            losses["boxes"] = self.boxes_weight * self.boxes(outputs, batch.boxes)
+        return losses
