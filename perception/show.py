@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from perception.annotate import Result
     from perception.engines.trt.build import Built
     from perception.engines.trt.cache import EngineCache
+    from perception.evaluation.check import DataCheck
+    from perception.evaluation.result import Evaluation
     from perception.sources.base import Source
 
 INTERRUPTED = 130
@@ -204,7 +206,7 @@ def print_built(built: Built) -> None:
     lines = [
         f"[bold]{escape(recipe.model)}[/] {recipe.precision} for {target}, {len(engine.plan) / 1e6:.1f} MB",
         f"  {escape(how)}",
-        f"  {escape(engine.summary)}",
+        f"  {escape(str(built.inspection))}",
         f"  {escape(recipe.flavour.title)}, {escape(str(recipe.profile))}",
         f"  {escape(str(engine.path or 'not kept'))}",
     ]
@@ -233,6 +235,60 @@ def print_engines(cache: EngineCache, as_json: Path | None = None) -> None:
         print_rows(f"engines in {cache.folder}", rows)
     else:
         stdout().print(f"no engines in {escape(str(cache.folder))}", soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar moved by calls with (done, all), where standard error is a terminal; else None."""
+    console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(escape(what), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def evaluate(
+    run: Callable[..., Evaluation],
+    model: str | None,
+    *data: Path,
+    report: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run an evaluation with a progress bar, then print it, or write it as JSON, and its report if one is wanted."""
+    from perception.evaluation.report import PICTURES, Report
+    from perception.model import DEFAULT_MODEL
+
+    file = None if report is None else Report(report, overwrite)
+    with progress_bar("evaluate") as progress:
+        result = run(model or DEFAULT_MODEL, *data, worst=PICTURES if file else 0, progress=progress, **options)
+    if file is not None:
+        file.write(result)
+    if as_json:
+        _write_json(result.as_dict(), Path("-"))
+        return
+    for title, rows in result.tables():
+        print_rows(title, rows)
+    for name, value in result.facts().items():
+        stderr().print(f"{name:6} {escape(value)}")
+    if file is not None:
+        stderr().print(f"report {escape(str(file.path))}")
+
+
+def print_check(check: DataCheck, as_json: bool) -> None:
+    """What a data set has, and every fault in it."""
+    if as_json:
+        _write_json(check.as_dict(), Path("-"))
+        return
+    print_rows("", [{"class": name, check.unit.replace("_", " "): n} for name, n in check.classes.items()])
+    for fault in check.faults:
+        stdout().print(escape(str(fault)), soft_wrap=True)
+    faults = f"faults: {len(check.faults)}" if check.faults else "nothing wrong"
+    stdout().print(f"{escape(check.data)}: {check.images} images, [bold]{faults}[/]", soft_wrap=True)
 
 
 def print_rows(title: str, rows: Sequence[dict[str, Any]], as_json: Path | None = None) -> None:

@@ -85,14 +85,18 @@ def match_classes(
     return ClassMatch(names, of_model, of_data, left_out)
 
 
-def read_synonyms(path: str | Path) -> dict[str, list[str]]:
+def read_synonyms(path: str | Path | None) -> dict[str, list[str]]:
     """Synonyms from a YAML file: ``name in the data set: name in the model``, or a list of the model's names.
+
+    None at all without a file.
 
     Raises:
         UsageError: the file cannot be read or holds something else.
     """
     import yaml
 
+    if path is None:
+        return {}
     path = Path(path)
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -107,7 +107,7 @@ def evaluate_classification(
         UsageError: no class in common, or synonyms that do not fit.
         PerceptionError: the model cannot be loaded or does no classification.
     """
-    with load_for("classification", str(model), **options) as loaded:
+    with load_for("classification", model, **options) as loaded:
         task = loaded.card.classification
         assert task is not None
         pictures = open_labelled(data)

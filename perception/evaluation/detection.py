@@ -14,12 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.card import read_card
-from perception.errors import ModelError, SourceError, require
+from perception.errors import SourceError, require
 from perception.evaluation.boxes import compare, draw_comparison
 from perception.evaluation.classes import ClassMatch, match_classes
 from perception.evaluation.coco import BoxedImage, CocoFile
 from perception.evaluation.faults import Fault, refuse
-from perception.evaluation.result import Confusion, Curve, Evaluation, Example, Rows, Worst, load_for, number_or_none
+from perception.evaluation.result import (
+    Confusion,
+    Curve,
+    Evaluation,
+    Example,
+    Rows,
+    Worst,
+    check_task,
+    load_for,
+    number_or_none,
+)
 from perception.evaluation.workers import Progress, in_order
 from perception.model import find_model
 from perception.types import U8, Detections
@@ -148,9 +158,10 @@ def evaluate_detection(
     """
     require("faster_coco_eval", "eval", "evaluating boxes")
     path = find_model(model)
-    task = read_card(path, card).detection
-    if task is None:
-        raise ModelError("this model does no detection", path)
+    read = read_card(path, card)
+    check_task("detection", read, path)
+    task = read.detection
+    assert task is not None
     file = CocoFile(annotations, images)
     match = match_classes(task.names, list(file.categories.values()), synonyms)
     counts = file.box_counts()
@@ -165,7 +176,7 @@ def evaluate_detection(
     evaluated[list(match.of_model)] = list(match.of_model.values())
     in_truth = {key: match.of_data.get(name, -1) for key, name in file.categories.items()}
     with load_for(
-        "detection", str(path), card=card, score_threshold=score_threshold, max_detections=MAX_DETECTIONS,
+        "detection", path, card=card, score_threshold=score_threshold, max_detections=MAX_DETECTIONS,
         classes=[task.names[i] for i in match.of_model], **options,
     ) as loaded:  # fmt: skip
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from perception.errors import SourceError
 
 FAULTS_SHOWN = 20
+FILES_SHOWN = 10
 
 _log = logging.getLogger("perception")
 
@@ -42,7 +43,7 @@ def refuse(faults: Sequence[Fault], checked: int, where: str | Path, things: str
         things: what they are called.
 
     Raises:
-        SourceError: a fault is fatal. At most `FAULTS_SHOWN` are spelt out.
+        SourceError: a fault is fatal; see `listing` for how many are spelt out.
     """
     fatal = [fault for fault in faults if fault.fatal]
     if fatal:
@@ -52,6 +53,14 @@ def refuse(faults: Sequence[Fault], checked: int, where: str | Path, things: str
 
 
 def listing(faults: Sequence[Fault]) -> str:
-    """Faults in one line, the first `FAULTS_SHOWN` spelt out."""
-    more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
-    return "; ".join(str(fault) for fault in faults[:FAULTS_SHOWN]) + more
+    """Faults in one line, those of the same kind together; `FAULTS_SHOWN` kinds and `FILES_SHOWN` of each are told."""
+    kinds: dict[str, list[str]] = {}
+    for fault in faults:
+        kinds.setdefault(fault.what, []).append(fault.where)
+    told = []
+    for what, where in list(kinds.items())[:FAULTS_SHOWN]:
+        names = [where[0], *(Path(other).name for other in where[1:FILES_SHOWN])]
+        more = f" and {len(where) - FILES_SHOWN} more" if len(where) > FILES_SHOWN else ""
+        told.append(f"{', '.join(names)}{more}: {what}")
+    rest = sum(map(len, list(kinds.values())[FAULTS_SHOWN:]))
+    return "; ".join([*told, f"and {rest} more"] if rest else told)

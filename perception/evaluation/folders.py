@@ -73,6 +73,12 @@ class LabelFolder:
 
     def read(self, index: int) -> Sample | Fault:
         """A sample, or what is wrong with it."""
+        sample = self._load(index)
+        if isinstance(sample, Fault):
+            return sample
+        return self._unknown_ids(index, sample) or sample
+
+    def _load(self, index: int) -> Sample | Fault:
         image_path, label_path = self._paths[index], self._label_paths[index]
         try:
             image = read_picture(image_path)
@@ -85,14 +91,17 @@ class LabelFolder:
         if labels.shape != image.shape[:2]:
             (h, w), (height, width) = labels.shape, image.shape[:2]
             return Fault(str(label_path), f"label is {w}x{h}, the image {width}x{height}")
-        unknown = np.flatnonzero((np.bincount(labels.ravel(), minlength=256) > 0) & ~self._known)
-        if unknown.size:
-            return Fault(
-                str(label_path),
-                f"unknown class ids {unknown.tolist()} (there are {self.classes} classes, "
-                f"{f'ignored are {list(self.ignore)}' if self.ignore else 'none is ignored'})",
-            )
         return Sample(image_path.stem, image, labels)
+
+    def _unknown_ids(self, index: int, sample: Sample) -> Fault | None:
+        unknown = np.flatnonzero((np.bincount(sample.labels.ravel(), minlength=256) > 0) & ~self._known)
+        if not unknown.size:
+            return None
+        ignored = f"ignored are {list(self.ignore)}" if self.ignore else "none is ignored"
+        return Fault(
+            str(self._label_paths[index]),
+            f"unknown class ids {unknown.tolist()} (there are {self.classes} classes, {ignored})",
+        )
 
     def __iter__(self) -> Iterator[Sample | Fault]:
         return (self.read(index) for index in range(len(self)))
@@ -104,16 +113,18 @@ class LabelFolder:
             progress: called with (samples read, all samples).
 
         Returns:
-            Every fault, and the pixels of each class in the samples without one, int64 ``[classes]``.
+            Every fault, and the pixels of each class in all labels that fit their image, int64 ``[classes]``.
         """
         faults = list(self.faults)
         pixels = np.zeros(256, np.int64)
-        for done, sample in enumerate(self, 1):
-            if isinstance(sample, Fault):
-                faults.append(sample)
-            else:
+        for index in range(len(self)):
+            sample = self._load(index)
+            fault = sample if isinstance(sample, Fault) else self._unknown_ids(index, sample)
+            if fault is not None:
+                faults.append(fault)
+            if isinstance(sample, Sample):
                 pixels += np.bincount(sample.labels.ravel(), minlength=256)
             if progress is not None:
-                progress(done, len(self))
+                progress(index + 1, len(self))
         pixels[list(self.ignore)] = 0
         return faults, pixels[: self.classes]

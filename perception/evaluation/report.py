@@ -36,6 +36,8 @@ figure { margin: 0 0 1.5rem; } figcaption { margin-bottom: .3rem; }
 .panels img { width: 100%; display: block; } .panels span { font-size: .8rem; opacity: .75; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 1rem; }
 svg { width: 100%; height: auto; } .axis { stroke: currentColor; opacity: .5; fill: none; }
+.legend span { margin-right: 1rem; white-space: nowrap; }
+.legend i { display: inline-block; width: .8em; height: .8em; margin-right: .3em; }
 .grid { stroke: currentColor; opacity: .12; } .curve { stroke: rgb(var(--mark)); fill: none; stroke-width: 2; }
 text { font-size: 11px; fill: currentColor; opacity: .8; }
 """
@@ -84,7 +86,7 @@ def render(result: Evaluation) -> str:
         parts.append(f"<h2>Precision and recall at IoU 0.5</h2><div class='curves'>{_curves(result.curves)}</div>")
     parts.append(_confusion(result.confusion_table))
     if result.examples:
-        parts.append(f"<h2>The worst pictures</h2>{''.join(map(_figure, result.examples))}")
+        parts.append(f"<h2>The worst pictures</h2>{_legend(result.legend)}{''.join(map(_figure, result.examples))}")
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
         f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head>"
@@ -152,6 +154,13 @@ def _curves(curves: list[Curve]) -> str:
             f"<polyline class='curve' points='{points}'/></svg></figure>"
         )
     return "".join(drawn)
+
+
+def _legend(colors: dict[str, tuple[int, int, int]]) -> str:
+    swatches = (
+        f"<span><i style='background:rgb({r} {g} {b})'></i>{escape(name)}</span> " for name, (r, g, b) in colors.items()
+    )
+    return f"<p class='legend'>{''.join(swatches)}</p>" if colors else ""
 
 
 def _figure(example: Example) -> str:

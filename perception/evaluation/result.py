@@ -6,12 +6,13 @@ import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.card import ModelCard
+from perception.card import ModelCard, read_card
 from perception.errors import ModelError
 from perception.model import Model, find_model, load_model
 from perception.types import U8
@@ -92,6 +93,11 @@ class Evaluation(ABC):
         """Precision against recall, class by class, where that means something."""
         return []
 
+    @property
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        """RGB colours that need a name beside the examples."""
+        return {}
+
     def facts(self) -> dict[str, str]:
         """What was measured on what."""
         return {
@@ -125,19 +131,26 @@ class Worst(Generic[Kept]):
         return [item for _, _, item in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
 
 
-def load_for(task: str, model: str, **options: Any) -> Model:
+def load_for(task: str, model: str | Path, **options: Any) -> Model:
     """Load a model that does ``task``, to run on several pictures at once.
 
     Raises:
         ModelError: it does something else.
         PerceptionError: see `load_model`.
     """
-    loaded = load_model(model, mode="throughput", **options)
-    if task not in loaded.card.tasks:
-        tasks = ", ".join(loaded.card.tasks)
-        loaded.close()
-        raise ModelError(f"{loaded.card.name} does no {task}; what it does: {tasks}", find_model(model))
-    return loaded
+    path = find_model(model)
+    check_task(task, read_card(path, options.get("card")), path)
+    return load_model(path, mode="throughput", **options)
+
+
+def check_task(task: str, card: ModelCard, path: Path) -> None:
+    """Check that a model does ``task``.
+
+    Raises:
+        ModelError: it does something else.
+    """
+    if task not in card.tasks:
+        raise ModelError(f"this model does no {task}; what it does: {', '.join(card.tasks)}", path)
 
 
 def number_or_none(value: float) -> float | None:

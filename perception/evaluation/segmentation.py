@@ -74,6 +74,11 @@ class SegmentationEvaluation(Evaluation):
     def confusion_table(self) -> Confusion:
         return Confusion(self.names, self.names, self.confusion.counts)
 
+    @property
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        assert self.card.segmentation is not None
+        return {c.name: c.color for c in self.card.segmentation.classes}
+
 
 def evaluate_segmentation(
     model: str | Path,
@@ -106,7 +111,7 @@ def evaluate_segmentation(
     wrong = [i for i in ignore if not 0 <= i <= 255]
     if wrong:
         raise UsageError(f"label ids are from 0 to 255; {wrong} cannot be ignored")
-    with load_for("segmentation", str(model), **options) as loaded:
+    with load_for("segmentation", model, **options) as loaded:
         card = loaded.card
         assert card.segmentation is not None
         classes = len(card.segmentation.classes)

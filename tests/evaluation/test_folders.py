@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from perception.errors import SourceError
-from perception.evaluation.faults import FAULTS_SHOWN, Fault, refuse
+from perception.evaluation.faults import FAULTS_SHOWN, FILES_SHOWN, Fault, refuse
 from perception.evaluation.folders import LabelFolder, Sample
 from perception.evaluation.pictures import BadPicture, read_labels, read_picture
 from perception.sinks.masks import encode_palette_png
@@ -155,11 +155,16 @@ def test_folders_that_are_not_there_or_empty(tmp_path: Path) -> None:
 
 
 def test_many_faults_are_counted_and_some_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    faults = [Fault(f"{i}.png", "missing label") for i in range(FAULTS_SHOWN + 5)]
+    faults = [Fault(f"{i}.png", f"unknown class ids [{i}]") for i in range(FAULTS_SHOWN + 5)]
     with pytest.raises(SourceError) as caught:
         refuse(faults, 100, "set")
-    assert str(caught.value).startswith("set: 25 of 100 samples are faulty: 0.png: missing label; 1.png")
-    assert str(caught.value).endswith("19.png: missing label; and 5 more")
+    assert str(caught.value).startswith("set: 25 of 100 samples are faulty: 0.png: unknown class ids [0]; 1.png: un")
+    assert str(caught.value).endswith("19.png: unknown class ids [19]; and 5 more")
+    alike = [Fault(f"labels/{i}.png", "missing label") for i in range(FILES_SHOWN + 3)]
+    with pytest.raises(SourceError) as caught:
+        refuse([faults[0], *alike], 100, "set")
+    assert "0.png: unknown class ids [0]; labels/0.png, 1.png, 2.png, " in str(caught.value)
+    assert str(caught.value).endswith("9.png and 3 more: missing label")
     with caplog.at_level(logging.WARNING, "perception"):
         refuse([Fault("x", "odd", fatal=False)], 3, "set")
         refuse([], 3, "set")

@@ -1,0 +1,152 @@
+"""The commands ``perception eval`` and ``perception data``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception.options import INPUT, MODEL, Card, Engine, Model, Precision, Threads
+
+evaluation = typer.Typer(help="Measure the accuracy of a model on labelled pictures.", no_args_is_help=True)
+data = typer.Typer(help="Look after data sets.", no_args_is_help=True)
+
+Images = Annotated[Path, typer.Option(help="Folder of pictures.", rich_help_panel=INPUT)]
+Labels = Annotated[Path, typer.Option(help="Folder of label PNGs, same names.", rich_help_panel=INPUT)]
+Annotations = Annotated[Path, typer.Option(help="COCO JSON of the boxes.", rich_help_panel=INPUT)]
+Labelled = Annotated[
+    Path, typer.Option("--data", help="Folder or .zip of CLASS/NAME.jpg, or .npz.", rich_help_panel=INPUT)
+]
+Ignore = Annotated[
+    list[int] | None, typer.Option(help="Label id that counts for nothing; may be repeated.", rich_help_panel=INPUT)
+]
+Names = Annotated[
+    Path | None,
+    typer.Option(help="YAML of synonyms, 'name in the data: name in the model'.", rich_help_panel=INPUT),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output and nothing else.")]
+ReportTo = Annotated[
+    Path | None, typer.Option("--report", help="Folder for report.html: tables, curves, the worst pictures.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+
+
+@evaluation.command("segmentation")
+def eval_segmentation(
+    images: Images,
+    labels: Labels,
+    ignore: Ignore = None,
+    model: Model = None,
+    card: Card = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    report: ReportTo = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Masks against label PNGs: IoU of each class and their mean, pixel accuracy.
+
+    [bold]Example[/bold]
+
+      perception eval segmentation -m camvid --images val/images --labels val/labels --ignore 11 --json
+    """
+    from perception.evaluation.segmentation import evaluate_segmentation
+    from perception.show import evaluate
+
+    evaluate(
+        evaluate_segmentation, model, images, labels, ignore=ignore or (),
+        card=card, engine=engine, precision=precision, threads=threads,
+        report=report, overwrite=overwrite, as_json=as_json,
+    )  # fmt: skip
+
+
+@evaluation.command("detection")
+def eval_detection(
+    images: Images,
+    annotations: Annotations,
+    names: Names = None,
+    model: Model = None,
+    card: Card = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    score: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box.", rich_help_panel=MODEL)] = 0.01,
+    report: ReportTo = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Boxes against a COCO file: average precision of each class and their mean.
+
+    [bold]Example[/bold]
+
+      perception eval detection -m street --images val/images --annotations val/annotations.json
+    """
+    from perception.evaluation.classes import read_synonyms
+    from perception.evaluation.detection import evaluate_detection
+    from perception.show import evaluate
+
+    evaluate(
+        evaluate_detection, model, images, annotations, synonyms=read_synonyms(names), score_threshold=score,
+        card=card, engine=engine, precision=precision, threads=threads,
+        report=report, overwrite=overwrite, as_json=as_json,
+    )  # fmt: skip
+
+
+@evaluation.command("classification")
+def eval_classification(
+    pictures: Labelled,
+    names: Names = None,
+    model: Model = None,
+    card: Card = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    report: ReportTo = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whole-image classes against folder names, or the labels of an NPZ file: accuracy, confusion matrix."""
+    from perception.evaluation.classes import read_synonyms
+    from perception.evaluation.classification import evaluate_classification
+    from perception.show import evaluate
+
+    evaluate(
+        evaluate_classification, model, pictures, synonyms=read_synonyms(names),
+        card=card, engine=engine, precision=precision, threads=threads,
+        report=report, overwrite=overwrite, as_json=as_json,
+    )  # fmt: skip
+
+
+@data.command("check")
+def data_check(
+    images: Annotated[Path | None, typer.Option(help="Folder of pictures.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Folder of label PNGs, same names.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="COCO JSON of the boxes.")] = None,
+    pictures: Annotated[Path | None, typer.Option("--data", help="Folder or .zip of CLASS/NAME.jpg, or .npz.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Classes that there should be, comma-separated.")] = None,
+    ignore: Ignore = None,
+    names: Names = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name everything that is wrong with a data set, file by file; exit code 2 if there is anything.
+
+    [bold]Examples[/bold]
+
+      perception data check --images train/images --labels train/labels --ignore 11
+
+      perception data check --images train/images --annotations train/annotations.json --classes car,bus,truck
+    """
+    from perception.config import names as split
+    from perception.evaluation.check import check_data
+    from perception.evaluation.classes import read_synonyms
+    from perception.show import print_check, progress_bar
+
+    with progress_bar("check") as progress:
+        check = check_data(
+            images=images, labels=labels, annotations=annotations, data=pictures, names=split(classes),
+            synonyms=read_synonyms(names), ignore=ignore or (), progress=progress,
+        )  # fmt: skip
+    print_check(check, as_json)
+    raise typer.Exit(2 if check.faults else 0)
