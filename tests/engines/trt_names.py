@@ -40,8 +40,8 @@ def used_names() -> set[str]:
 def _root(item: ast.Attribute) -> str:
     value: ast.expr = item.value
     while isinstance(value, (ast.Attribute, ast.Call)):
-        if isinstance(value, ast.Attribute) and value.attr == "trt":
-            return "trt"  # flavour.trt, self.trt
+        if isinstance(value, ast.Attribute) and value.attr in ("trt", "context", "runtime_cache"):
+            return value.attr.removeprefix("runtime_")  # flavour.trt, self.context, ...
         value = value.func if isinstance(value, ast.Call) else value.value
     return value.id if isinstance(value, ast.Name) else ""
 

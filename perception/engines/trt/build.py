@@ -189,6 +189,22 @@ class Inspection:
     layers: int
     products: dict[str, int]
 
+    @classmethod
+    def from_data(cls, data: Any) -> Inspection:
+        """From plain data, as `dataclasses.asdict` makes it and JSON gives it back.
+
+        Raises:
+            EngineError: the data are of something else.
+        """
+        try:
+            sides = [
+                tuple(Tensor(str(t["name"]), str(t["dtype"]), tuple(map(int, t["shape"]))) for t in data[side])
+                for side in ("inputs", "outputs")
+            ]
+            return cls(sides[0], sides[1], int(data["layers"]), dict(data["products"]))
+        except (KeyError, TypeError, ValueError):
+            raise EngineError("a manifest in the cache of engines is damaged; `perception cache clear`") from None
+
     def __str__(self) -> str:
         products = ", ".join(f"{n} in {dtype.lower()}" for dtype, n in self.products.items())
         tensors = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
@@ -215,7 +231,7 @@ def build(
     """
     flavour = recipe.flavour
     trt = flavour.trt
-    logger = _make_logger(trt)
+    logger = build_logger(trt)
     if not recipe.capabilities and this_machine() is None:
         known = flavour.known_capabilities()
         hint = f"; or name what to build for: --compute-capability {','.join(known)}" if known else ""
@@ -310,7 +326,7 @@ def _parser_fault(parser: Any, flavour: Flavour) -> str:
     return f"{flavour.title} does not take {where}: {said}{instead}"
 
 
-def _make_logger(trt: Any) -> Any:
+def build_logger(trt: Any) -> Any:
     """A TensorRT logger that keeps errors for the message and sends the rest to the package's log."""
 
     class Logger(trt.ILogger):
@@ -359,11 +375,13 @@ class Built:
     Attributes:
         recipe: what it is made from.
         engine: the serialized engine and where it is kept.
+        inspection: what is in it.
         seconds: how long it took to get it.
     """
 
     recipe: Recipe
     engine: Cached
+    inspection: Inspection
     seconds: float
 
 
@@ -376,15 +394,15 @@ def obtain(recipe: Recipe, engines: EngineCache | None = None, progress: Progres
     engines = engines or EngineCache()
     start = time.perf_counter()
 
-    def make() -> tuple[bytes, str]:
+    def make() -> tuple[bytes, dict[str, Any]]:
         machine = recipe.key_fields()["machine"]
         name = hashlib.sha256(f"{recipe.flavour.version} {machine}".encode()).hexdigest()[:16]
         timing = None if recipe.flavour.portable else engines.folder / f"timing-{name}"
         plan, inspection = build(recipe, timing, progress)
-        return plan, str(inspection)
+        return plan, asdict(inspection)
 
     got = engines.obtain(recipe.key_fields(), make)
-    return Built(recipe, got, time.perf_counter() - start)
+    return Built(recipe, got, Inspection.from_data(got.summary), time.perf_counter() - start)
 
 
 def build_model(

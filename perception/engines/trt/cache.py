@@ -42,7 +42,7 @@ class Entry:
     Attributes:
         key: SHA-256 of ``fields``, the name of its files.
         fields: what the engine was built from and for; empty where the manifest is damaged.
-        summary: what it is, for people.
+        summary: what is in it, plain data.
         size_bytes: of all its files.
         built: when, ISO 8601.
         used: when it was last taken, seconds since 1970.
@@ -51,7 +51,7 @@ class Entry:
 
     key: str
     fields: dict[str, Any]
-    summary: str
+    summary: Any
     size_bytes: int
     built: str
     used: float
@@ -64,13 +64,13 @@ class Cached:
 
     Attributes:
         plan: the serialized engine.
-        summary: what it is, for people.
+        summary: what is in it, plain data.
         path: its file; None where it could not be kept.
         built: why it was built just now, or empty where it was in the cache.
     """
 
     plan: bytes
-    summary: str
+    summary: Any
     path: Path | None
     built: str
 
@@ -87,13 +87,13 @@ class EngineCache:
         self.folder = folder or compiled_models_dir("tensorrt")
         self.limit_bytes = limit_bytes
 
-    def obtain(self, fields: dict[str, Any], make: Callable[[], tuple[bytes, str]]) -> Cached:
+    def obtain(self, fields: dict[str, Any], make: Callable[[], tuple[bytes, Any]]) -> Cached:
         """The engine that ``fields`` describe; built by ``make`` where it is not there, once for all processes.
 
         Args:
             fields: plain data that decides what the engine is. ``model`` is its name; an entry that differs only in
                 having more ``capabilities`` serves too.
-            make: builds it; returns the serialized engine and a summary for people.
+            make: builds it; returns the serialized engine and plain data about it.
 
         Raises:
             EngineError: somebody else could write into the folder; or what ``make`` raises.
@@ -127,7 +127,7 @@ class EngineCache:
             path = manifest.with_suffix(".plan")
             found.append(
                 Entry(
-                    manifest.stem, data.get("fields", {}), data.get("summary", "damaged"), size,
+                    manifest.stem, data.get("fields", {}), data.get("summary"), size,
                     data.get("built", ""), used, path,
                 )
             )  # fmt: skip
@@ -177,7 +177,7 @@ class EngineCache:
                 return None, f"the engine in the cache is cut short ({len(plan)} of {data['bytes']} bytes)"
             if hashlib.sha256(plan).hexdigest() != data["sha256"]:
                 return None, "the engine in the cache is not the one that was written there"
-            summary = str(data["summary"])
+            summary = data["summary"]
         except (KeyError, TypeError):
             return None, "the manifest in the cache is damaged"
         except (OSError, _NotOwnError) as error:
@@ -206,7 +206,7 @@ class EngineCache:
                 self.folder,
             )
 
-    def _write(self, fields: dict[str, Any], plan: bytes, summary: str) -> Path | None:
+    def _write(self, fields: dict[str, Any], plan: bytes, summary: Any) -> Path | None:
         key = key_of(fields)
         path = self.folder / f"{key}.plan"
         manifest = {
@@ -287,6 +287,14 @@ def write_private(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def read_private(path: Path) -> bytes:
+    """A file that `write_private` wrote, or nothing where there is none that can be trusted."""
+    try:
+        return _read_own(path)
+    except (OSError, _NotOwnError):
+        return b""
 
 
 class _NotOwnError(Exception):

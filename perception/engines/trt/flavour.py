@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from perception import hardware
+from perception.engines.trt.cache import read_private
 from perception.errors import EngineError, UsageError
 
 FlavourName = Literal["tensorrt", "rtx"]
@@ -115,11 +116,7 @@ class Flavour:
         """Let the builder remember, over builds, how fast each kernel is on this machine."""
         if self.portable or path is None:
             return
-        try:
-            data = path.read_bytes()
-        except OSError:
-            data = b""
-        cache = config.create_timing_cache(data)
+        cache = config.create_timing_cache(read_private(path))
         if cache is not None:  # None for what another version wrote
             config.set_timing_cache(cache, ignore_mismatch=False)
 

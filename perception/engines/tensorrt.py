@@ -1,0 +1,307 @@
+"""TensorRT: the engine of choice on NVIDIA GPUs. Frames go in, masks and candidate boxes come out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from perception import hardware
+from perception.card import load_onnx, read_card
+from perception.engines.base import Engine, EngineOptions
+from perception.engines.trt.build import (
+    DEFAULT_TAIL,
+    Inspection,
+    Tensor,
+    build_logger,
+    make_profile,
+    make_recipe,
+    obtain,
+)
+from perception.engines.trt.cache import read_private, write_private
+from perception.engines.trt.flavour import Flavour, find_flavour, installed
+from perception.engines.trt.graph import GraphPrecision, is_quantised
+from perception.errors import EngineError
+from perception.types import U8
+
+_STREAMS = 2
+"""In throughput mode: while one call computes, another one copies."""
+
+_DTYPES = {"FLOAT": np.float32, "UINT8": np.uint8}
+"""The types of results: what the contract has."""
+
+_log = logging.getLogger("perception")
+
+
+def available() -> tuple[bool, str]:
+    """Whether there are a GPU, a TensorRT and numba-cuda; what is there, or what is missing and how to get it."""
+    gpus, driver = hardware.nvidia_gpus()
+    if not gpus:
+        return False, f"{driver}; TensorRT runs on NVIDIA GPUs only"
+    flavours = installed()
+    if not flavours:
+        return False, (
+            "TensorRT is not installed; `pip install 'perception[tensorrt-rtx]'` for desktop GPUs, "
+            "`pip install 'perception[tensorrt]'` for servers"
+        )
+    if find_spec("numba_cuda") is None:
+        return False, "numba-cuda is not installed; `pip install 'numba-cuda[cu13]'`"
+    try:
+        return True, f"{find_flavour().title} on {gpus[0].name}"
+    except EngineError as error:
+        return False, str(error)
+
+
+def open_model(path: Path, options: EngineOptions) -> Engine:
+    """Build an engine for this machine's GPU, or take it from the cache, and load it.
+
+    Raises:
+        EngineError: it cannot be built or loaded; no memory left on the GPU.
+        UsageError: a precision that does not fit the file.
+    """
+    return TensorRtEngine(path, options)
+
+
+class TensorRtEngine(Engine):
+    """See `Engine`. One execution context, CUDA stream and set of buffers per worker; threads borrow them.
+
+    Frames go through one by one: a shape that never changes is what CUDA graphs and the tuning of kernels want.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, path: Path, options: EngineOptions) -> None:
+        if options.device.upper() not in ("CPU", "GPU", "CUDA", "CUDA:0"):  # CPU is what nobody asked for
+            raise EngineError(f"tensorrt runs on the first GPU, not on {options.device!r}")
+        flavour = find_flavour()
+        card = options.card or read_card(path)
+        self.path = path
+        self.precision = _choose_precision(path, options.precision)
+        width, height = options.size
+        recipe = make_recipe(
+            path, card, flavour, self.precision, make_profile(card, 1, options.size),
+            capabilities=_own_capability(flavour), tail=DEFAULT_TAIL,
+        )  # fmt: skip
+        built = obtain(recipe)
+        kept = built.engine
+        if kept.built:
+            _log.info("%s: engine built in %.0f s: %s", path.name, built.seconds, built.inspection)
+        logger = build_logger(flavour.trt)
+        runtime = flavour.trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(kept.plan)
+        if engine is None:
+            raise EngineError(
+                f"{flavour.title} cannot load the engine for this GPU: {logger.said() or 'no reason was given'}; "
+                "`perception cache clear` and try again",
+                path,
+            )
+        check_engine(engine, built.inspection, path)
+        self._engine: Any = engine
+        self._runtime = runtime  # must outlive the engine
+        self._runtime_cache_path = None if kept.path is None else kept.path.with_suffix(".runtime")
+        self._lock = threading.Lock()
+        self._workers: SimpleQueue[_Worker] = SimpleQueue()
+        self._closed = False
+        self.streams = self._start_workers(flavour, 1 if options.mode == "latency" else _STREAMS)
+        self.input_shape = (None, height, width, 3)
+        gpus, _ = hardware.nvidia_gpus()
+        self.description = (
+            f"{flavour.title} {self.precision}, {self.streams} stream{'s' if self.streams > 1 else ''}, "
+            f"{gpus[0].name if gpus else 'GPU'}"
+        )
+
+    def _start_workers(self, flavour: Flavour, wanted: int) -> int:
+        """Make the workers; fewer than wanted where the GPU's memory does not suffice for all. Returns their number."""
+        path = self._runtime_cache_path
+        compiled = b"" if path is None else read_private(path)
+        for index in range(wanted):
+            try:
+                worker = _Worker(self._engine, flavour, compiled)
+            except Exception as error:
+                if index == 0:
+                    raise EngineError(f"cannot run on the GPU: {error}; is its memory used up?", self.path) from error
+                _log.warning("%s: %d of %d streams, the GPU has no room for more: %s", self.path, index, wanted, error)
+                return index
+            if worker.runtime_cache is not None and path is not None:
+                compiled = bytes(worker.runtime_cache.serialize())
+            self._workers.put(worker)
+        if compiled and path is not None:
+            try:
+                write_private(path, compiled)
+            except OSError as error:
+                _log.debug("compiled kernels are not kept: %s", error)
+        return wanted
+
+    def _run(self, frames: U8) -> dict[str, Any]:
+        worker = self._borrow()
+        try:
+            results = [worker.run(frame) for frame in frames]
+        finally:
+            self._workers.put(worker)
+        if len(results) == 1:
+            return results[0]
+        return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+    def _borrow(self) -> _Worker:
+        if self._closed:
+            raise self._closed_error()
+        worker = self._workers.get()
+        if self._closed:
+            self._workers.put(worker)  # for the next one that waits
+            raise self._closed_error()
+        return worker
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            workers = [self._workers.get() for _ in range(self.streams)]  # waits for calls that run
+            for worker in workers:
+                worker.context = None
+                worker.graph = None
+            self._workers.put(workers[0])  # a caller that waits already finds the engine closed
+            self._engine = None
+
+
+class _Worker:
+    """What one call needs: an execution context, a stream of its own, and buffers on both sides of the bus."""
+
+    def __init__(self, engine: Any, flavour: Flavour, compiled: bytes) -> None:
+        from numba import cuda
+
+        trt = flavour.trt
+        self.context, self.runtime_cache = flavour.create_context(engine, compiled)
+        if self.context is None:
+            raise MemoryError("no execution context can be made")
+        self.stream: Any = cuda.stream()
+        self.outputs: dict[str, tuple[Any, Any]] = {}
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+                shape = (1, *tuple(engine.get_tensor_shape(name))[1:])
+                self.context.set_input_shape(name, shape)
+                self.frame_host = cuda.pinned_array(shape, np.uint8)
+                self.frame = cuda.device_array(shape, np.uint8)
+                self._bind(name, self.frame)
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
+                shape = tuple(self.context.get_tensor_shape(name))  # known now that the input's is
+                dtype = _DTYPES[engine.get_tensor_dtype(name).name]
+                self.outputs[name] = (cuda.device_array(shape, dtype), cuda.pinned_array(shape, dtype))
+                self._bind(name, self.outputs[name][0])
+        self.graph: Any = None
+        self._enqueue()  # the first time compiles and allocates, which cannot be captured
+        self.stream.synchronize()
+        if not flavour.portable:
+            self.graph = _capture(self)  # the other flavour does that by itself
+
+    def run(self, frame: U8) -> dict[str, Any]:
+        """One frame uint8 ``[H, W, 3]`` to arrays of the caller's own, ``[1, ...]``."""
+        np.copyto(self.frame_host[0], frame)
+        self.frame.copy_to_device(self.frame_host, stream=self.stream)
+        if self.graph is not None:
+            self.graph.launch(self.stream)
+        else:
+            self._enqueue()
+        for device, host in self.outputs.values():
+            device.copy_to_host(host, stream=self.stream)
+        self.stream.synchronize()
+        return {name: np.array(host) for name, (_, host) in self.outputs.items()}
+
+    def _bind(self, name: str, array: Any) -> None:
+        if not self.context.set_tensor_address(name, address(array)):
+            raise EngineError(f"the engine does not take memory for {name!r}")
+
+    def _enqueue(self) -> None:
+        if not self.context.execute_async_v3(int(self.stream)):
+            raise EngineError("the GPU did not take the work")
+
+
+class _Graph:
+    """The engine's kernels as one launch."""
+
+    def __init__(self, executable: Any) -> None:
+        self._executable = executable
+
+    def launch(self, stream: Any) -> None:
+        from cuda.bindings import driver
+
+        _checked(driver.cuGraphLaunch(self._executable, int(stream)))
+
+
+def _capture(worker: _Worker) -> _Graph | None:
+    """Record what the engine enqueues, or None where that cannot be recorded; then it is enqueued anew each time."""
+    try:
+        from cuda.bindings import driver
+
+        stream = int(worker.stream)
+        _checked(driver.cuStreamBeginCapture(stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+        try:
+            worker._enqueue()
+        finally:
+            (graph,) = _checked(driver.cuStreamEndCapture(stream))
+        (executable,) = _checked(driver.cuGraphInstantiate(graph, 0))
+        return _Graph(executable)
+    except Exception as error:
+        _log.debug("no CUDA graph: %s", error)
+        return None
+
+
+def _checked(result: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of a CUDA call, without its error code."""
+    if int(result[0]):
+        raise RuntimeError(f"CUDA: {result[0]}")
+    return result[1:]
+
+
+def address(array: Any) -> int:
+    """Where an array on the GPU is."""
+    return int(array.__cuda_array_interface__["data"][0])
+
+
+def check_engine(engine: Any, built: Inspection, path: Path) -> None:
+    """Compare what was loaded with what was built: names, types and shapes of all inputs and outputs.
+
+    Raises:
+        EngineError: they differ.
+    """
+    wanted = {t.name: t for t in (*built.inputs, *built.outputs)}
+    loaded = {}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        loaded[name] = Tensor(name, engine.get_tensor_dtype(name).name, tuple(engine.get_tensor_shape(name)))
+    same = loaded.keys() == wanted.keys() and all(_fits(tensor, wanted[name]) for name, tensor in loaded.items())
+    if not same:
+        has, needs = (", ".join(map(str, tensors.values())) for tensors in (loaded, wanted))
+        raise EngineError(f"the engine is not the one that was built: it has {has}, not {needs}", path)
+
+
+def _fits(loaded: Tensor, wanted: Tensor) -> bool:
+    if loaded.dtype != wanted.dtype or len(loaded.shape) != len(wanted.shape):
+        return False
+    return all(a == b or -1 in (a, b) for a, b in zip(loaded.shape, wanted.shape, strict=True))
+
+
+def _choose_precision(path: Path, wanted: str) -> GraphPrecision:
+    """Half precision unless something else is asked for; int8 where the file says so, whatever is asked for."""
+    if is_quantised(load_onnx(path)):
+        if wanted not in ("auto", "f32"):
+            raise EngineError(f"the file is quantised: it runs in int8, not in {wanted}", path)
+        return "int8"
+    return {"auto": "f16", "f32": "f32", "f16": "f16", "bf16": "bf16"}[wanted]  # type: ignore[return-value]
+
+
+def _own_capability(flavour: Flavour) -> tuple[str, ...]:
+    """The GPU's compute capability, if engines are built for that; so one that was built elsewhere is found."""
+    gpus, _ = hardware.nvidia_gpus()
+    if not flavour.portable or not gpus:
+        return ()
+    name = f"{gpus[0].capability[0]}{gpus[0].capability[1]}"
+    return (name,) if name in flavour.known_capabilities() else ()

@@ -1,0 +1,27 @@
+"""Tests of what runs on a GPU: on one where there is one, else under Numba's simulator (see `tests/test_gpu.py`)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from perception import hardware
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Without either, importing a kernel would already fail."""
+    return (
+        True if not SIMULATED and not hardware.nvidia_gpus()[0] and collection_path.name.startswith("test_") else None
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep engines out of the user's cache."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(folder))
+    return folder

@@ -1,0 +1,350 @@
+"""The TensorRT engine with everything real but the GPU.
+
+The graph is prepared, parsed, built and cached by TensorRT for RTX; then a stand-in for its runtime computes the same
+graph with ONNX Runtime, reading and writing the memory whose addresses it was given.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from perception import EngineError, UsageError, hardware, load_model
+from perception.card import read_card
+from perception.engines import engine_status, open_engine, tensorrt
+from perception.engines.trt import flavour as flavour_module
+from perception.engines.trt.flavour import Flavour, installed
+from perception.hardware import Gpu
+from tests.engines.trt_models import card as make_card
+from tests.engines.trt_models import detector
+from tests.gpu.conftest import SIMULATED
+from tests.models import solid, write_model
+
+pytestmark = [
+    pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for RTX has no wheel for this system"),
+    pytest.mark.skipif(not SIMULATED, reason="the stand-in reads simulated memory"),
+]
+
+DTYPES = {"FLOAT": np.float32, "UINT8": np.uint8}
+
+
+class Context:
+    """Stands in for IExecutionContext."""
+
+    def __init__(self, engine: CudaEngine) -> None:
+        self.engine = engine
+        self.addresses: dict[str, int] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.running = 0
+        self.lock = threading.Lock()
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes[name] = shape
+        return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        batch = self.shapes["frames"][0]
+        return tuple(batch if n < 0 else n for n in self.engine.get_tensor_shape(name))
+
+    def set_tensor_address(self, name: str, where: int) -> bool:
+        self.addresses[name] = where
+        return True
+
+    def memory(self, name: str, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.frombuffer((ctypes.c_uint8 * size).from_address(self.addresses[name]), dtype).reshape(shape)
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream != 0  # never the default stream
+        with self.lock:
+            self.running += 1
+            assert self.running == 1, "two calls in one context at once"
+        if self.engine.broken:
+            raise RuntimeError("CUDA error 999: the GPU has fallen off the bus")
+        frames = self.memory("frames", np.uint8, self.shapes["frames"])
+        names = [o.name for o in self.engine.session.get_outputs()]
+        for name, result in zip(names, self.engine.session.run(names, {"frames": frames}), strict=True):
+            self.memory(name, result.dtype, result.shape)[...] = result
+        with self.lock:
+            self.running -= 1
+        return True
+
+
+class CudaEngine:
+    """Stands in for ICudaEngine."""
+
+    def __init__(self, graph: bytes, inspection: Any) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.tensors = [*inspection.inputs, *inspection.outputs]
+        self.inputs = {t.name for t in inspection.inputs}
+        self.num_io_tensors = len(self.tensors)
+        self.broken = False
+        self.contexts: list[Context] = []
+
+    def get_tensor_name(self, index: int) -> str:
+        return self.tensors[index].name
+
+    def _tensor(self, name: str) -> Any:
+        return next(t for t in self.tensors if t.name == name)
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "input" if name in self.inputs else "output"
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return SimpleNamespace(name=self._tensor(name).dtype)
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self._tensor(name).shape
+
+
+class RuntimeCache:
+    def serialize(self) -> bytes:
+        return b"compiled kernels"
+
+
+class StandIn:
+    """What the tests look at and turn."""
+
+    def __init__(self) -> None:
+        self.built: list[Any] = []
+        self.engines: list[CudaEngine] = []
+        self.contexts_that_fit = 99
+        self.loads = True
+        self.runtime_caches: list[bytes] = []
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    state = StandIn()
+    obtain = tensorrt.obtain
+
+    def remember(recipe: Any) -> Any:
+        state.built.append(obtain(recipe))
+        return state.built[-1]
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            pass
+
+        def deserialize_cuda_engine(self, plan: bytes) -> CudaEngine | None:
+            assert plan == state.built[-1].engine.plan and len(plan) > 1000
+            if not state.loads:
+                return None
+            state.engines.append(CudaEngine(state.built[-1].recipe.graph, state.built[-1].inspection))
+            return state.engines[-1]
+
+    class Module:
+        TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
+
+        def __init__(self, real: Any) -> None:
+            self.Runtime, self.real = Runtime, real
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+    class Fake(Flavour):
+        def __init__(self) -> None:
+            super().__init__("rtx")
+            self.trt = Module(self.trt)
+
+        def create_context(self, engine: Any, runtime_cache: bytes) -> tuple[Any, Any]:
+            state.runtime_caches.append(runtime_cache)
+            if len(engine.contexts) >= state.contexts_that_fit:
+                return None, None
+            engine.contexts.append(Context(engine))
+            return engine.contexts[-1], RuntimeCache()
+
+    class Stream:
+        def __int__(self) -> int:
+            return 7
+
+        def synchronize(self) -> None:
+            pass
+
+    from numba import cuda
+
+    gpu = Gpu("NVIDIA Simulated", (8, 9), 8 << 30)
+    monkeypatch.setattr(hardware, "nvidia_gpus", lambda: ([gpu], "CUDA driver 13.0"))
+    monkeypatch.setattr(tensorrt, "obtain", remember)
+    monkeypatch.setattr(tensorrt, "find_flavour", Fake)
+    monkeypatch.setattr(tensorrt, "address", lambda array: array._ary.ctypes.data)
+    monkeypatch.setattr(cuda, "stream", Stream)
+    return state
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_masks_come_back_and_equal_the_cpu_engines(stand_in: StandIn, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "colors.onnx", width=64, height=48)
+    frame = np.kron(noise(6, 8, 1, seed=1) // 86, np.ones((8, 8, 3), np.uint8)) * np.array([90, 1, 30], np.uint8)
+    with load_model(path, engine="tensorrt", precision="f32") as on_gpu, load_model(path, precision="f32") as on_cpu:
+        assert on_gpu.engine.description == f"TensorRT for RTX {Flavour('rtx').version} f32, 1 stream, NVIDIA Simulated"
+        ours, theirs = on_gpu.predict(frame).class_map, on_cpu.predict(frame).class_map
+    assert ours is not None and theirs is not None
+    assert ours.logits is None and ours.mask.shape == (48, 64)
+    assert (ours.mask == theirs.mask).mean() > 0.98
+    np.testing.assert_allclose(ours.shares, theirs.shares, atol=0.02)
+    assert stand_in.built[0].inspection.products == {"FLOAT": 1}
+
+
+def test_many_frames_a_call_and_results_of_ones_own(stand_in: StandIn, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "colors.onnx", detection=True, classification=True)
+    with open_engine(path, read_card(path), engine="tensorrt") as engine:
+        assert engine.precision == "f16" and engine.input_shape == (None, 48, 64, 3)
+        frames = np.stack([solid("red"), solid("green"), solid("blue")])
+        all_at_once = engine.infer(frames)
+        kept = {name: array.copy() for name, array in all_at_once.items()}
+        for i in range(3):
+            alone = engine.infer(frames[i : i + 1])
+            for name, array in alone.items():
+                np.testing.assert_array_equal(array[0], all_at_once[name][i], name)
+        for name, array in all_at_once.items():
+            np.testing.assert_array_equal(array, kept[name])
+    assert [int(np.unique(m)[0]) for m in all_at_once["class_logits"]] == [0, 1, 2]
+    assert all_at_once["class_logits"].dtype == np.uint8
+    assert {all_at_once[n].dtype for n in ("boxes", "scores", "probabilities")} == {np.dtype(np.float32)}
+
+
+def test_a_detector_gives_its_best_candidates(stand_in: StandIn, tmp_path: Path) -> None:
+    import onnx
+
+    from perception.card import write_card
+
+    described = make_card(4, segmentation=False, detection=True)
+    model = detector(np.random.default_rng(0), rows=4096)
+    write_card(model, described)
+    onnx.save(model, str(tmp_path / "boxes.onnx"))
+    frames = noise(1, 16, 16, 3)
+    with open_engine(tmp_path / "boxes.onnx", described, engine="tensorrt", precision="f32") as engine:
+        kept = engine.infer(frames)
+    with open_engine(tmp_path / "boxes.onnx", described, engine="onnxruntime") as engine:
+        every = engine.infer(frames)
+    assert kept["boxes"].shape == (1, 1000, 4)
+    best = np.sort(every["scores"][0].max(1))[::-1][:1000]
+    np.testing.assert_allclose(kept["scores"][0].max(1), best, atol=1e-6)
+
+
+def test_threads_share_the_streams(stand_in: StandIn, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    with open_engine(path, read_card(path), engine="tensorrt", mode="throughput") as engine:
+        assert engine.streams == 2 and len(stand_in.engines[-1].contexts) == 2
+        frames = [noise(1, 48, 64, 3, seed=i) for i in range(40)]
+        expected = [engine.infer(f)["class_logits"] for f in frames]
+        with ThreadPoolExecutor(8) as pool:
+            for got, wanted in zip(pool.map(engine.infer, frames), expected, strict=True):
+                np.testing.assert_array_equal(got["class_logits"], wanted)
+
+
+def test_less_memory_means_fewer_streams_and_none_an_error(
+    stand_in: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    stand_in.contexts_that_fit = 1
+    with open_engine(path, read_card(path), engine="tensorrt", mode="throughput") as engine:
+        assert engine.streams == 1
+    assert "1 of 2 streams" in caplog.text
+    stand_in.contexts_that_fit = 0
+    with pytest.raises(EngineError, match=r"cannot run on the GPU.*is its memory used up") as caught:
+        open_engine(path, read_card(path), engine="tensorrt")
+    assert str(path) in str(caught.value)
+
+
+def test_built_once_and_compiled_kernels_are_kept(
+    stand_in: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    with caplog.at_level(logging.INFO, "perception"):
+        open_engine(path, read_card(path), engine="tensorrt").close()
+        assert caplog.text.count("engine built") == 1
+        open_engine(path, read_card(path), engine="tensorrt").close()
+    assert caplog.text.count("engine built") == 1
+    assert [bool(b.engine.built) for b in stand_in.built] == [True, False]
+    assert stand_in.built[0].inspection == stand_in.built[1].inspection
+    assert stand_in.built[0].recipe.capabilities == ("89",)
+    assert stand_in.runtime_caches == [b"", b"compiled kernels"]
+
+
+def test_a_gpu_that_goes_away_is_an_engine_error(stand_in: StandIn, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    engine = open_engine(path, read_card(path), engine="tensorrt")
+    stand_in.engines[-1].broken = True
+    with pytest.raises(EngineError, match="fallen off the bus"):
+        engine.infer(noise(1, 48, 64, 3))
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.infer(noise(1, 48, 64, 3))
+
+
+def test_closing_waits_for_calls_and_frees_those_that_wait(stand_in: StandIn, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    engine = open_engine(path, read_card(path), engine="tensorrt")
+    results: list[str] = []
+
+    def call() -> None:
+        try:
+            for _ in range(200):
+                engine.infer(noise(1, 48, 64, 3))
+            results.append("done")
+        except EngineError as error:
+            results.append(str(error))
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    engine.close()
+    for thread in threads:
+        thread.join(30)
+    assert len(results) == 4 and all("closed" in r or r == "done" for r in results)
+
+
+def test_an_engine_that_does_not_load_or_is_another(stand_in: StandIn, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    stand_in.loads = False
+    with pytest.raises(EngineError, match=r"cannot load the engine.*perception cache clear"):
+        open_engine(path, read_card(path), engine="tensorrt")
+    stand_in.loads = True
+    open_engine(path, read_card(path), engine="tensorrt").close()
+    loaded, built = stand_in.engines[-1], stand_in.built[-1].inspection
+    tensorrt.check_engine(loaded, built, path)
+    loaded.tensors = [loaded.tensors[0], type(loaded.tensors[1])("class_logits", "FLOAT", (-1, 48, 64))]
+    with pytest.raises(EngineError, match=r"not the one that was built.*class_logits float"):
+        tensorrt.check_engine(loaded, built, path)
+
+
+def test_options_that_do_not_fit(stand_in: StandIn, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    with pytest.raises(EngineError, match="first GPU, not on 'NPU'"):
+        open_engine(path, read_card(path), engine="tensorrt", device="NPU")
+    with pytest.raises(UsageError):
+        open_engine(path, read_card(path), engine="tensorrt", precision="f8")  # type: ignore[arg-type]
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "nvidia_gpus", lambda: ([], "no NVIDIA driver"))
+    assert engine_status("tensorrt") == (False, "no NVIDIA driver; TensorRT runs on NVIDIA GPUs only")
+    gpu = Gpu("NVIDIA Simulated", (8, 9), 8 << 30)
+    monkeypatch.setattr(hardware, "nvidia_gpus", lambda: ([gpu], "CUDA driver 13.0"))
+    there, said = engine_status("tensorrt")
+    assert there and said.endswith("on NVIDIA Simulated")
+    monkeypatch.setattr(flavour_module, "find_spec", lambda name: None)
+    there, said = engine_status("tensorrt")
+    assert not there and "pip install 'perception[tensorrt-rtx]'" in said
+
+
+def test_without_a_driver_nothing_is_captured() -> None:
+    worker = SimpleNamespace(stream=7, _enqueue=lambda: None)
+    assert tensorrt._capture(worker) is None  # type: ignore[arg-type]
