@@ -19,6 +19,7 @@ from perception.evaluation.boxes import compare, draw_comparison
 from perception.evaluation.classes import ClassMatch, match_classes
 from perception.evaluation.coco import BoxedImage, CocoFile
 from perception.evaluation.faults import Fault, refuse
+from perception.evaluation.precision import MAX_DETECTIONS, coco_precision
 from perception.evaluation.result import (
     Confusion,
     Curve,
@@ -36,9 +37,6 @@ from perception.types import U8, Detections
 
 SCORE_THRESHOLD = 0.01
 """Low, because average precision looks at the whole curve; lower changes the result by less than training does."""
-
-MAX_DETECTIONS = 100
-"""As COCO has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +209,8 @@ def evaluate_detection(
                 confusion += comparison.confusion
                 shown.add(comparison.mistakes, lambda: (picture, truth, likely, comparison))  # noqa: B023
         refuse(faults, file.entries, file.path, "images")
-        precision, scores = _coco_precision(pairs, match.names)
+        objects = [(t.boxes, t.category_ids, t.crowd, t.areas) for t, _ in pairs]
+        precision, scores = coco_precision(objects, [found for _, found in pairs], len(match.names))
         boxes: Counter[int] = Counter()
         for truth, _ in pairs:
             boxes.update(truth.category_ids[~truth.crowd].tolist())
@@ -243,49 +242,6 @@ def _evaluated(image: BoxedImage, in_truth: Mapping[int, int]) -> BoxedImage:
         image.id, image.path, image.width, image.height,
         image.boxes[keep], ids[keep], image.crowd[keep], image.areas[keep],
     )  # fmt: skip
-
-
-def _coco_precision(
-    pairs: Sequence[tuple[BoxedImage, Detections]], names: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision and score ``[T, R, K]`` over all box sizes, at most `MAX_DETECTIONS` boxes an image."""
-    import logging
-
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    quiet = logging.getLogger("perception").debug
-    truth: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
-    for number, (image, detections) in enumerate(pairs):
-        columns = (image.boxes, image.category_ids.tolist(), image.crowd.tolist(), image.areas.tolist())
-        for box, k, crowd, area in zip(*columns, strict=True):
-            # ids begin with 1: COCO's evaluation takes 0 for "none"
-            truth.append(_annotation(len(truth), number, k, box) | {"iscrowd": int(crowd), "area": area})
-        for box, k, score in zip(
-            detections.boxes, detections.class_ids.tolist(), detections.scores.tolist(), strict=True
-        ):
-            found.append(_annotation(len(found), number, k, box) | {"iscrowd": 0, "score": score})
-    common = {
-        "images": [{"id": i, "width": im.width, "height": im.height} for i, (im, _) in enumerate(pairs)],
-        "categories": [{"id": k, "name": name} for k, name in enumerate(names)],
-    }
-    evaluator = COCOeval_faster(
-        COCO(common | {"annotations": truth}, print_function=quiet),
-        COCO(common | {"annotations": found}, print_function=quiet),
-        "bbox",
-        print_function=quiet,
-    )
-    evaluator.params.maxDets = [1, 10, MAX_DETECTIONS]
-    evaluator.evaluate()
-    evaluator.accumulate()
-    # [T, R, K, A, M]: all sizes come first, most detections last
-    return evaluator.eval["precision"][:, :, :, 0, -1], evaluator.eval["scores"][:, :, :, 0, -1]
-
-
-def _annotation(index: int, image: int, k: int, box: NDArray[np.float32]) -> dict[str, Any]:
-    x0, y0, x1, y1 = box.astype(np.float64).tolist()
-    w, h = x1 - x0, y1 - y0
-    return {"id": index + 1, "image_id": image, "category_id": k, "bbox": [x0, y0, w, h], "area": w * h}
 
 
 def _example(

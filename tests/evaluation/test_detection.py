@@ -18,7 +18,8 @@ import perception
 from perception.errors import ModelError, SourceError, UsageError
 from perception.evaluation.boxes import box_iou, compare
 from perception.evaluation.coco import BoxedImage
-from perception.evaluation.detection import SCORE_THRESHOLD, _coco_precision, evaluate_detection
+from perception.evaluation.detection import SCORE_THRESHOLD, evaluate_detection
+from perception.evaluation.precision import coco_precision
 from perception.types import Detections
 from tests.evaluation.scenes import CELL, GRAY, add_box, write_boxes
 from tests.models import PALETTE, write_model
@@ -90,27 +91,35 @@ def test_precision_of_random_boxes_equals_pycocotools(seed: int) -> None:
     truth["categories"] = [{"id": k, "name": str(k)} for k in range(4)]  # class 3 is never in truth
     for i in range(15):
         truth["images"].append({"id": 100 + i, "width": 200, "height": 100})
-        m, n = (int(rng.integers(0, limit)) for limit in (8, 130 if i == 3 else 12))
+        m = int(rng.integers(0, 8))
         boxes = _random_boxes(rng, m)
         ids, crowd = rng.integers(0, 3, m), rng.random(m) < 0.15
         for box, k, c in zip(boxes.tolist(), ids.tolist(), crowd.tolist(), strict=True):
             add_box(truth, i, k, [box[0], box[1], box[2] - box[0], box[3] - box[1]], c)
-        near = np.concatenate([boxes, _random_boxes(rng, 130)])[rng.permutation(m + 130)[:n]]
+        # each object twice, the second time mostly of another class, and more boxes than COCO looks at in one picture
+        other = _random_boxes(rng, 420 if i == 3 else 4)
+        near = np.concatenate([boxes, boxes, other])
+        classes = np.concatenate([ids, rng.integers(0, 4, m + len(other))])
+        n = len(near)
+        order = rng.permutation(n)
+        near, classes = near[order], classes[order]
         near = (near + rng.uniform(-3, 3, near.shape)).astype(np.float32)
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         scores = np.sort(rng.choice(np.linspace(0.01, 1, 40), n)).astype(np.float32)[::-1].copy()  # many ties
-        classes = rng.integers(0, 4, n)
         areas = np.array([a["area"] for a in truth["annotations"] if a["image_id"] == 100 + i])
-        image = BoxedImage(100 + i, Path("x"), 200, 100, boxes, ids, crowd, areas.reshape(-1))
-        pairs.append((image, Detections(near, scores, classes.astype(np.int32))))
+        pairs.append(((boxes, ids, crowd, areas.reshape(-1)), Detections(near, scores, classes.astype(np.int32))))
         found += [
             {"image_id": 100 + i, "category_id": int(k), "score": float(s),
              "bbox": [float(b[0]), float(b[1]), float(b[2]) - float(b[0]), float(b[3]) - float(b[1])]}
             for b, s, k in zip(near, scores, classes, strict=True)
         ]  # fmt: skip
-    precision, _ = _coco_precision(pairs, ["a", "b", "c", "d"])
+    precision, scores = coco_precision([t for t, _ in pairs], [d for _, d in pairs], 4)
     np.testing.assert_allclose(precision, oracle(truth, found)[1], atol=1e-9)
     assert (precision[:, :, 3] == -1).all()
+    assert (scores[:, :, 3] == -1).all()
+    reached = scores[0, :, 0][precision[0, :, 0] > 0]
+    assert len(reached) > 40
+    assert (np.diff(reached) <= 0).all()  # more recall costs score
 
 
 def _random_boxes(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -119,10 +128,8 @@ def _random_boxes(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def test_no_box_found_is_zero_and_no_error() -> None:
-    image = BoxedImage(
-        1, Path("x"), 20, 20, np.array([[1, 1, 5, 5]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool), np.ones(1)
-    )
-    precision, _ = _coco_precision([(image, Detections.empty())], ["a"])
+    truth = (np.array([[1, 1, 5, 5]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool), np.ones(1))
+    precision, _ = coco_precision([truth], [Detections.empty()], 1)
     assert (precision == 0).all()
 
 
