@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from perception.errors import require
 from perception.options import INPUT, MODEL, Card, Engine, Model, Precision, Threads
 
 evaluation = typer.Typer(help="Measure the accuracy of a model on labelled pictures.", no_args_is_help=True)
@@ -121,6 +122,9 @@ def eval_classification(
 
 @data.command("check")
 def data_check(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="Training recipe (YAML): all the data that it names.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of pictures.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of label PNGs, same names.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="COCO JSON of the boxes.")] = None,
@@ -137,12 +141,22 @@ def data_check(
       perception data check --images train/images --labels train/labels --ignore 11
 
       perception data check --images train/images --annotations train/annotations.json --classes car,bus,truck
+
+      perception data check configs/train/camvid.yaml --data camvid
     """
     from perception.config import names as split
     from perception.evaluation.check import check_data
     from perception.evaluation.classes import read_synonyms
     from perception.show import print_check, progress_bar
 
+    if recipe is not None:
+        require("torch", "train", "checking the data of a recipe")
+        from perception.training.config import read_config
+        from perception.training.data import TrainingData
+
+        TrainingData(read_config(recipe, pictures))  # construction is the check
+        typer.echo(f"{recipe}: nothing wrong")
+        return
     with progress_bar("check") as progress:
         check = check_data(
             images=images, labels=labels, annotations=annotations, data=pictures, names=split(classes),

@@ -173,3 +173,20 @@ def test_check_of_nothing_in_particular(tmp_path: Path) -> None:
         result = call("data", "check", *args)
         assert isinstance(result.exception, UsageError)
         assert "--annotations" in str(result.exception)
+
+
+def test_check_of_all_that_a_recipe_names(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.training.pictures import write_folder
+
+    recipe = Path(__file__).parents[2] / "configs" / "train" / "smoke.yaml"
+    write_folder(tmp_path, train=3, val=2)
+    good = call("data", "check", recipe, "--data", tmp_path)
+    assert good.exit_code == 0, good.output
+    assert "nothing wrong" in good.stdout
+    (tmp_path / "train" / "labels" / "001.png").unlink()
+    (tmp_path / "val" / "images" / "000.png").write_bytes(b"")
+    bad = call("data", "check", recipe, "--data", tmp_path)
+    assert isinstance(bad.exception, SourceError)
+    assert "001.png: missing label" in str(bad.exception)
+    assert "000.png: corrupt image (the file is empty)" in str(bad.exception)
