@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -35,4 +36,26 @@ def write_folder(root: Path, train: int = 16, val: int = 4, seed: int = 0) -> Pa
             image, labels = draw_sample(rng)
             cv2.imwrite(str(root / part / "images" / f"{i:03d}.png"), image)
             cv2.imwrite(str(root / part / "labels" / f"{i:03d}.png"), labels)
+    return root
+
+
+def write_boxes(root: Path, train: int = 24, val: int = 4, seed: int = 7) -> Path:
+    """Write ``root/{boxes,boxes-val}/{images,annotations.json}``, COCO files of the same scenes; returns ``root``."""
+    rng = np.random.default_rng(seed)
+    for part, count in (("boxes", train), ("boxes-val", val)):
+        (root / part / "images").mkdir(parents=True)
+        data: dict[str, list[dict[str, object]]] = {
+            "categories": [{"id": 5, "name": "box"}, {"id": 9, "name": "ball"}],
+            "images": [],
+            "annotations": [],
+        }
+        for i in range(count):
+            image, labels = draw_sample(rng)
+            cv2.imwrite(str(root / part / "images" / f"{i:03d}.png"), image)
+            data["images"].append({"id": i, "file_name": f"{i:03d}.png", "width": SIZE[0], "height": SIZE[1]})
+            for class_id, category in ((1, 5), (2, 9)):
+                x, y, w, h = cv2.boundingRect((labels == class_id).astype(np.uint8))
+                entry = {"image_id": i, "category_id": category, "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
+                data["annotations"].append({"id": len(data["annotations"]) + 1, **entry})
+        (root / part / "annotations.json").write_text(json.dumps(data))
     return root

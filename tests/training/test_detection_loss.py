@@ -189,7 +189,7 @@ def test_pictures_without_box_labels_alone_cost_nothing_and_can_be_trained_on() 
 
 def test_gradient_steps_find_the_objects() -> None:
     """Boxes and scores as free parameters: after some steps every object is the best of its class."""
-    places, boxes, logits, truth, ids = scene(1, 2)
+    places, _, _, truth, ids = scene(1, 2)
     reach = torch.full((len(places), 4), 2.0, requires_grad=True)
     scores = torch.full((len(places), CLASSES), -4.0, requires_grad=True)
     confidence = torch.zeros(1, len(places), requires_grad=True)

@@ -1,0 +1,247 @@
+"""Two heads through the training loop, from recipe to a file that the runtime loads, on drawn pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+pytest.importorskip("faster_coco_eval")
+
+import yaml  # noqa: E402
+
+from perception.card import read_card  # noqa: E402
+from perception.errors import PerceptionError  # noqa: E402
+from perception.model import load_model  # noqa: E402
+from perception.training.average_precision import average_precision  # noqa: E402
+from perception.training.boxes import BoxLabels  # noqa: E402
+from perception.training.build import build_network, start_from  # noqa: E402
+from perception.training.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.coco import CocoFolder  # noqa: E402
+from perception.training.compact import compact  # noqa: E402
+from perception.training.config import read_config  # noqa: E402
+from perception.training.loop import Trainer, TrainResult, train  # noqa: E402
+from perception.training.recipe_detection import CocoConfig  # noqa: E402
+from perception.training.release import release  # noqa: E402
+from perception.types import Detections  # noqa: E402
+from tests.training.pictures import write_boxes, write_folder  # noqa: E402
+
+SMOKE = Path(__file__).parents[2] / "configs" / "train" / "street-smoke.yaml"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_boxes(write_folder(tmp_path_factory.mktemp("pictures")))
+
+
+def recipe(folder: Path, **detection: object) -> Path:
+    """The smoke recipe with its output in ``folder``."""
+    content = yaml.safe_load(SMOKE.read_text())
+    content["output"] = str(folder / "run")
+    content["detection"].update(detection)
+    path = folder / "street-smoke.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return train(recipe(tmp_path_factory.mktemp("unbroken")), data_root=data)
+
+
+def test_both_losses_fall_and_both_accuracies_are_logged(unbroken: TrainResult) -> None:
+    log = [json.loads(line) for line in (unbroken.last.parent / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in log] == [1, 2, 3, 4, 5, 6]
+    for name in ("loss_masks", "loss_boxes"):
+        assert log[-1][name] < 0.95 * log[0][name]
+    for row in log:
+        assert row["loss"] == pytest.approx(row["loss_masks"] + row["loss_boxes"], abs=1e-4)
+    measured = [row for row in log if "miou" in row]
+    assert len(measured) == 3
+    assert all(0 <= row["map"] <= row["map50"] <= 1 and set(row["ap50"]) == {"crate", "ball"} for row in measured)
+    assert unbroken.score == pytest.approx(max((row["miou"] + row["map50"]) / 2 for row in measured), abs=1e-3)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(data: Path, unbroken: TrainResult, tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    assert train(path, data_root=data, stop_after=2).epochs == 2
+    torch.manual_seed(99)
+    second = train(path, data_root=data)
+    a, b = load_checkpoint(unbroken.last), load_checkpoint(second.last)
+    for part in ("network", "average"):
+        assert any(name.startswith("detector.") for name in a[part])
+        for name, tensor in a[part].items():
+            assert torch.equal(tensor, b[part][name]), f"{part}.{name}"
+
+
+def test_a_compact_checkpoint_is_small_and_can_be_gone_on_from(data: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    first = train(path, data_root=data, stop_after=1)
+    whole = first.last.stat().st_size
+    compact(first.last, first.last)
+    assert first.last.stat().st_size < whole / 5
+    trainer = Trainer(read_config(path, data))
+    trainer.load(first.last)
+    assert (trainer.epoch, trainer.step, trainer.cold_step) == (1, 6, 6)
+    assert trainer.run(resume=False, stop_after=2).epochs == 2
+    assert trainer.best > 0
+    assert load_checkpoint(first.last)["cold_step"] == 6
+
+
+def test_the_runtime_loads_what_was_released(data: Path, unbroken: TrainResult, tmp_path: Path) -> None:
+    output = tmp_path / "street-smoke.onnx"
+    card = release(unbroken.best, output, data)
+    assert read_card(output) == card
+    assert card.tasks == ["segmentation", "detection"]
+    assert card.detection is not None and card.detection.names == ["crate", "ball"]
+    row = json.loads((unbroken.last.parent / "log.jsonl").read_text().splitlines()[-1])
+    if unbroken.best.read_bytes() == unbroken.last.read_bytes():
+        assert card.metrics["street-smoke_val_map50"] == pytest.approx(row["map50"], abs=0.02)
+    assert {"street-smoke_val_map", "street-smoke_val_map_bf16", "street-smoke_val_ap50_ball"} <= set(card.metrics)
+
+    model = load_model(output, engine="openvino", precision="f32", score_threshold=0.001)
+    frame = np.random.default_rng(0).integers(0, 256, (72, 96, 3), np.uint8)
+    prediction = model.predict(frame)
+    network = build_network(read_config(SMOKE)).eval()
+    network.load_state_dict(load_checkpoint(unbroken.best)["average"])
+    rgb = torch.from_numpy(np.ascontiguousarray(frame[None, ..., ::-1].transpose(0, 3, 1, 2))).float()
+    with torch.inference_mode():
+        expected = network((rgb - 127) / 128)
+    assert prediction.detections is not None and len(prediction.detections) > 0
+    assert prediction.detections.scores[0] == pytest.approx(float(expected["scores"].max()), abs=1e-3)
+    place, class_id = divmod(int(expected["scores"][0].argmax()), 2)
+    assert prediction.detections.class_ids[0] == class_id
+    box = expected["boxes"][0, place].numpy().clip(0, [96, 72, 96, 72])
+    np.testing.assert_allclose(prediction.detections.boxes[0], box, atol=0.05)
+
+
+def test_a_network_starts_from_what_fits(
+    unbroken: TrainResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = read_config(SMOKE)
+    other = config.model_copy(update={"detection": config.detection.model_copy(update={"width": 24})})
+    network = build_network(other)
+    with caplog.at_level("INFO"):
+        start_from(network, unbroken.best)
+    weights = load_checkpoint(unbroken.best)["average"]
+    assert torch.equal(network.backbone.stem[0].weight, weights["backbone.stem.0.weight"])
+    assert torch.equal(network.head.classify.weight, weights["head.classify.weight"])
+    assert "new: detector" in caplog.text
+    torch.save({"format": 1, "average": {"x": torch.zeros(1)}}, tmp_path / "other.pt")
+    with pytest.raises(PerceptionError, match=r"other\.pt: no tensor of this checkpoint fits"):
+        start_from(network, tmp_path / "other.pt")
+
+
+def test_a_loss_that_is_no_number_names_pictures_of_both_kinds(data: Path, tmp_path: Path) -> None:
+    trainer = Trainer(read_config(recipe(tmp_path), data))
+    with torch.no_grad():
+        trainer.network.detector.classify.bias.fill_(float("nan"))
+    with pytest.raises(PerceptionError, match="the loss became nan"):
+        trainer.run()
+    assert len((tmp_path / "run" / "bad_batch.txt").read_text().split()) == 8
+
+
+def test_every_set_is_checked_before_anything_starts(data: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "data"
+    write_boxes(write_folder(broken))
+    (broken / "train" / "labels" / "003.png").unlink()
+    (broken / "boxes" / "images" / "004.png").write_bytes(b"no picture")
+    (broken / "boxes-val" / "images" / "001.png").unlink()
+    with pytest.raises(PerceptionError) as caught:
+        Trainer(read_config(recipe(tmp_path), broken))
+    for part in ("003.png: missing label", "004.png: corrupt image", "001.png: missing image"):
+        assert part in str(caught.value)
+
+
+def test_a_class_without_a_box_is_named(data: Path, tmp_path: Path) -> None:
+    classes = [*yaml.safe_load(SMOKE.read_text())["detection"]["classes"], {"name": "unicorn", "color": [1, 2, 3]}]
+    with pytest.raises(PerceptionError, match="no training box has the class unicorn"):
+        Trainer(read_config(recipe(tmp_path, classes=classes), data))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strides": [8, 64]}, r"strides \[64\] are not among network.widths"),
+        ({"from_masks": {"components": {"sky": {"name": "ball", "aspect": [1, 2]}}}}, "no segmentation class sky"),
+        ({"from_masks": {"components": {"ball": {"name": "egg", "aspect": [1, 2]}}}}, "unknown detection classes egg"),
+        ({"augment": {"scale": [2, 1]}}, "scale must be a range"),
+        ({"bach": 3}, "detection.bach: Extra inputs"),
+    ],
+)
+def test_faults_of_the_detection_recipe_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(PerceptionError, match=message):
+        read_config(recipe(tmp_path, **changes))
+
+
+def test_classes_of_the_file_become_those_of_the_recipe(data: Path) -> None:
+    config = CocoConfig(images=Path("boxes/images"), annotations=Path("boxes/annotations.json"), names={"ball": "ball"})
+    with pytest.raises(PerceptionError, match=r"category 5: unknown class 'box', not in ball"):
+        CocoFolder(data, config, ["crate", "ball"])
+    dropped = CocoFolder(data, config.model_copy(update={"others": "drop"}), ["crate", "ball"])
+    assert dropped.class_boxes().tolist() == [0, 24]
+    assert dropped.known.tolist() == [False, True]
+    ignored = CocoFolder(data, config.model_copy(update={"others": "ignore"}), ["crate", "ball"])
+    assert sorted(ignored[0].boxes.class_ids.tolist()) == [-1, 1]
+    wrong = config.model_copy(update={"names": {"egg": "ball"}, "others": "drop"})
+    with pytest.raises(PerceptionError, match="has no class egg, which the recipe names"):
+        CocoFolder(data, wrong, ["crate", "ball"])
+
+
+def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+    low = rng.uniform(0, 60, (count, 2))
+    return np.concatenate((low, low + rng.uniform(8, 60, (count, 2))), 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_average_precision_is_that_of_pycocotools(seed: int) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    rng = np.random.default_rng(seed)
+    truth, found, annotations, results = [], [], [], []
+    for image in range(1, 9):
+        boxes, ids = random_boxes(rng, 6), rng.integers(-1, 2, 6)  # class 2 never occurs
+        truth.append(BoxLabels(boxes, ids, np.zeros((6, 3), bool), np.ones(3, bool)))
+        guesses = np.concatenate((boxes + rng.normal(0, 3, boxes.shape), random_boxes(rng, 4))).astype(np.float32)
+        guess_ids = np.concatenate((np.where(rng.random(6) < 0.8, ids.clip(0), 2), rng.integers(0, 3, 4)))
+        scores = np.sort(rng.random(10).astype(np.float32))[::-1].copy()
+        found.append(Detections(guesses, scores, guess_ids.astype(np.int32)))
+        for box, i in zip(boxes.astype(float), ids.tolist(), strict=True):
+            xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+            for category in [i + 1] if i >= 0 else [1, 2, 3]:
+                entry = {"image_id": image, "category_id": category, "bbox": xywh, "area": xywh[2] * xywh[3]}
+                annotations.append({"id": len(annotations) + 1, "iscrowd": int(i < 0), **entry})
+        for box, score, i in zip(guesses.astype(float), scores.tolist(), guess_ids.tolist(), strict=True):
+            xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+            results.append({"image_id": image, "category_id": i + 1, "bbox": xywh, "score": score})
+    reference = coco.COCO()
+    reference.dataset = {
+        "images": [{"id": i, "width": 120, "height": 120} for i in range(1, 9)],
+        "categories": [{"id": c, "name": str(c)} for c in (1, 2, 3)],
+        "annotations": annotations,
+    }
+    reference.createIndex()
+    evaluator = cocoeval.COCOeval(reference, reference.loadRes(results), "bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    measured = average_precision(found, truth, [(120, 120)] * 8, 3)
+    assert measured.map == pytest.approx(evaluator.stats[0], abs=1e-6)
+    assert measured.map50 == pytest.approx(evaluator.stats[1], abs=1e-6)
+    assert 0.05 < measured.map < measured.map50 < 1
+    assert np.isnan(measured.ap[2]) and measured.ap50[:2].mean() == pytest.approx(measured.map50)
+
+
+def test_average_precision_without_detections_or_truth() -> None:
+    known = np.ones(2, bool)
+    one = BoxLabels(np.array([[0, 0, 9, 9]], np.float32), np.array([1]), np.zeros((1, 2), bool), known)
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    missed = average_precision([nothing], [one], [(20, 20)], 2)
+    assert (missed.map, missed.map50) == (0, 0)
+    assert np.isnan(missed.ap[0]) and missed.ap[1] == 0
+    assert average_precision([nothing], [BoxLabels.empty(known)], [(20, 20)], 2).map == 0
