@@ -17,11 +17,46 @@ from perception import hardware
 
 
 @pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda has no wheel for this system")
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(bool(hardware.nvidia_gpus()[0]), reason="there is a GPU: they run on it")
 def test_under_the_simulator() -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(Path(__file__).parent / "gpu")]
     done = subprocess.run(
         command, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}, cwd=Path(__file__).parent.parent,
-        capture_output=True, text=True, timeout=110, check=False,
+        capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda has no wheel for this system")
+def test_every_kernel_compiles_for_real_gpus_without_fused_products() -> None:
+    """The simulator runs Python; this is NVIDIA's compiler, which types every line and needs no GPU."""
+    from numba import cuda, types
+    from numba.cuda.cudadrv import nvvm
+
+    if not nvvm.is_available():
+        pytest.skip("libNVVM is not installed")
+    from perception.postprocess import cuda as kernels
+
+    u8, f32, i32, i64, u16 = types.uint8, types.float32, types.int32, types.int64, types.uint16
+    number, flag = types.int64, types.boolean
+    signatures = {
+        "fit_kernel": (u8[:, :, ::1], i64[::1], f32[:, ::1], i64[::1], f32[:, ::1], number, number, u8[:, :, ::1]),
+        "overlay_kernel": (
+            u8[:, :, ::1], u8[:, ::1], i64[::1], i64[::1], u16[::1], u16[:, ::1], u8[:, :, ::1],
+        ),
+        "find_kernel": (
+            f32[:, ::1], f32[:, ::1], f32[::1], *([f32] * 6), i32[::1], f32[:, ::1], f32[::1], i32[::1],
+        ),
+        "rank_kernel": (i32[::1], f32[::1], i32[::1]),
+        "suppress_kernel": (
+            i32[::1], f32[:, ::1], i32[::1], i32[::1], f32, flag, u8[::1], i32[::1], number,
+        ),
+    }  # fmt: skip
+    assert set(signatures) == {name for name in vars(kernels) if name.endswith("_kernel")}
+    for name, signature in signatures.items():
+        for capability in ((7, 5), (12, 0)):
+            ptx, _ = cuda.compile_ptx(getattr(kernels, name).py_func, signature, cc=capability)
+            assert ".visible .entry" in ptx
+            assert "fma.rn.f32" not in ptx, f"{name}: a fused product rounds differently from the CPU"
+            assert ".f64" not in ptx, f"{name}: double precision is slow on GPUs, and different"

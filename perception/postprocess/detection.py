@@ -69,8 +69,8 @@ def decode(
         raise ValueError(f"sigma must be positive, got {sigma}")
     if max_detections < 0:
         raise ValueError(f"max_detections must not be negative, got {max_detections}")
-    thresholds = _thresholds(score_threshold, scores.shape[1], class_filter)
-    candidate, score, floor, class_id = suppression.candidates(boxes, scores, thresholds, *_placement(letterbox))
+    thresholds = class_thresholds(score_threshold, scores.shape[1], class_filter)
+    candidate, score, floor, class_id = suppression.candidates(boxes, scores, thresholds, *placement(letterbox))
     if len(score) > MAX_CANDIDATES:
         best = np.sort(np.argsort(-score, kind="stable")[:MAX_CANDIDATES])
         candidate, score, floor, class_id = candidate[best], score[best], floor[best], class_id[best]
@@ -132,7 +132,8 @@ def float32_below(threshold: float) -> np.float32:
     return np.float32(np.nextafter(near, np.float32(-np.inf))) if float(near) > threshold else near
 
 
-def _thresholds(score_threshold: float | ArrayLike, classes: int, class_filter: Iterable[int] | None) -> F32:
+def class_thresholds(score_threshold: float | ArrayLike, classes: int, class_filter: Iterable[int] | None) -> F32:
+    """float32 ``[C]``: the least score of each class, infinite for those that are not wanted."""
     thresholds = np.asarray(score_threshold, np.float32)
     if thresholds.ndim > 1 or (thresholds.ndim == 1 and len(thresholds) != classes):
         raise ValueError(f"score_threshold must be a number or one for each of {classes} classes")
@@ -148,7 +149,8 @@ def _thresholds(score_threshold: float | ArrayLike, classes: int, class_filter: 
     return thresholds
 
 
-def _placement(letterbox: Letterbox) -> tuple[np.float32, ...]:
+def placement(letterbox: Letterbox) -> tuple[np.float32, ...]:
+    """How boxes are moved to the frame: left, top, scale of x and y, width and height of the frame."""
     b = letterbox
     numbers = (b.left, b.top, b.frame_width / b.width, b.frame_height / b.height, b.frame_width, b.frame_height)
     return tuple(np.float32(n) for n in numbers)
