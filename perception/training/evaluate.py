@@ -16,19 +16,18 @@ from torch import Tensor, nn
 
 from perception.card import read_card
 from perception.engines import Precision, open_engine
+from perception.evaluation.detection import SCORE_THRESHOLD
 from perception.evaluation.metrics import ConfusionMatrix
+from perception.evaluation.precision import MAX_DETECTIONS
 from perception.networks.camera import normalise
 from perception.postprocess.detection import decode
 from perception.preprocess import Letterbox
-from perception.training.average_precision import MAX_DETECTIONS, AveragePrecision, average_precision
+from perception.training.average_precision import AveragePrecision, average_precision
 from perception.training.coco import CocoFolder
 from perception.training.dataset import SegmentationFolder
 
 Infer = Callable[[NDArray[np.uint8]], dict[str, Tensor]]
 """uint8 BGR ``[1, height, width, 3]`` to the outputs by name, each float ``[1, ...]``."""
-
-NMS_IOU = 0.65
-LEAST_SCORE = 0.005
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def evaluate_masks(infer: Infer, samples: SegmentationFolder, size: tuple[int, i
     return MaskEvaluation(matrix.mean_iou(), matrix.iou(), matrix.pixel_accuracy(), float(np.median(times)) * 1e3)
 
 
-def evaluate_boxes(infer: Infer, samples: CocoFolder, size: tuple[int, int]) -> AveragePrecision:
+def evaluate_boxes(infer: Infer, samples: CocoFolder, size: tuple[int, int], iou_threshold: float) -> AveragePrecision:
     """Measure any source of ``boxes`` and ``scores``.
 
     Pictures are stretched to ``size``, boxes are compared in pixels of the picture, after class-wise suppression.
@@ -80,8 +79,9 @@ def evaluate_boxes(infer: Infer, samples: CocoFolder, size: tuple[int, int]) -> 
         infer: the network.
         samples: pictures with boxes.
         size: ``(width, height)`` of the network's input.
+        iou_threshold: boxes of a class that overlap a better one by more are dropped.
     """
-    found, sizes = [], []
+    found = []
     for sample in (samples[i] for i in range(len(samples))):
         height, width = sample.image.shape[:2]
         results = infer(_stretched(sample.image, size)[None])
@@ -90,13 +90,12 @@ def evaluate_boxes(infer: Infer, samples: CocoFolder, size: tuple[int, int]) -> 
                 results["boxes"][0].float().numpy(),
                 results["scores"][0].float().numpy(),
                 Letterbox.fit(width, height, *size),
-                score_threshold=LEAST_SCORE,
-                iou_threshold=NMS_IOU,
-                max_detections=MAX_DETECTIONS * len(samples.classes),
+                score_threshold=SCORE_THRESHOLD,
+                iou_threshold=iou_threshold,
+                max_detections=MAX_DETECTIONS,
             )
         )
-        sizes.append((width, height))
-    return average_precision(found, samples.labels, sizes, len(samples.classes))
+    return average_precision(found, samples.labels, len(samples.classes))
 
 
 def network_infer(network: nn.Module, bf16: bool = False) -> Infer:

@@ -258,7 +258,7 @@ class Trainer:
         score = masks.miou
         row["iou"] = {c.name: round(float(x), 4) for c, x in zip(config.data.classes, masks.iou, strict=True)}
         if data.boxes_val is not None and config.detection is not None:
-            boxes = evaluate_boxes(infer, data.boxes_val, config.data.size)
+            boxes = evaluate_boxes(infer, data.boxes_val, config.data.size, config.detection.iou_threshold)
             row["map"], row["map50"] = round(boxes.map, 4), round(boxes.map50, 4)
             row["ap50"] = {n: round(float(x), 4) for n, x in zip(config.detection.names, boxes.ap50, strict=True)}
             score = (masks.miou + boxes.map50) / 2

@@ -52,7 +52,7 @@ def release(checkpoint: str | Path, output: str | Path, data_root: str | Path | 
             metrics[f"{config.name}_val_miou{suffix}"] = round(result.miou, 4)
             metrics[f"{config.name}_val_pixel_accuracy{suffix}"] = round(result.pixel_accuracy, 4)
             if boxed is not None and detection is not None:
-                boxes = evaluate_boxes(infer, boxed, data.size)
+                boxes = evaluate_boxes(infer, boxed, data.size, detection.iou_threshold)
                 metrics[f"{config.name}_val_map{suffix}"] = round(boxes.map, 4)
                 metrics[f"{config.name}_val_map50{suffix}"] = round(boxes.map50, 4)
                 if not suffix:

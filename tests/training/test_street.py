@@ -230,7 +230,7 @@ def test_average_precision_is_that_of_pycocotools(seed: int) -> None:
     evaluator.evaluate()
     evaluator.accumulate()
     evaluator.summarize()
-    measured = average_precision(found, truth, [(120, 120)] * 8, 3)
+    measured = average_precision(found, truth, 3)
     assert measured.map == pytest.approx(evaluator.stats[0], abs=1e-6)
     assert measured.map50 == pytest.approx(evaluator.stats[1], abs=1e-6)
     assert 0.05 < measured.map < measured.map50 < 1
@@ -241,7 +241,7 @@ def test_average_precision_without_detections_or_truth() -> None:
     known = np.ones(2, bool)
     one = BoxLabels(np.array([[0, 0, 9, 9]], np.float32), np.array([1]), np.zeros((1, 2), bool), known)
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
-    missed = average_precision([nothing], [one], [(20, 20)], 2)
+    missed = average_precision([nothing], [one], 2)
     assert (missed.map, missed.map50) == (0, 0)
     assert np.isnan(missed.ap[0]) and missed.ap[1] == 0
-    assert average_precision([nothing], [BoxLabels.empty(known)], [(20, 20)], 2).map == 0
+    assert average_precision([nothing], [BoxLabels.empty(known)], 2).map == 0
