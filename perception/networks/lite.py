@@ -111,6 +111,13 @@ class EfficientNetLite(nn.Module):
                 nn.Linear(CLASSIFIER_CHANNELS, classes),
             )
 
+    @property
+    def first_convolution(self) -> nn.Conv2d:
+        """The convolution that sees the colour channels."""
+        convolution = self.stem[0]
+        assert isinstance(convolution, nn.Conv2d)
+        return convolution
+
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Features by stride.
 

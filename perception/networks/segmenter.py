@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from perception.networks.backbone import Backbone
 from perception.networks.detector import DetectionHead
 from perception.networks.fpn import FeaturePyramid, initialise
 from perception.networks.lite import EfficientNetLite
@@ -39,6 +40,7 @@ class StreetNetwork(nn.Module):
         stem_skip: Feed stride-2 features to the finest level.
         dropout: Channel dropout before the per-pixel classifier.
         detection: Makes the detection head from the pyramid's channels by stride; None for masks alone.
+        backbone: Gives features at strides 2 to 32; EfficientNet-Lite0 where None.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class StreetNetwork(nn.Module):
         stem_skip: bool = True,
         dropout: float = 0.1,
         detection: Callable[[Mapping[int, int]], DetectionHead] | None = None,
+        backbone: Backbone | None = None,
     ) -> None:
         super().__init__()
         widths = dict(widths or DEFAULT_WIDTHS)
-        self.backbone = EfficientNetLite()
+        self.backbone = backbone or EfficientNetLite()
         self.pyramid = FeaturePyramid(self.backbone.channels, widths, stem_skip)
         self.head = SegmentationHead(widths[min(widths)], classes, dropout)
         initialise(self.pyramid)
@@ -61,9 +64,7 @@ class StreetNetwork(nn.Module):
     @property
     def first_convolution(self) -> nn.Conv2d:
         """The convolution that sees the colour channels."""
-        convolution = self.backbone.stem[0]
-        assert isinstance(convolution, nn.Conv2d)
-        return convolution
+        return self.backbone.first_convolution
 
     @property
     def outputs(self) -> tuple[str, ...]:

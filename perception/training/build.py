@@ -9,7 +9,9 @@ from pathlib import Path
 from torch import nn
 
 from perception.errors import ModelError
+from perception.networks.backbone import build_backbone
 from perception.networks.detector import DetectionHead
+from perception.networks.fcn import FCN, FINEST
 from perception.networks.segmenter import StreetNetwork
 from perception.training.checkpoint import load_checkpoint
 from perception.training.config import TrainConfig
@@ -17,21 +19,20 @@ from perception.training.config import TrainConfig
 log = logging.getLogger(__name__)
 
 
-def build_network(config: TrainConfig) -> StreetNetwork:
+def build_network(config: TrainConfig) -> StreetNetwork | FCN:
     """The recipe's network, nothing of it trained yet."""
     network, detection = config.network, config.detection
+    classes = len(config.data.classes)
+    backbone = build_backbone(network.backbone)
+    if network.decoder != "fpn":
+        return FCN(classes, backbone, FINEST[network.decoder], network.dropout)
 
     def make_head(channels: Mapping[int, int]) -> DetectionHead:
         assert detection is not None
         return DetectionHead(channels, len(detection.classes), detection.strides, detection.width, detection.depth)
 
-    return StreetNetwork(
-        len(config.data.classes),
-        network.widths,
-        network.stem_skip,
-        network.dropout,
-        None if detection is None else make_head,
-    )
+    head = None if detection is None else make_head
+    return StreetNetwork(classes, network.widths, network.stem_skip, network.dropout, head, backbone)
 
 
 def start_from(network: nn.Module, path: Path) -> None:

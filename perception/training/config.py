@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from perception.card import ClassInfo
 from perception.errors import UsageError
+from perception.networks.backbone import BackboneName
 from perception.training.recipe_detection import DetectionConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -50,14 +51,22 @@ class DataConfig(_Strict):
 
 
 class NetworkConfig(_Strict):
-    """``StreetNetwork``'s arguments.
+    """Backbone, decoder and their arguments.
 
     Attributes:
+        backbone: see `perception.networks.backbone`.
+        decoder: ``fpn`` is `perception.networks.segmenter.StreetNetwork`, which alone can have a detection head; the
+            others are those of Long et al. 2015, see `perception.networks.fcn`.
+        widths: channels of the feature pyramid by stride.
+        stem_skip: whether the finest level of the pyramid sees features of stride 2.
+        dropout: channel dropout before the last layer.
         pretrained: start the backbone from ImageNet.
         start: checkpoint whose averaged weights the network starts from, wherever name and shape agree;
             ``train --start`` replaces it.
     """
 
+    backbone: BackboneName = "efficientnet_lite0"
+    decoder: Literal["fpn", "fcn32s", "fcn16s", "fcn8s"] = "fpn"
     widths: dict[int, int] = {4: 64, 8: 96, 16: 128, 32: 128}
     stem_skip: bool = True
     dropout: Fraction = 0.1
@@ -197,6 +206,8 @@ class TrainConfig(_Strict):
     def _detection_fits(self) -> TrainConfig:
         if self.detection is None:
             return self
+        if self.network.decoder != "fpn":
+            raise ValueError(f"network.decoder {self.network.decoder} has no detection head; fpn has")
         missing = sorted(set(self.detection.strides) - set(self.network.widths))
         if missing:
             raise ValueError(f"detection.strides {missing} are not among network.widths {sorted(self.network.widths)}")

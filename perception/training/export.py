@@ -16,6 +16,7 @@ import torch
 from perception.card import DetectionTask, InputSpec, ModelCard, SegmentationTask, write_card
 from perception.errors import ModelError
 from perception.networks.camera import CameraGraph
+from perception.networks.fcn import FCN
 from perception.networks.segmenter import StreetNetwork
 from perception.training.build import build_network
 from perception.training.checkpoint import load_checkpoint, load_weights
@@ -76,7 +77,7 @@ def make_card(config: TrainConfig, metrics: dict[str, float]) -> ModelCard:
     )
 
 
-def export_network(network: StreetNetwork, card: ModelCard, output: Path) -> None:
+def export_network(network: StreetNetwork | FCN, card: ModelCard, output: Path) -> None:
     """Write ``network`` (whose first convolution is changed by this) with ``card`` to ``output``.
 
     Batch norms are folded into the convolutions, batch and picture size stay free.

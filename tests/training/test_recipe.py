@@ -12,8 +12,10 @@ import yaml  # noqa: E402
 
 from perception.errors import PerceptionError  # noqa: E402
 from perception.networks.segmenter import StreetNetwork  # noqa: E402
+from perception.training.build import build_network  # noqa: E402
 from perception.training.checkpoint import load_checkpoint, load_weights, save_checkpoint  # noqa: E402
 from perception.training.config import read_config  # noqa: E402
+from perception.training.export import export_network, make_card  # noqa: E402
 
 RECIPES = Path(__file__).parents[2] / "configs" / "train"
 
@@ -97,3 +99,30 @@ def test_weights_of_another_network_say_which_tensors_differ(tmp_path: Path) -> 
     with pytest.raises(PerceptionError, match=r"lacks head\.classify\.bias; has unknown surplus") as caught:
         load_weights(StreetNetwork(4, {4: 8, 8: 8, 16: 8, 32: 8}), weights, tmp_path / "a.pt")
     assert "head.classify.weight is [3, 8, 1, 1], expected [4, 8, 1, 1]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "backbone", "stride"),
+    [("fcn8s", "mobilenet_v3_small", 8), ("fcn32s", "resnet18", 32), ("fpn", "mobilenet_v3_large", 4)],
+)
+def test_every_network_of_a_recipe_exports(tmp_path: Path, decoder: str, backbone: str, stride: int) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    changes = {"network__decoder": decoder, "network__backbone": backbone}
+    config = read_config(changed(tmp_path, **changes))
+    torch.manual_seed(0)
+    network = build_network(config).eval()
+    output = tmp_path / "a.onnx"
+    export_network(network, make_card(config, {}), output)  # compares with torch, or fails
+    dimensions = onnx.load(output).graph.output[0].type.tensor_type.shape.dim
+    assert dimensions[1].dim_value == 3
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 64, 96))["class_logits"].shape[-2:] == (-(-64 // stride), -(-96 // stride))
+
+
+def test_boxes_need_the_pyramid(tmp_path: Path) -> None:
+    data = yaml.safe_load((RECIPES / "street-smoke.yaml").read_text())
+    data["network"]["decoder"] = "fcn8s"
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(PerceptionError, match="fcn8s has no detection head; fpn has"):
+        read_config(tmp_path / "recipe.yaml")
