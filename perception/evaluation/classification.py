@@ -80,7 +80,7 @@ class ClassificationEvaluation(Evaluation):
     def confusion_table(self) -> Confusion:
         assert self.card.classification is not None
         names = self.card.classification.names
-        return Confusion(names, names, self.confusion)
+        return Confusion(names, names, self.confusion, "images")
 
 
 def evaluate_classification(

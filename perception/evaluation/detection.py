@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from perception.card import read_card
 from perception.errors import SourceError, require
-from perception.evaluation.boxes import compare, draw_comparison
+from perception.evaluation.boxes import OVERLAP, compare, draw_comparison
 from perception.evaluation.classes import ClassMatch, match_classes
 from perception.evaluation.coco import BoxedImage, CocoFile
 from perception.evaluation.faults import Fault, refuse
@@ -109,7 +109,10 @@ class DetectionEvaluation(Evaluation):
 
     @property
     def confusion_table(self) -> Confusion:
-        return Confusion([*self.match.names, "(nothing there)"], [*self.match.names, "(missed)"], self.confusion)
+        assert self.card.detection is not None
+        counted = f"boxes with a score of at least {self.card.detection.score_threshold:g}, at an IoU of {OVERLAP:g}"
+        rows, columns = [*self.match.names, "(nothing there)"], [*self.match.names, "(missed)"]
+        return Confusion(rows, columns, self.confusion, counted)
 
     @property
     def curves(self) -> list[Curve]:

@@ -117,9 +117,9 @@ def _confusion(table: Confusion) -> str:
         cells = "".join(_share(int(table.counts[r, c]), total) for c in columns)
         body.append(f"<tr><th>{escape(table.rows[r])}</th>{cells}</tr>")
     return (
-        f"<h2>Confusion matrix</h2><p>Rows are the truth, columns what it was taken for; in per cent of the row.{note}"
-        f"</p><div class='scroll'><table class='confusion'><thead><tr><th></th>{head}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table></div>"
+        f"<h2>Confusion matrix</h2><p>Rows are the truth, columns what it was taken for: {escape(table.counted)}, in "
+        f"per cent of the row.{note}</p><div class='scroll'><table class='confusion'>"
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 

@@ -36,11 +36,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts ``[R, K]``: how often what is ``rows[r]`` in truth was taken for ``columns[k]``."""
+    """Counts ``[R, K]``: how often what is ``rows[r]`` in truth was taken for ``columns[k]``, and what was counted."""
 
     rows: list[str]
     columns: list[str]
     counts: NDArray[np.int64]
+    counted: str
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class SegmentationEvaluation(Evaluation):
 
     @property
     def confusion_table(self) -> Confusion:
-        return Confusion(self.names, self.names, self.confusion.counts)
+        return Confusion(self.names, self.names, self.confusion.counts, "pixels")
 
     @property
     def legend(self) -> dict[str, tuple[int, int, int]]:

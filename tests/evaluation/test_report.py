@@ -86,7 +86,7 @@ def test_the_report_of_boxes_has_curves(tmp_path: Path) -> None:
 
 def test_names_from_outside_are_text_and_nothing_else() -> None:
     name = "<script>alert('x')</script>"
-    page = Page(_confusion(Confusion([name, "b"], [name, "b"], np.array([[3, 1], [0, 0]]))))
+    page = Page(_confusion(Confusion([name, "b"], [name, "b"], np.array([[3, 1], [0, 0]]), "pixels")))
     assert "script" not in page.tags
     assert page.text.count(name) == 2
 
@@ -97,7 +97,7 @@ def test_a_confusion_matrix_of_many_classes_shows_the_worst() -> None:
     counts = np.diag(rng.integers(0, 50, 200))
     worst = rng.choice(200, SHOWN_CLASSES // 2 * 2, replace=False)
     counts[worst[::2], worst[1::2]] = 9
-    page = Page(_confusion(Confusion(names, names, counts)))
+    page = Page(_confusion(Confusion(names, names, counts, "images")))
     assert page.tags.count("td") == SHOWN_CLASSES**2
     assert {t for t in page.text.split() if t.startswith("n")} >= {names[i] for i in worst}
 
