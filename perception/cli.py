@@ -300,6 +300,34 @@ def bench(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint of `train`, or torchvision:NAME.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx to write, with the card inside.")],
+    weights: Annotated[
+        str | None, typer.Option(help="Of torchvision: COCO_V1, DEFAULT, ..., or none (untrained).")
+    ] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Input size, for torchvision:NAME.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set to measure a checkpoint on, for its card.")] = None,
+) -> None:
+    """Export a trained network, or one of torchvision's, as a model, and check it against torch.
+
+    [bold]Examples[/bold]
+
+      perception export torchvision:fcos_resnet50_fpn --weights COCO_V1 -o fcos.onnx
+
+      perception export torchvision:lraspp_mobilenet_v3_large --weights none -o lraspp.onnx
+
+      perception export runs/camvid/best.pt -o camvid.onnx
+    """
+    require("torch", "train", "exporting a network")
+    from perception.config import size as parse_size
+    from perception.training.torchvision_export import export_any
+
+    written = export_any(model, output, weights=weights, size=parse_size(size), data=data)
+    typer.echo(f"{output}: {written.name}, {', '.join(written.tasks)}, {written.input.width}x{written.input.height}")
+
+
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training recipe (YAML), as in configs/train/.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The .onnx to write when done.")] = None,

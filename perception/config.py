@@ -60,6 +60,20 @@ def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | N
     return found
 
 
+def size(text: str | None) -> tuple[int, int] | None:
+    """(width, height) from text such as ``640x480``; None if there is none.
+
+    Raises:
+        UsageError: something else than two whole numbers above 0.
+    """
+    if not text:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise UsageError(f"a size is WxH in pixels, such as 640x480, not {text!r}")
+    return int(sides[0]), int(sides[1])
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an error message: the valid name that is most like ``name``, or all of them if none is."""
     known = list(known)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perception.config import load_config
+from perception.config import load_config, size
 from perception.errors import UsageError
 
 
@@ -43,3 +43,11 @@ def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nope.yaml: cannot read"):
         load_config(tmp_path / "nope.yaml", [])
+
+
+def test_sizes() -> None:
+    assert size(None) is None
+    assert size("640x480") == (640, 480) == size("640X480")
+    for wrong in ("640", "x480", "0x480", "640x480x3", "-1x2", "a x b", "1.5x2"):
+        with pytest.raises(UsageError, match="WxH"):
+            size(wrong)

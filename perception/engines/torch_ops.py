@@ -225,6 +225,12 @@ def _gather(a: Attributes, x: Tensor, indices: Tensor) -> Tensor:
     return x.index_select(axis, indices.reshape(-1)).reshape(shape)
 
 
+def _gather_elements(a: Attributes, x: Tensor, indices: Tensor) -> Tensor:
+    axis = a.get("axis", 0) % x.ndim
+    indices = indices.to(x.device, torch.int64)
+    return x.gather(axis, torch.where(indices < 0, indices + x.shape[axis], indices))
+
+
 def _reshape(a: Attributes, x: Tensor, shape: Tensor | None = None) -> Tensor:
     wanted = _ints(a["shape"] if shape is None else shape)
     if not a.get("allowzero", 0):
@@ -359,6 +365,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "Flatten": _flatten,
     "Floor": lambda a, x: x.floor(),
     "Gather": _gather,
+    "GatherElements": _gather_elements,
     "Gelu": lambda a, x: F.gelu(x, approximate=a.get("approximate", b"none").decode()),
     "Gemm": _gemm,
     "GlobalAveragePool": lambda a, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),

@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.error import URLError
 
 import numpy as np
@@ -57,6 +57,42 @@ TWINS = 0.99  # part of the boxes that must be the same: of equal scores any may
 
 NO_CLASSES = ("__background__", "N/A")
 """What torchvision's detectors have among their classes to be as long as COCO's list of labels."""
+
+
+def export_any(
+    model: str,
+    output: str | Path,
+    *,
+    weights: str | None = None,
+    size: tuple[int, int] | None = None,
+    data: str | Path | None = None,
+) -> ModelCard:
+    """Export a checkpoint of ``perception train`` or, by ``torchvision:NAME``, one of torchvision's models.
+
+    Args:
+        model: a checkpoint's path, or ``torchvision:NAME``.
+        output: the ``.onnx`` to write.
+        weights, size: of torchvision's models, see `export_torchvision`.
+        data: data set (the recipe's ``data.root``) on which a checkpoint is measured, for its card; None: not measured.
+
+    Raises:
+        UsageError: an option that belongs to the other kind of model.
+        PerceptionError: see `export_torchvision`, `perception.training.export.export` and
+            `perception.training.release.release`.
+    """
+    if model.startswith(PREFIX):
+        if data is not None:
+            raise UsageError(f"--data measures checkpoints only, not {model}; take `perception eval` afterwards")
+        return export_torchvision(model, output, weights=weights or "DEFAULT", size=size)
+    if weights is not None or size is not None:
+        raise UsageError(f"--weights and --size belong to {PREFIX}NAME; a checkpoint has its own", model)
+    if data is not None:
+        from perception.training.release import release
+
+        return release(model, output, data)
+    from perception.training.export import export
+
+    return export(model, output)
 
 
 def export_torchvision(
@@ -225,11 +261,7 @@ def _load(name: str, weights: str) -> tuple[nn.Module, Any]:
     known = models.get_model_weights(name)
     if weights.lower() == "none":
         metadata: Any = known.DEFAULT
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            classes = len(metadata.meta["categories"])
-            model = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
-        return model.eval(), metadata
+        return build_untrained(name), metadata
     names = list(known.__members__)
     if weights not in names:
         raise UsageError(f"{name} has no weights {weights!r}; there are: {', '.join([*names, 'none'])}")
@@ -244,6 +276,33 @@ def _load(name: str, weights: str) -> tuple[nn.Module, Any]:
             "--weights none",
             f"{PREFIX}{name}",
         ) from None
+
+
+def build_untrained(name: str) -> nn.Module:
+    """torchvision's model of that name with random weights, always the same, through which signals pass.
+
+    The statistics of its batch norms are those of one batch of noise: with none at all, an untrained MobileNet's
+    features are 1e-14, and its outputs are constants that tell nothing about an export.
+    """
+    classes = len(models.get_model_weights(name).DEFAULT.meta["categories"])
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model: Any = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes).eval()
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0
+        images = torch.randn(2, 3, 160, 160)
+        if not norms:  # SSD300's VGG
+            return cast(nn.Module, model)
+        if name in DETECTORS:
+            model.head(list(model.backbone(images).values()))
+        else:
+            model(images)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    return cast(nn.Module, model.eval())
 
 
 def _published(metadata: Any) -> dict[str, float]:

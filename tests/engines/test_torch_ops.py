@@ -104,6 +104,7 @@ case("sum of none", "ReduceSum", X, ints(), noop_with_empty_axes=1)
 case("argmax", "ArgMax", X, axis=1, keepdims=0)
 case("argmin", "ArgMin", X, axis=-1)
 case("top k", "TopK", f32(3, 8), ints(3), outputs=2)
+case("gather elements", "GatherElements", f32(3, 8), np.array([[0, -1], [7, 2], [3, 3]]), axis=1)
 case("bottom k", "TopK", f32(3, 8), ints(3), outputs=2, axis=0, largest=0)
 
 case("concat", "Concat", X, X[:, :1], axis=1)
