@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.card import read_card
 from perception.errors import SourceError, require
 from perception.evaluation.boxes import OVERLAP, compare, draw_comparison
 from perception.evaluation.classes import ClassMatch, match_classes
@@ -27,12 +26,11 @@ from perception.evaluation.result import (
     Example,
     Rows,
     Worst,
-    check_task,
-    load_for,
+    find_for,
     number_or_none,
 )
 from perception.evaluation.workers import Progress, in_order
-from perception.model import find_model
+from perception.model import load_model
 from perception.types import U8, Detections
 
 SCORE_THRESHOLD = 0.01
@@ -158,9 +156,7 @@ def evaluate_detection(
         PerceptionError: the model cannot be loaded or does no detection.
     """
     require("faster_coco_eval", "eval", "evaluating boxes")
-    path = find_model(model)
-    read = read_card(path, card)
-    check_task("detection", read, path)
+    path, card, read = find_for("detection", model, card)
     task = read.detection
     assert task is not None
     file = CocoFile(annotations, images)
@@ -176,8 +172,8 @@ def evaluate_detection(
     evaluated = np.full(len(task.classes), -1, np.int64)
     evaluated[list(match.of_model)] = list(match.of_model.values())
     in_truth = {key: match.of_data.get(name, -1) for key, name in file.categories.items()}
-    with load_for(
-        "detection", path, card=card, score_threshold=score_threshold, max_detections=MAX_DETECTIONS,
+    with load_model(
+        path, card=card, mode="throughput", score_threshold=score_threshold, max_detections=MAX_DETECTIONS,
         classes=[task.names[i] for i in match.of_model], **options,
     ) as loaded:  # fmt: skip
 

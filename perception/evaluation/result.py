@@ -132,26 +132,42 @@ class Worst(Generic[Kept]):
         return [item for _, _, item in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
 
 
-def load_for(task: str, model: str | Path, **options: Any) -> Model:
+def find_for(task: str, model: str | Path, card: str | Path | None = None) -> tuple[Path, str | Path | None, ModelCard]:
+    """A model that does ``task``, before it is loaded.
+
+    Args:
+        task: ``segmentation``, ``detection`` or ``classification``.
+        model: name or file.
+        card: YAML card of a foreign model.
+
+    Returns:
+        The file to load, the card to load it with if it is not in the file, and what the card says.
+
+    Raises:
+        ModelError: there is no such model, its card is not valid, or it does something else.
+    """
+    path = loaded = find_model(model)
+    if card is not None:
+        from perception.foreign import adapted
+
+        rewritten = adapted(path, card)
+        if rewritten is not None:
+            loaded, card = rewritten, None  # the card is inside
+    read = read_card(loaded, card)
+    if task not in read.tasks:
+        raise ModelError(f"this model does no {task}; what it does: {', '.join(read.tasks)}", path)
+    return loaded, card, read
+
+
+def load_for(task: str, model: str | Path, card: str | Path | None = None, **options: Any) -> Model:
     """Load a model that does ``task``, to run on several pictures at once.
 
     Raises:
         ModelError: it does something else.
         PerceptionError: see `load_model`.
     """
-    path = find_model(model)
-    check_task(task, read_card(path, options.get("card")), path)
-    return load_model(path, mode="throughput", **options)
-
-
-def check_task(task: str, card: ModelCard, path: Path) -> None:
-    """Check that a model does ``task``.
-
-    Raises:
-        ModelError: it does something else.
-    """
-    if task not in card.tasks:
-        raise ModelError(f"this model does no {task}; what it does: {', '.join(card.tasks)}", path)
+    path, card, _ = find_for(task, model, card)
+    return load_model(path, card=card, mode="throughput", **options)
 
 
 def number_or_none(value: float) -> float | None:

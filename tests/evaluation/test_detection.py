@@ -164,6 +164,27 @@ def test_classes_that_one_side_lacks_are_left_out(tmp_path: Path, model: Path) -
     assert ("left out: the model does not have these classes", [{"class": "sign", "boxes": 2}]) in result.tables()
 
 
+def test_a_foreign_model_is_evaluated_by_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from perception.foreign import adapt
+    from tests.foreign.test_adapt import color_detector, scene, write_card
+
+    monkeypatch.setattr("perception.engines.cache.compiled_models_dir", lambda engine: tmp_path / "cache" / engine)
+    model, card = color_detector().write(tmp_path / "theirs.onnx"), write_card(tmp_path / "card.yaml")
+    adapt(model, card, tmp_path / "ours.onnx")
+    path = write_file(tmp_path, ["red", "green", "blue"], [])
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), scene())
+    data = json.loads(path.read_text())
+    add_box(data, 0, 1, [0, 32, 32, 32])
+    add_box(data, 0, 3, [96, 64, 32, 32])
+    add_box(data, 0, 2, [0, 0, 32, 32])  # nothing is there
+    path.write_text(json.dumps(data))
+    parts = (tmp_path / "images", path)
+    theirs = evaluate_detection(model, *parts, card=card, precision="f32").as_dict()
+    ours = evaluate_detection(tmp_path / "ours.onnx", *parts, precision="f32").as_dict()
+    assert theirs["ap"] == ours["ap"]
+    assert theirs["map50"] == pytest.approx(2 / 3)
+
+
 def test_synonyms_join_classes(tmp_path: Path, model: Path) -> None:
     boxes = [("red", "crimson"), ("red", "scarlet"), ("green", "cold"), ("blue", "cold")]
     path = write_file(tmp_path, ["crimson", "scarlet", "cold"], boxes)
