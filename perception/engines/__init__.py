@@ -7,6 +7,7 @@ Each runtime is a module of this package with ``available() -> (bool, reason)`` 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from perception.card import ModelCard, load_onnx
 from perception.engines.base import Engine, EngineOptions, Mode, Precision, brief
 from perception.engines.contract import check_graph, check_outputs
+from perception.engines.fallback import FallbackEngine
 from perception.errors import EngineError, PerceptionError, UsageError
 
 __all__ = ["ENGINES", "Engine", "EngineName", "EngineOptions", "Mode", "Precision", "engine_status", "open_engine"]
@@ -26,6 +28,9 @@ EngineName = Literal["auto", "tensorrt", "openvino", "onnxruntime", "torch"]
 
 ENGINES: tuple[str, ...] = ("tensorrt", "openvino", "onnxruntime", "torch")
 """The engines by name, the one that ``auto`` likes best first. ``auto`` never takes ``torch``: it is the reference."""
+
+_MAY_VANISH = frozenset({"tensorrt"})
+"""Engines on devices that can be lost while a stream runs; ``auto`` then goes on with the next one."""
 
 _log = logging.getLogger("perception")
 
@@ -60,7 +65,8 @@ def open_engine(
         path: the ``.onnx`` file.
         card: its card.
         engine: ``auto``, or one of `ENGINES`. ``auto`` takes TensorRT where there is an NVIDIA GPU, else
-            OpenVINO, else ONNX Runtime, and logs which and why.
+            OpenVINO, else ONNX Runtime, and logs which and why; and the next one where one refuses the model or
+            its GPU is lost while a stream runs.
         precision, mode, threads, device: see `EngineOptions`.
         size: (width, height) to run at, in pixels; the card's own where None.
 
@@ -79,42 +85,62 @@ def open_engine(
     check_graph(model, card, size, path)
     outputs = tuple(output.name for output in model.graph.output)
     del model  # the engine reads the file in its own way
-    module, why = _choose(engine)
     options = EngineOptions(size, outputs, precision, mode, threads, device, card)
+    candidates, refused = _candidates(engine)
+    for name, module in candidates:
+        try:
+            opened = _open(name, module, path, options, card)
+        except EngineError as error:
+            if engine != "auto" or name == candidates[-1][0]:
+                raise
+            _log.warning("%s; taking the next best engine", error)
+            refused.append(f"{name}: {error.message}")
+            continue
+        why = f" (not {'; not '.join(refused)})" if refused else ""
+        _log.info("%s on %s%s", path.name, opened.description, why)
+        if engine == "auto" and name in _MAY_VANISH:
+            others = [other for other in candidates if other[0] not in _MAY_VANISH]
+            return FallbackEngine(opened, [partial(_open, *other, path, options, card) for other in others])
+        return opened
+    raise EngineError(f"no engine can run here: {'; '.join(refused)}")
+
+
+def _open(name: str, module: ModuleType, path: Path, options: EngineOptions, card: ModelCard) -> Engine:
+    """Open a model in one runtime and try it."""
     try:
         opened: Engine = module.open_model(path, options)
     except PerceptionError:
         raise
     except Exception as error:  # runtimes raise whatever their C++ throws
-        name = module.__name__.rpartition(".")[2]
         raise EngineError(f"{name} refuses the model: {brief(error)}", path) from error
     try:
         frames = opened.input_shape[0] or 1
         trial = opened.infer(np.zeros((frames, *opened.input_shape[1:]), np.uint8))
-        check_outputs(trial, frames, card, size, path)
+        check_outputs(trial, frames, card, options.size, path)
     except BaseException:
         opened.close()
         raise
-    _log.info("%s on %s%s", path.name, opened.description, why)
     return opened
 
 
-def _choose(name: str) -> tuple[ModuleType, str]:
-    """The module of an engine that is available, and why it was taken, for the log."""
+def _candidates(name: str) -> tuple[list[tuple[str, ModuleType]], list[str]]:
+    """The engines to try, best first, and why others are not among them."""
     if name != "auto":
         module = _module(name)
         available, reason = engine_status(name)
         if module is None or not available:
             raise EngineError(f"the {name} engine is not available: {reason}")
-        return module, ""
+        return [(name, module)], []
+    candidates: list[tuple[str, ModuleType]] = []
     refused: list[str] = []
     for candidate in ENGINES[:-1]:
         available, reason = engine_status(candidate)
         module = _module(candidate)
         if available and module is not None:
-            return module, f" (not {'; not '.join(refused)})" if refused else ""
-        refused.append(f"{candidate}: {reason}")
-    raise EngineError(f"no engine can run here: {'; '.join(refused)}")
+            candidates.append((candidate, module))
+        elif not candidates:
+            refused.append(f"{candidate}: {reason}")
+    return candidates, refused
 
 
 def _module(name: str) -> ModuleType | None:

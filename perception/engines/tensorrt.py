@@ -70,7 +70,8 @@ def open_model(path: Path, options: EngineOptions) -> Engine:
 class TensorRtEngine(Engine):
     """See `Engine`. One execution context, CUDA stream and set of buffers per worker; threads borrow them.
 
-    Frames go through one by one: a shape that never changes is what CUDA graphs and the tuning of kernels want.
+    Frames go through one by one, unless the file takes several at once: a shape that never changes is what CUDA graphs
+    and the tuning of kernels want.
     """
 
     name = "tensorrt"
@@ -108,7 +109,8 @@ class TensorRtEngine(Engine):
         self._workers: SimpleQueue[_Worker] = SimpleQueue()
         self._closed = False
         self.streams = self._start_workers(flavour, 1 if options.mode == "latency" else _STREAMS)
-        self.input_shape = (None, height, width, 3)
+        batch = max(int(engine.get_tensor_shape(card.input.name)[0]), 0)
+        self.input_shape = (batch or None, height, width, 3)
         gpus, _ = hardware.nvidia_gpus()
         self.description = (
             f"{flavour.title} {self.precision}, {self.streams} stream{'s' if self.streams > 1 else ''}, "
@@ -140,7 +142,8 @@ class TensorRtEngine(Engine):
     def _run(self, frames: U8) -> dict[str, Any]:
         worker = self._borrow()
         try:
-            results = [worker.run(frame) for frame in frames]
+            step = worker.batch
+            results = [worker.run(frames[i : i + step]) for i in range(0, len(frames), step)]
         finally:
             self._workers.put(worker)
         if len(results) == 1:
@@ -184,7 +187,9 @@ class _Worker:
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-                shape = (1, *tuple(engine.get_tensor_shape(name))[1:])
+                shape = tuple(engine.get_tensor_shape(name))
+                self.batch = max(shape[0], 1)
+                shape = (self.batch, *shape[1:])
                 self.context.set_input_shape(name, shape)
                 self.frame_host = cuda.pinned_array(shape, np.uint8)
                 self.frame = cuda.device_array(shape, np.uint8)
@@ -202,9 +207,9 @@ class _Worker:
         if not flavour.portable:
             self.graph = _capture(self)  # the other flavour does that by itself
 
-    def run(self, frame: U8) -> dict[str, Any]:
-        """One frame uint8 ``[H, W, 3]`` to arrays of the caller's own, ``[1, ...]``."""
-        np.copyto(self.frame_host[0], frame)
+    def run(self, frames: U8) -> dict[str, Any]:
+        """Frames uint8 ``[batch, H, W, 3]`` to arrays of the caller's own, ``[batch, ...]``."""
+        np.copyto(self.frame_host, frames)
         self.frame.copy_to_device(self.frame_host, stream=self.stream)
         if self.graph is not None:
             self.graph.launch(self.stream)

@@ -348,3 +348,49 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_driver_nothing_is_captured() -> None:
     worker = SimpleNamespace(stream=7, _enqueue=lambda: None)
     assert tensorrt._capture(worker) is None  # type: ignore[arg-type]
+
+
+def test_a_file_for_a_fixed_number_of_frames(stand_in: StandIn, tmp_path: Path) -> None:
+    import onnx
+
+    from tests.models import build_model
+
+    model = build_model()
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_value = 3
+    onnx.save(model, str(tmp_path / "three.onnx"))
+    card = read_card(tmp_path / "three.onnx")
+    with open_engine(tmp_path / "three.onnx", card, engine="tensorrt") as engine:
+        assert engine.input_shape == (3, 48, 64, 3)
+        masks = engine.infer(np.stack([solid("red"), solid("green"), solid("blue")]))["class_logits"]
+        assert [int(np.unique(m)[0]) for m in masks] == [0, 1, 2]
+        with pytest.raises(EngineError, match=r"3 frame\(s\) a call, got 1"):
+            engine.infer(noise(1, 48, 64, 3))
+
+
+def test_auto_goes_on_with_the_cpu_when_the_gpu_is_lost(
+    stand_in: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    with load_model(path, engine="auto") as model:
+        assert model.engine.name == "tensorrt"
+        before = model.predict(solid("green"))
+        stand_in.engines[-1].broken = True
+        with ThreadPoolExecutor(4) as pool:
+            after = list(pool.map(model.predict, [solid("green")] * 8))
+        assert model.engine.name == "openvino" and "OpenVINO" in model.engine.description
+    assert caplog.text.count("going on with OpenVINO") == 1 and "fallen off the bus" in caplog.text
+    for prediction in [before, *after]:
+        assert prediction.class_map is not None and (prediction.class_map.mask == 1).all()
+    with pytest.raises(EngineError, match="closed"):
+        model.predict(solid("green"))
+
+
+def test_auto_takes_the_next_engine_where_the_first_refuses(
+    stand_in: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    stand_in.contexts_that_fit = 0
+    with caplog.at_level(logging.INFO, "perception"), load_model(path, engine="auto") as model:
+        assert model.engine.name == "openvino"
+    assert "taking the next best engine" in caplog.text and "(not tensorrt: cannot run on the GPU" in caplog.text

@@ -16,7 +16,7 @@ from typing import Any
 from perception.card import ModelCard, load_onnx, read_card
 from perception.engines.trt.cache import Cached, EngineCache, write_private
 from perception.engines.trt.flavour import Flavour, find_flavour, lacks_bf16, this_machine
-from perception.engines.trt.graph import GraphPrecision, Tail, prepare
+from perception.engines.trt.graph import GraphPrecision, Tail, fixed_batch, prepare
 from perception.errors import EngineError, UsageError
 
 MAX_BATCH = 8
@@ -155,8 +155,12 @@ def make_recipe(
     old = [c for c in capabilities if precision == "bf16" and lacks_bf16(c)]
     if old:
         raise UsageError(f"GPUs of compute capability {', '.join(old)} have no bf16; leave them out, or take f16")
+    model = load_onnx(path)
+    batch = fixed_batch(model, card.input.name)
+    if batch and profile.batch not in (1, batch):
+        raise UsageError(f"the file takes {batch} frame(s) a call and no other number", path)
     size = None if profile.dynamic else profile.best
-    graph = prepare(load_onnx(path), card, precision, size=size, tail=tail)
+    graph = prepare(model, card, precision, size=size, tail=tail)
     return Recipe(
         card.name, graph.SerializeToString(), card.input.name, precision, profile, tuple(capabilities), flavour
     )
@@ -251,7 +255,7 @@ def build(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     flavour.set_capabilities(config, recipe.capabilities)
     flavour.use_timing_cache(config, timing_cache)
-    config.add_optimization_profile(_make_profile(builder, recipe))
+    config.add_optimization_profile(_make_profile(builder, network, recipe))
     monitor = None if progress is None else _make_monitor(trt, progress)
     if monitor is not None:
         config.progress_monitor = monitor
@@ -302,14 +306,16 @@ def _tensor(tensor: Any) -> Tensor:
     return Tensor(tensor.name, tensor.dtype.name, tuple(tensor.shape))
 
 
-def _make_profile(builder: Any, recipe: Recipe) -> Any:
+def _make_profile(builder: Any, network: Any, recipe: Recipe) -> Any:
     shapes = recipe.profile
+    source = network.get_input(0)
+    fixed = max(source.shape[0], 0)  # -1 where any number of frames is taken
     ranges = builder.create_optimization_profile()
     ranges.set_shape(
         recipe.input_name,
-        (1, shapes.least[1], shapes.least[0], 3),
-        (shapes.batch, shapes.best[1], shapes.best[0], 3),
-        (shapes.batch, shapes.most[1], shapes.most[0], 3),
+        (fixed or 1, shapes.least[1], shapes.least[0], 3),
+        (fixed or shapes.batch, shapes.best[1], shapes.best[0], 3),
+        (fixed or shapes.batch, shapes.most[1], shapes.most[0], 3),
     )
     return ranges
 
@@ -438,6 +444,12 @@ def build_model(
 
     chosen = find_flavour(flavour)
     path = find_model(name_or_path)
+    if card is not None:
+        from perception.foreign import adapted
+
+        rewritten = adapted(path, card)
+        if rewritten is not None:
+            path, card = rewritten, None  # the card is inside
     described = read_card(path, card)
     profile = make_profile(described, batch, size)
     recipe = make_recipe(
