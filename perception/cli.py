@@ -237,6 +237,27 @@ def build(
     print_built(built)
 
 
+@app.command("verify")
+def verify_engines(
+    model: Annotated[str, typer.Argument(help="Name or .onnx file of the model.")],
+    card: Card = None,
+    clip: Annotated[str | None, typer.Option(help="Video to compare on; a street clip by default.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="How many frames, spread over two seconds or so.")] = 10,
+    require: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit with 1 where less of the pixels or boxes agrees.")
+    ] = 0.0,
+    as_json: Json = None,
+) -> None:
+    """Run every engine that is present on the same frames and print how far they agree."""
+    from perception.clips import clip_frames
+    from perception.show import print_agreements
+    from perception.verify import verify
+
+    results = verify(model, clip_frames(clip, frames), card=card)
+    print_agreements(results, as_json)
+    raise typer.Exit(1 if min(result.least for result in results) < require else 0)
+
+
 cache = typer.Typer(help="Engines that were built and kept.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
 

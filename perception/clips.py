@@ -21,6 +21,8 @@ import platformdirs
 
 from perception.config import nearest
 from perception.errors import SourceError, UsageError
+from perception.sources import open_source
+from perception.types import Frame
 
 log = logging.getLogger("perception")
 
@@ -71,6 +73,17 @@ def find_clip(choice: str = "auto") -> Clip:
         except SourceError as error:
             log.info("%s clip: %s", name, error)
     return _synthetic()
+
+
+def clip_frames(uri: str | None, count: int, every: int = 5) -> list[Frame]:
+    """The first ``count`` of each ``every``-th frame of a source, or of the best clip that is there.
+
+    Raises:
+        SourceError: it cannot be opened or read.
+    """
+    clip = Clip("given", uri, "", {}) if uri is not None else find_clip()
+    with open_source(clip.uri, **{"every": every, "max_frames": count} | clip.options) as source:
+        return list(source)
 
 
 def _dashcam() -> Clip:

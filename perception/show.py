@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from perception.evaluation.check import DataCheck
     from perception.evaluation.result import Evaluation
     from perception.sources.base import Source
+    from perception.verify import Agreement
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it (128 + SIGINT)."""
@@ -187,6 +188,19 @@ def print_checks(checks: Sequence[Any], as_json: Path | None = None) -> None:
     stdout().print(table)
 
 
+def print_agreements(results: Sequence[Agreement], as_json: Path | None = None) -> None:
+    """How far engines agree, as a table; columns that no engine fills are left out."""
+    rows = [asdict(result) for result in results]
+    if as_json is not None:
+        _write_json(rows, as_json)
+        return
+    for row in rows:
+        for share in ("mask", "worst_mask", "boxes"):
+            row[share] = None if row[share] is None else f"{row[share]:.3%}"
+    used = [key for key in rows[0] if any(row[key] not in (None, "") for row in rows)]
+    print_rows("agreement", [{key: "" if row[key] is None else row[key] for key in used} for row in rows])
+
+
 @contextmanager
 def building(model: str) -> Iterator[Callable[[str, int, int], None] | None]:
     """A line that tells how far the build of an engine is, where standard error is a terminal."""
@@ -266,17 +280,17 @@ def evaluate(
     file = None if report is None else Report(report, overwrite)
     with progress_bar("evaluate") as progress:
         result = run(model or DEFAULT_MODEL, *data, worst=PICTURES if file else 0, progress=progress, **options)
-    if file is not None:
-        file.write(result)
     if as_json:
         _write_json(result.as_dict(), Path("-"))
-        return
-    for title, rows in result.tables():
-        print_rows(title, rows)
-    for name, value in result.facts().items():
-        stderr().print(f"{name:6} {escape(value)}")
-    if file is not None:
-        stderr().print(f"report {escape(str(file.path))}")
+    else:
+        for title, rows in result.tables():
+            print_rows(title, rows)
+        for name, value in result.facts().items():
+            stderr().print(f"{name:6} {escape(value)}")
+    if file is not None:  # last: a full disk must not cost the numbers
+        file.write(result)
+        if not as_json:
+            stderr().print(f"report {escape(str(file.path))}")
 
 
 def print_check(check: DataCheck, as_json: bool) -> None:
