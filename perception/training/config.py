@@ -175,6 +175,7 @@ class TrainConfig(_Strict):
         precision: ``bf16`` trains under autocast, ``f32`` without.
         evaluate_every: epochs between evaluations on ``data.val``; the last epoch is always evaluated.
         patience: stop after this many evaluations without a better one; None never does.
+        tensorboard: write event files to ``output/board``: numbers of every epoch, pictures of every evaluation.
         detection: a second head, for boxes; None trains masks alone.
     """
 
@@ -187,6 +188,7 @@ class TrainConfig(_Strict):
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
     evaluate_every: int = Field(default=4, ge=1)
     patience: int | None = Field(default=None, ge=1)
+    tensorboard: bool = False
     data: DataConfig
     network: NetworkConfig = NetworkConfig()
     augment: AugmentConfig

@@ -60,7 +60,7 @@ def evaluate_masks(infer: Infer, samples: SegmentationFolder, size: tuple[int, i
     times = []
     for sample in samples.samples:
         assert sample.labels is not None
-        image = _stretched(sample.image, size)
+        image = stretched(sample.image, size)
         start = time.perf_counter()
         logits = infer(image[None])["class_logits"]
         times.append(time.perf_counter() - start)
@@ -84,7 +84,7 @@ def evaluate_boxes(infer: Infer, samples: CocoFolder, size: tuple[int, int], iou
     found = []
     for sample in (samples[i] for i in range(len(samples))):
         height, width = sample.image.shape[:2]
-        results = infer(_stretched(sample.image, size)[None])
+        results = infer(stretched(sample.image, size)[None])
         found.append(
             decode(
                 results["boxes"][0].float().numpy(),
@@ -127,7 +127,8 @@ def onnx_infer(path: Path, size: tuple[int, int], precision: Precision = "f32", 
     return infer
 
 
-def _stretched(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def stretched(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """``image`` stretched to ``(width, height)``."""
     if image.shape[1::-1] == size:
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

@@ -20,12 +20,16 @@ from perception.errors import PerceptionError
 from perception.networks.camera import normalise
 from perception.training.augment import Augmenter
 from perception.training.batches import Batch, BatchMaker
+from perception.training.board import Board
 from perception.training.build import build_network, start_from
 from perception.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from perception.training.coco import CocoFolder
 from perception.training.config import TrainConfig, read_config
 from perception.training.data import TrainingData
+from perception.training.dataset import Sample, SegmentationFolder
 from perception.training.ema import MovingAverage
 from perception.training.evaluate import evaluate_boxes, evaluate_masks, network_infer
+from perception.training.export import make_card
 from perception.training.losses import class_weights
 from perception.training.objective import Objective
 from perception.training.progress import TrainProgress
@@ -33,6 +37,7 @@ from perception.training.schedule import rate_factor
 
 log = logging.getLogger(__name__)
 
+BOARD_PICTURES = 4
 COLD_STEPS = 100  # that long an optimiser without history is held back
 
 
@@ -102,6 +107,7 @@ class Trainer:
         )
         self.epoch = 0
         self.step = 0
+        self.board: Board | None = None
         self.cold_step = -COLD_STEPS
         self.best = -1.0
         self.stale = 0
@@ -118,6 +124,8 @@ class Trainer:
             if self.config.network.start is not None:
                 start_from(self.network, self.config.network.start)
                 self.average = MovingAverage(self.network, self.config.ema_decay)
+        if self.config.tensorboard:
+            self.board = Board(output / "board", make_card(self.config, {}))
         end = min(self.config.epochs, stop_after or self.config.epochs)
         with TrainProgress(self.config.name, self.config.epochs * len(self.batches), self.step) as progress:
             while self.epoch < end:
@@ -137,6 +145,8 @@ class Trainer:
                 if self.config.patience is not None and self.stale >= self.config.patience:
                     log.info("stopping early: no better for %d evaluations", self.stale)
                     break
+        if self.board is not None:
+            self.board.close()
         return TrainResult(best if best.is_file() else last, last, self.best, self.epoch)
 
     def state(self) -> dict[str, Any]:
@@ -262,13 +272,30 @@ class Trainer:
             row["map"], row["map50"] = round(boxes.map, 4), round(boxes.map50, 4)
             row["ap50"] = {n: round(float(x), 4) for n, x in zip(config.detection.names, boxes.ap50, strict=True)}
             score = (masks.miou + boxes.map50) / 2
+        if self.board is not None:
+            for name, sample in self._shown():
+                self.board.picture(name, sample.image, infer, self.epoch)
         if score > self.best:
             self.best, self.stale = score, 0
             return True
         self.stale += 1
         return False
 
+    def _shown(self) -> list[tuple[str, Sample]]:
+        """Validation pictures for the board, evenly over the sets, each with a name."""
+        sets: dict[str, SegmentationFolder | CocoFolder] = {"masks": self.data.masks_val}
+        if self.data.boxes_val is not None:
+            sets["boxes"] = self.data.boxes_val
+        shown = []
+        for kind, samples in sets.items():
+            count = min(BOARD_PICTURES, len(samples))
+            for sample in (samples[len(samples) * i // count] for i in range(count)):
+                shown.append((f"{kind}/{sample.name}", sample))
+        return shown
+
     def _log(self, row: dict[str, Any]) -> None:
         with (self.config.output / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            self.board.scalars({k: v for k, v in row.items() if k != "epoch"}, row["epoch"])
         log.info("%s", " ".join(f"{k}={v}" for k, v in row.items() if not isinstance(v, dict)))

@@ -39,9 +39,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_boxes(write_folder(tmp_path_factory.mktemp("pictures")))
 
 
-def recipe(folder: Path, **detection: object) -> Path:
+def recipe(folder: Path, tensorboard: bool = False, **detection: object) -> Path:
     """The smoke recipe with its output in ``folder``."""
     content = yaml.safe_load(SMOKE.read_text())
+    content["tensorboard"] = tensorboard
     content["output"] = str(folder / "run")
     content["detection"].update(detection)
     path = folder / "street-smoke.yaml"
@@ -91,6 +92,23 @@ def test_a_compact_checkpoint_is_small_and_can_be_gone_on_from(data: Path, tmp_p
     assert trainer.run(resume=False, stop_after=2).epochs == 2
     assert trainer.best > 0
     assert load_checkpoint(first.last)["cold_step"] == 6
+
+
+def test_tensorboard_gets_numbers_and_pictures(data: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = train(recipe(tmp_path, tensorboard=True), data_root=data, stop_after=2)
+    events = accumulator.EventAccumulator(str(result.last.parent / "board"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss", "loss_masks", "loss_boxes", "miou", "iou/ball", "map50", "ap50/crate"} <= set(tags["scalars"])
+    rows = [json.loads(line) for line in (result.last.parent / "log.jsonl").read_text().splitlines()]
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [
+        (row["epoch"], pytest.approx(row["loss"], rel=1e-5)) for row in rows
+    ]
+    assert {tag.split("/")[0] for tag in tags["images"]} == {"masks", "boxes"}
+    assert len(tags["images"]) == 8
+    image = events.Images(tags["images"][0])[0]
+    assert (image.width, image.height) == (96, 72)
 
 
 def test_the_runtime_loads_what_was_released(data: Path, unbroken: TrainResult, tmp_path: Path) -> None:
