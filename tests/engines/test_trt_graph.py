@@ -9,8 +9,12 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
+from perception.card import load_onnx, read_card
 from perception.engines.trt.graph import TOP_K_LIMIT, Tail, is_quantised, prepare
 from perception.errors import ModelError, UsageError
+from perception.model import model_paths
+from perception.preprocess import to_input
+from perception.sources import open_source
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
 
 
@@ -238,3 +242,19 @@ def test_top_k_leaves_few_boxes_alone() -> None:
 def test_a_tail_that_makes_no_sense(tail: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Tail(**tail)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(model_paths()))
+def test_shipped_models_keep_their_masks_in_half_precision(name: str) -> None:
+    path = model_paths()[name]
+    described = read_card(path)
+    if described.segmentation is None:
+        pytest.skip("no masks")
+    spec, output = described.input, described.segmentation.output
+    with open_source("synthetic:?size=640x360&frames=1") as source:
+        (frame,) = source
+    picture, _ = to_input(frame, spec.width, spec.height, spec.resize)
+    made = {p: prepare(load_onnx(path), described, p, tail=Tail()) for p in ("f32", "f16")}  # type: ignore[arg-type]
+    exact, half = (run(model, picture[None])[output] for model in made.values())
+    assert exact.shape == (1, spec.height, spec.width) and len(np.unique(exact)) > 1
+    assert (exact == half).mean() > 0.97
