@@ -202,7 +202,7 @@ def test_models_and_doctor_print_and_give_json() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for command in ("annotate", "demo", "models", "doctor", "bench", "train"):
+    for command in ("annotate", "demo", "models", "doctor", "bench", "train", "adapt", "export"):
         result = CliRunner().invoke(app, [command, "--help"])
         assert result.exit_code == 0
         assert "Usage" in result.output

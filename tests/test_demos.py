@@ -34,6 +34,12 @@ def test_road_ahead() -> None:
     assert all("%" in line for line in lines)
 
 
+def test_foreign_model() -> None:
+    lines = run("foreign_model.py").splitlines()
+    assert len(lines) == 20
+    assert any("red" in line or "blue" in line or "green" in line for line in lines)
+
+
 @pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda p: p.name)
 def test_each_is_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 60
