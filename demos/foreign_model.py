@@ -28,7 +28,7 @@ adapter:
 def write_tiny_yolox(path: Path) -> None:
     """One convolution: a cell of 32x32 pixels is an object where it is mostly red, green or blue."""
     weights = np.zeros((8, 3, 32, 32), np.float32)
-    weights[5:] = (40 * np.eye(3) - 20)[:, :, None, None] / 32**2
+    weights[5:] = (60 * np.eye(3) - 20)[:, :, None, None] / 32**2
     bias = np.array([0.5, 0.5, 0, 0, 9, -4, -4, -4], np.float32)  # centre, log size, objectness, class logits
     nodes = [
         helper.make_node("Conv", ["images", "weights", "bias"], ["cells"], strides=[32, 32]),
