@@ -118,6 +118,11 @@ class EfficientNetLite(nn.Module):
         assert isinstance(convolution, nn.Conv2d)
         return convolution
 
+    def parts_up_to(self, stride: int) -> list[nn.Module]:
+        """The layers whose features have ``stride`` or a finer one, in order."""
+        stages = zip(self.stages, self._stage_strides, strict=True)
+        return [self.stem, *(stage for stage, at in stages if at <= stride)]
+
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Features by stride.
 

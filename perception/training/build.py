@@ -12,6 +12,7 @@ from perception.errors import ModelError
 from perception.networks.backbone import build_backbone
 from perception.networks.detector import DetectionHead
 from perception.networks.fcn import FCN, FINEST
+from perception.networks.lite import EfficientNetLite
 from perception.networks.segmenter import StreetNetwork
 from perception.training.checkpoint import load_checkpoint
 from perception.training.config import TrainConfig
@@ -33,6 +34,18 @@ def build_network(config: TrainConfig) -> StreetNetwork | FCN:
 
     head = None if detection is None else make_head
     return StreetNetwork(classes, network.widths, network.stem_skip, network.dropout, head, backbone)
+
+
+def frozen_parts(network: StreetNetwork | FCN, config: TrainConfig) -> list[nn.Module]:
+    """The parts of ``network`` that the recipe leaves as they are; their parameters no longer ask for gradients."""
+    stride, backbone = config.network.frozen_stride, network.backbone
+    if not stride:
+        return []
+    assert isinstance(backbone, EfficientNetLite)
+    parts = backbone.parts_up_to(stride)
+    for part in parts:
+        part.requires_grad_(False)
+    return parts
 
 
 def start_from(network: nn.Module, path: Path) -> None:

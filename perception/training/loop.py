@@ -21,7 +21,7 @@ from perception.networks.camera import normalise
 from perception.training.augment import Augmenter
 from perception.training.batches import Batch, BatchMaker
 from perception.training.board import Board
-from perception.training.build import build_network, start_from
+from perception.training.build import build_network, frozen_parts, start_from
 from perception.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from perception.training.coco import CocoFolder
 from perception.training.config import TrainConfig, read_config
@@ -95,6 +95,7 @@ class Trainer:
         if config.network.pretrained:
             network.backbone.load_imagenet()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.frozen = frozen_parts(self.network, config)
         self.average = MovingAverage(self.network, config.ema_decay)
         self.optimiser = self._optimiser()
         weights = class_weights(self.data.masks.class_pixels(), config.loss.weight_offset)
@@ -192,6 +193,8 @@ class Trainer:
         config = self.config.optimiser
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
+            if not parameter.requires_grad:
+                continue
             key = (name.startswith("backbone."), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
         return torch.optim.AdamW(
@@ -210,6 +213,8 @@ class Trainer:
     def _train_epoch(self, progress: TrainProgress) -> dict[str, float]:
         """One pass over the data; returns the mean loss and, if there are several heads, that of each."""
         self.network.train()
+        for part in self.frozen:
+            part.eval()  # its statistics stay, too
         totals: dict[str, float] = {"loss": 0.0}
         for batch in self.batches.epoch(self.epoch):
             losses = self._train_step(batch)
@@ -289,8 +294,8 @@ class Trainer:
         shown = []
         for kind, samples in sets.items():
             count = min(BOARD_PICTURES, len(samples))
-            for sample in (samples[len(samples) * i // count] for i in range(count)):
-                shown.append((f"{kind}/{sample.name}", sample))
+            chosen = (samples[len(samples) * i // count] for i in range(count))
+            shown += [(f"{kind}/{sample.name}", sample) for sample in chosen]
         return shown
 
     def _log(self, row: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ def changed(tmp_path: Path, **changes: object) -> Path:
         ({"augment__scale": [2, 1]}, "scale must be a range"),
         ({"augment__rare_classes": [9]}, r"rare_classes \[9\] are not among the 3 classes"),
         ({"data__ignore": 1}, "ignore id 1 is the id of class box"),
+        ({"network": {"frozen_stride": 4, "backbone": "resnet18"}}, "frozen_stride is for efficientnet_lite0"),
         ({"model": {}}, "model.licence: Field required"),
     ],
 )

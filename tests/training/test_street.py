@@ -164,6 +164,19 @@ def test_a_loss_that_is_no_number_names_pictures_of_both_kinds(data: Path, tmp_p
     assert len((tmp_path / "run" / "bad_batch.txt").read_text().split()) == 8
 
 
+def test_frozen_layers_stay_as_they_start(data: Path, tmp_path: Path) -> None:
+    config = read_config(recipe(tmp_path), data)
+    config = config.model_copy(update={"network": config.network.model_copy(update={"frozen_stride": 4})})
+    trainer = Trainer(config)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.run(stop_after=1)
+    changed = {name for name, tensor in trainer.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    frozen = ("backbone.stem.", "backbone.stages.0.", "backbone.stages.1.")
+    assert not [name for name in changed if name.startswith(frozen)]
+    assert {"backbone.stages.2.0.layers.0.0.weight", "backbone.stages.2.0.layers.0.1.running_mean"} <= changed
+    trainer.load(tmp_path / "run" / "last.pt")  # the optimiser's state fits
+
+
 def test_every_set_is_checked_before_anything_starts(data: Path, tmp_path: Path) -> None:
     broken = tmp_path / "data"
     write_boxes(write_folder(broken))
