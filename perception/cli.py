@@ -354,6 +354,9 @@ def train(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The .onnx to write when done.")] = None,
     data: Annotated[Path | None, typer.Option(help="Replaces data.root of the recipe.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on where it stopped.")] = False,
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights a new run starts from, where they fit.")
+    ] = None,
 ) -> None:
     """Train a network by a recipe, then export the best checkpoint as a model with its accuracy in the card.
 
@@ -365,7 +368,7 @@ def train(
     from perception.training.loop import train as run_training
     from perception.training.release import release
 
-    result = run_training(recipe, not fresh, data)
+    result = run_training(recipe, not fresh, data, start=start)
     model = output or result.best.with_suffix(".onnx")
     card = release(result.best, model, data)
     for name, value in card.metrics.items():
