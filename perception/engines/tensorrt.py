@@ -92,6 +92,7 @@ class TensorRtEngine(Engine):
         kept = built.engine
         if kept.built:
             _log.info("%s: engine built in %.0f s: %s", path.name, built.seconds, built.inspection)
+        _make_current()
         logger = build_logger(flavour.trt)
         runtime = flavour.trt.Runtime(logger)
         engine = runtime.deserialize_cuda_engine(kept.plan)
@@ -103,7 +104,7 @@ class TensorRtEngine(Engine):
             )
         check_engine(engine, built.inspection, path)
         self._engine: Any = engine
-        self._runtime = runtime  # must outlive the engine
+        self._runtime, self._logger = runtime, logger  # must outlive the engine
         self._runtime_cache_path = None if kept.path is None else kept.path.with_suffix(".runtime")
         self._lock = threading.Lock()
         self._workers: SimpleQueue[_Worker] = SimpleQueue()
@@ -170,6 +171,13 @@ class TensorRtEngine(Engine):
                 worker.graph = None
             self._workers.put(workers[0])  # a caller that waits already finds the engine closed
             self._engine = None
+
+
+def _make_current() -> None:
+    """Make the GPU's context the calling thread's, before TensorRT looks for one."""
+    from numba import cuda
+
+    cuda.current_context()
 
 
 class _Worker:
