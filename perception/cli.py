@@ -303,7 +303,8 @@ def adapt(
 @app.command()
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PART]...", help="kernels, stages, pipeline; all by default.")
+        list[str] | None,
+        typer.Argument(metavar="[PART]...", help="kernels, stages, pipeline, engines; all by default."),
     ] = None,
     as_json: Json = None,
     model: Model = None,

@@ -16,7 +16,7 @@ from perception.errors import UsageError
 if TYPE_CHECKING:
     from perception.engines import Precision
 
-PARTS = ("kernels", "stages", "pipeline")
+PARTS = ("kernels", "stages", "pipeline", "engines")
 
 
 def run_bench(
@@ -33,10 +33,10 @@ def run_bench(
     Args:
         parts: which of ``PARTS``; all by default.
         model: name or path of the model.
-        engine: engine to run it on.
-        precision: precision to run it in.
+        engine: engine to run it on; ``engines`` takes every one that is present.
+        precision: precision to run it in; ``engines`` takes float32 and what each likes best.
         clip: a video for the stages and the pipeline; by default a street clip scaled to 1280x720.
-        repeats: how often each kernel is measured.
+        repeats: how often each kernel and each engine is measured.
 
     Yields:
         a title and rows for each part as it is done.
@@ -49,11 +49,13 @@ def run_bench(
         if part not in PARTS:
             raise UsageError(f"no benchmark named {part!r}{nearest(part, PARTS)}")
 
+    from perception.bench.engines import engine_rows
     from perception.bench.kernels import kernel_rows
     from perception.bench.pipeline import Bench
     from perception.model import DEFAULT_MODEL
 
-    bench = Bench(model or DEFAULT_MODEL, engine, precision, clip)
+    name = model or DEFAULT_MODEL
+    bench = Bench(name, engine, precision, clip)
     try:
         if "kernels" in chosen:
             image, logits = bench.street_frame()
@@ -62,5 +64,7 @@ def run_bench(
             yield bench.title("stages alone"), bench.stage_rows()
         if "pipeline" in chosen:
             yield bench.title("whole pipeline"), bench.pipeline_rows()
+        if "engines" in chosen:
+            yield f"engines, {name}, the network alone", engine_rows(name, repeats)
     finally:
         bench.close()
