@@ -114,6 +114,21 @@ def test_values_beyond_half_precision_are_clipped_not_infinite() -> None:
     assert stored["top/narrow"] == np.float16(65504)
 
 
+def test_bfloat16_weights_are_those_of_torch() -> None:
+    rng = np.random.default_rng(0)
+    w = (rng.standard_normal((3, 3, 16, 16)) * 10.0 ** rng.integers(-30, 30, (3, 3, 16, 16))).astype(np.float32)
+    w.flat[:6] = [np.inf, -np.inf, np.nan, -0.0, 1 + 2**-8, 1 + 3 * 2**-8]  # the last two are ties
+    nodes = [*bytes_to_planes(), node("Conv", "planes w", "class_logits")]
+    made = prepare(graph(nodes, {"w": w}, {"class_logits": ["N", 3, 1, 1]}), card(), "bf16")
+    (stored,) = (t for t in made.graph.initializer if t.data_type == TensorProto.BFLOAT16)
+    bits = np.frombuffer(stored.raw_data, "<u2").reshape(stored.dims)
+    expected = torch.from_numpy(w).bfloat16().view(torch.int16).numpy().astype(np.uint16)
+    same = bits == expected
+    same |= np.isnan(w)  # there are many of those
+    assert same.all()
+    assert np.isnan((bits.astype(np.uint32) << 16).view(np.float32)[np.isnan(w)]).all()
+
+
 def test_a_float_used_inside_and_outside_keeps_both_types() -> None:
     nodes = [
         *bytes_to_planes(),

@@ -246,8 +246,12 @@ def _converted(tensor: TensorProto, name: str, dtype: int) -> TensorProto:
     """A float32 tensor in ``dtype``, rounded to nearest; values beyond the range of float16 are clipped to it."""
     values = numpy_helper.to_array(tensor).astype(np.float32)
     if dtype == TensorProto.FLOAT16:
-        values = np.clip(values, -65504, 65504)
-    return numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(dtype)), name)
+        return numpy_helper.from_array(np.clip(values, -65504, 65504).astype(np.float16), name)
+    # by hand: NumPy has no bfloat16, and not every version of ONNX brings one
+    bits = values.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    rounded = np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype("<u2")
+    return helper.make_tensor(name, dtype, values.shape, rounded.tobytes(), raw=True)
 
 
 def _append(model: onnx.ModelProto, card: ModelCard, tail: Tail) -> None:
