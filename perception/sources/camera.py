@@ -173,9 +173,11 @@ def _grab(capture: Any) -> U8 | None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without OpenCV's own complaints on stderr; the error raised says it in one line."""
-    before = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # OpenCV 5 has them in a module of their own, OpenCV 4 at the top.
+    levels: Any = getattr(cv2.utils, "logging", cv2)
+    before = levels.getLogLevel()
+    levels.setLogLevel(0)  # LOG_LEVEL_SILENT
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(before)
+        levels.setLogLevel(before)
