@@ -47,6 +47,7 @@ class BatchMaker:
         boxed: pictures with boxes alone. If given, an epoch goes once through these, and through ``samples`` as
             often as it takes.
         boxed_batch: pictures of ``boxed`` in a batch.
+        rank, ranks: this process among those that share each epoch; every one gets batches of its own.
     """
 
     def __init__(
@@ -57,19 +58,23 @@ class BatchMaker:
         seed: int,
         boxed: Dataset[Sample] | None = None,
         boxed_batch: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.samples = samples
         self.augmenter = augmenter
-        self.batch = min(batch, len(samples))
+        self.batch = min(batch, max(len(samples) // ranks, 1))
         self.seed = seed
         self.boxed = boxed
         self.boxed_count = 0 if boxed is None else len(boxed)  # type: ignore[arg-type]
-        self.boxed_batch = min(boxed_batch, self.boxed_count)
+        self.boxed_batch = min(boxed_batch, self.boxed_count // ranks)
+        self.rank = rank
+        self.ranks = ranks
 
     def __len__(self) -> int:
         if self.boxed_batch:
-            return self.boxed_count // self.boxed_batch
-        return len(self.samples) // self.batch
+            return self.boxed_count // (self.boxed_batch * self.ranks)
+        return len(self.samples) // (self.batch * self.ranks)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of ``epoch``."""
@@ -79,8 +84,9 @@ class BatchMaker:
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
             ahead: Future[Batch] | None = None
             for i in range(len(self)):
-                rows = order[i * self.batch : (i + 1) * self.batch]
-                boxed_rows = boxed_order[i * self.boxed_batch : (i + 1) * self.boxed_batch]
+                turn = i * self.ranks + self.rank
+                rows = order[turn * self.batch : (turn + 1) * self.batch]
+                boxed_rows = boxed_order[turn * self.boxed_batch : (turn + 1) * self.boxed_batch]
                 upcoming = pool.submit(self._make, epoch, rows, boxed_rows, crop)
                 if ahead is not None:
                     yield ahead.result()
@@ -91,7 +97,7 @@ class BatchMaker:
     def _mask_order(self, epoch: int) -> NDArray[np.int64]:
         """Rows ``(index, round)`` of the pictures with masks: one permutation after another."""
         count = len(self.samples)
-        rounds = -(-len(self) * self.batch // count)
+        rounds = -(-len(self) * self.batch * self.ranks // count)
         orders = []
         for r in range(rounds):
             rng = np.random.default_rng((self.seed, epoch, r) if r else (self.seed, epoch))

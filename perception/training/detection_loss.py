@@ -75,6 +75,8 @@ class DetectionLoss(nn.Module):
             iou = _paired_iou(found.detach(), truth)
             entropy = F.binary_cross_entropy_with_logits(confidence, iou, reduction="none")
             total = total + self.config.confidence_weight * (entropy * quality).sum() / total_quality
+        else:  # every layer takes part in every step: processes that train together wait for all gradients
+            total = total + 0.0 * (boxes.sum() + confidences.sum())
         return total
 
     def _targets(self, locations: Tensor, boxes: Tensor, scores: Tensor, labels: BoxLabels) -> _Targets:

@@ -33,6 +33,7 @@ from perception.training.export import make_card
 from perception.training.losses import class_weights
 from perception.training.objective import Objective
 from perception.training.progress import TrainProgress
+from perception.training.ranks import join_ranks
 from perception.training.schedule import rate_factor
 
 log = logging.getLogger(__name__)
@@ -90,11 +91,15 @@ class Trainer:
         random.seed(config.seed)
         np.random.seed(config.seed)  # noqa: NPY002 - whoever draws from the global state is repeatable too
         torch.manual_seed(config.seed)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.ranks = join_ranks()
+        self.device = self.ranks.device
         network = build_network(config)
         if config.network.pretrained:
             network.backbone.load_imagenet()
+        if self.ranks.count > 1 and self.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.shared: nn.Module = self.network
         self.frozen = frozen_parts(self.network, config)
         self.average = MovingAverage(self.network, config.ema_decay)
         self.optimiser = self._optimiser()
@@ -104,7 +109,14 @@ class Trainer:
         box_rules = None if detection is None else detection.augment
         augmenter = Augmenter(config.augment, config.data.ignore, config.data.size, box_rules)
         self.batches = BatchMaker(
-            self.data.masks, augmenter, config.batch, config.seed, self.data.boxes, detection.batch if detection else 0
+            self.data.masks,
+            augmenter,
+            config.batch,
+            config.seed,
+            self.data.boxes,
+            detection.batch if detection else 0,
+            self.ranks.rank,
+            self.ranks.count,
         )
         self.epoch = 0
         self.step = 0
@@ -125,30 +137,40 @@ class Trainer:
             if self.config.network.start is not None:
                 start_from(self.network, self.config.network.start)
                 self.average = MovingAverage(self.network, self.config.ema_decay)
-        if self.config.tensorboard:
+        if self.config.tensorboard and self.ranks.is_first:
             self.board = Board(output / "board", make_card(self.config, {}))
+        self.shared = self.ranks.share(self.network)
         end = min(self.config.epochs, stop_after or self.config.epochs)
         with TrainProgress(self.config.name, self.config.epochs * len(self.batches), self.step) as progress:
             while self.epoch < end:
                 start = time.perf_counter()
+                if not self.ranks.is_first:  # the first process's dropout is what a checkpoint keeps
+                    torch.manual_seed(hash((self.config.seed, self.epoch, self.ranks.rank)))
                 losses = self._train_epoch(progress)
                 self.epoch += 1
-                row: dict[str, Any] = {"epoch": self.epoch, **{k: round(v, 5) for k, v in losses.items()}}
-                is_best = False
-                if self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs:
-                    is_best = self._evaluate(row)
-                row["seconds"] = round(time.perf_counter() - start, 1)
-                state = self.state()
-                if is_best:
-                    save_checkpoint(best, state)
-                save_checkpoint(last, state)
-                self._log(row)
-                if self.config.patience is not None and self.stale >= self.config.patience:
+                if self.ranks.is_first:
+                    self._finish_epoch(losses, start)
+                if self.ranks.agree(self.config.patience is not None and self.stale >= self.config.patience):
                     log.info("stopping early: no better for %d evaluations", self.stale)
                     break
         if self.board is not None:
             self.board.close()
+        self.ranks.leave()
         return TrainResult(best if best.is_file() else last, last, self.best, self.epoch)
+
+    def _finish_epoch(self, losses: dict[str, float], start: float) -> None:
+        """Measure, save and log."""
+        output = self.config.output
+        row: dict[str, Any] = {"epoch": self.epoch, **{k: round(v, 5) for k, v in losses.items()}}
+        is_best = False
+        if self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs:
+            is_best = self._evaluate(row)
+        row["seconds"] = round(time.perf_counter() - start, 1)
+        state = self.state()
+        if is_best:
+            save_checkpoint(output / "best.pt", state)
+        save_checkpoint(output / "last.pt", state)
+        self._log(row)
 
     def state(self) -> dict[str, Any]:
         """Everything ``load`` needs, as tensors and plain values."""
@@ -234,7 +256,7 @@ class Trainer:
             group["lr"] = group["peak"] * factor
         images = normalise(batch.images.to(self.device).float())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            outputs: dict[str, Tensor] = self.network(images, len(batch.labels))
+            outputs: dict[str, Tensor] = self.shared(images, len(batch.labels))
         losses: dict[str, Tensor] = self.loss(outputs, batch)
         loss = torch.stack(list(losses.values())).sum()
         value = float(loss.detach())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +21,16 @@ import yaml  # noqa: E402
 from perception.card import read_card  # noqa: E402
 from perception.errors import PerceptionError  # noqa: E402
 from perception.model import load_model  # noqa: E402
+from perception.training.augment import Augmenter  # noqa: E402
 from perception.training.average_precision import average_precision  # noqa: E402
+from perception.training.batches import BatchMaker  # noqa: E402
 from perception.training.boxes import BoxLabels  # noqa: E402
 from perception.training.build import build_network, start_from  # noqa: E402
 from perception.training.checkpoint import load_checkpoint  # noqa: E402
 from perception.training.coco import CocoFolder  # noqa: E402
 from perception.training.compact import compact  # noqa: E402
 from perception.training.config import read_config  # noqa: E402
+from perception.training.data import TrainingData  # noqa: E402
 from perception.training.loop import Trainer, TrainResult, train  # noqa: E402
 from perception.training.recipe_detection import CocoConfig  # noqa: E402
 from perception.training.release import release  # noqa: E402
@@ -276,3 +282,31 @@ def test_average_precision_without_detections_or_truth() -> None:
     assert (missed.map, missed.map50) == (0, 0)
     assert np.isnan(missed.ap[0]) and missed.ap[1] == 0
     assert average_precision([nothing], [BoxLabels.empty(known)], 2).map == 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(data: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "perception.training", str(path), "--data", str(data), "--stop-after", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SMOKE.parents[2], env=environment)
+    assert result.returncode == 0, result.stderr
+    state = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert (state["epoch"], state["step"]) == (2, 6)  # half as many steps as one process takes
+    rows = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert len(rows) == 2
+    assert json.loads(rows[1])["map50"] >= 0
+
+
+def test_processes_share_an_epoch(data: Path) -> None:
+    config = read_config(SMOKE, data)
+    pictures = TrainingData(config)
+    augmenter = Augmenter(config.augment, config.data.ignore, config.data.size, config.detection.augment)
+    names = []
+    for rank in range(3):
+        maker = BatchMaker(pictures.masks, augmenter, 2, 5, pictures.boxes, 2, rank, 3)
+        batches = list(maker.epoch(0))
+        assert len(batches) == len(maker) == 4
+        names += [name.split("+")[0] for batch in batches for name in batch.names[2:]]
+    assert sorted(names) == [f"{i:03d}" for i in range(24)]
