@@ -74,6 +74,15 @@ class Graph:
         original = next((old for old, new in self._renamed.items() if new == tensor), tensor)
         return self._shapes.get(original)
 
+    def fix_input(self, name: str, shape: Sequence[int | None]) -> None:
+        """Give an original input sizes that the graph left free (None: still free), so that more shapes follow."""
+        (value,) = [v for v in self.model.graph.input if v.name == self.tensor(name)]
+        for dimension, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
+            if size is not None:
+                dimension.dim_value = size
+        names = {new: old for old, new in self._renamed.items()}
+        self._shapes = {names.get(n, n): shape for n, shape in _inferred_shapes(self.model).items()}
+
     def output(self, name: str | None, where: str) -> str:
         """The name now of the output called ``name``, or of the only one; ``where`` is the card's field for it."""
         if name is None:

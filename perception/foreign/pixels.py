@@ -39,6 +39,8 @@ def take_frames(graph: Graph, card: ForeignCard) -> int | str:
         )
     if free and None not in (shape[rows], shape[columns]):
         raise graph.fault(f"input {name!r} has one size only: leave out input.multiple")
+    if not free and (shape[rows] is None or shape[columns] is None):
+        graph.fix_input(name, [None, None, height, width] if axis == 1 else [None, height, width, None])
     batch: int | str = shape[0] or "N"
     size = ["height", "width"] if free else [height, width]
     frames = graph.set_input(card.input.name, TensorProto.UINT8, [batch, *size, 3])

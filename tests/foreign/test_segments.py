@@ -127,6 +127,27 @@ def test_bilinear_enlargement_at_the_end_is_left_to_the_runtime(ids: bool, tmp_p
         np.testing.assert_array_equal(class_map.mask, expected)
 
 
+def test_enlargement_to_a_size_that_the_graph_computes(tmp_path: Path) -> None:
+    # as exporters write it where the size is free: the size of the image, cut out of its shape
+    net = Net(32, 24, size=("height", "width"))
+    logits = net.conv(4, 8)
+    ends = [net.part(net("Shape", x), *ends, axis=0) for x, ends in ((logits, (0, 2)), (net.image, (2, 4)))]
+    net.output(
+        net("Resize", logits, "", "", net("Concat", *ends, axis=0), mode="linear"), "logits", ["batch", 4, None, None]
+    )
+    small = Net(32, 24)  # the same random weights
+    expected = small.output(small.conv(4, 8), "logits", ["batch", 4, 3, 4])
+    theirs = onnxruntime.InferenceSession(expected.build().SerializeToString())
+    described = card({"values": "logits"})
+    adapted = adapt_model(net.build(), described, "m.onnx")
+    assert "Resize" not in {node.op_type for node in adapted.graph.node}
+    onnx.save(adapted, str(tmp_path / "a.onnx"))
+    frame = np.random.default_rng(3).integers(0, 256, (24, 32, 3), np.uint8)
+    with open_engine(tmp_path / "a.onnx", described.native(), engine="onnxruntime") as engine:
+        (result,) = engine.infer(frame[None]).values()
+    np.testing.assert_allclose(result, theirs.run(None, {"images": prepare(frame, **PLAIN)})[0], atol=1e-4)
+
+
 @pytest.mark.parametrize("attributes", [{"mode": "nearest"}, {"mode": "linear", "align": "align_corners"}])
 def test_other_enlargement_stays(attributes: dict[str, str], tmp_path: Path) -> None:
     net = Net(32, 24, batch=2)
