@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -20,6 +21,9 @@ from perception import ModelError, UsageError, load_model  # noqa: E402
 from perception.card import read_card  # noqa: E402
 from perception.cli import app  # noqa: E402
 from perception.networks.torchvision_models import TorchvisionDetector, TorchvisionSegmenter  # noqa: E402
+from perception.training.build import build_network  # noqa: E402
+from perception.training.checkpoint import save_checkpoint  # noqa: E402
+from perception.training.config import read_config  # noqa: E402
 from perception.training.torchvision_export import (  # noqa: E402
     DETECTORS,
     SEGMENTERS,
@@ -225,14 +229,17 @@ def test_names_and_preprocessing_come_from_the_metadata(offline: None, tmp_path:
     assert (card.input.width, card.input.height, card.input.multiple) == (320, 320, None)
     assert card.version == "untrained" and not card.metrics and not card.trained_on
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["s.onnx"]
-    again = tmp_path / "again.onnx"
-    export_torchvision("torchvision:ssdlite320_mobilenet_v3_large", again, weights="none")
-    frame = scene(320, 320, 0)[None]
-    outputs = []
-    for path in (tmp_path / "s.onnx", again):
-        with load_model(path, engine="openvino", precision="f32") as model:
-            outputs.append(model.engine.infer(frame)["scores"])
-    np.testing.assert_array_equal(*outputs)  # random weights, always the same
+
+
+def test_random_weights_are_always_the_same() -> None:
+    torch.manual_seed(9)
+    one = build_untrained("lraspp_mobilenet_v3_large").state_dict()
+    after = torch.rand(1)
+    torch.manual_seed(8)
+    other = build_untrained("lraspp_mobilenet_v3_large").state_dict()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    torch.manual_seed(9)
+    assert torch.equal(torch.rand(1), after)  # and nobody else's random numbers change
 
 
 def test_trained_weights_bring_their_published_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +316,23 @@ def test_the_command_line(tmp_path: Path) -> None:
     command = ["annotate", "synthetic:?size=64x48&frames=2", "-m", str(output), "--jsonl", str(lines), "-q"]
     assert CliRunner().invoke(app, command).exit_code == 0
     assert len(lines.read_text().splitlines()) == 2
+
+
+def test_checkpoints_by_the_same_command(tmp_path: Path) -> None:
+    config = read_config("configs/train/smoke.yaml")
+    network = build_network(config)
+    checkpoint, output = tmp_path / "best.pt", tmp_path / "c.onnx"
+    state = {"config": json.loads(config.model_dump_json()), "average": network.state_dict()}
+    save_checkpoint(checkpoint, state)
+    result = CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert read_card(output).name == config.name
+    for wrong in (["--weights", "none"], ["--size", "64x48"]):
+        with pytest.raises(UsageError, match="torchvision:NAME"):
+            CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output), *wrong], catch_exceptions=False)
+    with pytest.raises(UsageError, match="--data"):
+        command = ["export", "torchvision:fcn_resnet50", "-o", str(output), "--data", str(tmp_path)]
+        CliRunner().invoke(app, command, catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
