@@ -155,6 +155,14 @@ def test_a_detector_with_its_candidates_on_the_gpu(rtx: Flavour, precision: str,
     assert shapes == {"boxes": ("FLOAT", (-1, 3840, 4)), "scores": ("FLOAT", (-1, 3840, 4))}
 
 
+def test_a_detector_of_free_size(rtx: Flavour, tmp_path: Path) -> None:
+    described = card(4, segmentation=False, detection=True)
+    path = save(tmp_path / "boxes.onnx", detector(np.random.default_rng(0), free=True), described)
+    profile = make_profile(described, 2, "dynamic")
+    _, seen = build(make_recipe(path, described, rtx, "f16", profile, capabilities=("89",), tail=Tail(top_k=20)))
+    assert {t.name: (t.dtype, t.shape[2]) for t in seen.outputs} == {"boxes": ("FLOAT", 4), "scores": ("FLOAT", 4)}
+
+
 def test_all_three_heads(rtx: Flavour, tmp_path: Path) -> None:
     path = write_model(tmp_path / "all.onnx", detection=True, classification=True)
     described = read_card(path)

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from perception.card import read_card
 from perception.cli import app
 from perception.engines.trt.flavour import installed
-from perception.errors import EngineError, UsageError
+from perception.errors import EngineError, ModelError, UsageError
 from tests.models import write_model
 
 pytestmark = pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for RTX has no wheel for this system")
@@ -59,6 +61,16 @@ def test_another_file_of_the_same_name_is_another_engine(own_cache: Path, tmp_pa
     run("build", model, *RTX)
     write_model(tmp_path / "colors.onnx", classes=4)
     assert "differs in graph" in run("build", model, *RTX)
+
+
+def test_a_foreign_file_with_its_card(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "foreign.onnx", with_card=False)
+    card = tmp_path / "card.yaml"
+    described = read_card(write_model(tmp_path / "ours.onnx"))
+    card.write_text(yaml.safe_dump(json.loads(described.model_dump_json(exclude_none=True))))
+    with pytest.raises(ModelError, match="no model card"):
+        run("build", str(model), *RTX)
+    assert "colors f16" in run("build", str(model), *RTX, "--card", str(card))
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,18 @@ def test_top_k_keeps_the_best_boxes_best_first(seed: int) -> None:
         np.testing.assert_array_equal(kept["boxes"][i], every["boxes"][i][order])
 
 
+def test_top_k_of_a_number_that_depends_on_the_size() -> None:
+    rng = np.random.default_rng(0)
+    model = detector(rng, free=True)  # a row for each 2x2 pixels
+    made = prepare(model, card(4, segmentation=False, detection=True), "f32", tail=Tail(top_k=20))
+    for side, rows in ((8, 16), (10, 20), (16, 20)):
+        frames = frames_of(rng, 2, side)
+        every, kept = run(model, frames), run(made, frames)
+        assert kept["boxes"].shape == (2, rows, 4) and kept["scores"].shape == (2, rows, 4)
+        best = np.sort(every["scores"].max(2))[:, ::-1][:, :rows]
+        np.testing.assert_array_equal(kept["scores"].max(2), best)
+
+
 def test_top_k_leaves_few_boxes_alone() -> None:
     model = detector(np.random.default_rng(0), rows=64)
     made = prepare(model, card(4, segmentation=False, detection=True), "f32", tail=Tail(top_k=64))

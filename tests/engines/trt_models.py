@@ -97,8 +97,13 @@ def mixed_network(rng: np.random.Generator, side: int | None = 16) -> onnx.Model
     return graph(nodes, constants, {"class_logits": ["N", 3, side, side]}, side=side)
 
 
-def detector(rng: np.random.Generator, rows: int = 64, classes: int = 4, side: int = 16) -> onnx.ModelProto:
-    """``boxes`` [N, rows, 4] and ``scores`` [N, rows, classes] in 0..1; all scores of a frame differ."""
+def detector(
+    rng: np.random.Generator, rows: int = 64, classes: int = 4, side: int = 16, free: bool = False
+) -> onnx.ModelProto:
+    """``boxes`` [N, rows, 4] and ``scores`` [N, rows, classes] in 0..1; all scores of a frame differ.
+
+    With ``free`` the size is, and so is the number of rows: ``rows`` at ``side``.
+    """
     parts = rows // (side // 2) ** 2
     nodes = [
         *bytes_to_planes(),
@@ -115,7 +120,9 @@ def detector(rng: np.random.Generator, rows: int = 64, classes: int = 4, side: i
         "factor": np.float32(1 / 255),
         "wb": rng.standard_normal((4 * parts, 3, 2, 2)).astype(np.float32),
         "ws": rng.standard_normal((classes * parts, 3, 2, 2)).astype(np.float32),
-        "flat4": np.array([0, 4, rows]),
-        "flatc": np.array([0, classes, rows]),
+        "flat4": np.array([0, 4, -1 if free else rows]),
+        "flatc": np.array([0, classes, -1 if free else rows]),
     }
-    return graph(nodes, constants, {"boxes": ["N", rows, 4], "scores": ["N", rows, classes]}, side=side)
+    k = "K" if free else rows
+    outputs = {"boxes": ["N", k, 4], "scores": ["N", k, classes]}
+    return graph(nodes, constants, outputs, side=None if free else side)

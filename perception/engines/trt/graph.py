@@ -298,13 +298,24 @@ def _append_top_k(model: onnx.ModelProto, boxes: str, scores: str, k: int) -> No
     """Keep the ``k`` boxes whose best class scores highest."""
     graph = model.graph
     rows, classes = _rows_and_classes(model, scores)
-    if rows is None or rows <= k:
-        return  # nothing to gain, or a free number of boxes, of which k might be too many
+    if rows is not None and rows <= k:
+        return  # nothing to gain
     p = f"{scores}/top/"
     all_boxes, all_scores = _take_output(graph, boxes), _take_output(graph, scores)
-    _constant(graph, p + "k", np.array([k], np.int64))
     _constant(graph, p + "last", np.array([-1], np.int64))
-    nodes = [
+    nodes = []
+    if rows is not None:
+        _constant(graph, p + "k", np.array([k], np.int64))
+    else:  # their number depends on the size, or is beyond what can be inferred
+        _constant(graph, p + "most", np.array([k], np.int64))
+        _constant(graph, p + "one", np.array([1], np.int64))
+        _constant(graph, p + "two", np.array([2], np.int64))
+        nodes += [
+            helper.make_node("Shape", [all_scores], [p + "shape"]),
+            helper.make_node("Slice", [p + "shape", p + "one", p + "two"], [p + "there"]),
+            helper.make_node("Min", [p + "there", p + "most"], [p + "k"]),
+        ]
+    nodes += [
         helper.make_node("ReduceMax", [all_scores], [p + "best"], axes=[2], keepdims=0),
         helper.make_node("TopK", [p + "best", p + "k"], [p + "values", p + "rows"], axis=1, largest=1, sorted=1),
         helper.make_node("Unsqueeze", [p + "rows", p + "last"], [p + "index"]),
@@ -314,8 +325,9 @@ def _append_top_k(model: onnx.ModelProto, boxes: str, scores: str, k: int) -> No
     for node in nodes:
         node.name = f"tail/{node.output[0]}"
     graph.node.extend(nodes)
-    _replace_output(graph, helper.make_tensor_value_info(boxes, TensorProto.FLOAT, ["N", k, 4]))
-    _replace_output(graph, helper.make_tensor_value_info(scores, TensorProto.FLOAT, ["N", k, classes]))
+    kept = None if rows is None else k
+    _replace_output(graph, helper.make_tensor_value_info(boxes, TensorProto.FLOAT, ["N", kept, 4]))
+    _replace_output(graph, helper.make_tensor_value_info(scores, TensorProto.FLOAT, ["N", kept, classes]))
 
 
 def _rows_and_classes(model: onnx.ModelProto, scores: str) -> tuple[int | None, int | None]:
