@@ -129,7 +129,14 @@ class TorchvisionSegmenter(nn.Module):
         self.one_level = not isinstance(model, LRASPP)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """``[N, 3, H, W]``, normalised as the model wants it, to ``class_logits`` ``[N, C, H / 8, W / 8]``."""
+        """Logits at the network's own stride.
+
+        Args:
+            images: float ``[N, 3, H, W]``, normalised as the model wants it.
+
+        Returns:
+            ``class_logits`` ``[N, C, H / 8, W / 8]``; of DeepLabv3 on MobileNetV3 ``[N, C, H / 16, W / 16]``.
+        """
         features = self.backbone(images)
         return {"class_logits": self.classifier(features["out"] if self.one_level else features)}
 
