@@ -19,13 +19,12 @@ from perception.engines.trt.build import (
     Inspection,
     Tensor,
     build_logger,
-    make_profile,
-    make_recipe,
     obtain,
 )
 from perception.engines.trt.cache import read_private, write_private
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
 from perception.engines.trt.graph import GraphPrecision, is_quantised
+from perception.engines.trt.recipe import make_profile, make_recipe
 from perception.errors import EngineError
 from perception.types import U8
 

@@ -30,7 +30,7 @@ def used_names() -> set[str]:
     """Every attribute that is taken from something of TensorRT's."""
     names = set()
     for path in [*sorted((ENGINES / "trt").glob("*.py")), ENGINES / "tensorrt.py"]:
-        if path.is_file() and path.name not in ("graph.py", "cache.py"):  # those do not touch TensorRT
+        if path.is_file() and path.name not in ("graph.py", "cache.py", "recipe.py"):  # those do not touch TensorRT
             for item in ast.walk(ast.parse(path.read_text())):
                 if isinstance(item, ast.Attribute) and _root(item) in OBJECTS:
                     names.add(item.attr)
