@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import cv2
 import numpy as np
 
+from perception.bench.plain import Upsampling, in_opencv, in_torch, plain_fps
 from perception.clips import find_clip
 from perception.draw import Annotator
 from perception.engines import Mode, Precision
@@ -95,29 +96,33 @@ class Bench:
         return rows
 
     def pipeline_rows(self) -> list[dict[str, Any]]:
-        """Frames per second of the pipeline, its efficiency, and the plain loop's, turn by turn."""
+        """Frames per second of the pipeline, its efficiency, and the plain loops', turn by turn."""
         cores = os.cpu_count() or 1
-        pipeline, plain, efficiency, reason = [], [], [], ""
+        plain: dict[str, Upsampling] = {"plain loop, upsampling in torch": in_torch, "in OpenCV and NumPy": in_opencv}
+        fps: dict[str, list[float]] = {name: [] for name in plain}
+        skipped = ""
+        ours, efficiency = [], []
         for _ in range(ROUNDS):
-            cost = sum(self._stage_costs().values())
-            fps = self._pipeline_fps()
-            pipeline.append(fps)
-            efficiency.append(fps * cost / (1000 * cores))
-            try:
-                plain.append(self._plain_fps())
-            except EngineError as error:
-                reason = str(error)
-        ours = statistics.median(pipeline)
+            cost_ms = sum(self._stage_costs().values())
+            ours.append(self._pipeline_fps())
+            efficiency.append(ours[-1] * cost_ms / (1000 * cores))
+            for name, upsample in plain.items():
+                try:
+                    torch_model = self.model(mode="latency", engine="torch", precision="f32")
+                except EngineError as error:
+                    skipped = str(error)
+                    continue
+                output = Path(self._folder.name) / "plain.mp4"
+                fps[name].append(plain_fps(torch_model, self.clip, output, PLAIN_FRAMES, upsample))
         rows: list[dict[str, Any]] = [
-            {"run": "pipeline", "fps": round(ours, 1), "efficiency": round(statistics.median(efficiency), 3)}
+            {"run": "pipeline", "fps": round(median(ours), 1), "efficiency": round(median(efficiency), 3)}
         ]
-        if plain:
-            theirs = statistics.median(plain)
-            rows.append(
-                {"run": "plain loop", "fps": round(theirs, 2), "pipeline_times_faster": round(ours / theirs, 1)}
-            )
-        else:
-            rows.append({"run": "plain loop", "skipped": reason})
+        for name, values in fps.items():
+            if values:
+                ratio = round(median(ours) / median(values), 1)
+                rows.append({"run": name, "fps": round(median(values), 2), "pipeline_times_faster": ratio})
+            else:
+                rows.append({"run": name, "skipped": skipped})
         return rows
 
     def _stage_costs(self) -> dict[str, float]:
@@ -163,35 +168,6 @@ class Bench:
         with open_source(str(self.clip), max_frames=FRAMES) as source:
             sink = open_sink(str(Path(self._folder.name) / "ours.mp4"), overwrite=True, **ENCODER)
             return run(source, model, annotator=Annotator(model.card), sinks=[sink]).fps
-
-    def _plain_fps(self) -> float:
-        """The loop that one writes first: OpenCV in and out, torch eager, everything at full size, one by one."""
-        model = self.model(mode="latency", engine="torch", precision="f32")
-        task = model.card.segmentation
-        if task is None:
-            raise PerceptionError("the plain loop needs a model that segments", self._model_name)
-        spec = model.card.input
-        palette = np.array([c.color[::-1] for c in task.classes], np.uint8)
-        reader = cv2.VideoCapture(str(self.clip))
-        width, height = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        path = str(Path(self._folder.name) / "plain.mp4")
-        writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (width, height))
-        count = 0
-        started = time.perf_counter()
-        while count < PLAIN_FRAMES:
-            ok, frame = reader.read()
-            if not ok:
-                break
-            small = cv2.resize(np.asarray(frame, np.uint8), (spec.width, spec.height)).astype(np.uint8, copy=False)
-            logits = model.engine.infer(small[None])[task.output][0]
-            large = cv2.resize(logits.transpose(1, 2, 0), (width, height), interpolation=cv2.INTER_LINEAR)
-            mask = large.argmax(axis=2).astype(np.uint8)
-            writer.write(cv2.addWeighted(frame, 0.5, palette[mask], 0.5, 0))
-            count += 1
-        writer.release()
-        elapsed = time.perf_counter() - started
-        reader.release()
-        return count / elapsed
 
 
 def _core_ms(work: Callable[[], int]) -> float:
