@@ -150,7 +150,7 @@ def test_a_network_starts_from_what_fits(
     config = read_config(SMOKE)
     other = config.model_copy(update={"detection": config.detection.model_copy(update={"width": 24})})
     network = build_network(other)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="perception"):
         start_from(network, unbroken.best)
     weights = load_checkpoint(unbroken.best)["average"]
     assert torch.equal(network.backbone.stem[0].weight, weights["backbone.stem.0.weight"])
