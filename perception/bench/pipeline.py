@@ -178,16 +178,16 @@ class Bench:
 
 
 def _core_ms(work: Callable[[int], int]) -> float:
-    """Core-milliseconds per frame of ``work(worker) -> frames``, done by one worker on each core at the same time.
+    """Processor time per frame, in ms, of ``work(worker) -> frames``, done by one worker for each core at once.
 
     At the same time, because cores that share caches, memory and a clock are slower together than one is alone, and a
     pipeline that keeps them all busy cannot do better than that.
     """
     work(0)
     with ThreadPoolExecutor(CORES) as pool:
-        started = time.perf_counter()
+        started = time.process_time()
         count = sum(pool.map(work, range(CORES)))
-        return 1000 * CORES * (time.perf_counter() - started) / count
+        return 1000 * (time.process_time() - started) / count
 
 
 def _scale(uri: str, options: dict[str, Any], path: Path) -> None:
