@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.networks.backbone import Backbone
@@ -17,18 +18,24 @@ DEFAULT_WIDTHS: dict[int, int] = {4: 64, 8: 96, 16: 128, 32: 128}
 class SegmentationHead(nn.Module):
     """Class logits from the finest pyramid level.
 
-    ``dropout`` drops whole channels while training, and costs nothing afterwards.
+    Args:
+        in_channels: of the pyramid level.
+        classes: logits per pixel.
+        dropout: drops whole channels while training, and costs nothing afterwards.
+        subpixel: every location gives the logits of its four quarters (sub-pixel convolution, Shi et al. 2016): a
+            pole two pixels wide is lost between logits at stride 4, not at stride 2.
     """
 
-    def __init__(self, in_channels: int, classes: int, dropout: float = 0.1) -> None:
+    def __init__(self, in_channels: int, classes: int, dropout: float = 0.1, subpixel: bool = False) -> None:
         super().__init__()
         self.dropout = nn.Dropout2d(dropout)
-        self.classify = nn.Conv2d(in_channels, classes, 1)
+        self.upscale = 2 if subpixel else 1
+        self.classify = nn.Conv2d(in_channels, classes * self.upscale**2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, in, h, w]`` to logits ``[N, classes, h, w]``."""
+        """``[N, in, h, w]`` to logits ``[N, classes, h, w]``; ``[N, classes, 2h, 2w]`` with ``subpixel``."""
         y: Tensor = self.classify(self.dropout(x))
-        return y
+        return F.pixel_shuffle(y, 2) if self.upscale == 2 else y
 
 
 class StreetNetwork(nn.Module):
@@ -41,6 +48,8 @@ class StreetNetwork(nn.Module):
         dropout: Channel dropout before the per-pixel classifier.
         detection: Makes the detection head from the pyramid's channels by stride; None for masks alone.
         backbone: Gives features at strides 2 to 32; EfficientNet-Lite0 where None.
+        subpixel: Class logits at stride 2, not 4: see `SegmentationHead`.
+        separable: Depthwise-separable convolutions in the pyramid: see `FeaturePyramid`.
     """
 
     def __init__(
@@ -51,12 +60,14 @@ class StreetNetwork(nn.Module):
         dropout: float = 0.1,
         detection: Callable[[Mapping[int, int]], DetectionHead] | None = None,
         backbone: Backbone | None = None,
+        subpixel: bool = False,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         widths = dict(widths or DEFAULT_WIDTHS)
         self.backbone = backbone or EfficientNetLite()
-        self.pyramid = FeaturePyramid(self.backbone.channels, widths, stem_skip)
-        self.head = SegmentationHead(widths[min(widths)], classes, dropout)
+        self.pyramid = FeaturePyramid(self.backbone.channels, widths, stem_skip, separable)
+        self.head = SegmentationHead(widths[min(widths)], classes, dropout, subpixel)
         initialise(self.pyramid)
         nn.init.normal_(self.head.classify.weight, std=0.01)
         self.detector = None if detection is None else detection(self.pyramid.channels)
@@ -80,8 +91,8 @@ class StreetNetwork(nn.Module):
                 pyramid level is the dearest and is not made for the others. None for all.
 
         Returns:
-            ``class_logits`` ``[M, classes, ceil(H / 4), ceil(W / 4)]`` and what `DetectionHead` gives, if there
-            is one.
+            ``class_logits`` ``[M, classes, ceil(H / 4), ceil(W / 4)]``, twice that size with ``subpixel``, and
+            what `DetectionHead` gives, if there is one.
         """
         finest = self.pyramid.strides[-1]
         finest_is_shared = self.detector is not None and finest in self.detector.strides

@@ -33,7 +33,16 @@ def build_network(config: TrainConfig) -> StreetNetwork | FCN:
         return DetectionHead(channels, len(detection.classes), detection.strides, detection.width, detection.depth)
 
     head = None if detection is None else make_head
-    return StreetNetwork(classes, network.widths, network.stem_skip, network.dropout, head, backbone)
+    return StreetNetwork(
+        classes,
+        network.widths,
+        network.stem_skip,
+        network.dropout,
+        head,
+        backbone,
+        subpixel=network.subpixel,
+        separable=network.separable,
+    )
 
 
 def frozen_parts(network: StreetNetwork | FCN, config: TrainConfig) -> list[nn.Module]:

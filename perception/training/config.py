@@ -59,6 +59,8 @@ class NetworkConfig(_Strict):
             others are those of Long et al. 2015, see `perception.networks.fcn`.
         widths: channels of the feature pyramid by stride.
         stem_skip: whether the finest level of the pyramid sees features of stride 2.
+        subpixel: class logits at stride 2, not 4 (``fpn``).
+        separable: depthwise-separable convolutions in the pyramid (``fpn``).
         dropout: channel dropout before the last layer.
         pretrained: start the backbone from ImageNet.
         frozen_stride: the backbone's layers up to this stride stay as they start, statistics included: they are
@@ -71,6 +73,8 @@ class NetworkConfig(_Strict):
     decoder: Literal["fpn", "fcn32s", "fcn16s", "fcn8s"] = "fpn"
     widths: dict[int, int] = {4: 64, 8: 96, 16: 128, 32: 128}
     stem_skip: bool = True
+    subpixel: bool = False
+    separable: bool = False
     dropout: Fraction = 0.1
     pretrained: bool = True
     frozen_stride: Literal[0, 2, 4, 8] = 0
