@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,8 +13,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from perception.card import read_card
-from perception.engines import Precision, open_engine
 from perception.evaluation.detection import SCORE_THRESHOLD
 from perception.evaluation.metrics import ConfusionMatrix
 from perception.evaluation.precision import MAX_DETECTIONS
@@ -106,23 +103,6 @@ def network_infer(network: nn.Module, bf16: bool = False) -> Infer:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             results: dict[str, Tensor] = network(normalise(images.float()))
         return results
-
-    return infer
-
-
-def onnx_infer(path: Path, size: tuple[int, int], precision: Precision = "f32", threads: int | None = None) -> Infer:
-    """An exported file, run by OpenVINO.
-
-    Args:
-        path: the ``.onnx`` file.
-        size: ``(width, height)`` of the network's input.
-        precision: ``f32`` or ``bf16``.
-        threads: CPU threads; None lets OpenVINO choose.
-    """
-    engine = open_engine(path, read_card(path), engine="openvino", precision=precision, threads=threads, size=size)
-
-    def infer(frames: NDArray[np.uint8]) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(array) for name, array in engine.infer(frames).items()}
 
     return infer
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from perception.card import METADATA_KEY, ModelCard, write_card
 from perception.engines import Precision
 from perception.errors import PerceptionError
+from perception.evaluation.detection import evaluate_detection
+from perception.evaluation.segmentation import evaluate_segmentation
 from perception.training.checkpoint import load_checkpoint
-from perception.training.coco import CocoFolder
 from perception.training.config import TrainConfig
-from perception.training.dataset import SegmentationFolder
-from perception.training.evaluate import evaluate_boxes, evaluate_masks, onnx_infer
 from perception.training.export import export
 
 
@@ -37,28 +33,15 @@ def release(checkpoint: str | Path, output: str | Path, data_root: str | Path | 
     """
     output = Path(output)
     config = TrainConfig.model_validate(load_checkpoint(Path(checkpoint))["config"])
-    data, detection = config.data, config.detection
-    root = Path(data_root) if data_root is not None else data.root
-    samples = SegmentationFolder(root / data.val.images, root / data.val.labels, len(data.classes), data.ignore)
-    boxed = None if detection is None else CocoFolder(root, detection.val, detection.names)
+    root = Path(data_root) if data_root is not None else config.data.root
     draft = output.with_name(f".{output.name}.draft")
     try:
         export(checkpoint, draft)
         metrics: dict[str, float] = {}
         precisions: dict[str, Precision] = {"": "f32", "_bf16": "bf16"}
         for suffix, precision in precisions.items():
-            infer = onnx_infer(draft, data.size, precision)
-            result = evaluate_masks(infer, samples, data.size)
-            metrics[f"{config.name}_val_miou{suffix}"] = round(result.miou, 4)
-            metrics[f"{config.name}_val_pixel_accuracy{suffix}"] = round(result.pixel_accuracy, 4)
-            if boxed is not None and detection is not None:
-                boxes = evaluate_boxes(infer, boxed, data.size, detection.iou_threshold)
-                metrics[f"{config.name}_val_map{suffix}"] = round(boxes.map, 4)
-                metrics[f"{config.name}_val_map50{suffix}"] = round(boxes.map50, 4)
-                if not suffix:
-                    metrics.update(_by_class(f"{config.name}_val_ap50", detection.names, boxes.ap50))
-            if not suffix:
-                metrics.update(_by_class(f"{config.name}_val_iou", [c.name for c in data.classes], result.iou))
+            measured = _measure(draft, config, root, precision)
+            metrics.update({f"{config.name}_val_{metric}{suffix}": value for metric, value in measured.items()})
         model = onnx.load(str(draft))
         card = card_of(model).model_copy(update={"metrics": metrics})
         write_card(model, card)
@@ -69,10 +52,26 @@ def release(checkpoint: str | Path, output: str | Path, data_root: str | Path | 
     return card
 
 
-def _by_class(title: str, names: list[str], values: NDArray[np.float64]) -> dict[str, float]:
-    """A metric of each class; not of those that never occur."""
-    pairs = zip(names, values.tolist(), strict=True)
-    return {f"{title}_{name}": round(value, 4) for name, value in pairs if math.isfinite(value)}
+def _measure(model: Path, config: TrainConfig, root: Path, precision: Precision) -> dict[str, float]:
+    """Accuracy on the recipe's validation pictures as `perception eval` gives it; by class only in float32."""
+    options = {"engine": "openvino", "precision": precision}
+    val, by_class = config.data.val, precision == "f32"
+    masks = evaluate_segmentation(
+        model, root / val.images, root / val.labels, ignore=[config.data.ignore], **options
+    ).as_dict()
+    metrics = {"miou": masks["miou"], "pixel_accuracy": masks["pixel_accuracy"]}
+    if by_class:
+        metrics |= {f"iou_{name}": value for name, value in masks["iou"].items()}
+    if config.detection is not None:
+        boxed = config.detection.val
+        synonyms = {theirs: [ours] for theirs, ours in (boxed.names or {}).items()}
+        boxes = evaluate_detection(
+            model, root / boxed.images, root / boxed.annotations, synonyms=synonyms, **options
+        ).as_dict()
+        metrics |= {"map": boxes["map"], "map50": boxes["map50"]}
+        if by_class:
+            metrics |= {f"ap50_{name}": value["ap50"] for name, value in boxes["ap"].items()}
+    return {metric: round(value, 4) for metric, value in metrics.items() if value is not None}
 
 
 def card_of(model: onnx.ModelProto) -> ModelCard:
