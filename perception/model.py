@@ -101,6 +101,23 @@ def load_model(
     return Model(read, opened, post)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Inference:
+    """What a network said of one frame, before post-processing.
+
+    Attributes:
+        frame: the frame it was given.
+        outputs: its outputs by name, with a batch of one in front.
+        letterbox: how the frame was fitted into the network's input.
+        timings: milliseconds, of ``resize`` and ``infer``.
+    """
+
+    frame: Frame
+    outputs: dict[str, F32]
+    letterbox: Letterbox
+    timings: dict[str, float]
+
+
 class Model:
     """Frames in, predictions out. `predict` may be called from several threads at once.
 
@@ -114,6 +131,7 @@ class Model:
         self.engine = engine
         self._post_processing = post_processing
         self._buffers = threading.local()
+        self._owns_engine = True
 
     @property
     def size(self) -> tuple[int, int]:
@@ -134,6 +152,13 @@ class Model:
             UsageError: an array of another shape or type.
             EngineError: the engine failed.
         """
+        return self.interpret(self.infer(frame))
+
+    def infer(self, frame: Frame | U8) -> Inference:
+        """The first half of `predict`: resize the frame and run the network. `interpret` is the second half.
+
+        Args, errors: as for `predict`.
+        """
         from perception.preprocess import to_input
 
         if not isinstance(frame, Frame):
@@ -145,13 +170,49 @@ class Model:
         resized = time.perf_counter()
         outputs = self.engine.infer(buffer)
         inferred = time.perf_counter()
-        prediction = Prediction(frame)
-        self._post_processing.fill(prediction, outputs, letterbox)
-        done = time.perf_counter()
-        prediction.timings["resize"] = (resized - start) * 1e3
-        prediction.timings["infer"] = (inferred - resized) * 1e3
-        prediction.timings["postprocess"] = (done - inferred) * 1e3
+        timings = {"resize": (resized - start) * 1e3, "infer": (inferred - resized) * 1e3}
+        return Inference(frame, outputs, letterbox, timings)
+
+    def interpret(self, inference: Inference) -> Prediction:
+        """The second half of `predict`: what this model's options make of a network's outputs.
+
+        Args:
+            inference: from `infer` of this model, or of another one that shares its engine (see `tuned`). It is only
+                read, so that several models may interpret it.
+        """
+        start = time.perf_counter()
+        prediction = Prediction(inference.frame, timings=dict(inference.timings))
+        self._post_processing.fill(prediction, inference.outputs, inference.letterbox)
+        prediction.timings["postprocess"] = (time.perf_counter() - start) * 1e3
         return prediction
+
+    def tuned(
+        self,
+        *,
+        score_threshold: float | Mapping[str, float] | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+        classes: Sequence[str] | None = None,
+        nms: Suppression = "nms",
+        class_agnostic: bool = False,
+    ) -> Model:
+        """A light model with options of its own that runs on this one's engine. Nothing is loaded again.
+
+        Args:
+            score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic: as for `load_model`; what is
+                left out is the card's, whatever this model was loaded with.
+
+        Returns:
+            a model that works as long as this one is open; to close it leaves the engine open.
+
+        Raises:
+            UsageError: an option is out of its range or does not fit the card.
+        """
+        post = _PostProcessing(self.card, score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic)
+        tuned = Model(self.card, self.engine, post)
+        tuned._buffers = self._buffers
+        tuned._owns_engine = False
+        return tuned
 
     def warmup(self, width: int, height: int) -> None:
         """Do once, for frames of this size in pixels, all that is slower the first time: kernels, buffers, caches."""
@@ -163,8 +224,9 @@ class Model:
             _ = prediction.class_map.shares, prediction.class_map.mask
 
     def close(self) -> None:
-        """Release the engine; closing twice is fine."""
-        self.engine.close()
+        """Release the engine, unless it is another model's (see `tuned`); closing twice is fine."""
+        if self._owns_engine:
+            self.engine.close()
 
     def _buffer(self) -> U8:
         """The calling thread's network input, uint8 ``[N, H, W, 3]``: written and read within one call."""

@@ -299,3 +299,25 @@ def test_a_foreign_file_with_a_card_of_yaml(tmp_path: Path) -> None:
     with load_model(path, card=card, precision="f32") as model:
         class_map = model.predict(solid("green")).class_map
         assert class_map is not None and (class_map.mask == 1).all()
+
+
+def test_tuned_models_share_an_engine_and_differ_in_what_they_make_of_it(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.onnx", detection=True)
+    frame = squares(("red", 16, 16))
+    with load_model(path) as model:
+        strict = model.tuned(score_threshold=0.999999)
+        loose = model.tuned(iou_threshold=1.0)
+        green = model.tuned(classes=["green"])
+        assert strict.engine is loose.engine is model.engine
+        inference = model.infer(frame)
+        assert len(model.interpret(inference).detections) == 1
+        assert len(strict.interpret(inference).detections) == 0
+        assert len(green.interpret(inference).detections) == 0
+        # Nothing is suppressed at an IoU of 1: the anchor and its narrower twin both stay. The same as by predict.
+        both = loose.interpret(inference).detections
+        assert len(both) == 2
+        np.testing.assert_array_equal(both.boxes, loose.predict(frame).detections.boxes)
+        loose.close()
+        assert len(model.predict(frame).detections) == 1
+        with pytest.raises(UsageError, match="no class 'grene'"):
+            model.tuned(classes=["grene"])
