@@ -1,0 +1,117 @@
+"""What the server counts, for Prometheus. Labels come from a fixed set of words, never from what a client sends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from perception.types import Prediction
+
+Kind: TypeAlias = Literal["stream", "webcam", "job", "api"]
+"""Who a frame is for."""
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
+_STATES = ("connecting", "running", "stalled", "reconnecting", "ended", "failed")
+
+
+class Metrics:
+    """Counters of one server, each in a registry of its own. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._frames = Counter("perception_frames", "Frames with a result.", ["kind"], registry=registry)
+        self._dropped = Counter(
+            "perception_frames_dropped", "Frames that nobody took in time.", ["kind"], registry=registry
+        )
+        self._stages = Histogram(
+            "perception_stage_seconds", "Time of a frame in a stage.", ["stage"], registry=registry, buckets=_BUCKETS_S
+        )
+        self._latency = Histogram(
+            "perception_latency_seconds",
+            "From a frame's arrival to its result.",
+            ["kind"],
+            registry=registry,
+            buckets=_BUCKETS_S,
+        )
+        self._viewers = Gauge("perception_viewers", "Viewers now.", ["kind"], registry=registry)
+        self._waiting = Gauge("perception_queue_depth", "Frames that wait for an engine.", ["model"], registry=registry)
+        self._engines = Info("perception_engine", "What runs a model.", ["model"], registry=registry)
+        self._reconnects = Counter(
+            "perception_reconnects", "Times a source was connected again.", ["stream"], registry=registry
+        )
+        self._states = Gauge(
+            "perception_stream_state", "1 for the state that a stream is in.", ["stream", "state"], registry=registry
+        )
+        self._jobs = Counter("perception_jobs", "Jobs that ended, by how.", ["state"], registry=registry)
+        self._jobs_waiting = Gauge("perception_jobs_waiting", "Jobs received, waiting or running.", registry=registry)
+        self._refused = Counter("perception_refused", "Requests refused, by HTTP status.", ["status"], registry=registry)
+        self._connections = Gauge("perception_connections", "Requests in progress.", registry=registry)
+
+    def frame_done(self, prediction: Prediction, kind: Kind) -> None:
+        """A frame has its result: count it, its stages, and its age (from ``frame.arrived``, where that is set)."""
+        self._frames.labels(kind).inc()
+        for stage, ms in prediction.timings.items():
+            self._stages.labels(stage).observe(ms / 1e3)
+        if prediction.frame.arrived:
+            self._latency.labels(kind).observe(max(time.monotonic() - prediction.frame.arrived, 0.0))
+
+    def dropped(self, count: int, kind: Kind) -> None:
+        """``count`` frames were given up: replaced by newer ones, or too old."""
+        self._dropped.labels(kind).inc(count)
+
+    @contextmanager
+    def viewer(self, kind: Kind) -> Iterator[None]:
+        """Count a viewer while it is there."""
+        gauge = self._viewers.labels(kind)
+        gauge.inc()
+        try:
+            yield
+        finally:
+            gauge.dec()
+
+    def engine(self, model: str, description: str, waiting: Callable[[], int]) -> None:
+        """A model was loaded; ``waiting`` tells how many frames wait for it and is asked at each scrape."""
+        self._engines.labels(model).info({"engine": description})
+        self._waiting.labels(model).set_function(waiting)
+
+    def reconnected(self, stream: str) -> None:
+        """A source is connected again."""
+        self._reconnects.labels(stream).inc()
+
+    def stream_state(self, stream: str, state: str) -> None:
+        """A stream changed its state."""
+        for name in _STATES:
+            self._states.labels(stream, name).set(name == state)
+
+    def stream_gone(self, stream: str) -> None:
+        """A stream was closed: its figures go with it, so that names do not pile up."""
+        for name in _STATES:
+            self._states.remove(stream, name)
+        self._reconnects.remove(stream)
+
+    def job_ended(self, state: str) -> None:
+        """A job ended as ``done``, ``failed`` or ``cancelled``."""
+        self._jobs.labels(state).inc()
+
+    def jobs_waiting(self, count: Callable[[], int]) -> None:
+        """``count`` tells how many jobs are not finished; it is asked at each scrape."""
+        self._jobs_waiting.set_function(count)
+
+    def connections(self, count: Callable[[], int]) -> None:
+        """``count`` tells how many requests are in progress; it is asked at each scrape."""
+        self._connections.set_function(count)
+
+    def refused(self, status: int) -> None:
+        """A request was answered with an error."""
+        self._refused.labels(str(status)).inc()
+
+    def render(self) -> bytes:
+        """All figures in Prometheus' text format, `CONTENT_TYPE`."""
+        return generate_latest(self.registry)

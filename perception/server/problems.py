@@ -1,0 +1,104 @@
+"""Errors of the service and what HTTP makes of them.
+
+Every answer that is not a success is JSON, ``{"error": "one line"}``, whatever route it comes from.
+"""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+
+from perception.errors import EngineError, ModelError, PerceptionError, SinkError, SourceError, UsageError
+
+
+class Problem(PerceptionError):
+    """A request that cannot be served, with the HTTP status that says so."""
+
+    status: int = HTTPStatus.BAD_REQUEST
+
+
+class Unauthorized(Problem):
+    """Credentials are missing or wrong."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
+class Forbidden(Problem):
+    """Not for this client: a source that the operator did not allow, a page of another origin."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class NotFound(Problem):
+    """There is no such job, stream, model or result."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class Conflict(Problem):
+    """Not in this state: the result of a job that still runs."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class TooLarge(Problem):
+    """More bytes, pixels or seconds than the operator's limits."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class Unsupported(Problem):
+    """Sent as something that this route does not take."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class TooSlow(Problem):
+    """The client stopped sending in the middle."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
+class NotAcceptable(Problem):
+    """The client accepts nothing that can be made."""
+
+    status = HTTPStatus.NOT_ACCEPTABLE
+
+
+class Busy(Problem):
+    """A limit is reached; the same request may succeed later.
+
+    Args:
+        message: one line.
+        retry_after_s: seconds after which to try again.
+        status: 503 where the server as a whole is busy, 429 where this client asks for too much.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 1.0, status: int = HTTPStatus.SERVICE_UNAVAILABLE) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.status = status
+
+
+_STATUS: dict[type[PerceptionError], HTTPStatus] = {
+    SourceError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UsageError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
+    EngineError: HTTPStatus.SERVICE_UNAVAILABLE,
+    SinkError: HTTPStatus.INSUFFICIENT_STORAGE,
+}
+
+
+def status_of(error: PerceptionError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, Problem):
+        return int(error.status)
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            return int(status)
+    return int(HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def headers_of(error: PerceptionError) -> dict[str, str]:
+    """HTTP headers that go with an error: ``Retry-After``, whole seconds, where trying again makes sense."""
+    return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))} if isinstance(error, Busy) else {}

@@ -1,0 +1,180 @@
+"""What the operator of a server sets, from the command line or from YAML."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from perception.errors import UsageError
+from perception.model import DEFAULT_MODEL
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Strict):
+    """How much of anything a server does at once. Past a limit, a client is told to come back later, or to send less.
+
+    Attributes:
+        connections: HTTP and WebSocket requests in progress, of all clients together.
+        viewers: viewers of streams, of all streams together, and webcams.
+        streams: server-side sources that are open at once.
+        models: models that are loaded at once.
+        waiting: frames that wait for one engine.
+        image_bytes: size of an uploaded image.
+        upload_bytes: size of an uploaded video.
+        upload_seconds: duration of an uploaded video.
+        pixels: width times height of an uploaded image or video.
+        body_timeout_s: seconds without a byte after which an upload is given up.
+        jobs_waiting: jobs that are received, wait or run.
+        jobs_kept: jobs that are kept, finished ones included.
+        job_ttl_s: seconds that a finished job and its files are kept.
+    """
+
+    connections: int = Field(128, ge=1)
+    viewers: int = Field(32, ge=1)
+    streams: int = Field(8, ge=1)
+    models: int = Field(4, ge=1)
+    waiting: int = Field(8, ge=1)
+    image_bytes: int = Field(32 << 20, ge=1)
+    upload_bytes: int = Field(1 << 30, ge=1)
+    upload_seconds: float = Field(3600, gt=0)
+    pixels: int = Field(50_000_000, ge=1)
+    body_timeout_s: float = Field(30, gt=0)
+    jobs_waiting: int = Field(8, ge=1)
+    jobs_kept: int = Field(1000, ge=1)
+    job_ttl_s: float = Field(24 * 3600, gt=0)
+
+
+class NamedSource(_Strict):
+    """A source that the operator offers by name.
+
+    Attributes:
+        uri: what `perception.sources.open_source` takes.
+        loop: start a file again at its end.
+        start: seconds from the beginning at which a file starts.
+        duration: seconds to read of a file; None: to its end.
+    """
+
+    uri: str = Field(min_length=1)
+    loop: bool = True
+    start: float = Field(0.0, ge=0)
+    duration: float | None = Field(None, gt=0)
+
+
+def _named(value: Any) -> Any:
+    return {"uri": value} if isinstance(value, str) else value
+
+
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class ServerSettings(_Strict):
+    """Everything that an operator can set.
+
+    Attributes:
+        host, port: where to listen; port 0 takes a free one.
+        model: the default model, a name or a path; clients choose it or others by name.
+        card: YAML card for a default model that has none.
+        engine, precision: see `perception.engines.open_engine`.
+        user, password: credentials for people; both or neither.
+        token: credential for programs.
+        insecure: listen beyond this machine without credentials.
+        origins: origins of pages that may use this server, besides its own: ``https://cameras.example.org``. A
+            reverse proxy's address belongs here.
+        allow: patterns of stream URLs that clients may open, such as ``rtsp://cam1.local/*``; see `server.allow`.
+        cameras: numbers of this machine's cameras that clients may open.
+        sources: sources that are offered by name.
+        data_dir: folder for jobs and recordings; None: in the user's data folder.
+        limits: how much at once.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(7860, ge=0, le=65535)
+    model: str = DEFAULT_MODEL
+    card: Path | None = None
+    engine: str = "auto"
+    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    user: str | None = Field(None, min_length=1)
+    password: SecretStr | None = Field(None, min_length=1)
+    token: SecretStr | None = Field(None, min_length=8)
+    insecure: bool = False
+    origins: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
+    allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
+    cameras: tuple[int, ...] = ()
+    sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = {}
+    data_dir: Path | None = None
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServerSettings:
+        if (self.user is None) != (self.password is None):
+            raise ValueError("user and password belong together: give both or neither")
+        if not self.local and not self.guarded and not self.insecure:
+            raise ValueError(
+                f"to listen on {self.host} lets others in: give a token or user and password, "
+                "or say that anybody may come with --insecure"
+            )
+        return self
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def guarded(self) -> bool:
+        """Whether credentials are needed."""
+        return self.token is not None or self.password is not None
+
+    @property
+    def folder(self) -> Path:
+        """Where jobs and recordings are kept; it may not exist yet."""
+        if self.data_dir is not None:
+            return self.data_dir
+        import platformdirs
+
+        return Path(platformdirs.user_data_dir("perception")) / "live"
+
+
+def make_settings(data: dict[str, Any], where: str | Path | None = None) -> ServerSettings:
+    """Checked settings.
+
+    Args:
+        data: values by name.
+        where: the file they came from, for messages.
+
+    Raises:
+        UsageError: naming every setting that is unknown or wrong.
+    """
+    try:
+        return ServerSettings.model_validate(data)
+    except ValidationError as error:
+        # The input is never quoted: it may be a password.
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault["loc"] else fault["msg"]
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        text = "; ".join(fault.replace("Value error, ", "") for fault in faults)
+        raise UsageError(f"wrong settings: {text}", where) from None
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The values in a YAML file, keys with underscores, for `make_settings`.
+
+    Raises:
+        UsageError: the file cannot be read, is not a YAML mapping, or names a setting that there is not.
+    """
+    from perception.config import load_config
+
+    return load_config(path, ServerSettings.model_fields)
