@@ -117,6 +117,16 @@ def memory_bytes() -> tuple[int, int] | None:
     return total, available
 
 
+_DRIVER_FAULTS = {
+    100: "there is no GPU",
+    802: "the GPUs' links are still being set up",
+    803: "the driver in the kernel and its library differ, so restart the machine",
+    804: "the GPU does not take this library, so update the driver",
+    999: "the GPU failed, look at `dmesg`",
+}
+"""What `cuInit` returns, in words (NVIDIA, CUDA Driver API, `CUresult`)."""
+
+
 @lru_cache(maxsize=1)
 def nvidia_gpus() -> tuple[list[Gpu], str]:
     """The NVIDIA GPUs that the CUDA driver sees, and one line: the driver, or why there is none.
@@ -129,7 +139,8 @@ def nvidia_gpus() -> tuple[list[Gpu], str]:
     except OSError:
         return [], f"no NVIDIA driver ({name} not found)"
     if code := cuda.cuInit(0):
-        return [], f"the NVIDIA driver is installed but does not start (cuInit: CUDA error {code})"
+        why = _DRIVER_FAULTS.get(code, "no reason is known")
+        return [], f"the NVIDIA driver is installed but does not start (cuInit: CUDA error {code}: {why})"
     version, count = ctypes.c_int(), ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
     cuda.cuDeviceGetCount(ctypes.byref(count))

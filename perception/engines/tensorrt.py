@@ -14,17 +14,13 @@ import numpy as np
 from perception import hardware
 from perception.card import load_onnx, read_card
 from perception.engines.base import Engine, EngineOptions
-from perception.engines.trt.build import (
-    DEFAULT_TAIL,
-    Inspection,
-    Tensor,
-    build_logger,
-    obtain,
-)
+from perception.engines.trt.build import DEFAULT_TAIL, obtain
 from perception.engines.trt.cache import read_private, write_private
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
 from perception.engines.trt.graph import GraphPrecision, is_quantised
+from perception.engines.trt.inspection import Inspection, Tensor
 from perception.engines.trt.recipe import make_profile, make_recipe
+from perception.engines.trt.reports import build_logger
 from perception.errors import EngineError
 from perception.types import U8
 
@@ -51,9 +47,11 @@ def available() -> tuple[bool, str]:
     if find_spec("numba_cuda") is None:
         return False, "numba-cuda is not installed; `pip install 'numba-cuda[cu13]'`"
     try:
-        return True, f"{find_flavour().title} on {gpus[0].name}"
+        flavour = find_flavour()
     except EngineError as error:
         return False, str(error)
+    fault = flavour.driver_fault(driver)
+    return (False, fault) if fault else (True, f"{flavour.title} on {gpus[0].name}")
 
 
 def open_model(path: Path, options: EngineOptions) -> Engine:

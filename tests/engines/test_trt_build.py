@@ -16,9 +16,10 @@ from perception import model as models
 from perception.card import load_onnx, read_card, write_card
 from perception.engines.trt import build as build_module
 from perception.engines.trt import flavour as flavour_module
-from perception.engines.trt.build import Inspection, build, check_precision
+from perception.engines.trt.build import build
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
 from perception.engines.trt.graph import Tail
+from perception.engines.trt.inspection import Inspection, check_precision
 from perception.engines.trt.recipe import make_profile, make_recipe
 from perception.errors import EngineError, UsageError
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from typer.testing import CliRunner
 
 from perception.card import read_card
 from perception.cli import app
+from perception.engines.trt import build as build_module
 from perception.engines.trt.flavour import installed
-from perception.errors import EngineError, ModelError, UsageError
+from perception.errors import ModelError, UsageError
 from tests.models import write_model
 
 pytestmark = pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for RTX has no wheel for this system")
@@ -45,6 +47,18 @@ def test_built_then_cached_then_listed_then_cleared(own_cache: Path, tmp_path: P
     (folder,) = {path.parent for path in own_cache.rglob("*.plan")}
     assert run("cache", "clear").startswith("removed 2 engines")
     assert not list(folder.glob("*.plan")) and "no engines" in run("cache", "list")
+
+
+def test_without_a_gpu_and_a_target_it_is_built_for_all_from_ampere_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command of the README: what it built, and that it was cached."""
+    monkeypatch.setattr(build_module, "this_machine", lambda: None)
+    command = ["build", "camvid", "--flavour", "rtx", "--precision", "fp16"]
+    first = run(*command)
+    assert re.search(r"camvid f16 for compute capability 80, 86, 89, 120.*, \d+\.\d MB", first)
+    assert "built in" in first and "class_logits uint8 [?, 360, 480]" in first and "in half" in first
+    assert "in float" not in first
+    second = run(*command)
+    assert "cached" in second and "built in" not in second
 
 
 def test_a_truncated_engine_is_built_again(own_cache: Path, tmp_path: Path) -> None:
@@ -80,7 +94,6 @@ def test_a_foreign_file_with_its_card(tmp_path: Path) -> None:
         (["--compute-capability", "89", "--size", "65x48"], UsageError, "64x48 only"),
         (["--compute-capability", "89", "--precision", "int8"], UsageError, "int8 needs a quantised file"),
         (["--compute-capability", "75", "--precision", "bf16"], UsageError, "75 have no bf16"),
-        ([], EngineError, "needs an NVIDIA GPU"),
     ],
 )
 def test_what_cannot_be_built(arguments: list[str], error: type[Exception], fault: str, tmp_path: Path) -> None:

@@ -1,92 +1,27 @@
-"""Building an engine, and looking at what was built: types, shapes and layers, before anything is trusted."""
+"""Building an engine, or finding it in the cache."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import logging
-import re
 import time
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from perception.card import read_card
 from perception.engines.trt.cache import Cached, EngineCache, write_private
-from perception.engines.trt.flavour import Flavour, find_flavour, this_machine
+from perception.engines.trt.flavour import find_flavour, this_machine
 from perception.engines.trt.graph import Tail
+from perception.engines.trt.inspection import Inspection, check_precision, inspect_network
 from perception.engines.trt.recipe import Recipe, graph_precision, make_profile, make_recipe
+from perception.engines.trt.reports import Progress, build_logger, build_monitor, parser_fault
 from perception.errors import EngineError
 
 DEFAULT_TAIL = Tail()
 
-Progress = Callable[[str, int, int], None]
-"""Called with what the builder does, the steps done, and the steps there are."""
-
 _log = logging.getLogger("perception")
-
-_TYPES = {"f32": "FLOAT", "f16": "HALF", "bf16": "BF16", "int8": "INT8"}
-_PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-
-_INSTEAD = {
-    "MaxUnpool": "decode with bilinear Resize or ConvTranspose",
-    "NonMaxSuppression": "leave suppression out of the graph: perception does it after the network",
-    "Loop": "unroll it when exporting",
-    "RoiAlign": "use a one-stage head",
-}
-
-_WITHOUT_GPU = ("CUDA driver version is insufficient", "no CUDA-capable device", "CUDA initialization failure")
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """An input or output: name, type as TensorRT calls it, shape with -1 for what is free."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.dtype.lower()} [{', '.join('?' if n < 0 else str(n) for n in self.shape)}]"
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What was built.
-
-    Attributes:
-        inputs, outputs: the tensors that cross the border.
-        layers: number of layers of the network.
-        products: number of convolutions and matrix products by the type that they compute in.
-    """
-
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    layers: int
-    products: dict[str, int]
-
-    @classmethod
-    def from_data(cls, data: Any) -> Inspection:
-        """From plain data, as `dataclasses.asdict` makes it and JSON gives it back.
-
-        Raises:
-            EngineError: the data are of something else.
-        """
-        try:
-            sides = [
-                tuple(Tensor(str(t["name"]), str(t["dtype"]), tuple(map(int, t["shape"]))) for t in data[side])
-                for side in ("inputs", "outputs")
-            ]
-            return cls(sides[0], sides[1], int(data["layers"]), dict(data["products"]))
-        except (KeyError, TypeError, ValueError):
-            raise EngineError("a manifest in the cache of engines is damaged; `perception cache clear`") from None
-
-    def __str__(self) -> str:
-        products = ", ".join(f"{n} in {dtype.lower()}" for dtype, n in self.products.items())
-        tensors = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
-        return f"{tensors[0]} -> {tensors[1]}; {self.layers} layers, products: {products or 'none'}"
 
 
 def build(
@@ -110,10 +45,13 @@ def build(
     flavour = recipe.flavour
     trt = flavour.trt
     logger = build_logger(trt)
-    if not recipe.capabilities and this_machine() is None:
-        known = flavour.known_capabilities()
+    if not recipe.capabilities:
+        machine, known = this_machine(), flavour.known_capabilities()
         hint = f"; or name what to build for: --compute-capability {','.join(known)}" if known else ""
-        raise EngineError(f"{flavour.title} needs an NVIDIA GPU to build for, and there is none{hint}")
+        if machine is None:
+            raise EngineError(f"{flavour.title} needs an NVIDIA GPU to build for, and there is none{hint}")
+        if fault := flavour.driver_fault(machine.cuda):
+            raise EngineError(f"{fault}{hint}")
     try:
         builder = trt.Builder(logger)
     except Exception as error:
@@ -121,7 +59,7 @@ def build(
     network = flavour.create_network(builder)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(recipe.graph):
-        raise EngineError(_parser_fault(parser, flavour))
+        raise EngineError(parser_fault(parser, flavour))
     inspection = inspect_network(network, trt)
     check_precision(inspection, recipe.precision)
     config = builder.create_builder_config()
@@ -130,7 +68,7 @@ def build(
     flavour.set_capabilities(config, recipe.capabilities)
     flavour.use_timing_cache(config, timing_cache)
     config.add_optimization_profile(_make_profile(builder, network, recipe))
-    monitor = None if progress is None else _make_monitor(trt, progress)
+    monitor = None if progress is None else build_monitor(trt, progress)
     if monitor is not None:
         config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
@@ -140,44 +78,6 @@ def build(
         with contextlib.suppress(OSError):  # only the next build would be quicker
             write_private(timing_cache, data)
     return bytes(plan), inspection
-
-
-def inspect_network(network: Any, trt: Any) -> Inspection:
-    """Look at a network that was parsed."""
-    products: Counter[str] = Counter()
-    dequantised = set()
-    for index in range(network.num_layers):  # in topological order
-        layer = network.get_layer(index)
-        if layer.type.name == "DEQUANTIZE":
-            dequantised.add(layer.get_output(0).name)
-        elif layer.type.name in _PRODUCTS:
-            source = layer.get_input(0)
-            # what reads the result of a Q/DQ pair computes in int8; the type between is a float on paper only
-            products["INT8" if source.name in dequantised else source.dtype.name] += 1
-    return Inspection(
-        tuple(_tensor(network.get_input(i)) for i in range(network.num_inputs)),
-        tuple(_tensor(network.get_output(i)) for i in range(network.num_outputs)),
-        network.num_layers,
-        dict(products),
-    )
-
-
-def check_precision(inspection: Inspection, precision: str) -> None:
-    """Refuse what does not compute in the precision that was asked for.
-
-    Raises:
-        EngineError: a product computes in another type.
-    """
-    wanted = _TYPES[precision]
-    # layers that quantisation left out (the first and the last, often) are no fault of the build
-    wrong = {} if precision == "int8" else {t: n for t, n in inspection.products.items() if t != wanted}
-    if wrong or (inspection.products and wanted not in inspection.products):
-        found = ", ".join(f"{n} in {dtype.lower()}" for dtype, n in inspection.products.items())
-        raise EngineError(f"asked for {precision}, but the convolutions and matrix products are: {found}")
-
-
-def _tensor(tensor: Any) -> Tensor:
-    return Tensor(tensor.name, tensor.dtype.name, tuple(tensor.shape))
 
 
 def _make_profile(builder: Any, network: Any, recipe: Recipe) -> Any:
@@ -192,60 +92,6 @@ def _make_profile(builder: Any, network: Any, recipe: Recipe) -> Any:
         (fixed or shapes.batch, shapes.most[1], shapes.most[0], 3),
     )
     return ranges
-
-
-def _parser_fault(parser: Any, flavour: Flavour) -> str:
-    error = parser.get_error(0)
-    operator, node = error.node_operator(), error.node_name()
-    description = error.desc()
-    lines = [line.strip() for line in description.splitlines()]
-    telling = [line for line in lines if line and not any(word in line for word in _WITHOUT_GPU)]
-    said = re.sub(r" ?In \w+ at \S+:\d+\)?", "", telling[-1] if telling else "no reason was given")[:300]
-    where = f"{operator} (node {node!r})" if operator else "the graph"
-    instead = f"; {_INSTEAD[operator]}" if operator in _INSTEAD else ""
-    return f"{flavour.title} does not take {where}: {said}{instead}"
-
-
-def build_logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps errors for the message and sends the rest to the package's log."""
-
-    class Logger(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.ERROR and not any(word in message for word in _WITHOUT_GPU):
-                self.errors.append(message)
-            if severity <= trt.ILogger.WARNING:
-                _log.debug("%s: %s", severity.name, message)
-
-        def said(self) -> str:
-            """The last error, without its source positions."""
-            text = self.errors[-1] if self.errors else ""
-            return re.sub(r" ?In \w+ at \S+:\d+\)?", "", " ".join(text.split()))[:400]
-
-    return Logger()
-
-
-def _make_monitor(trt: Any, progress: Progress) -> Any:
-    class Monitor(trt.IProgressMonitor):
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.steps: dict[str, int] = {}
-
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            self.steps[phase] = steps
-            progress(phase, 0, steps)
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            progress(phase, step + 1, self.steps.get(phase, step + 1))
-            return True  # go on
-
-        def phase_finish(self, phase: str) -> None:
-            self.steps.pop(phase, None)
-
-    return Monitor()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +151,8 @@ def build_model(
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         batch: most frames a call, 1..8.
         size: (width, height) or ``"640x360"`` of the input in pixels; ``dynamic``; None for the model's own.
-        capabilities: compute capabilities to build for without a GPU, such as ``("75", "89")``, with ``rtx`` only.
+        capabilities: compute capabilities to build for, such as ``("75", "89")``, with ``rtx`` only; where there are
+            none, this machine's GPU, and without one all that `Flavour.common_capabilities` lists.
         tail: what is appended to the graph.
         progress: told how far a build is.
 
@@ -326,6 +173,8 @@ def build_model(
             path, card = rewritten, None  # the card is inside
     described = read_card(path, card)
     profile = make_profile(described, batch, size)
+    if not capabilities and this_machine() is None:
+        capabilities = chosen.common_capabilities()
     recipe = make_recipe(
         path, described, chosen, graph_precision(precision), profile, capabilities=capabilities, tail=tail
     )

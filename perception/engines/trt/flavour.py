@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -79,6 +81,30 @@ class Flavour:
         """Whether engines are built for compute capabilities and not tuned on one machine."""
         return self.name == "rtx"
 
+    @property
+    def cuda(self) -> int | None:
+        """Major version of CUDA that the package was built with; None where the system brings it, as on a Jetson."""
+        for major in (11, 12, 13, 14):
+            try:
+                package_version(f"{_MODULES[self.name]}-cu{major}-bindings")
+            except PackageNotFoundError:
+                continue
+            return major
+        return None
+
+    def driver_fault(self, driver: str) -> str:
+        """Why a driver, as `hardware.nvidia_gpus` tells it, cannot run this; empty where it can.
+
+        A driver runs what was built with any minor version of the CUDA that it knows, and nothing newer.
+        """
+        known = _numbers(driver)
+        if self.cuda is None or not known or known[0] >= self.cuda:
+            return ""
+        return (
+            f"the NVIDIA driver is too old: it knows CUDA {'.'.join(map(str, known[:2]))}, and {self.title} needs "
+            f"{self.cuda}.0; update the driver, or install the package for cu{known[0]} where there is one"
+        )
+
     def create_network(self, builder: Any) -> Any:
         """An empty, strongly typed network."""
         return builder.create_network(1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -89,6 +115,13 @@ class Flavour:
             return []
         names = self.trt.ComputeCapability.__members__
         return [name.removeprefix("SM") for name in names if name.startswith("SM")]
+
+    def common_capabilities(self) -> tuple[str, ...]:
+        """What to build for where nothing is named and there is no GPU: 8.0 and later.
+
+        Turing (7.5) is left out, because engines that run there too are several times as large.
+        """
+        return tuple(name for name in self.known_capabilities() if not lacks_bf16(name))
 
     def set_capabilities(self, config: Any, capabilities: tuple[str, ...]) -> None:
         """Say what to build for; nothing said means the GPU of this machine.

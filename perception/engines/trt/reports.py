@@ -1,0 +1,78 @@
+"""What TensorRT says while it parses and builds: faults for people, progress, log."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+from perception.engines.trt.flavour import Flavour
+
+Progress = Callable[[str, int, int], None]
+"""Called with what the builder does, the steps done, and the steps there are."""
+
+_INSTEAD = {
+    "MaxUnpool": "decode with bilinear Resize or ConvTranspose",
+    "NonMaxSuppression": "leave suppression out of the graph: perception does it after the network",
+    "Loop": "unroll it when exporting",
+    "RoiAlign": "use a one-stage head",
+}
+
+_WITHOUT_GPU = ("CUDA driver version is insufficient", "no CUDA-capable device", "CUDA initialization failure")
+
+_log = logging.getLogger("perception")
+
+
+def parser_fault(parser: Any, flavour: Flavour) -> str:
+    error = parser.get_error(0)
+    operator, node = error.node_operator(), error.node_name()
+    description = error.desc()
+    lines = [line.strip() for line in description.splitlines()]
+    telling = [line for line in lines if line and not any(word in line for word in _WITHOUT_GPU)]
+    said = re.sub(r" ?In \w+ at \S+:\d+\)?", "", telling[-1] if telling else "no reason was given")[:300]
+    where = f"{operator} (node {node!r})" if operator else "the graph"
+    instead = f"; {_INSTEAD[operator]}" if operator in _INSTEAD else ""
+    return f"{flavour.title} does not take {where}: {said}{instead}"
+
+
+def build_logger(trt: Any) -> Any:
+    """A TensorRT logger that keeps errors for the message and sends the rest to the package's log."""
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.ERROR and not any(word in message for word in _WITHOUT_GPU):
+                self.errors.append(message)
+            if severity <= trt.ILogger.WARNING:
+                _log.debug("%s: %s", severity.name, message)
+
+        def said(self) -> str:
+            """The last error, without its source positions."""
+            text = self.errors[-1] if self.errors else ""
+            return re.sub(r" ?In \w+ at \S+:\d+\)?", "", " ".join(text.split()))[:400]
+
+    return Logger()
+
+
+def build_monitor(trt: Any, progress: Progress) -> Any:
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self.steps[phase] = steps
+            progress(phase, 0, steps)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            progress(phase, step + 1, self.steps.get(phase, step + 1))
+            return True  # go on
+
+        def phase_finish(self, phase: str) -> None:
+            self.steps.pop(phase, None)
+
+    return Monitor()
