@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -54,7 +55,7 @@ def release(checkpoint: str | Path, output: str | Path, data_root: str | Path | 
 
 def _measure(model: Path, config: TrainConfig, root: Path, precision: Precision) -> dict[str, float]:
     """Accuracy on the recipe's validation pictures as `perception eval` gives it; by class only in float32."""
-    options = {"engine": "openvino", "precision": precision}
+    options: dict[str, Any] = {"engine": "openvino", "precision": precision}
     val, by_class = config.data.val, precision == "f32"
     masks = evaluate_segmentation(
         model, root / val.images, root / val.labels, ignore=[config.data.ignore], **options

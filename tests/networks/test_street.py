@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: E402
 
 from perception.networks.camera import CameraGraph, normalise  # noqa: E402
 from perception.networks.fpn import FeaturePyramid, upsample_onto  # noqa: E402
-from perception.networks.segmenter import StreetNetwork  # noqa: E402
+from perception.networks.segmenter import SegmentationHead, StreetNetwork  # noqa: E402
 
 WIDTHS = {4: 8, 8: 12, 16: 16, 32: 16}
 
@@ -58,3 +58,41 @@ def test_the_deployed_graph_takes_camera_bytes() -> None:
         (result,) = graph(frames)
     assert result.dtype is torch.float32
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_subpixel_logits_lie_in_the_quarters_of_their_location(seed: int) -> None:
+    torch.manual_seed(seed)
+    head = SegmentationHead(6, 3, subpixel=True).eval()
+    x = torch.randn(2, 6, 4, 5)
+    with torch.inference_mode():
+        logits = head(x)
+    assert logits.shape == (2, 3, 8, 10)
+    weight, bias = head.classify.weight[..., 0, 0], head.classify.bias
+    assert bias is not None
+    for row in range(8):
+        for column in range(10):
+            quarter = [4 * c + 2 * (row % 2) + column % 2 for c in range(3)]
+            expected = x[:, :, row // 2, column // 2] @ weight[quarter].T + bias[quarter]
+            torch.testing.assert_close(logits[:, :, row, column], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 99)])
+def test_subpixel_logits_of_the_network_have_stride_2(size: tuple[int, int]) -> None:
+    network = StreetNetwork(5, WIDTHS, subpixel=True, separable=True).eval()
+    with torch.inference_mode():
+        logits = network(torch.zeros(1, 3, *size))["class_logits"]
+    assert logits.shape == (1, 5, 2 * -(-size[0] // 4), 2 * -(-size[1] // 4))
+
+
+def test_separable_convolutions_have_a_third_of_the_weights() -> None:
+    channels = {2: 16, 4: 24, 8: 40, 16: 112, 32: 320}
+    widths = {4: 64, 8: 96, 16: 128, 32: 128}
+
+    def weights(separable: bool) -> int:
+        pyramid = FeaturePyramid(channels, widths, separable=separable)
+        return sum(p.numel() for p in pyramid.smooth.parameters())
+
+    dense = sum(9 * w * w + 2 * w for w in (64, 96, 128))
+    assert weights(False) == dense
+    assert weights(True) == sum(2 * (9 * w + w * w + 4 * w) for w in (64, 96, 128)) < dense / 3
