@@ -2,8 +2,8 @@
 
 ``WS /v1/streams/{id}/video?OPTIONS``. The server sends
 
-1. text ``{"type": "video", "mime": "video/mp4; codecs=\\"avc1.64001f\\"", "width": 1280, "height": 720}``: make (or, where
-   one is there already, ``changeType`` and start anew) a SourceBuffer in ``segments`` mode of that type;
+1. text ``{"type": "video", "mime": "video/mp4; codecs=avc1.64001f", "width": 1280, "height": 720}``: make a
+   SourceBuffer of that type, or where one is there already, start anew with ``changeType``;
 2. binary: the initialisation segment, then media segments of one frame each, the first of which is a key frame;
 3. text ``{"type": "status", ...}`` about once a second: the stream's status, see `perception.server.streams_api`.
 

@@ -3,11 +3,11 @@
 | route | what |
 |---|---|
 | ``GET /v1/streams`` | ``{"sources": [names that may be opened], "streams": [status, ...]}`` |
-| ``POST /v1/streams`` | ``{"source": name, allowed URL or camera, "model": name or null}``: its status; 201 new, 200 open already |
+| ``POST /v1/streams`` | ``{"source": name, URL or camera, "model": name or null}``: status; 201, or 200 if open |
 | ``GET /v1/streams/{id}`` | its status; ``DELETE`` closes it, for all viewers |
 | ``GET /v1/streams/{id}/mjpeg?OPTIONS`` | ``multipart/x-mixed-replace`` of JPEG, for ``<img src>`` |
 | ``WS /v1/streams/{id}/video?OPTIONS`` | H.264 in fragmented MP4, see `perception.server.fmp4` |
-| ``GET /v1/streams/{id}/snapshot?OPTIONS`` | the newest annotated picture, PNG; with ``annotated=false`` the frame as it came |
+| ``GET /v1/streams/{id}/snapshot?OPTIONS`` | the newest annotated picture as PNG; ``annotated=false``: as it came |
 | ``POST /v1/streams/{id}/recordings?OPTIONS`` | start an MP4 of the annotated stream: a recording's status, 201 |
 | ``GET /v1/recordings/{id}`` | its status; ``POST /v1/recordings/{id}/stop`` finishes it; ``DELETE`` throws it away |
 | ``GET /v1/recordings/{id}/video`` | the MP4, once it is finished (409 before) |
