@@ -23,6 +23,7 @@ from perception.options import (
     OUTPUT,
     Card,
     Config,
+    Decoder,
     Engine,
     Json,
     Model,
@@ -109,6 +110,7 @@ def annotate(
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds to wait for a stream.", rich_help_panel=INPUT)
     ] = 10.0,
+    decoder: Decoder = "auto",
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the class colours.", rich_help_panel=DRAWING)] = 0.5,
     hide: Annotated[
         str | None,
@@ -155,7 +157,8 @@ def annotate(
         for result in annotate_all(
             sources, loaded, outputs, annotator=annotator, overwrite=overwrite, started=reporter.started,
             source_options={
-                "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout
+                "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
+                "decoder": decoder,
             },
             sink_options={"video": video, "jsonl": {"masks": rle}},
         ):  # fmt: skip

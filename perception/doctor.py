@@ -160,6 +160,13 @@ def _video() -> Iterator[Check]:
             yield Check(group, "nvenc", "warn", f"h264_nvenc does not open: {fault}", "videos are encoded on the CPU")
         else:
             yield Check(group, "nvenc", "ok", "h264_nvenc works")
+        from perception.sources.nvdec import nvdec_fault
+
+        fault = nvdec_fault()
+        if fault:
+            yield Check(group, "nvdec", "warn", fault, "videos are decoded on the CPU")
+        else:
+            yield Check(group, "nvdec", "ok", "decodes on the GPU")
 
 
 def _codec(name: str, mode: Literal["r", "w"]) -> str:

@@ -41,4 +41,8 @@ Precision = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the engine.", rich_help_panel=MODEL)]
+Decoder = Annotated[
+    Literal["auto", "cpu", "nvdec"],
+    typer.Option(help="What decodes video; auto: NVDEC where there is an NVIDIA GPU.", rich_help_panel=INPUT),
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON too ('-': standard output).")]

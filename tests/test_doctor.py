@@ -11,6 +11,7 @@ import pytest
 
 from perception import hardware
 from perception.doctor import Check, diagnose
+from perception.sources import nvdec
 from tests.models import write_model
 
 ARM = "processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp\nCPU implementer\t: 0x41\n"
@@ -228,7 +229,13 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver == "CUDA driver 13.2"
     machine = findings("machine")
     assert machine["nvidia gpu 1"].detail == "GPU 1, 8 GiB, compute capability 8.9, CUDA driver 13.2"
-    assert "h264_nvenc" in findings("video")["nvenc"].detail
+    nvdec.nvdec_fault.cache_clear()
+    try:
+        video = findings("video")
+    finally:
+        nvdec.nvdec_fault.cache_clear()
+    assert "h264_nvenc" in video["nvenc"].detail
+    assert video["nvdec"].detail.startswith("FFmpeg cannot use the GPU: ")  # which it really has tried
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

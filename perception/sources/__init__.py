@@ -35,6 +35,7 @@ def open_source(
     size_wh: tuple[int, int] | None = None,
     fps: float | None = None,
     transport: str = "tcp",
+    decoder: str = "auto",
 ) -> Source:
     """Open whatever ``uri`` names and decode its first frame.
 
@@ -50,6 +51,8 @@ def open_source(
         size_wh: width and height to ask of a camera.
         fps: frame rate to ask of a camera; the rate of a folder of images.
         transport: ``tcp`` or ``udp``, for RTSP.
+        decoder: ``auto``, ``cpu`` or ``nvdec``: which part of the machine decodes video. ``auto`` takes NVDEC where
+            there is an NVIDIA GPU; what that cannot do goes to the CPU, with one line of log.
 
     Returns:
         The source; use it as a context manager and iterate it once.
@@ -69,7 +72,7 @@ def open_source(
 
     uri = os.fspath(uri)
     kind = kind_of(uri)
-    codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace}
+    codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace, "decoding": decoder}
     # Each import stands where it is needed: a camera does not load FFmpeg, a file does not load OpenCV's devices.
     if kind == "images":
         from perception.sources.images import ImageSource

@@ -18,6 +18,7 @@ import av.error
 
 from perception.errors import SourceError
 from perception.sources.base import log
+from perception.sources.nvdec import accelerator
 from perception.sources.uri import redact, redact_text
 
 _REFUSED_FORMATS = frozenset({
@@ -38,7 +39,7 @@ def local_formats() -> str:
 
 
 def open_container(
-    target: Any, where: str, options: dict[str, str], timeout: float | None = None
+    target: Any, where: str, options: dict[str, str], timeout: float | None = None, *, decoding: str = "auto"
 ) -> av.container.InputContainer:
     """An open container with at least one video stream in it.
 
@@ -47,14 +48,21 @@ def open_container(
         where: what to name in errors; may hold credentials.
         options: FFmpeg's options.
         timeout: seconds to wait for the connection, and for each read after that; None waits for ever.
+        decoding: where to decode, see ``perception.sources.nvdec``.
 
     Raises:
         SourceError: it cannot be opened, or is no video.
+        UsageError: an unknown kind of decoding.
     """
     began = time.monotonic()
+    gpu = accelerator(decoding, redact(where))
     try:
-        container = av.open(target, "r", options=options, timeout=timeout)
+        container = av.open(target, "r", options=options, timeout=timeout, hwaccel=gpu)
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        if gpu is not None and isinstance(target, str) and getattr(error, "filename", None) is None:
+            # Faults of the file name it. This is the GPU, and it may have worked a moment ago.
+            log.warning("%s: decoded on the CPU: the GPU refuses: %s", redact(where), error)
+            return open_container(target, where, options, timeout, decoding="cpu")
         # RTSP reports its own timeout as invalid data.
         late = timeout is not None and time.monotonic() - began >= 0.95 * timeout
         reason = explain(TimeoutError() if late else error, where, timeout)
@@ -67,7 +75,9 @@ def open_container(
                 f"this is a picture ({name.removesuffix('_pipe')}), not a video; give it the right file name ending",
                 redact(where),
             )
-        video_stream(container, where)
+        stream = video_stream(container, where)
+        if gpu is not None and not stream.codec_context.is_hwaccel:
+            log.warning("%s: decoded on the CPU: NVDEC has no %s", redact(where), stream.codec_context.name)
     except SourceError:
         container.close()
         raise
@@ -172,7 +182,10 @@ class Decoder:
         self._last_dts: int | None = None
         self._offset = 0
         self._warned = False
-        if threads <= 0:
+        self._on_gpu = bool(self.stream.codec_context.is_hwaccel)
+        if self._on_gpu:
+            threads = 1  # they would only hold more of the GPU's surfaces
+        elif threads <= 0:
             large = self.stream.width * self.stream.height > _LARGE_PICTURE
             threads = min(_MAX_THREADS, os.cpu_count() or 1) if large else 1
         self.stream.codec_context.thread_count = threads
@@ -209,9 +222,21 @@ class Decoder:
                 decoded = self.stream.decode(packet)
             except av.error.EOFError:
                 decoded = []
+            except av.error.ExternalError as error:
+                if self._on_gpu:  # every packet from here on would fail
+                    raise SourceError(
+                        f"the GPU failed while decoding: {error.strerror}; decode on the CPU: `--decoder cpu`",
+                        self.where,
+                    ) from None
+                self._skip(error.strerror)
+                decoded = []
             except av.error.FFmpegError as error:
                 self._skip(error.strerror)
                 decoded = []
+            if decoded and self._on_gpu and self.stream.codec_context.pix_fmt != "cuda":
+                # FFmpeg has asked the GPU, which knows the codec but not this profile or size
+                self._on_gpu = False
+                log.warning("%s: decoded on the CPU: NVDEC does not take this %s", self.where, self._describe())
             for frame in decoded:
                 yield from self._timed(frame)
         if self._graph is not None:
@@ -245,6 +270,10 @@ class Decoder:
                     log.warning("%s: reading stopped early: %s", self.where, error.strerror)
                     break
         yield None
+
+    def _describe(self) -> str:
+        codec = self.stream.codec_context
+        return f"{codec.name} ({codec.pix_fmt}, {codec.width}x{codec.height})"
 
     def _skip(self, reason: str | None) -> None:
         """Count a damaged packet; the first one is reported."""

@@ -37,6 +37,7 @@ def open_stream(
     *,
     timeout: float = 10.0,
     transport: str = "tcp",
+    decoding: str = "auto",
     threads: int = 0,
     deinterlace: bool = True,
 ) -> Source:
@@ -47,6 +48,7 @@ def open_stream(
         selection: which frames; ``start`` of a live stream counts from its first frame.
         timeout: seconds to wait for the connection, for what describes the stream, and for each read.
         transport: ``tcp`` or ``udp``, for RTSP.
+        decoding: where to decode, see ``perception.sources.nvdec``.
         threads, deinterlace: see ``Decoder``.
 
     Raises:
@@ -61,7 +63,7 @@ def open_stream(
     if family != "http":
         options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
 
-    container = _connect(uri, options, timeout)
+    container = _connect(uri, options, timeout, decoding)
     try:
         if family == "http" and container.duration:
             return VideoSource(container, uri, "stream", selection, threads=threads, deinterlace=deinterlace)
@@ -71,7 +73,7 @@ def open_stream(
         raise
 
 
-def _connect(uri: str, options: dict[str, str], timeout: float) -> av.container.InputContainer:
+def _connect(uri: str, options: dict[str, str], timeout: float, decoding: str) -> av.container.InputContainer:
     """Open in a thread of its own: looking up a host name cannot be interrupted and may outlast any timeout."""
     result: list[av.container.InputContainer | PerceptionError] = []
     finished = threading.Event()
@@ -79,7 +81,7 @@ def _connect(uri: str, options: dict[str, str], timeout: float) -> av.container.
 
     def work() -> None:
         try:
-            container = open_container(uri, uri, options, timeout)
+            container = open_container(uri, uri, options, timeout, decoding=decoding)
         except PerceptionError as error:
             result.append(error)
         else:

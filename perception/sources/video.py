@@ -187,10 +187,16 @@ class VideoSource(Source):
         self._decoder.close()
 
 
-def open_file(path: str | Path, selection: Selection, **options: Any) -> VideoSource:
+def open_file(path: str | Path, selection: Selection, *, decoding: str = "auto", **options: Any) -> VideoSource:
     """A video file: every container and codec that PyAV's FFmpeg reads.
 
     Only the file itself is read: playlists and references to other files are refused.
+
+    Args:
+        path: the file.
+        selection: which frames.
+        decoding: where to decode, see ``perception.sources.nvdec``.
+        options: of ``VideoSource``.
 
     Raises:
         SourceError: the file is missing, empty, unreadable, or holds no video.
@@ -217,7 +223,7 @@ def open_file(path: str | Path, selection: Selection, **options: Any) -> VideoSo
     # Without the scheme FFmpeg would take a name such as "concat:a|b" for a protocol.
     target = f"file:{path.absolute()}"
     limits = {"protocol_whitelist": "file", "format_whitelist": local_formats()}
-    container = open_container(target, str(path), limits)
+    container = open_container(target, str(path), limits, decoding=decoding)
     return VideoSource(container, str(path), "file", selection, path=path, **options)
 
 
@@ -253,15 +259,14 @@ class _Pipe:
 class PipeSource(VideoSource):
     """A container stream from standard input, read as it comes. It cannot seek: ``start`` decodes up to there."""
 
-    def __init__(self, selection: Selection, stream: Any = None, **options: Any) -> None:
+    def __init__(self, selection: Selection, stream: Any = None, *, decoding: str = "auto", **options: Any) -> None:
         stream = sys.stdin.buffer if stream is None else stream
         if stream.isatty():
             raise SourceError("standard input is a terminal; pipe a video into it", "-")
         self._pipe = _Pipe(stream)
         try:
-            container = open_container(
-                self._pipe, "-", {"protocol_whitelist": "pipe", "format_whitelist": local_formats()}
-            )
+            limits = {"protocol_whitelist": "pipe", "format_whitelist": local_formats()}
+            container = open_container(self._pipe, "-", limits, decoding=decoding)
             super().__init__(container, "-", "stdin", selection, seekable=False, **options)
         except SourceError:
             if not self._pipe.head:
