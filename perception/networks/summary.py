@@ -1,0 +1,225 @@
+"""What each layer of a network gives, costs and sees, read off the traced network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from perception.errors import ModelError
+from perception.networks.arithmetic import Field, convolution_multiplications
+from perception.networks.flatten import Flatten
+
+POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
+
+
+class LeafTracer(fx.Tracer):
+    """Traces networks down to their layers.
+
+    `Flatten` asks for a size, which tracing does not know, and our own convolutions look at how they are run: they are
+    steps as torch's are.
+    """
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (Flatten, nn.Conv2d)) or super().is_leaf_module(m, module_qualified_name)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer.
+
+    Attributes:
+        name: as in the network.
+        kind: of module, with kernel and stride where it has them.
+        output: shape of what it gives for one image, without the batch.
+        parameters: weights and biases.
+        multiplications: for one image; those of convolutions and dense layers, which are nearly all.
+        field: receptive field of one output in pixels (height, width); None behind what looks at the whole image.
+        step: pixels between the fields of neighbouring outputs (height, width).
+    """
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+    multiplications: int
+    field: tuple[int, int] | None
+    step: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Attributes:
+    name: of the network.
+    input: (C, H, W) of the image.
+    layers: in the order of their execution.
+    parameters: of the whole network, each counted once.
+    """
+
+    name: str
+    input: tuple[int, int, int]
+    layers: list[Layer]
+    parameters: int
+    multiplications: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "multiplications", sum(layer.multiplications for layer in self.layers))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A table, one row a layer and one for all."""
+        rows = []
+        for layer in self.layers:
+            row = asdict(layer)
+            row["output"] = "x".join(map(str, layer.output))
+            row["field"] = "all" if layer.field is None else "x".join(map(str, layer.field))
+            row["step"] = "" if layer.step is None else "x".join(map(str, layer.step))
+            rows.append(row)
+        whole = {"name": "all", "kind": "", "output": "", "field": "", "step": ""}
+        return [*rows, {**whole, "parameters": self.parameters, "multiplications": self.multiplications}]
+
+
+Fields = tuple[Field, Field] | None
+"""Receptive fields along height and width; None where every output sees the whole image."""
+
+
+def trace(network: nn.Module) -> fx.GraphModule:
+    """``network`` as a graph of its layers, in evaluation mode; its modules are copies.
+
+    Raises:
+        ModelError: its forward decides by values and cannot be traced.
+    """
+    network = copy.deepcopy(network).eval()
+    tracer = LeafTracer()
+    try:
+        graph = tracer.trace(network)
+    except (fx.proxy.TraceError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{type(network).__name__} cannot be traced layer by layer: {reason}") from None
+    return fx.GraphModule(network, graph)
+
+
+def summarise(network: nn.Module, input_shape: tuple[int, int, int], name: str = "") -> Summary:
+    """Sizes, parameters, multiplications and receptive fields, layer by layer.
+
+    Args:
+        network: takes float ``[N, C, H, W]``.
+        input_shape: (C, H, W) of the image.
+        name: to call it by.
+
+    Raises:
+        UsageError: a size that a dense layer cannot take.
+        ModelError: it cannot be traced.
+    """
+    traced = trace(network)
+    reader = _Reader(traced)
+    with torch.inference_mode():
+        reader.run(torch.zeros(1, *input_shape))
+    parameters = sum(p.numel() for p in network.parameters())
+    return Summary(name or type(network).__name__, input_shape, reader.layers, parameters)
+
+
+class _Reader(fx.Interpreter):
+    """Runs the graph once and notes what each layer does."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced, garbage_collect_values=False)
+        self.layers: list[Layer] = []
+        self.fields: dict[fx.Node, Fields] = {}
+        self.extra_traceback = False  # an error of ours is one line
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.op == "placeholder":
+            self.fields[n] = (Field(), Field())
+            return result
+        inputs = [self.fields[i] for i in n.all_input_nodes if i in self.fields]
+        before = _joined(inputs) if inputs else (Field(), Field())
+        after = before
+        if n.op == "call_module":
+            module = self.submodules[str(n.target)]
+            taken = self.env[n.all_input_nodes[0]]
+            after = _seen(module, before, taken)
+            self._note(str(n.target), module, result, after)
+        elif n.target in (F.max_pool2d, F.avg_pool2d) and before is not None:
+            options = dict(zip(("kernel_size", "stride"), n.args[1:], strict=False)) | n.kwargs
+            kernel, stride = _pair(options["kernel_size"]), _pair(options.get("stride") or options["kernel_size"])
+            after = before[0].after(kernel[0], stride[0]), before[1].after(kernel[1], stride[1])
+        elif n.target in (F.adaptive_avg_pool2d, torch.mean, "mean"):  # as some networks write their global pooling
+            after = None
+        self.fields[n] = after
+        return result
+
+    def _note(self, name: str, module: nn.Module, result: Any, after: Fields) -> None:
+        if not isinstance(result, Tensor):
+            return
+        multiplications = 0
+        kind = type(module).__name__
+        if isinstance(module, nn.Conv2d):
+            kernel = (int(module.kernel_size[0]), int(module.kernel_size[1]))
+            size = (int(result.shape[2]), int(result.shape[3]))
+            multiplications = convolution_multiplications(
+                module.in_channels, module.out_channels, kernel, size, module.groups
+            )
+            kind = f"{kind} {_kernel(module)}"
+        elif isinstance(module, nn.Linear):
+            multiplications = module.in_features * module.out_features
+        elif isinstance(module, POOLINGS):
+            kind = f"{kind} {_kernel(module)}"
+        self.layers.append(
+            Layer(
+                name,
+                kind,
+                tuple(int(side) for side in result.shape[1:]),
+                sum(p.numel() for p in module.parameters()),
+                multiplications,
+                None if after is None else (after[0].size, after[1].size),
+                None if after is None else (after[0].step, after[1].step),
+            )
+        )
+
+
+def _joined(fields: Iterable[Fields]) -> Fields:
+    several = list(fields)
+    if any(f is None for f in several):
+        return None
+    known = [f for f in several if f is not None]
+    return Field.joined(f[0] for f in known), Field.joined(f[1] for f in known)
+
+
+def _seen(module: nn.Module, before: Fields, taken: Tensor) -> Fields:
+    """The receptive fields behind ``module``."""
+    if before is None:
+        return None
+    if isinstance(module, (nn.Conv2d, *POOLINGS)):
+        kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+        dilation = _pair(getattr(module, "dilation", 1))
+        rows, columns = (before[i].after(kernel[i], stride[i], dilation[i]) for i in (0, 1))
+        return rows, columns
+    if isinstance(module, (nn.Linear, nn.AdaptiveAvgPool2d)):
+        return None if taken.ndim == 2 or _is_global(module, taken) else before
+    return before
+
+
+def _is_global(module: nn.Module, taken: Tensor) -> bool:
+    """Whether a pooling looks at all of the maps that it takes."""
+    size = _pair(module.output_size) if isinstance(module, nn.AdaptiveAvgPool2d) else tuple(taken.shape[2:])
+    return tuple(size) != tuple(taken.shape[2:])
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _kernel(module: Any) -> str:
+    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+    text = f"{kernel[0]}x{kernel[1]}"
+    if stride != (1, 1):
+        text += f"/{stride[0]}" if stride[0] == stride[1] else f"/{stride[0]}x{stride[1]}"
+    if (groups := getattr(module, "groups", 1)) > 1:
+        text += f", {groups} groups"
+    return text
