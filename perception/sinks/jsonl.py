@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from perception.card import ModelCard
 from perception.sinks.base import Sink
 from perception.sinks.files import LineFile, check_not_source
-from perception.sinks.names import ClassNames
-from perception.types import ClassMap, Detections, Prediction, SourceInfo
+from perception.sinks.records import Recorder
+from perception.types import Prediction, SourceInfo
 
 
 class JsonLinesSink(Sink):
-    """Writes one JSON object a frame, as UTF-8.
-
-    Each has ``index``, ``time`` (seconds), ``source``, ``size`` (``[width, height]``) and ``timings`` (milliseconds),
-    and what the model gives: ``detections``, a list of ``box`` (xyxy, pixels), ``score``, ``class``, ``class_id``
-    and, if tracked, ``track_id``; ``shares``, the part of the frame's pixels of each class that has any; ``labels``,
-    a list of ``class``, ``class_id`` and ``probability``; and, on request, ``masks``, a COCO RLE of each class
-    present that is not ignored.
+    """Writes one JSON object a frame, as UTF-8; what it holds: see `perception.sinks.records.Recorder`.
 
     Args:
         path: the file, or ``-`` for standard output.
@@ -38,64 +29,17 @@ class JsonLinesSink(Sink):
         self.masks = masks
         self._file = LineFile(path, overwrite)
         self.where = self._file.where
-        self._names = ClassNames(None)
+        self._recorder = Recorder(None, masks=masks)
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
         if self._file.path is not None:
             check_not_source(self._file.path, info.path)
-        self._names = ClassNames(card)
+        self._recorder = Recorder(card, masks=self.masks)
         self._file.open()
 
     def write(self, prediction: Prediction) -> None:
-        line = json.dumps(self.record(prediction), ensure_ascii=False, separators=(",", ":"))
+        line = json.dumps(self._recorder(prediction), ensure_ascii=False, separators=(",", ":"))
         self._file.write(line.encode() + b"\n")
-
-    def record(self, prediction: Prediction) -> dict[str, Any]:
-        """The object that is written for a prediction."""
-        frame = prediction.frame
-        record: dict[str, Any] = {
-            "index": frame.index,
-            "time": round(frame.time, 6),
-            "source": frame.source,
-            "size": [frame.width, frame.height],
-        }
-        if prediction.detections is not None:
-            record["detections"] = self._detections(prediction.detections)
-        if prediction.class_map is not None:
-            record["shares"] = self._shares(prediction.class_map)
-            if self.masks:
-                record["masks"] = self._masks(prediction.class_map)
-        if prediction.labels is not None:
-            record["labels"] = [
-                {"class": self._names.label(i), "class_id": int(i), "probability": round(float(p), 4)}
-                for i, p in prediction.labels
-            ]
-        record["timings"] = {stage: round(float(ms), 3) for stage, ms in prediction.timings.items()}
-        return record
-
-    def _detections(self, found: Detections) -> list[dict[str, Any]]:
-        # Rounded as float64: 0.1 as float32 would be printed with all the digits of its error.
-        boxes = np.round(found.boxes.astype(np.float64), 2).tolist()
-        scores = np.round(found.scores.astype(np.float64), 4).tolist()
-        ids = found.class_ids.tolist()
-        rows: list[dict[str, Any]] = [
-            {"box": box, "score": score, "class": self._names.detection(i), "class_id": i}
-            for box, score, i in zip(boxes, scores, ids, strict=True)
-        ]
-        if found.track_ids is not None:
-            for row, track in zip(rows, found.track_ids.tolist(), strict=True):
-                row["track_id"] = track
-        return rows
-
-    def _shares(self, class_map: ClassMap) -> dict[str, float]:
-        shares = np.round(class_map.shares.astype(np.float64), 6).tolist()
-        return {self._names.segment(i): share for i, share in enumerate(shares) if share > 0}
-
-    def _masks(self, class_map: ClassMap) -> dict[str, Any]:
-        from perception.sinks.rle import encode_classes
-
-        found = encode_classes(class_map.mask)
-        return {self._names.segment(i): rle for i, rle in found.items() if i not in class_map.ignored}
 
     def close(self) -> None:
         self._file.close()
