@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from perception.card import read_card
+from perception.card import ModelCard, read_card
 from perception.errors import PerceptionError
 from perception.model import ModelFile, find_model, list_models, load_model, model_paths
 from perception.server.metrics import Metrics
@@ -55,6 +55,21 @@ class Models:
         own = ModelFile(self.default, path, read_card(path, self._settings.card), path.stat().st_size)
         return [own, *(file for file in list_models() if file.name != self.default)]
 
+    def card(self, name: str | None = None) -> ModelCard:
+        """The card of a model, without loading it.
+
+        Raises:
+            NotFound: there is no model of that name.
+            ModelError: it is not usable.
+        """
+        name = name or self.default
+        loaded = self.loaded().get(name)
+        if loaded is not None:
+            return loaded.model.card
+        self._check(name)
+        own = name == self.default
+        return read_card(find_model(self._settings.model if own else name), self._settings.card if own else None)
+
     def loaded(self) -> dict[str, Scheduler]:
         """The models that are loaded now, by name."""
         with self._lock:
@@ -72,8 +87,7 @@ class Models:
         with self._lock:
             if name in self._loaded:
                 return self._loaded[name]
-            if name not in self.names():
-                raise NotFound(f"no model is called {name!r}; there are: {', '.join(self.names())}"[:1000])
+            self._check(name)
             loading = self._loading.setdefault(name, threading.Lock())
         with loading:
             with self._lock:
@@ -100,6 +114,11 @@ class Models:
             scheduler.close()
             scheduler.model.close()
             raise Busy("the server is stopping")
+
+    def _check(self, name: str) -> None:
+        known = self.names()
+        if name not in known:
+            raise NotFound(f"no model is called {name[:80]!r}; there are: {', '.join(known)}"[:1000])
 
     def _load(self, name: str) -> Scheduler:
         own = name == self.default

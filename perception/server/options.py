@@ -14,8 +14,13 @@ Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A number in 0..1."""
 
 
+Name = Annotated[str, Field(max_length=200)]
+
+
 def _split(value: Any) -> Any:
-    """A query holds one text; JSON holds a list."""
+    """A query holds one text, or several; JSON holds a list."""
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
     if isinstance(value, str):
         return [name.strip() for name in value.split(",") if name.strip()]
     return value
@@ -37,10 +42,8 @@ class Options(BaseModel):
 
     score: Unit | None = None
     iou: Unit | None = None
-    max_detections: int | None = Field(None, ge=1, le=1000)
-    classes: Annotated[
-        tuple[Annotated[str, Field(max_length=200)], ...] | None, BeforeValidator(_split), Field(max_length=1000)
-    ] = None
+    max_detections: int | None = Field(default=None, ge=1, le=1000)
+    classes: Annotated[Annotated[tuple[Name, ...], Field(max_length=1000)] | None, BeforeValidator(_split)] = None
     opacity: Unit = 0.5
     masks: bool = True
     boxes: bool = True

@@ -35,19 +35,19 @@ class Limits(_Strict):
         job_ttl_s: seconds that a finished job and its files are kept.
     """
 
-    connections: int = Field(128, ge=1)
-    viewers: int = Field(32, ge=1)
-    streams: int = Field(8, ge=1)
-    models: int = Field(4, ge=1)
-    waiting: int = Field(8, ge=1)
-    image_bytes: int = Field(32 << 20, ge=1)
-    upload_bytes: int = Field(1 << 30, ge=1)
-    upload_seconds: float = Field(3600, gt=0)
-    pixels: int = Field(50_000_000, ge=1)
-    body_timeout_s: float = Field(30, gt=0)
-    jobs_waiting: int = Field(8, ge=1)
-    jobs_kept: int = Field(1000, ge=1)
-    job_ttl_s: float = Field(24 * 3600, gt=0)
+    connections: int = Field(default=128, ge=1)
+    viewers: int = Field(default=32, ge=1)
+    streams: int = Field(default=8, ge=1)
+    models: int = Field(default=4, ge=1)
+    waiting: int = Field(default=8, ge=1)
+    image_bytes: int = Field(default=32 << 20, ge=1)
+    upload_bytes: int = Field(default=1 << 30, ge=1)
+    upload_seconds: float = Field(default=3600, gt=0)
+    pixels: int = Field(default=50_000_000, ge=1)
+    body_timeout_s: float = Field(default=30, gt=0)
+    jobs_waiting: int = Field(default=8, ge=1)
+    jobs_kept: int = Field(default=1000, ge=1)
+    job_ttl_s: float = Field(default=24 * 3600, gt=0)
 
 
 class NamedSource(_Strict):
@@ -62,8 +62,8 @@ class NamedSource(_Strict):
 
     uri: str = Field(min_length=1)
     loop: bool = True
-    start: float = Field(0.0, ge=0)
-    duration: float | None = Field(None, gt=0)
+    start: float = Field(default=0.0, ge=0)
+    duration: float | None = Field(default=None, gt=0)
 
 
 def _named(value: Any) -> Any:
@@ -95,14 +95,14 @@ class ServerSettings(_Strict):
     """
 
     host: str = "127.0.0.1"
-    port: int = Field(7860, ge=0, le=65535)
+    port: int = Field(default=7860, ge=0, le=65535)
     model: str = DEFAULT_MODEL
     card: Path | None = None
     engine: str = "auto"
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
-    user: str | None = Field(None, min_length=1)
-    password: SecretStr | None = Field(None, min_length=1)
-    token: SecretStr | None = Field(None, min_length=8)
+    user: str | None = Field(default=None, min_length=1)
+    password: SecretStr | None = Field(default=None, min_length=1)
+    token: SecretStr | None = Field(default=None, min_length=8)
     insecure: bool = False
     origins: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()

@@ -1,0 +1,199 @@
+"""The whole server as one FastAPI application: the gate, the routes, the page.
+
+app = create_app(ServerSettings(sources={"street": "street.mp4"}))      # for any ASGI server
+serve(settings, started=print)                                         # or with ours, until Ctrl-C
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+
+from perception import __version__
+from perception.errors import PerceptionError, UsageError
+from perception.server import api, jobs_api, streams_api, webcam
+from perception.server.access import Gate
+from perception.server.problems import headers_of, status_of
+from perception.server.service import Service
+from perception.server.settings import ServerSettings
+
+log = logging.getLogger("perception")
+
+WEBSOCKET_BYTES = 8 << 20
+"""Largest message of a client: a JPEG of its camera."""
+
+SHUTDOWN_S = 3
+"""Viewers that are there when the server stops have so long to leave."""
+
+_ABOUT = """Boxes and class masks of pictures, videos and streams.
+
+Errors are JSON, `{"error": "one line"}`. Where credentials are set, send `Authorization: Bearer TOKEN`, user and
+password (Basic), or `?token=TOKEN`. 429 and 503 say in `Retry-After` when to try again.
+"""
+
+
+def create_app(settings: ServerSettings) -> FastAPI:
+    """The application; ``app.state.service`` is its `Service`, which starts and stops with the application.
+
+    Raises:
+        PerceptionError: the folder for jobs cannot be used.
+    """
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(service.close)
+
+    app = FastAPI(title="perception", version=__version__, description=_ABOUT, lifespan=lifespan)
+    app.state.service = service
+    app.add_middleware(Gate, settings=settings, metrics=service.metrics)
+    for module in (api, jobs_api, streams_api, webcam):
+        if hasattr(module, "router"):  # TODO until streams_api has one
+            app.include_router(module.router)
+    app.add_api_route("/v1/{rest:path}", _no_such_route, methods=_METHODS, include_in_schema=False)
+    app.add_exception_handler(PerceptionError, _perception_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _fault)
+    _mount_page(app, service)  # last: it takes every path that is left
+    return app
+
+
+def _mount_page(app: FastAPI, service: Service) -> None:
+    # Before Gradio is imported: it looks once.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio
+
+    try:  # TODO until the page is there
+        from perception.server.page import build_page, page_options
+    except ImportError:
+        return
+
+    gradio.mount_gradio_app(
+        app,
+        build_page(service),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        max_file_size=service.settings.limits.upload_bytes,
+        **page_options(),  # theme, CSS, what goes into the head
+    )
+
+
+def serve(settings: ServerSettings, started: Callable[[str], None] | None = None) -> None:
+    """Run the server until Ctrl-C or SIGTERM.
+
+    Args:
+        settings: what the operator set.
+        started: called with the server's URL, when it answers.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+        PerceptionError: the folder for jobs cannot be used.
+    """
+    with _listen(settings.host, settings.port) as listener:
+        app = create_app(settings)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,  # it would write tokens of URLs down
+            ws_max_size=WEBSOCKET_BYTES,
+            ws_per_message_deflate=False,  # pictures do not get smaller
+            timeout_graceful_shutdown=SHUTDOWN_S,
+            server_header=False,
+        )
+        _Server(config, lambda: started and started(_url(settings, listener))).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells when it answers."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], Any]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=128)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = "; is another server running there? --port chooses another one" if port else ""
+        raise UsageError(f"cannot listen on port {port}: {reason}{hint}", host) from None
+
+
+def _url(settings: ServerSettings, listener: socket.socket) -> str:
+    host = settings.host if settings.host not in ("0.0.0.0", "::") else socket.gethostname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
+
+async def _no_such_route(request: Request) -> JSONResponse:
+    """What is under /v1 and is no route of ours would else go to the page."""
+    allowed: set[str] = set()
+    for route in request.app.routes:
+        if getattr(route, "endpoint", None) is _no_such_route:
+            break
+        if route.matches(request.scope)[0] is Match.PARTIAL:
+            allowed |= set(route.methods or ())
+    if allowed:
+        text = ", ".join(sorted(allowed))
+        return _error(405, f"{request.method} is not for this address; {text} is", {"Allow": text})
+    return _error(404, "there is no such address; /docs lists them")
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": " ".join(message.split())}, status, headers)
+
+
+async def _perception_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PerceptionError)
+    return _error(status_of(error), str(error), headers_of(error))
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(map(str, f['loc'][1:])) or f['loc'][0]}: {f['msg']}" for f in error.errors()]
+    return _error(422, "; ".join(faults)[:1000])
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+async def _gone(request: Request, error: Exception) -> JSONResponse:
+    return _error(400, "the connection ended before the body did")
+
+
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    return _error(500, f"a fault in the server, which its log describes ({type(error).__name__})")

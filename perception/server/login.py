@@ -1,0 +1,47 @@
+"""The form that asks a person for credentials. It needs nothing else from the server, which would not give it yet."""
+
+from __future__ import annotations
+
+from html import escape
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>perception</title>
+<style>
+  body {{ font: 16px/1.5 system-ui, sans-serif; margin: 15vh auto 0; max-width: 20rem; padding: 0 1rem; }}
+  input, button {{ font: inherit; width: 100%; box-sizing: border-box; padding: .5rem; margin: .25rem 0 .75rem; }}
+  [role=alert] {{ color: #c33; }}
+</style>
+<h1>perception</h1>
+{message}{forms}
+</html>
+"""
+_FORM = """<form method="post" action="/login">
+<input type="hidden" name="next" value="{target}">
+{fields}<button>Enter</button>
+</form>
+"""
+_USER = """<label>User <input name="user" autocomplete="username" required autofocus></label>
+<label>Password <input name="password" type="password" autocomplete="current-password" required></label>
+"""
+_TOKEN = """<label>Token <input name="token" type="password" autocomplete="off" required></label>
+"""
+
+
+def login_page(target: str, *, user: bool, token: bool, message: str = "") -> str:
+    """HTML of the login form.
+
+    Args:
+        target: path to go on to.
+        user: ask for user and password.
+        token: ask for a token.
+        message: what went wrong.
+    """
+    kinds = [fields for fields, wanted in ((_USER, user), (_TOKEN, token)) if wanted]
+    return _PAGE.format(
+        message=f'<p role="alert">{escape(message)}</p>\n' if message else "",
+        forms="".join(_FORM.format(target=escape(target), fields=fields) for fields in kinds),
+    )
