@@ -5,6 +5,7 @@
 | ``street.mp4`` | video file |
 | ``photo.jpg``, ``frames/``, ``frames/*.png`` | images |
 | ``0``, ``/dev/video0`` | camera, live |
+| ``csi://0?size=1280x720&fps=30&flip=rotate-180`` | camera on a Jetson's CSI connector, live |
 | ``rtsp://``, ``rtmp://``, ``udp://``, ``http(s)://`` | network stream, live unless it is a finite file |
 | ``-`` | a video from standard input |
 | ``synthetic:?size=640x360&fps=30&frames=300&seed=0`` | a street drawn in code, with exact truth |
@@ -82,6 +83,10 @@ def open_source(
         from perception.sources.camera import CameraSource
 
         return CameraSource(uri, selection, size_wh=size_wh, fps=fps, timeout=timeout)
+    if kind == "csi":
+        from perception.sources.csi import CsiSource
+
+        return CsiSource(uri, selection, size_wh=size_wh, fps=fps, timeout=timeout)
     if kind == "stream":
         from perception.sources.stream import open_stream
 

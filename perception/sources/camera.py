@@ -18,7 +18,7 @@ import numpy as np
 from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
 from perception.sources.latest import LatestReader
-from perception.types import U8, Frame, SourceInfo
+from perception.types import U8, Frame, Planes, SourceInfo
 
 TIME_BASE = Fraction(1, 90_000)
 """A camera has no time stamps of its own here: ``pts`` counts the time since its first frame in these units."""
@@ -91,18 +91,28 @@ class CameraSource(Source):
             found = f"there are {', '.join(there)}" if there else "no camera is connected"
             raise SourceError(f"there is no such camera; {found}", self._where)
 
+    def _open(self) -> Any:
+        """A ``cv2.VideoCapture``, or what reads like one. Runs in the reader thread."""
+        return open_device(self._device, self._size_wh, self._fps)
+
+    def _convert(self, picture: U8) -> tuple[Planes | None, U8 | None]:
+        """What the device gave, as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None."""
+        return None, cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if picture.ndim == 2 else picture  # type: ignore[return-value]
+
     def _produce(self, stopping: threading.Event) -> Iterator[Frame]:
         """Runs in the reader thread, which alone touches the device."""
         capture = None
         try:
             with _quiet():
-                capture = open_device(self._device, self._size_wh, self._fps)
+                capture = self._open()
                 image = _grab(capture)
             if image is None:
                 raise SourceError("cannot be opened; is another program using it, or are rights missing?", self._where)
             self._device_fps = float(capture.get(cv2.CAP_PROP_FPS) or 0)
             began = arrived = time.monotonic()
-            self._first_size = image.shape[1], image.shape[0]
+            planes, bgr = self._convert(image)
+            first = Frame(bgr, planes=planes)
+            self._first_size = first.width, first.height
             self._opened.set()
             index = 0
             while not stopping.is_set():
@@ -112,13 +122,15 @@ class CameraSource(Source):
                 if seconds >= self._select.start:
                     if index % self._select.every == 0:
                         pts = round(seconds / TIME_BASE)
+                        planes, bgr = self._convert(image)
                         yield Frame(
-                            image,
+                            bgr,
                             index=index,
                             time=seconds,
                             source=self._device,
                             pts=pts,
                             time_base=TIME_BASE,
+                            planes=planes,
                             arrived=arrived,
                         )
                     index += 1
@@ -165,8 +177,6 @@ def _grab(capture: Any) -> U8 | None:
     ok, image = capture.read()
     if not ok or image is None:
         return None
-    if image.ndim == 2:
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     return np.ascontiguousarray(image, np.uint8)
 
 

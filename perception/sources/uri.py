@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from perception.errors import SourceError
 
-Kind = Literal["file", "images", "camera", "stream", "stdin", "synthetic"]
+Kind = Literal["file", "images", "camera", "csi", "stream", "stdin", "synthetic"]
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp")
 IMAGE_SUFFIXES = frozenset(
@@ -42,9 +42,11 @@ def kind_of(uri: str) -> Kind:
             name = scheme.group().lower()
             if name == "synthetic":
                 return "synthetic"
+            if name == "csi":
+                return "csi"
             if name in STREAM_SCHEMES and uri[scheme.end() :].startswith("://"):
                 return "stream"
-            allowed = ", ".join(f"{s}://" for s in STREAM_SCHEMES)
+            allowed = ", ".join(f"{s}://" for s in (*STREAM_SCHEMES, "csi"))
             raise SourceError(
                 f"unknown kind of URL {name + ':'!r}; known are {allowed} and synthetic:; give a file by its path",
                 redact(uri),

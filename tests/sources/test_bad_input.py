@@ -152,6 +152,8 @@ def test_names_that_cannot_be():
         ("frames/*.png", "images"),
         ("0", "camera"),
         ("12", "camera"),
+        ("csi://0", "csi"),
+        ("csi://1?flip=rotate-180", "csi"),
         ("/dev/video3", "camera"),
         ("rtsp://host/x", "stream"),
         ("RTSP://host/x", "stream"),
