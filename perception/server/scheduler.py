@@ -41,6 +41,11 @@ class _Task:
     work: Callable[[], Any]
     future: Future[Any]
 
+    def give_up(self) -> None:
+        """Cancel the future, and tell those who wait for it: cancelling alone wakes callbacks only."""
+        self.future.cancel()
+        self.future.set_running_or_notify_cancel()
+
 
 @dataclass(eq=False)
 class _Client:
@@ -93,6 +98,7 @@ class Scheduler:
 
         Returns:
             a future; ``cancel()`` takes the frame back while it waits. It raises what ``Model.predict`` raises.
+            Callbacks added to it run in the engine's thread: they must not take long.
 
         Raises:
             Busy: too many frames are waiting; it says when to try again.
@@ -117,7 +123,8 @@ class Scheduler:
     def waiting(self) -> int:
         """Frames that wait for their turn."""
         with self._changed:
-            return sum(len(c.waiting) for queue in (self._live, self._bulk) for c in queue.values())
+            clients = [*self._live.values(), *self._bulk.values()]
+            return sum(not task.future.cancelled() for client in clients for task in client.waiting)
 
     def close(self) -> None:
         """Stop. Frames under way are finished, those that wait are cancelled."""
@@ -128,7 +135,7 @@ class Scheduler:
             self._bulk.clear()
             self._changed.notify_all()
         for task in tasks:
-            task.future.cancel()
+            task.give_up()
         for worker in self._workers:
             if worker is not threading.current_thread():
                 worker.join()
@@ -164,16 +171,13 @@ class Scheduler:
             entry.waiting.append(_Task(work, future))
             self._changed.notify_all()
         if replaced is not None:
-            replaced.future.cancel()  # outside the lock: callbacks may submit again
+            replaced.give_up()  # outside the lock: callbacks may submit again
         return future
 
     def _has_room(self) -> bool:
-        waiting = 0
-        for entry in self._bulk.values():
-            if any(task.future.cancelled() for task in entry.waiting):
-                entry.waiting = deque(task for task in entry.waiting if not task.future.cancelled())
-            waiting += len(entry.waiting)
-        return waiting < self._limit
+        tasks = [task for client in self._bulk.values() for task in client.waiting]
+        # Those that were cancelled lie there until their turn; they cost little, but not nothing.
+        return sum(not task.future.cancelled() for task in tasks) < self._limit and len(tasks) < 8 * self._limit
 
     def _busy(self) -> Busy:
         wait_s = max(0.1, self._limit * self._frame_s)
@@ -232,6 +236,10 @@ class SharedModel(Model):
         self._scheduler = scheduler
         self._client = client
         self._live = live
+
+    def tuned(self, **options: Any) -> Model:
+        """See `Model.tuned`. What comes takes its turns as this same client."""
+        return SharedModel(self._scheduler, self._client, self._live, super().tuned(**options))
 
     def infer(self, frame: Frame | U8) -> Inference:
         """See `Model.infer`.

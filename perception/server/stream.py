@@ -1,0 +1,429 @@
+"""Server-side sources: one capture and one inference each, whatever the number of viewers.
+
+stream = hub.open("street")                       # a name that the operator gave, or an allowed URL
+with stream.subscribe(Options(opacity=0.4)) as viewer:
+    while not viewer.over:
+        prediction = viewer.next(timeout=1.0)     # the newest, with its annotated picture; None: nothing new
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from perception.errors import EngineError, PerceptionError, SourceError, UsageError
+from perception.model import Inference, Model
+from perception.server.capture import Capture, Clock
+from perception.server.metrics import Metrics
+from perception.server.options import Options
+from perception.server.problems import Busy, Forbidden
+from perception.server.scheduler import Scheduler
+from perception.server.subscription import Look, Shot, Subscription
+from perception.sources.base import Source
+from perception.types import Frame, Prediction, SourceInfo
+
+log = logging.getLogger("perception")
+
+State = Literal["connecting", "running", "stalled", "reconnecting", "ended", "failed"]
+
+OVER: tuple[State, ...] = ("ended", "failed")
+"""States that a stream does not leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a stream waits for what, in seconds.
+
+    Attributes:
+        stall: without a frame for so long, a live source is shown as stalled.
+        silence: without a frame for so long, it is given up and connected anew.
+        opening: a connection that is not there by then is given up.
+        first_pause, longest_pause: before connecting anew: doubled each time, less up to a third by chance, so that
+            the streams of a camera that was away do not all come at once.
+        settled: after so long without a failure the pauses start from the first one again.
+        age: a result that is older than this when it is done is dropped and not shown.
+    """
+
+    stall: float = 2.0
+    silence: float = 10.0
+    opening: float = 25.0
+    first_pause: float = 0.5
+    longest_pause: float = 30.0
+    settled: float = 10.0
+    age: float = 1.0
+
+    def pause(self, failures: int) -> float:
+        """How long to wait after that many failures in a row, at least 1."""
+        longest = min(self.first_pause * 2.0 ** min(failures - 1, 30), self.longest_pause)
+        return longest * random.uniform(2 / 3, 1)
+
+
+PLAIN = Options(max_detections=None)
+"""What a viewer gets who asks for nothing."""
+
+MAX_ABANDONED = 3
+"""Connections stuck in a driver or a library, beyond which a stream fails instead of leaving another thread behind."""
+
+MAX_LOOKS = 8
+"""Sets of options that one stream is drawn with at once."""
+
+ENGINE_ERRORS = 5
+"""A stream fails after so many frames in a row that the engine failed on."""
+
+
+class Stream:
+    """One server-side source that is captured and inferred once, and connected anew when it is lost.
+
+    Args:
+        id: what routes call it.
+        name: what people call it; no secrets in it.
+        connect: opens the source. Called for each connection, so it may check anew what it opens.
+        scheduler: runs the model.
+        reconnect: connect anew after an error or an end, as for cameras; else these are the end.
+        loop: play a source that is not live again and again.
+        metrics: where figures go, under ``id``.
+        patience: see `Patience`.
+
+    Attributes:
+        touched: ``time.monotonic()`` when somebody last took an interest.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        name: str,
+        connect: Callable[[], Source],
+        scheduler: Scheduler,
+        *,
+        reconnect: bool = True,
+        loop: bool = False,
+        metrics: Metrics | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.touched = time.monotonic()
+        self.reconnects = 0
+        self.dropped = 0
+        self.frames = 0
+        self._connect = connect
+        self._scheduler = scheduler
+        self._model = scheduler.model
+        self._reconnect = reconnect
+        self._loop = loop
+        self._metrics = metrics or Metrics()
+        self._patience = patience or Patience()
+        self._clock = Clock()
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._state: State = "connecting"
+        self._message = ""
+        self._capture: Capture | None = None
+        self._abandoned: list[Capture] = []
+        self._arrived = 0.0
+        self._ready: Inference | None = None
+        self._engine_error: PerceptionError | None = None
+        self._engine_errors = 0
+        self._shot: Shot | None = None
+        self._shown_at: deque[float] = deque(maxlen=120)
+        self._latencies: deque[float] = deque(maxlen=300)
+        self._looks: dict[Options, Look] = {}
+        self._plain = Look(PLAIN, self._model)
+        self._subscriptions: set[Subscription] = set()
+        self._thread = threading.Thread(target=self._run, name=f"perception-stream {id}", daemon=True)
+        self._thread.start()
+
+    # What others ask.
+
+    @property
+    def state(self) -> State:
+        """See `State`."""
+        return self._state
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will come any more."""
+        return self._state in OVER or self._closing.is_set()
+
+    @property
+    def viewers(self) -> int:
+        """Open subscriptions."""
+        return len(self._subscriptions)
+
+    @property
+    def info(self) -> SourceInfo | None:
+        """What is known of the source, or None before it was first open."""
+        capture = self._capture
+        return None if capture is None else capture.info
+
+    @property
+    def model(self) -> Model:
+        """The model that it runs on."""
+        return self._model
+
+    def subscribe(self, options: Options | None = None) -> Subscription:
+        """A place to take results from; close it when done.
+
+        Raises:
+            UsageError: the options do not fit the model.
+            Busy: it is being drawn with too many different options already.
+        """
+        options = options or PLAIN
+        with self._changed:
+            look = self._looks.get(options)
+        made = look or Look(options, self._model)
+        with self._changed:
+            look = self._looks.get(options)
+            if look is None:
+                if len(self._looks) >= MAX_LOOKS:
+                    raise Busy(f"this stream is drawn with {MAX_LOOKS} sets of options already", 5.0, 429)
+                look = self._looks[options] = made
+            look.users += 1
+            subscription = Subscription(self, options, look)
+            self._subscriptions.add(subscription)
+            self.touched = time.monotonic()
+        return subscription
+
+    def newest(self) -> Prediction | None:
+        """The newest result with usual options, or None before the first one."""
+        shot = self._shot
+        return None if shot is None else self._plain.see(shot, picture=False)
+
+    def status(self) -> dict[str, Any]:
+        """Everything about it, for JSON; see `perception.server.streams_api`."""
+        newest = self.newest()
+        with self._changed:
+            latencies = list(self._latencies)
+            shown = [t for t in self._shown_at if t > time.monotonic() - 3.0]
+        p50, p95 = np.percentile(latencies, (50, 95)).tolist() if latencies else (0.0, 0.0)
+        rate = (len(shown) - 1) / (shown[-1] - shown[0]) if len(shown) > 2 and shown[-1] > shown[0] else 0.0
+        frame = None if newest is None else newest.frame
+        info = self.info
+        return {
+            "id": self.id,
+            "name": self.name,
+            "model": self._model.card.name,
+            "state": self._state,
+            "message": self._message,
+            "width": frame.width if frame else info.width if info else 0,
+            "height": frame.height if frame else info.height if info else 0,
+            "fps": round(rate, 2),
+            "latency_ms": {"p50": round(p50, 2), "p95": round(p95, 2)},
+            "frames": self.frames,
+            "dropped": self.dropped,
+            "reconnects": self.reconnects,
+            "viewers": self.viewers,
+            "engine": self._model.engine.description,
+            "legend": self._legend(newest),
+            "boxes": 0 if newest is None or newest.detections is None else len(newest.detections),
+            "age_s": round(time.monotonic() - frame.arrived, 3) if frame else None,
+        }
+
+    def close(self) -> None:
+        """End it for all its viewers. Safe to call twice and from any thread."""
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _legend(self, newest: Prediction | None) -> list[dict[str, Any]]:
+        task = self._model.card.segmentation
+        if newest is None or newest.class_map is None or task is None:
+            return []
+        shares = newest.class_map.shares
+        seen = [i for i in np.argsort(-shares).tolist() if shares[i] >= 0.0005 and i not in newest.class_map.ignored]
+        return [
+            {
+                "id": i,
+                "name": task.classes[i].name,
+                "color": "#{:02x}{:02x}{:02x}".format(*task.classes[i].color),
+                "share": round(float(shares[i]), 4),
+            }
+            for i in seen
+        ]
+
+    # For subscriptions.
+
+    def newer_than(self, number: int, timeout: float | None, closed: Callable[[], bool]) -> Shot | None:
+        """The newest result if its number is above ``number``, waiting for one; None once ``closed`` or too late."""
+
+        def newer() -> bool:
+            return closed() or self.over or (self._shot is not None and self._shot.number > number)
+
+        with self._changed:
+            self._changed.wait_for(newer, timeout)
+            shot = self._shot
+            return None if closed() or shot is None or shot.number <= number else shot
+
+    def leave(self, subscription: Subscription) -> None:
+        """A subscription is closed."""
+        with self._changed:
+            self._subscriptions.discard(subscription)
+            look = subscription.look
+            look.users -= 1
+            if not look.users and self._looks.get(subscription.options) is look:
+                del self._looks[subscription.options]
+            self.touched = time.monotonic()
+            self._changed.notify_all()
+
+    # In the threads of the capture and of the scheduler.
+
+    def _deliver(self, frame: Frame) -> None:
+        self._arrived = time.monotonic()
+        try:
+            future = self._scheduler.infer(frame, client=f"stream {self.id}", live=True)
+        except Busy:
+            self._drop()
+        except EngineError as error:
+            self._engine_failed(error)
+        else:
+            future.add_done_callback(self._inferred)
+
+    def _inferred(self, future: Future[Inference]) -> None:
+        if future.cancelled():
+            self._drop()
+            return
+        error = future.exception()
+        if error is not None:
+            self._engine_failed(error)
+            return
+        with self._changed:
+            late, self._ready = self._ready, future.result()
+            self._engine_errors = 0
+            self._changed.notify_all()
+        if late is not None:
+            self._drop()
+
+    def _engine_failed(self, error: BaseException) -> None:
+        with self._changed:
+            self._engine_errors += 1
+            if isinstance(error, PerceptionError):
+                self._engine_error = error
+            else:
+                self._engine_error = EngineError(f"the model failed: {type(error).__name__}: {error}")
+            self._changed.notify_all()
+
+    def _drop(self, count: int = 1) -> None:
+        with self._changed:
+            self.dropped += count
+        self._metrics.dropped(count, "stream")
+
+    # In the stream's own thread.
+
+    def _run(self) -> None:
+        failures = 0
+        try:
+            self._enter("connecting")
+            while not self._closing.is_set():
+                error, settled = self._follow_connection()
+                if self._closing.is_set():
+                    return
+                info = self.info
+                finite = info is not None and not info.live and error is None
+                if not self._reconnect or finite or isinstance(error, (UsageError, EngineError, Forbidden)):
+                    self._enter("ended" if error is None else "failed", "" if error is None else error.message)
+                    return
+                failures = 1 if settled else failures + 1
+                pause = self._patience.pause(failures)
+                self._enter(
+                    "reconnecting", f"{error.message if error else 'the source stopped'}; trying again in {pause:.1f} s"
+                )
+                self._closing.wait(pause)
+        except Exception as error:
+            log.exception("stream %s", self.id)
+            self._enter("failed", f"{type(error).__name__}: {error}")
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _follow_connection(self) -> tuple[PerceptionError | None, bool]:
+        """Connect, and show what comes until it ends; the error that ended it, and whether it had lasted a while."""
+        if len(self._abandoned) >= MAX_ABANDONED:
+            return EngineError(
+                f"given up: {len(self._abandoned)} connections hang and cannot be ended", self.name
+            ), False
+        patience = self._patience
+        began, self._arrived, lost = time.monotonic(), 0.0, 0
+        capture = Capture(self._connect, self._deliver, self._wake, self._clock, loop=self._loop, name=self.name)
+        self._capture = capture
+        try:
+            while not self._closing.is_set():
+                inference = self._next_inference(capture)
+                if inference is not None:
+                    self._publish(inference)
+                if capture.dropped > lost:
+                    self._drop(capture.dropped - lost)
+                    lost = capture.dropped
+                now, arrived = time.monotonic(), self._arrived
+                settled = bool(arrived) and now - began > patience.settled
+                if self._engine_errors >= ENGINE_ERRORS:
+                    return self._engine_error, settled
+                if capture.ended:
+                    return capture.error, settled
+                if not arrived:
+                    if now - began > patience.opening:
+                        return SourceError(f"no picture came in {patience.opening:g} s", self.name), False
+                    continue
+                silent = now - arrived
+                live = capture.info is not None and capture.info.live
+                if live and silent > patience.silence:
+                    return SourceError(f"no picture came for {patience.silence:g} s", self.name), settled
+                self._enter("stalled" if live and silent > patience.stall else "running")
+            return None, False
+        finally:
+            capture.stop()
+            self._abandoned = [c for c in (*self._abandoned, capture) if c.alive]
+
+    def _next_inference(self, capture: Capture) -> Inference | None:
+        """The next result, or None where there is something else to see to, or nothing for a while."""
+        errors = self._engine_errors
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._ready is not None or capture.ended or self._closing.is_set() or self._engine_errors > errors
+                ),
+                min(0.25, self._patience.stall / 4),
+            )
+            inference, self._ready = self._ready, None
+        return inference
+
+    def _publish(self, inference: Inference) -> None:
+        age = time.monotonic() - inference.frame.arrived
+        if age > self._patience.age:
+            self._drop()
+            return
+        shot = Shot(self.frames, inference)
+        self._metrics.frame_done(self._plain.see(shot, picture=False), "stream")
+        with self._changed:
+            self._shot = shot
+            self.frames += 1
+            self._shown_at.append(time.monotonic())
+            self._latencies.append(1e3 * age)
+            self._changed.notify_all()
+
+    def _enter(self, state: State, message: str = "") -> None:
+        if state == self._state and message == self._message:
+            return
+        if state == "running" and self._state == "reconnecting":
+            self.reconnects += 1
+            self._metrics.reconnected(self.id)
+        if state in ("stalled", "reconnecting", "failed"):
+            log.warning("stream %s: %s%s", self.id, state, f": {message}" if message else "")
+        with self._changed:
+            self._state, self._message = state, message
+            self._changed.notify_all()
+        self._metrics.stream_state(self.id, state)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
