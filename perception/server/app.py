@@ -18,9 +18,9 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
 
 from perception import __version__
 from perception.errors import PerceptionError, UsageError
@@ -38,6 +38,7 @@ WEBSOCKET_BYTES = 8 << 20
 SHUTDOWN_S = 3
 """Viewers that are there when the server stops have so long to leave."""
 
+_ROUTERS = (api, jobs_api, streams_api, webcam)
 _ABOUT = """Boxes and class masks of pictures, videos and streams.
 
 Errors are JSON, `{"error": "one line"}`. Where credentials are set, send `Authorization: Bearer TOKEN`, user and
@@ -64,7 +65,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app = FastAPI(title="perception", version=__version__, description=_ABOUT, lifespan=lifespan)
     app.state.service = service
     app.add_middleware(Gate, settings=settings, metrics=service.metrics)
-    for module in (api, jobs_api, streams_api, webcam):
+    for module in _ROUTERS:
         if hasattr(module, "router"):  # TODO until streams_api has one
             app.include_router(module.router)
     app.add_api_route("/v1/{rest:path}", _no_such_route, methods=_METHODS, include_in_schema=False)
@@ -159,12 +160,14 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 async def _no_such_route(request: Request) -> JSONResponse:
     """What is under /v1 and is no route of ours would else go to the page."""
-    allowed: set[str] = set()
-    for route in request.app.routes:
-        if getattr(route, "endpoint", None) is _no_such_route:
-            break
-        if route.matches(request.scope)[0] is Match.PARTIAL:
-            allowed |= set(route.methods or ())
+    routes = [
+        route
+        for module in _ROUTERS
+        if hasattr(module, "router")
+        for route in module.router.routes
+        if isinstance(route, APIRoute)
+    ]
+    allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods}
     if allowed:
         text = ", ".join(sorted(allowed))
         return _error(405, f"{request.method} is not for this address; {text} is", {"Allow": text})
