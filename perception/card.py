@@ -146,6 +146,26 @@ class InputSpec(_Strict):
     multiple: int | None = Field(None, ge=1)
 
 
+class Quantization(_Strict):
+    """How a model came to compute in eight bits.
+
+    Attributes:
+        precision: what most of its convolutions and matrix products compute in.
+        source_sha256: SHA-256 of the model file that it was made from, hexadecimal.
+        calibrated_on: where the pictures that ranges were measured on come from, and how many there were.
+        float_layers: names of the layers that were left as they are for the sake of accuracy.
+        before: metrics of the model that it was made from, measured in the same way as this card's own.
+        tool: what quantised it, and its version.
+    """
+
+    precision: Literal["int8"] = "int8"
+    source_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    calibrated_on: list[str] = Field(min_length=1)
+    float_layers: list[str] = []
+    before: dict[str, FiniteFloat] = {}
+    tool: str = ""
+
+
 class ModelCard(_Strict):
     """Everything that is known about a model.
 
@@ -158,6 +178,7 @@ class ModelCard(_Strict):
         licence: what the weights may be used for.
         trained_on: data sets, each with its licence.
         metrics: measured accuracy, such as ``{"camvid_val_miou": 0.71}``.
+        quantization: how it was quantised, if it was.
     """
 
     format: Literal[1] = 1
@@ -172,6 +193,7 @@ class ModelCard(_Strict):
     trained_on: list[str] = []
     metrics: dict[str, FiniteFloat] = {}
     date: PlainText = ""
+    quantization: Quantization | None = None
 
     @model_validator(mode="after")
     def _has_a_task(self) -> ModelCard:

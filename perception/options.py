@@ -35,7 +35,7 @@ Engine = Annotated[
     typer.Option(help="What runs the network.", rich_help_panel=MODEL),
 ]
 Precision = Annotated[
-    Literal["auto", "f32", "bf16", "f16"],
+    Literal["auto", "f32", "bf16", "f16", "int8"],
     typer.Option(
         help="Arithmetic inside the network; auto takes what this machine is fastest in.", rich_help_panel=MODEL
     ),

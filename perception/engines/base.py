@@ -17,7 +17,7 @@ from perception.types import F32, U8
 if TYPE_CHECKING:
     from perception.card import ModelCard
 
-Precision = Literal["auto", "f32", "bf16", "f16"]
+Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 Mode = Literal["latency", "throughput"]
 
 _ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
@@ -40,7 +40,8 @@ class EngineOptions:
         size: (width, height) of the frames that the engine will be given, in pixels.
         outputs: names of the graph's outputs.
         precision: arithmetic inside the network; inputs and outputs are uint8 and float32 always. ``auto`` is the
-            fastest that the device computes natively without a visible loss.
+            fastest that the device computes natively without a visible loss; of a quantised file, what the layers
+            that are not in eight bits compute in. `perception.engines.open_engine` alone takes ``int8``.
         mode: ``latency`` puts every core on one call; ``throughput`` runs as many calls at once as there are cores.
         threads: cores to use, or None for all that this process may use.
         device: ``CPU``, or another device name that the engine knows.
@@ -64,7 +65,7 @@ class Engine(ABC):
     Attributes:
         name: which runtime it is, such as ``openvino``.
         path: the model file.
-        precision: arithmetic that the network runs in: ``f32``, ``bf16`` or ``f16``.
+        precision: arithmetic that the network runs in: ``f32``, ``bf16``, ``f16`` or ``int8``.
         description: one line for people: runtime, version, precision, streams, device.
         streams: how many calls of `infer` run at once usefully.
         input_shape: ``(N, H, W, 3)`` of the frames; N is None where any number is taken in one call.

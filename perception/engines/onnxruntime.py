@@ -36,7 +36,6 @@ class OnnxRuntimeEngine(Engine):
     """See `Engine`. One session, called by any number of threads."""
 
     name = "onnxruntime"
-    precision = "f32"
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
         import onnxruntime
@@ -48,6 +47,7 @@ class OnnxRuntimeEngine(Engine):
         if options.device.upper() != "CPU":
             raise EngineError(f"onnxruntime runs on the CPU only, not on {options.device!r}")
         self.path = path
+        self.precision = "int8" if options.card is not None and options.card.quantization is not None else "f32"
         cores = options.threads or hardware.usable_cores()
         latency = options.mode == "latency"
         settings = onnxruntime.SessionOptions()
@@ -66,7 +66,7 @@ class OnnxRuntimeEngine(Engine):
         batch = session.get_inputs()[0].shape[0]
         self.input_shape = (batch if isinstance(batch, int) else None, height, width, 3)
         self.description = (
-            f"ONNX Runtime {_version()} f32, {self.streams} stream{'s' if self.streams > 1 else ''}, "
+            f"ONNX Runtime {_version()} {self.precision}, {self.streams} stream{'s' if self.streams > 1 else ''}, "
             f"{hardware.cpu_name()}"
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception import hardware
-from perception.engines.base import Engine, EngineOptions
+from perception.engines import choices
+from perception.engines.base import Engine, EngineOptions, Precision
 from perception.engines.cache import prepare_compiled_models_dir
+from perception.engines.quantised import file_sha256, find_quantised
+from perception.engines.timing import median_ms
 from perception.errors import EngineError
 from perception.types import F32, U8
 
@@ -24,7 +29,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perception")
 
-_CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+_CAPABILITIES: dict[Precision, str] = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
+"""What OpenVINO calls precisions; the most exact one first."""
+
+_WORTH = 0.97
+"""A less exact precision is taken where it needs at most this part of the time."""
+
+_MEASURE_SECONDS = 0.6
 
 
 def available() -> tuple[bool, str]:
@@ -37,11 +48,27 @@ def available() -> tuple[bool, str]:
 def open_model(path: Path, options: EngineOptions) -> Engine:
     """Compile an ONNX file for a device.
 
+    With precision ``auto`` on a CPU, every precision that it has is tried once, and the quantised version of the file
+    if there is one; which was the fastest is remembered for this file, size, CPU and version of OpenVINO.
+
     Raises:
         EngineError: an unknown device, or a precision that the device does not have.
         Exception: whatever OpenVINO throws when it refuses the model.
     """
+    if options.precision == "auto" and options.device.upper() == "CPU" and not _is_quantised(options):
+        path, options = _fastest(path, options)
     return OpenVinoEngine(path, options)
+
+
+def native_precisions(device: str = "CPU") -> list[Precision]:
+    """What a device computes in as fast as it can, the most exact one first.
+
+    Raises:
+        EngineError: there is no such device.
+    """
+    core = _core()
+    capabilities = core.get_property(_check_device(core, device), "OPTIMIZATION_CAPABILITIES")
+    return [name for name, capability in _CAPABILITIES.items() if capability in capabilities]
 
 
 class OpenVinoEngine(Engine):
@@ -58,8 +85,9 @@ class OpenVinoEngine(Engine):
         self.path = path
         self._core: ov.Core | None = core
         self._device = _check_device(core, options.device)
-        self.precision = _check_precision(core, self._device, options.precision)
-        self._config = self._configuration(options)
+        arithmetic = _check_precision(self._device, options.precision)
+        self.precision = "int8" if _is_quantised(options) else arithmetic
+        self._config = self._configuration(options, arithmetic)
         width, height = options.size
         self._model = core.read_model(str(path))
         fixed = self._model.input(0).partial_shape[0]
@@ -79,11 +107,11 @@ class OpenVinoEngine(Engine):
             f"stream{'s' if self.streams > 1 else ''}, {device}"
         )
 
-    def _configuration(self, options: EngineOptions) -> dict[str, Any]:
+    def _configuration(self, options: EngineOptions, precision: str) -> dict[str, Any]:
         latency = options.mode == "latency"
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY" if latency else "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_PRECISION_HINT": precision,
         }
         if self._device == "CPU":
             cores = options.threads or hardware.usable_cores()
@@ -164,12 +192,68 @@ def _check_device(core: ov.Core, device: str) -> str:
     return wanted
 
 
-def _check_precision(core: ov.Core, device: str, precision: str) -> str:
-    capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    native = [name for name, capability in _CAPABILITIES.items() if capability in capabilities]
+def _check_precision(device: str, precision: str) -> str:
+    native = native_precisions(device)
     if precision == "auto":
         # bf16 has the range of f32 and needs no care; f16 is what GPUs are made for
         return next(name for name in ("bf16", "f16", "f32") if name in native)
     if precision not in native:
         raise EngineError(f"this device does not compute in {precision}; it has: {', '.join(native)}")
     return precision
+
+
+def _is_quantised(options: EngineOptions) -> bool:
+    return options.card is not None and options.card.quantization is not None
+
+
+def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
+    """The file and the precision to run on this CPU: measured the first time, and remembered."""
+    ways: dict[str, tuple[Path, EngineOptions]] = {
+        precision: (path, replace(options, precision=precision)) for precision in native_precisions()
+    }
+    quantised = None if options.card is None else find_quantised(path, options.card)
+    if quantised is not None:
+        ways["int8"] = quantised[0], replace(options, card=quantised[1])
+    if len(ways) == 1:
+        return next(iter(ways.values()))
+    circumstances = {
+        "model": file_sha256(path),
+        "quantised": "" if quantised is None else file_sha256(quantised[0]),
+        "ways": list(ways),
+        "cpu": [hardware.cpu_name(), *(name for name, has in (hardware.cpu_features() or {}).items() if has)],
+        "cores": options.threads or hardware.usable_cores(),
+        "openvino": version("openvino"),
+        "size": list(options.size),
+        "mode": options.mode,
+    }
+    times = choices.recall(circumstances)
+    if times is None:
+        times = _measure(ways)
+        choices.remember(circumstances, times)
+        said = ", ".join(f"{way} {ms:.1f} ms" for way, ms in times.items())
+        _log.info("%s: measured once, to take the fastest from now on: %s", path.name, said)
+    best = ""
+    for way, ms in times.items():  # the most exact one first
+        if way in ways and (not best or ms < _WORTH * times[best]):
+            best = way
+    return ways[best] if best else (path, options)
+
+
+def _measure(ways: dict[str, tuple[Path, EngineOptions]]) -> dict[str, float]:
+    """Milliseconds a frame of every way that works.
+
+    Raises:
+        Exception: what OpenVINO throws if none does.
+    """
+    fault: Exception | None = None
+    engines: dict[str, Engine] = {}
+    with ExitStack() as opened:
+        for way, (path, options) in ways.items():
+            try:
+                engines[way] = opened.enter_context(OpenVinoEngine(path, options))
+            except Exception as error:  # the others may do
+                _log.debug("%s does not run in %s: %s", path, way, error)
+                fault = error
+        if fault is not None and not engines:
+            raise fault
+        return dict(zip(engines, median_ms(list(engines.values()), _MEASURE_SECONDS), strict=True))
