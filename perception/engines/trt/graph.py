@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from perception.card import ModelCard
+from perception.engines.trt.signed import make_signed
 from perception.errors import ModelError, UsageError
 
 GraphPrecision = Literal["f32", "f16", "bf16", "int8"]
@@ -67,7 +68,8 @@ def prepare(
         card: its card.
         precision: ``f16`` and ``bf16`` compute from the first to the last convolution or matrix product in that type;
             what comes before (scaling of the pixels) and after (decoding of boxes) stays float32. ``f32`` and
-            ``int8`` leave the types as they are; for ``int8`` the file must hold Q/DQ nodes.
+            ``int8`` leave the types as they are, but for unsigned Q/DQ nodes, which TensorRT does not have; for
+            ``int8`` the file must hold Q/DQ nodes.
         size: (width, height) to fix the input to; None leaves it as free as it is.
         tail: what to append; None leaves the outputs as they are.
 
@@ -82,6 +84,7 @@ def prepare(
     graph = onnx.ModelProto()
     graph.CopyFrom(model)
     _check_quantisation(graph, precision)
+    make_signed(graph)
     if size is not None:
         _fix_size(graph, card.input.name, size)
     _cast_first(graph, card.input.name)
