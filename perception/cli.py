@@ -30,6 +30,7 @@ from perception.options import (
     Precision,
     Threads,
 )
+from perception.quantize.commands import quantize_model
 
 app = typer.Typer(
     name="perception",
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(evaluation, name="eval")
 app.add_typer(data_commands, name="data")
+app.command("quantize")(quantize_model)
 
 
 @app.command()

@@ -1,0 +1,140 @@
+"""The ONNX graph before and after quantisation: made ready for it, and layers taken back out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+import onnx
+from onnx import helper
+
+PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""What eight bits make faster."""
+
+QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether a graph holds Q/DQ nodes."""
+    return any(node.op_type in QUANTISERS for node in model.graph.node)
+
+
+def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name of its own, and no cast has no effect: quantisers stumble over both."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    taken: set[str] = set()
+    for number, node in enumerate(made.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{number}"
+            while node.name in taken:
+                node.name += "_"
+        taken.add(node.name)
+    _drop_idle_casts(made)
+    return made
+
+
+def outside_products(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that have no convolution or matrix product above them or none below.
+
+    That is the scaling of the pixels, and the decoding of boxes and scores: eight bits gain nothing there, and a box in
+    steps of a 256th of the picture is no box.
+    """
+    nodes = list(model.graph.node)
+    above = _reached(nodes, lambda node: node.input, lambda node: node.output)
+    below = _reached(nodes[::-1], lambda node: node.output, lambda node: node.input)
+    return [node.name for node in nodes if node.name not in above or node.name not in below]
+
+
+def quantised_layers(quantised: onnx.ModelProto, original: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that take other inputs than in the original: those that compute in eight bits.
+
+    Args:
+        quantised: the graph with Q/DQ nodes; nodes and tensors have the names of the original.
+        original: the graph without.
+    """
+    inputs = {node.name: list(node.input) for node in original.graph.node}
+    return [n.name for n in quantised.graph.node if n.name in inputs and list(n.input) != inputs[n.name]]
+
+
+def with_float_layers(quantised: onnx.ModelProto, original: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """A copy of the quantised graph in which some layers compute as they did in the original.
+
+    Args:
+        quantised, original: see `quantised_layers`.
+        names: nodes to put back, with the weights and the bias that they had.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(quantised)
+    before = {node.name: node for node in original.graph.node}
+    for node in made.graph.node:
+        if node.name in names:
+            node.input[:] = before[node.name].input
+    there = {w.name for w in made.graph.initializer}
+    wanted = {tensor for node in made.graph.node for tensor in node.input}
+    made.graph.initializer.extend(w for w in original.graph.initializer if w.name in wanted and w.name not in there)
+    _drop_unused(made)
+    del made.graph.value_info[:]  # some of it is of tensors that are gone
+    return made
+
+
+def _reached(
+    nodes: Iterable[onnx.NodeProto],
+    sources: Callable[[onnx.NodeProto], Iterable[str]],
+    results: Callable[[onnx.NodeProto], Iterable[str]],
+) -> set[str]:
+    """Names of the products and of all that follow them, in the order of ``nodes``."""
+    tensors: set[str] = set()
+    names = set()
+    for node in nodes:
+        if node.op_type in PRODUCTS or any(tensor in tensors for tensor in sources(node)):
+            tensors.update(t for t in results(node) if t)
+            names.add(node.name)
+    return names
+
+
+def _drop_idle_casts(model: onnx.ModelProto) -> None:
+    """Take out casts from a type to itself; where one ends in an output of the graph, its source takes that name."""
+    graph = model.graph
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
+    outputs = {value.name for value in graph.output}
+    fixed = outputs | {value.name for value in graph.input} | {w.name for w in graph.initializer}
+    kept = []
+    names: dict[str, str] = {}
+    for node in graph.node:
+        source, result = (node.input[0], node.output[0]) if node.op_type == "Cast" else ("", "")
+        origin = _last(names, source)
+        if node.op_type != "Cast" or types.get(source) != helper.get_node_attr_value(node, "to"):
+            kept.append(node)
+        elif result not in outputs:
+            names[result] = origin
+        elif origin not in fixed:
+            names[origin] = result
+        else:
+            kept.append(node)
+    for node in kept:
+        node.input[:] = [_last(names, tensor) for tensor in node.input]
+        node.output[:] = [_last(names, tensor) for tensor in node.output]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(kept)
+
+
+def _last(names: dict[str, str], tensor: str) -> str:
+    while tensor in names:
+        tensor = names[tensor]
+    return tensor
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    """Take out nodes whose results nobody reads, and weights that no node does."""
+    graph = model.graph
+    wanted = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if any(tensor in wanted for tensor in node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    weights = [w for w in graph.initializer if w.name in wanted]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)

@@ -1,0 +1,43 @@
+"""What a person reads of a quantisation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from perception.show import print_rows, stderr
+
+if TYPE_CHECKING:
+    from perception.quantize.accuracy import Progress
+    from perception.quantize.quantize import Quantised
+
+
+@contextmanager
+def quantising(model: str) -> Iterator[Progress | None]:
+    """A line that tells how far it is, where standard error is a terminal; else None."""
+    console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(f"{escape(model)}: quantise") as status:
+        yield lambda what, done, total: status.update(f"{escape(model)}: {escape(what)}, {done} of {total}")
+
+
+def print_quantised(result: Quantised, output: Path, as_json: bool = False) -> None:
+    """The table of before and after, or the same as JSON, and what became of the layers."""
+    if as_json:
+        sys.stdout.write(json.dumps(result.as_dict(), indent=2) + "\n")
+        return
+    print_rows("before and after", result.rows())
+    facts = result.card.quantization
+    assert facts is not None
+    kept = f"{len(facts.float_layers)} in float: {', '.join(facts.float_layers)}" if facts.float_layers else "all"
+    stderr().print(f"calibrated on {escape('; '.join(facts.calibrated_on))}, by {escape(facts.tool)}")
+    stderr().print(f"{result.layers} layers in eight bits, {escape(kept)}")
+    stderr().print(f"{escape(str(output))}: {escape(result.card.name)}")
