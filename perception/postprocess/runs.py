@@ -99,7 +99,7 @@ def _decode(code, labels):  # type: ignore[no-untyped-def]
                 return False
             byte = np.int64(code[i])
             i += 1
-            length |= (byte & 127) << shift
+            length |= (byte & 127) << shift  # type: ignore[assignment]
             shift += 7
             if byte < 128:
                 break

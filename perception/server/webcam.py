@@ -20,7 +20,6 @@ free; what it sends beyond that waits in the network. Messages should not be def
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 import struct
@@ -31,15 +30,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import cv2
-import numpy as np
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
 from perception.errors import PerceptionError, UsageError
 from perception.server.message import pack
 from perception.server.options import Options
-from perception.server.problems import Busy
+from perception.server.problems import Busy, TooLarge
+from perception.server.uploads import read_image
 from perception.types import U8, Frame, Prediction
 
 if TYPE_CHECKING:
@@ -47,6 +45,7 @@ if TYPE_CHECKING:
     from perception.model import Model
     from perception.server.scheduler import Scheduler
     from perception.server.service import Service
+    from perception.server.settings import Limits
 
 FRAME_BYTES = 4_000_000
 """Most bytes of a frame: a JPEG of 12 megapixels in good quality."""
@@ -106,37 +105,22 @@ def parse_settings(text: str, settings: WebcamSettings) -> WebcamSettings:
         raise UsageError(f"{where[:100]}: {first['msg']}") from None
 
 
-def read_frame(message: bytes, most_pixels: int) -> U8:
+def read_frame(message: bytes, limits: Limits) -> U8:
     """The picture of a binary message: uint8 ``[H, W, 3]`` BGR.
 
-    The size is read from the JPEG's header before anything of its picture is decoded.
-
     Raises:
-        UsageError: too long, not a JPEG, damaged, or of more than ``most_pixels``.
+        UsageError: no picture at all.
+        TooLarge: more bytes than `FRAME_BYTES`, or more pixels than the operator's limit.
+        SourceError: not a picture, or damaged.
     """
-    from PIL import Image
-
     if len(message) > FRAME_BYTES:
-        raise UsageError(f"a frame of {len(message)} bytes is too large; at most {FRAME_BYTES}")
-    if len(message) < _NUMBER.size:
+        raise TooLarge(f"a frame of {len(message)} bytes is too large; at most {FRAME_BYTES}")
+    if len(message) <= _NUMBER.size:
         raise UsageError("a binary message must be a frame's number (u32) and a JPEG")
-    data = memoryview(message)[_NUMBER.size :]
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
-            width, height = header.size
-    except Image.DecompressionBombError:
-        raise UsageError(f"the picture is too large; at most {most_pixels} pixels") from None
-    except Exception:  # a damaged header makes Pillow raise half a dozen kinds
-        raise UsageError("not a JPEG") from None
-    if width * height > most_pixels or max(width, height) > 0xFFFF:
-        raise UsageError(f"a picture of {width}x{height} is too large; at most {most_pixels} pixels")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise UsageError("a JPEG that cannot be decoded")
-    return image.astype(np.uint8, copy=False)
+    image = read_image(message[_NUMBER.size :], limits)
+    if max(image.shape) > 0xFFFF:
+        raise TooLarge(f"a picture of {image.shape[1]}x{image.shape[0]} is too large; at most 65535 pixels a side")
+    return image
 
 
 def describe(model: Model, name: str) -> dict[str, Any]:
@@ -252,12 +236,12 @@ class Session:
     async def _answer(self, message: bytes, arrived: float) -> None:
         number = _NUMBER.unpack_from(message)[0] if len(message) >= _NUMBER.size else None
         try:
-            image = await _in_pool(read_frame, message, self._service.settings.limits.pixels)
+            image = await _in_pool(read_frame, message, self._service.settings.limits)
             decoded = time.perf_counter()
             scheduler, model = self._scheduler, self._model
             if scheduler is None or model is None:
-                scheduler, model = await _in_pool(self._open, self._settings)
-                self._scheduler, self._model = scheduler, model
+                opened = await _in_pool(self._open, self._settings)
+                scheduler, model = self._scheduler, self._model = opened
             since = time.monotonic() - (time.perf_counter() - arrived)
             frame = Frame(image, index=number or 0, source=self._client, arrived=since)
             future = scheduler.submit(frame, client=self._client, live=True, model=model)

@@ -1,0 +1,167 @@
+"""The Gradio page: three tabs (Live, Video, Picture) beside one column of settings that holds for all of them.
+
+Gradio makes the layout, the look and the controls. What moves is in ``static/``, JavaScript modules that use the same
+routes as any other client: no picture and no video goes through Gradio, so that it writes no temporary file. A control
+writes its value into ``window.perception.settings`` and tells ``static/page.js``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from perception.errors import PerceptionError
+
+if TYPE_CHECKING:
+    from perception.card import ModelCard
+    from perception.server.service import Service
+
+FOLDER = Path(__file__).parent
+
+SHOWN = ("Masks", "Boxes", "Labels", "Legend")
+WEBCAM, FILE, URL = "webcam", "file", "url"
+"""Sources that are not the server's own; those are called ``server:NAME``."""
+
+_SCORE, _IOU, _OPACITY = 0.3, 0.6, 0.5
+_FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # of the machine: nothing is fetched from anywhere
+_MONO = ["ui-monospace", "monospace"]
+
+
+def mount_page(app: FastAPI, service: Service) -> None:
+    """Mount the page at ``/`` and its scripts at ``/static/perception`` of an application."""
+    app.mount("/static/perception", StaticFiles(directory=FOLDER / "static"), name="page")
+    theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
+    gr.mount_gradio_app(
+        app,
+        build_page(service),
+        path="/",
+        theme=theme,
+        css_paths=[FOLDER / "page.css"],
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+    )
+
+
+def build_page(service: Service) -> gr.Blocks:
+    """The page of one running server."""
+    with gr.Blocks(title="perception", analytics_enabled=False, fill_width=True) as page, gr.Row(elem_id="pv-page"):
+        with gr.Column(scale=7, min_width=320), gr.Tabs():
+            with gr.Tab("Live", id="live"):
+                _tab("live", service)
+            with gr.Tab("Video", id="video"):
+                _tab("video", service)
+            with gr.Tab("Picture", id="picture"):
+                _tab("picture", service)
+        with gr.Column(scale=2, min_width=260, elem_id="pv-settings"):
+            _settings(service)
+    return page
+
+
+def sources(service: Service) -> list[tuple[str, str]]:
+    """What the Live tab can show, as (text, value): the operator's sources first, then the browser's own."""
+    settings = service.settings
+    named = [(name.replace("_", " "), f"server:{name}") for name in settings.sources]
+    cameras = [(f"camera {number} of the server", f"server:{number}") for number in settings.cameras]
+    own = [("camera of this browser", WEBCAM), ("video file of yours", FILE)]
+    return [*named, *cameras, *own, *([("address of a stream", URL)] if settings.allow else [])]
+
+
+def models(service: Service) -> dict[str, dict[str, Any]]:
+    """What the page must know of each model, by name."""
+    return {file.name: _describe(file.card) for file in service.models.files()}
+
+
+def _describe(card: ModelCard) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    for name, task in (
+        ("segmentation", card.segmentation),
+        ("detection", card.detection),
+        ("classification", card.classification),
+    ):
+        described[name] = [] if task is None else [{"name": c.name, "color": list(c.color)} for c in task.classes]
+    if card.detection is not None:
+        described |= {"score": card.detection.score_threshold, "iou": card.detection.iou_threshold}
+    return described
+
+
+def _tab(name: str, service: Service) -> None:
+    """A tab that one module of ``static/`` brings to life; it is given the models."""
+    gr.HTML(
+        value=lambda: _known(service),
+        html_template=(FOLDER / f"{name}.html").read_text(encoding="utf-8"),
+        js_on_load=_LOAD.replace("NAME", name),
+        apply_default_css=False,
+        elem_id=f"pv-{name}",
+    )
+
+
+_LOAD = """
+import(new URL("static/perception/NAME.js", document.baseURI))
+  .then((module) => module.mount(element, props.value))
+  .catch((error) => { element.textContent = `This page needs a newer browser (${error.message}).`; });
+"""
+
+
+def _known(service: Service) -> dict[str, Any]:
+    """What a tab is given; a default model that is not usable is a message on the page and not its end."""
+    known: dict[str, Any] = {"source": sources(service)[0][1], "default": service.models.default}
+    try:
+        return {**known, "models": models(service), "problem": None}
+    except PerceptionError as error:
+        return {**known, "models": {}, "problem": str(error)}
+
+
+def _settings(service: Service) -> None:
+    """The controls. Each one only tells the scripts; what depends on the model is asked of the server."""
+    known = _known(service)["models"]
+    default = service.models.default
+    offered = sources(service)
+    source = gr.Dropdown(offered, value=offered[0][1], label="Source", elem_id="pv-source")
+    url = gr.Textbox(
+        label="Address", placeholder="rtsp://...", visible=False, max_lines=1, elem_id="pv-url", info="Enter opens it."
+    )
+    model = gr.Dropdown(list(known) or [default], value=default, label="Model", elem_id="pv-model")
+    first = known.get(default, {})
+    boxes = bool(first.get("detection"))
+    score = gr.Slider(
+        0, 1, first.get("score", _SCORE), step=0.01, label="Confidence", visible=boxes, elem_id="pv-score"
+    )
+    iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="IoU of one object", visible=boxes, elem_id="pv-iou")
+    opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
+    show = gr.CheckboxGroup(list(SHOWN), value=list(SHOWN), label="Show", elem_id="pv-show")
+    mirror = gr.Checkbox(True, label="Mirror the camera", elem_id="pv-mirror")
+    _tab("classes", service)
+
+    controls = {"model": model, "score": score, "iou": iou, "opacity": opacity, "show": show, "mirror": mirror}
+    for name, control in controls.items():
+        control.change(fn=None, inputs=[control], js=_sets(name), show_progress="hidden")
+    source.change(fn=None, inputs=[source], js=_sets("source"), show_progress="hidden")
+    source.change(
+        lambda value: gr.update(visible=value == URL), [source], [url], show_progress="hidden", api_name=False
+    )
+    url.submit(fn=None, inputs=[url], js=_sets("url"), show_progress="hidden")
+
+    def follow(name: str) -> list[Any]:
+        described = _known(service)["models"].get(name, {})
+        shown = bool(described.get("detection"))
+        return [
+            gr.update(visible=shown, value=described.get("score", _SCORE)),
+            gr.update(visible=shown, value=described.get("iou", _IOU)),
+        ]
+
+    model.change(follow, [model], [score, iou], show_progress="hidden", api_name=False)
+
+
+def _sets(name: str) -> str:
+    """JavaScript that hands a control's value over, whether the scripts are there yet or not."""
+    return (
+        "(value) => { const shared = (window.perception ??= {}); "
+        f"(shared.settings ??= {{}}).{name} = value; shared.changed?.({{ {name}: value }}); }}"
+    )

@@ -1,0 +1,334 @@
+// The Live tab: one stage that shows a source, its controls, its figures and what is in view.
+
+import { Figures, drawPlot } from "./figures.js";
+import { Overlay, rgb } from "./overlay.js";
+import { change, defaults, download, fileName, make, onSettings, settings } from "./page.js";
+import { Recorder } from "./record.js";
+import { StreamView } from "./stream.js";
+import { WebcamView } from "./webcam.js";
+
+const LEAST_SHARE = 0.005; // a class with a smaller part of the picture is not in the legend
+
+export function mount(element, known) {
+  defaults({
+    source: known.source,
+    model: known.default,
+    score: known.models[known.default]?.score ?? 0.3,
+    iou: known.models[known.default]?.iou ?? 0.6,
+    opacity: 0.5,
+    show: ["Masks", "Boxes", "Labels", "Legend"],
+    mirror: true,
+    hidden: new Set(),
+  });
+  const live = new Live(element, known);
+  window.perception.live = live; // for measuring and for looking inside
+  live.select();
+}
+
+class Live {
+  constructor(element, known) {
+    const find = (name) => element.querySelector(`.pv-${name}`);
+    this.known = known;
+    this.parts = Object.fromEntries(
+      ["stage", "video", "image", "canvas", "state", "message", "start", "pause", "snapshot", "record", "choose", "file",
+        "note", "fps", "p50", "p95", "dropped", "plot", "engine", "legend"].map((name) => [name, find(name)]),
+    );
+    this.figures = new Figures();
+    this.overlay = new Overlay();
+    this.view = null;
+    this.result = null;
+    const { parts } = this;
+    parts.pause.onclick = () => this.togglePause();
+    parts.snapshot.onclick = () => this.guarded(() => this.snapshot());
+    parts.record.onclick = () => this.guarded(() => this.toggleRecording());
+    parts.start.onclick = () => this.start();
+    parts.file.onchange = () => parts.file.files[0] && this.openFile(parts.file.files[0]);
+    onSettings((changes) => this.onSettings(changes));
+    new ResizeObserver(() => this.redraw()).observe(parts.stage);
+    parts.video.addEventListener("resize", () => this.size(parts.video.videoWidth, parts.video.videoHeight));
+    setInterval(() => this.showFigures(), 1000);
+  }
+
+  get model() {
+    return this.view?.model?.segmentation ? this.view.model : this.known.models[settings.model];
+  }
+
+  // What is shown
+
+  /** Show what the Source control says: at once where that needs nobody's leave, else after a click. */
+  select() {
+    this.stop();
+    const { parts } = this;
+    parts.choose.hidden = settings.source !== "file";
+    if (this.known.problem) return this.tell(this.known.problem);
+    if (settings.source === "webcam") this.tell("The picture of your camera stays here; small copies of it are analysed.", "Start the camera");
+    else if (settings.source === "file") this.tell("Choose a video. It is played here; small copies of its frames are analysed.");
+    else if (settings.source === "url") this.tell(settings.url ? "" : "Type the address of a stream, then Enter.", settings.url && "Start");
+    else this.start();
+  }
+
+  start() {
+    if (settings.source === "webcam") return this.open(this.own(), (view) => view.openCamera());
+    const source = settings.source === "url" ? settings.url : settings.source.replace(/^server:/, "");
+    const view = new StreamView(this.parts.video, this.parts.image, this.listener());
+    return this.open(view, () => view.open(source, this.known.models[settings.model]));
+  }
+
+  openFile(file) {
+    return this.open(this.own(), (view) => view.openFile(file));
+  }
+
+  own() {
+    return new WebcamView(this.parts.video, this.listener());
+  }
+
+  async open(view, begin) {
+    this.stop();
+    this.tell("");
+    this.view = view;
+    this.parts.video.hidden = false;
+    try {
+      await begin(view);
+      if (this.view === view) this.enable(true);
+    } catch (error) {
+      if (this.view === view) this.failed(error.message);
+    }
+  }
+
+  /** What a view tells of. One that is closed tells nothing more. */
+  listener() {
+    return {
+      state: (name, message) => this.state(name, message),
+      model: (model) => (this.parts.engine.textContent = `${model.model}: ${model.engine}`),
+      result: (result, taken) => this.show(result, taken),
+      status: (status) => this.onStatus(status),
+      size: (width, height) => this.size(width, height),
+      error: (text) => this.note(text),
+    };
+  }
+
+  stop() {
+    const view = this.view;
+    this.view = null;
+    view?.close();
+    this.recording = null;
+    this.parts.record.textContent = "Record";
+    this.parts.pause.textContent = "Pause";
+    this.result = null;
+    this.status = null;
+    this.figures.clear();
+    this.enable(false);
+    this.state("");
+    this.note("");
+    this.legend([]);
+    this.redraw();
+    this.showFigures();
+  }
+
+  failed(message) {
+    this.stop();
+    this.state("failed");
+    this.tell(message, settings.source === "file" ? "" : "Try again");
+  }
+
+  onSettings(changes) {
+    if ("source" in changes) return this.select();
+    if ("url" in changes) return settings.source === "url" && this.start();
+    if ("model" in changes) {
+      this.result = null;
+      if (this.view instanceof StreamView) return this.start();
+    }
+    this.view?.configure();
+    this.redraw();
+    this.showLegend();
+  }
+
+  // Results
+
+  show(result, taken) {
+    this.result = result;
+    this.redraw();
+    const now = performance.now();
+    this.figures.add(now, now - taken, result.timings);
+    if (now - (this.legendAt ?? 0) > 250) this.showLegend();
+  }
+
+  onStatus(status) {
+    this.status = status;
+    this.parts.engine.textContent = `${status.model}: ${status.engine}`;
+    this.showLegend();
+  }
+
+  drawn() {
+    const on = (name) => settings.show.includes(name);
+    return {
+      masks: on("Masks"),
+      boxes: on("Boxes"),
+      labels: on("Labels"),
+      opacity: settings.opacity,
+      mirror: Boolean(this.view?.mirror),
+      hidden: settings.hidden,
+    };
+  }
+
+  redraw() {
+    const { canvas, stage, video } = this.parts;
+    const scale = Math.min(window.devicePixelRatio || 1, 2);
+    const [width, height] = [Math.round(stage.clientWidth * scale), Math.round(stage.clientHeight * scale)];
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, width, height);
+    video.classList.toggle("pv-mirrored", Boolean(this.view?.mirror));
+    if (this.view instanceof WebcamView) this.overlay.draw(context, this.result, this.view.model, this.drawn());
+  }
+
+  /** The picture and what lies over it, as one. */
+  compose(context) {
+    const { width, height } = context.canvas;
+    context.save();
+    if (this.view.mirror) {
+      context.translate(width, 0);
+      context.scale(-1, 1);
+    }
+    context.drawImage(this.parts.video, 0, 0, width, height);
+    context.restore();
+    this.overlay.draw(context, this.result, this.view.model, this.drawn());
+  }
+
+  // Buttons
+
+  async guarded(action) {
+    try {
+      await action();
+    } catch (error) {
+      this.note(error.message);
+    }
+  }
+
+  togglePause() {
+    const resume = this.view.paused;
+    this.guarded(() => (resume ? this.view.resume() : this.view.pause()));
+    this.parts.pause.textContent = resume ? "Pause" : "Go on";
+  }
+
+  async snapshot() {
+    const name = fileName("png");
+    if (this.view instanceof StreamView) return download(await this.view.snapshot(), name);
+    const { videoWidth: width, videoHeight: height } = this.parts.video;
+    const canvas = Object.assign(document.createElement("canvas"), { width, height });
+    this.compose(canvas.getContext("2d"));
+    download(await new Promise((done) => canvas.toBlob(done, "image/png")), name);
+  }
+
+  async toggleRecording() {
+    const { record, video } = this.parts;
+    record.disabled = true;
+    try {
+      if (this.recording) {
+        const stop = this.recording;
+        this.recording = null;
+        record.textContent = "Record";
+        this.note("The recording is being finished …");
+        await stop();
+        this.note("The recording is in your downloads.");
+      } else if (this.view instanceof StreamView) {
+        const finish = await this.view.record();
+        this.recording = async () => download(await finish(), fileName("mp4"));
+      } else {
+        const recorder = new Recorder(video.videoWidth, video.videoHeight, (context) => this.view && this.compose(context));
+        this.recording = async () => download(await recorder.stop(), fileName(recorder.ending));
+      }
+      if (this.recording) {
+        record.textContent = "Stop recording";
+        this.note("Recording …");
+      }
+    } finally {
+      record.disabled = !this.view;
+    }
+  }
+
+  enable(running) {
+    for (const name of ["pause", "snapshot", "record"]) this.parts[name].disabled = !running;
+  }
+
+  // Words and figures
+
+  tell(text, button = "") {
+    const { message, start } = this.parts;
+    message.hidden = !text && !button;
+    message.querySelector("p").textContent = text;
+    start.textContent = button;
+    start.hidden = !button;
+  }
+
+  state(name, message = "") {
+    const { state } = this.parts;
+    state.textContent = message ? `${name}: ${message}` : name;
+    state.dataset.state = name;
+    if (name === "failed" && this.view) this.failed(message);
+  }
+
+  note(text) {
+    this.parts.note.textContent = text;
+  }
+
+  size(width, height) {
+    if (width && height) this.parts.stage.style.aspectRatio = `${width} / ${height}`;
+  }
+
+  figuresNow() {
+    if (!this.status) {
+      const now = this.figures.now();
+      const { presented = 0, analysed = 0 } = this.view ?? {};
+      return { ...now, dropped: this.view ? Math.max(presented - analysed - (this.view.sent?.size ?? 0), 0) : NaN };
+    }
+    const { fps, latency_ms: latency, dropped } = this.status;
+    return { fps, p50: latency?.p50, p95: latency?.p95, dropped };
+  }
+
+  showFigures() {
+    const now = this.figuresNow();
+    const { parts } = this;
+    const text = (value, digits, unit = "") => (Number.isFinite(value) ? `${value.toFixed(digits)}${unit}` : "–");
+    parts.fps.textContent = text(this.view ? now.fps : NaN, 1);
+    parts.p50.textContent = text(now.p50, 0, " ms");
+    parts.p95.textContent = text(now.p95, 0, " ms");
+    parts.dropped.textContent = text(now.dropped, 0);
+    if (this.view && !this.view.paused) this.figures.point(now);
+    drawPlot(parts.plot, this.figures.points);
+  }
+
+  showLegend() {
+    this.legendAt = performance.now();
+    if (!settings.show.includes("Legend")) return this.legend([]);
+    if (this.status) return this.legend(this.status.legend.map((c) => ({ ...c, css: c.color })));
+    const { result } = this;
+    const model = this.view?.model;
+    if (!result || !model?.segmentation) return this.legend([]);
+    const rows = new Map();
+    const row = ({ name, color }) => rows.get(name) ?? rows.set(name, { name, css: rgb(color) }).get(name);
+    model.segmentation.forEach((c, i) => {
+      if (result.shares[i] >= LEAST_SHARE && !model.ignored.includes(i)) row(c).share = result.shares[i];
+    });
+    result.classIds.forEach((id) => {
+      const found = row(model.detection[id]);
+      found.count = (found.count ?? 0) + 1;
+    });
+    this.legend([...rows.values()].sort((a, b) => (b.share ?? 0) - (a.share ?? 0)));
+  }
+
+  legend(rows) {
+    const items = rows
+      .filter(({ name }) => !settings.hidden?.has(name))
+      .map(({ name, css, share, count }) => {
+        const item = make("li");
+        const swatch = make("i", "pv-swatch");
+        swatch.style.background = css;
+        item.append(swatch, make("span", "pv-name", name));
+        if (share !== undefined) item.append(make("b", "", `${Math.max(Math.round(100 * share), 1)}%`));
+        if (count !== undefined) item.append(make("b", "", `×${count}`));
+        return item;
+      });
+    this.parts.legend.replaceChildren(...items);
+  }
+}

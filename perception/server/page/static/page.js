@@ -1,0 +1,108 @@
+// What all tabs share: the settings that the Gradio controls hold, addresses, downloads, one line of text.
+
+/** The controls write into window.perception.settings and call window.perception.changed, whichever is there first. */
+const shared = (window.perception ??= {});
+shared.settings ??= {};
+const listeners = new Set();
+shared.changed = (changes) => listeners.forEach((listener) => listener(changes));
+
+export const settings = shared.settings;
+
+/** Call a function with the settings that change. */
+export function onSettings(listener) {
+  listeners.add(listener);
+}
+
+/** Change settings from the page itself. */
+export function change(changes) {
+  Object.assign(settings, changes);
+  shared.changed(changes);
+}
+
+/** Fill in what no control has set yet. */
+export function defaults(values) {
+  for (const [name, value] of Object.entries(values)) settings[name] ??= value;
+}
+
+/** Address of a route of this server, whatever path the page is served under. */
+export function address(path, websocket = false) {
+  const url = new URL(path, document.baseURI);
+  if (websocket) url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  return url;
+}
+
+/** The settings as OPTIONS of the routes; score and iou only where the model has boxes. */
+export function options(model, { legend = settings.show.includes("Legend") } = {}) {
+  const chosen = {
+    opacity: settings.opacity,
+    masks: settings.show.includes("Masks"),
+    boxes: settings.show.includes("Boxes"),
+    labels: settings.show.includes("Labels"),
+    legend,
+  };
+  if (model?.detection?.length) Object.assign(chosen, { score: settings.score, iou: settings.iou });
+  if (model && settings.hidden.size) chosen.classes = classNames(model).filter((name) => !settings.hidden.has(name));
+  return chosen;
+}
+
+/** OPTIONS as query parameters. */
+export function query(chosen) {
+  return new URLSearchParams(Object.entries(chosen).map(([name, value]) => [name, String(value)]));
+}
+
+/** Names of all classes of a model, each once. */
+export function classNames(model) {
+  return [...new Set([...model.segmentation, ...model.detection, ...model.classification].map((c) => c.name))];
+}
+
+/** fetch(), with the server's own line of text as the error where it refuses. */
+export async function request(path, init) {
+  let response;
+  try {
+    response = await fetch(address(path), { credentials: "same-origin", ...init });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server cannot be reached.");
+  }
+  if (response.ok) return response;
+  const retry = response.headers.get("Retry-After");
+  let text = `The server answered ${response.status}.`;
+  try {
+    text = (await response.json()).error ?? text;
+  } catch {
+    // an answer that is not JSON: the status has to do
+  }
+  throw new Error(retry ? `${text} (again in ${retry} s)` : text);
+}
+
+/** Offer a Blob or an address as a file to keep. */
+export function download(what, name) {
+  const link = document.createElement("a");
+  link.href = what instanceof Blob ? URL.createObjectURL(what) : what;
+  link.download = name;
+  document.body.append(link);
+  link.click();
+  link.remove();
+  if (what instanceof Blob) setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** A name for a file made now: perception-2026-11-22-141503.png */
+export function fileName(ending) {
+  const pad = (n) => String(n).padStart(2, "0");
+  const t = new Date();
+  const day = [t.getFullYear(), pad(t.getMonth() + 1), pad(t.getDate())].join("-");
+  return `perception-${day}-${pad(t.getHours())}${pad(t.getMinutes())}${pad(t.getSeconds())}.${ending}`;
+}
+
+/** Wait before the n-th try (from 0): twice as long each time, at most 10 s, and never all clients at once. */
+export function backOff(n) {
+  return Math.min(500 * 2 ** n, 10_000) * (0.5 + Math.random());
+}
+
+/** An element of the page, by selectors, with text that is never taken for HTML. */
+export function make(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}

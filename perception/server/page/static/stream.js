@@ -1,0 +1,235 @@
+// A source that the server owns, annotated there: H.264 through Media Source Extensions, or MJPEG where there are none.
+// See perception/server/streams_api.py and fmp4.py.
+
+import { address, backOff, options, query, request, settings } from "./page.js";
+
+const BEHIND_S = 1.0; // play from the newest picture again where the player is further behind
+const KEPT_S = 10; // of played video
+const H264 = 'video/mp4; codecs="avc1.64001f"';
+
+const Source = window.ManagedMediaSource ?? window.MediaSource;
+
+/** Whether this browser plays H.264 that comes in pieces. */
+export const playsSegments = () => Boolean(Source?.isTypeSupported?.(H264));
+
+export class StreamView {
+  /**
+   * @param video the <video>, for H.264
+   * @param image the <img>, for MJPEG
+   * @param on {state(name, message), status(status), error(text), size(width, height)}
+   */
+  constructor(video, image, on) {
+    this.video = video;
+    this.image = image;
+    this.on = on;
+    this.tries = 0;
+    this.segments = [];
+    this.model = null; // its classes, for OPTIONS
+  }
+
+  /** Open a source by its name, URL or camera number. Rejects with the server's words. */
+  async open(source, model) {
+    this.source = source;
+    this.model = model;
+    this.on.state("connecting");
+    const response = await request("v1/streams", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ source, model: settings.model }),
+    });
+    const status = await response.json();
+    if (this.closed) return;
+    this.id = status.id;
+    this.onStatus(status);
+    this.start();
+  }
+
+  get wanted() {
+    return options(this.model, { legend: false }); // the page has a legend of its own
+  }
+
+  /** Begin to show: by Media Source Extensions where the browser has them. */
+  start() {
+    if (playsSegments() && settings.transport !== "mjpeg") this.connect();
+    else this.showImages();
+  }
+
+  configure() {
+    if (!this.id || this.paused) return;
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ options: this.wanted }));
+    else if (!this.image.hidden) this.showImages();
+  }
+
+  pause() {
+    this.paused = true;
+    clearTimeout(this.timer);
+    if (!this.image.hidden) this.freeze();
+    this.video.pause();
+    this.socket?.close();
+    this.on.state("paused");
+  }
+
+  resume() {
+    this.paused = false;
+    this.tries = 0;
+    this.start();
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.timer);
+    clearInterval(this.polling);
+    this.socket?.close();
+    this.image.removeAttribute("src");
+    this.image.hidden = true;
+    this.dropSource();
+  }
+
+  /** The newest annotated picture, as PNG. */
+  async snapshot() {
+    return (await request(`v1/streams/${this.id}/snapshot?${query(options(this.model))}`)).blob();
+  }
+
+  /** Start an MP4 on the server; the function that it gives ends it and gives the MP4's address. */
+  async record() {
+    const started = await request(`v1/streams/${this.id}/recordings?${query(options(this.model))}`, { method: "POST" });
+    const { id } = await started.json();
+    return async () => {
+      await request(`v1/recordings/${id}/stop`, { method: "POST" });
+      return address(`v1/recordings/${id}/video`).href;
+    };
+  }
+
+  onStatus(status) {
+    if (this.closed) return;
+    if (status.width) this.on.size(status.width, status.height);
+    this.on.status(status);
+    if (!this.paused) this.on.state(status.state, status.message);
+  }
+
+  // H.264
+
+  connect() {
+    clearTimeout(this.timer);
+    this.image.hidden = true;
+    this.video.hidden = false;
+    const socket = new WebSocket(address(`v1/streams/${this.id}/video?${query(this.wanted)}`, true));
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    socket.onmessage = ({ data }) => {
+      if (this.closed || socket !== this.socket) return;
+      if (data instanceof ArrayBuffer) {
+        this.segments.push(data);
+        this.feed();
+        return;
+      }
+      const message = JSON.parse(data);
+      if (message.type === "video") this.onVideo(message);
+      else if (message.type === "status") this.onStatus(message);
+      else if (message.error) this.on.error(message.error);
+    };
+    socket.onclose = ({ reason, code }) => {
+      if (this.closed || this.paused || socket !== this.socket) return;
+      if (code === 1008) return this.on.state("failed", reason);
+      this.on.state("reconnecting", reason);
+      this.timer = setTimeout(() => this.reopen(), backOff(this.tries++));
+    };
+  }
+
+  /** The server may have closed the stream meanwhile, or been started anew: ask for it again. */
+  async reopen() {
+    if (this.closed || this.paused) return;
+    try {
+      await this.open(this.source, this.model);
+    } catch (error) {
+      if (this.closed) return;
+      this.on.state("reconnecting", error.message);
+      this.timer = setTimeout(() => this.reopen(), backOff(this.tries++));
+    }
+  }
+
+  onVideo({ mime, width, height }) {
+    this.tries = 0;
+    this.on.size(width, height);
+    this.segments = [];
+    this.dropSource();
+    const source = new Source();
+    this.mediaSource = source;
+    this.video.disableRemotePlayback = true; // ManagedMediaSource insists
+    this.url = URL.createObjectURL(source);
+    this.video.src = this.url;
+    source.addEventListener("sourceopen", () => {
+      if (this.closed || this.mediaSource !== source) return;
+      try {
+        this.buffer = source.addSourceBuffer(mime.replace(/codecs=([^"]+)$/, 'codecs="$1"'));
+      } catch (error) {
+        this.on.error(`This browser does not play ${mime}: ${error.message}`);
+        this.socket.close();
+        this.showImages();
+        return;
+      }
+      this.buffer.addEventListener("updateend", () => this.feed());
+      this.feed();
+    });
+  }
+
+  feed() {
+    const { buffer, video } = this;
+    if (!buffer || buffer.updating || this.mediaSource.readyState !== "open") return;
+    const ranges = buffer.buffered;
+    if (ranges.length) {
+      const [start, end] = [ranges.start(0), ranges.end(ranges.length - 1)];
+      if (video.currentTime < start || end - video.currentTime > BEHIND_S) video.currentTime = Math.max(start, end - 0.05);
+      if (video.paused && !this.paused) video.play().catch(() => {});
+      if (end - start > 2 * KEPT_S) return buffer.remove(start, end - KEPT_S);
+    }
+    const segment = this.segments.shift();
+    if (!segment) return;
+    try {
+      buffer.appendBuffer(segment);
+    } catch (error) {
+      this.segments = [];
+      this.socket.close(); // begins anew, with an empty buffer
+      this.on.error(`The video cannot be played on: ${error.message}`);
+    }
+  }
+
+  dropSource() {
+    this.buffer = this.mediaSource = null;
+    if (!this.url) return;
+    URL.revokeObjectURL(this.url);
+    this.url = null;
+    this.video.removeAttribute("src");
+    this.video.load();
+  }
+
+  // MJPEG
+
+  showImages() {
+    this.video.hidden = true;
+    this.image.hidden = false;
+    this.image.onerror = () => {
+      if (this.closed || this.paused || !this.image.src) return;
+      this.on.state("reconnecting");
+      this.timer = setTimeout(() => this.reopen(), backOff(this.tries++));
+    };
+    this.image.src = address(`v1/streams/${this.id}/mjpeg?${query(this.wanted)}`);
+    clearInterval(this.polling);
+    this.polling = setInterval(async () => {
+      if (this.paused) return;
+      try {
+        this.onStatus(await (await request(`v1/streams/${this.id}`)).json());
+      } catch {
+        // the picture's own error says it
+      }
+    }, 1000);
+  }
+
+  /** Keep the picture that is shown, without the connection that brings new ones. */
+  freeze() {
+    const still = document.createElement("canvas");
+    Object.assign(still, { width: this.image.naturalWidth || 1, height: this.image.naturalHeight || 1 });
+    still.getContext("2d").drawImage(this.image, 0, 0);
+    this.image.src = still.toDataURL("image/jpeg", 0.92);
+  }
+}

@@ -1,0 +1,132 @@
+// The Video tab: a file goes up as a job, the bar follows it, the results come back as files.
+
+import { onFile } from "./drop.js";
+import { address, defaults, options, query, request, settings } from "./page.js";
+
+const ASK_MS = 500;
+
+export function mount(element, known) {
+  defaults({ model: known.default, hidden: new Set() });
+  new VideoTab(element, known);
+}
+
+class VideoTab {
+  constructor(element, known) {
+    this.known = known;
+    const find = (name) => element.querySelector(`.pv-${name}`);
+    this.parts = Object.fromEntries(
+      ["drop", "file", "go", "cancel", "note", "progress", "result", "player", "get-video", "get-jsonl"].map((name) => [name, find(name)]),
+    );
+    onFile(this.parts.drop, this.parts.file, (file) => this.choose(file));
+    this.parts.go.onclick = () => this.run();
+    this.parts.cancel.onclick = () => this.cancel();
+  }
+
+  choose(file) {
+    if (this.running) return;
+    this.file = file;
+    this.parts.drop.querySelector("b").textContent = file.name;
+    this.parts.go.disabled = false;
+    this.note(`${(file.size / 1e6).toFixed(1)} MB`);
+  }
+
+  async run() {
+    this.busy(true);
+    this.parts.result.hidden = true;
+    this.parts.player.removeAttribute("src");
+    try {
+      const job = await this.upload();
+      this.job = job.id;
+      await this.follow();
+    } catch (error) {
+      this.note(error.message);
+    } finally {
+      this.busy(false);
+    }
+  }
+
+  /** Send the file; the first quarter of the bar is its upload. fetch() cannot tell how far an upload is. */
+  upload() {
+    const model = this.known.models[settings.model];
+    const chosen = query({ ...options(model), name: this.file.name, model: settings.model });
+    return new Promise((done, failed) => {
+      const call = new XMLHttpRequest();
+      this.call = call;
+      call.open("POST", address(`v1/jobs?${chosen}`));
+      call.setRequestHeader("Content-Type", "application/octet-stream");
+      call.responseType = "json";
+      call.upload.onprogress = ({ loaded, total }) => {
+        this.bar(0.25 * (loaded / total));
+        this.note(`Uploading: ${Math.round((100 * loaded) / total)}%`);
+      };
+      call.onload = () => {
+        if (call.status < 300 && call.response) return done(call.response);
+        const retry = call.getResponseHeader("Retry-After");
+        const text = call.response?.error ?? `The server answered ${call.status}.`;
+        failed(new Error(retry ? `${text} (again in ${retry} s)` : text));
+      };
+      call.onerror = () => failed(new Error("The connection was lost during the upload."));
+      call.onabort = () => failed(new Error("Cancelled."));
+      call.send(this.file);
+    });
+  }
+
+  async follow() {
+    let lost = 0;
+    for (;;) {
+      if (!this.job) throw new Error("Cancelled.");
+      let job;
+      try {
+        job = await (await request(`v1/jobs/${this.job}`)).json();
+        lost = 0;
+      } catch (error) {
+        if (!this.job || ++lost > 20) throw error;
+        await new Promise((done) => setTimeout(done, 2 * ASK_MS)); // the job goes on without us
+        continue;
+      }
+      const { frames, total } = job.progress;
+      if (job.state === "failed") throw new Error(job.error ?? "The job failed.");
+      if (job.state === "done") return this.finished(job);
+      this.bar(total ? 0.25 + 0.75 * Math.min(frames / total, 1) : undefined);
+      this.note(job.state === "running" ? `${frames}${total ? ` of ${total}` : ""} frames` : "Waiting for other jobs");
+      await new Promise((done) => setTimeout(done, ASK_MS));
+    }
+  }
+
+  finished(job) {
+    const { parts } = this;
+    this.job = null;
+    this.bar(1);
+    this.note(`${job.progress.frames} frames${job.fps ? ` at ${job.fps.toFixed(1)} a second` : ""}`);
+    const at = (kind) => address(job.results[kind].replace(/^\//, "")).href;
+    parts.player.src = at("video");
+    parts["get-video"].href = at("video");
+    parts["get-jsonl"].href = at("jsonl");
+    parts.result.hidden = false;
+  }
+
+  async cancel() {
+    this.call?.abort();
+    const job = this.job;
+    this.job = null;
+    if (job) await request(`v1/jobs/${job}`, { method: "DELETE" }).catch((error) => this.note(error.message));
+  }
+
+  busy(running) {
+    this.running = running;
+    this.parts.go.disabled = running || !this.file;
+    this.parts.cancel.hidden = !running;
+    this.parts.progress.hidden = !running;
+    this.parts.file.disabled = running;
+    if (!running) this.call = null;
+  }
+
+  bar(part) {
+    if (part === undefined) this.parts.progress.removeAttribute("value");
+    else this.parts.progress.value = part;
+  }
+
+  note(text) {
+    this.parts.note.textContent = text;
+  }
+}

@@ -1,0 +1,273 @@
+// The browser's own picture: its camera or a video file, played at full rate, with the server's results beside it.
+//
+// Small JPEGs go to /v1/webcam and results come back, see perception/server/webcam.py. One frame is in flight; a second
+// one is sent so that it arrives when the engine is about to be free, which keeps the engine busy and nothing waiting.
+
+import { unpack } from "./message.js";
+import { address, backOff, settings } from "./page.js";
+
+const QUALITY = 0.8; // of the JPEGs
+const ANSWER_MS = 10_000; // longer without an answer counts as a lost connection
+
+/** Why a browser gives no camera, in words. */
+export function cameraProblem(error) {
+  switch (error?.name) {
+    case "NotAllowedError":
+      return "The camera was denied. Allow it for this page in the browser's address bar, then start again.";
+    case "NotFoundError":
+    case "OverconstrainedError":
+      return "No camera was found. Plug one in, or choose another source.";
+    case "NotReadableError":
+      return "The camera is in use by another program, or does not answer.";
+    default:
+      return `The camera cannot be opened: ${error?.message ?? error}`;
+  }
+}
+
+export class WebcamView {
+  /**
+   * @param video the <video> that plays.
+   * @param on {state(name, message), model(ready), result(result, latency), error(text)}
+   */
+  constructor(video, on) {
+    this.video = video;
+    this.on = on;
+    this.canvas = document.createElement("canvas");
+    this.sent = new Map(); // number of a frame -> when it was taken
+    this.number = 0;
+    this.engineMs = 0; // how long the engine is busy with a frame, a running mean
+    this.presented = 0; // frames that the video showed
+    this.analysed = 0;
+    this.lost = 0; // frames that the server dropped
+    this.fresh = false; // the video shows a frame that was not taken yet
+    this.tries = 0;
+  }
+
+  /** Play the camera. Rejects with words for the user. */
+  async openCamera() {
+    if (!navigator.mediaDevices?.getUserMedia)
+      throw new Error("A browser gives its camera only to pages on https:// or on localhost.");
+    const wanted = { width: { ideal: 1280 }, height: { ideal: 720 }, facingMode: { ideal: "environment" } };
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
+    } catch (error) {
+      throw new Error(cameraProblem(error));
+    }
+    if (this.closed) return stream.getTracks().forEach((track) => track.stop());
+    const [track] = stream.getVideoTracks();
+    track.addEventListener("ended", () => this.fail("The camera was unplugged or taken away."));
+    this.stream = stream;
+    this.front = track.getSettings().facingMode !== "environment";
+    this.video.srcObject = stream;
+    await this.play();
+  }
+
+  /** Play a file of the user's, without sending it anywhere: only the frames that are analysed leave the browser. */
+  async openFile(file) {
+    this.url = URL.createObjectURL(file);
+    this.front = false;
+    this.video.loop = true;
+    this.video.src = this.url;
+    await this.play().catch(() => {
+      throw new Error(`This browser cannot play ${file.name}. The Video tab takes every format.`);
+    });
+  }
+
+  async play() {
+    this.on.state("connecting");
+    await this.video.play();
+    this.watchFrames();
+    this.connect();
+  }
+
+  get mirror() {
+    return this.front && settings.mirror;
+  }
+
+  /** Send what the user changed; it holds from the next frame on. Classes are hidden here, by the drawing. */
+  configure() {
+    if (this.socket?.readyState !== WebSocket.OPEN) return;
+    const wanted = { model: settings.model };
+    if (this.model?.model === settings.model && this.model.detection.length)
+      Object.assign(wanted, { score: settings.score, iou: settings.iou });
+    this.socket.send(JSON.stringify(wanted));
+    if (this.paused) this.again();
+  }
+
+  pause() {
+    this.paused = true;
+    this.video.pause();
+    this.again();
+    this.on.state("paused");
+  }
+
+  async resume() {
+    this.paused = false;
+    await this.video.play();
+    if (this.socket?.readyState === WebSocket.OPEN) this.on.state("running");
+    else this.connect();
+  }
+
+  /** Analyse the picture that stands still, so that boxes and masks lie on it exactly. */
+  again() {
+    this.fresh = true;
+    this.pump();
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.timer);
+    clearTimeout(this.watchdog);
+    this.socket?.close();
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.video.pause();
+    this.video.srcObject = null;
+    this.video.loop = false;
+    this.video.removeAttribute("src");
+    this.video.load();
+    if (this.url) URL.revokeObjectURL(this.url);
+  }
+
+  fail(message) {
+    if (this.closed) return;
+    this.close();
+    this.on.state("failed", message);
+  }
+
+  connect() {
+    clearTimeout(this.timer);
+    if (this.closed) return;
+    if (!window.WebSocket || !window.ArrayBuffer) return this.fail("This browser has no binary WebSockets.");
+    const socket = new WebSocket(address("v1/webcam", true));
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    this.sent.clear();
+    socket.onopen = () => this.configure();
+    socket.onmessage = ({ data }) => {
+      if (this.closed || socket !== this.socket) return;
+      if (data instanceof ArrayBuffer) this.onResult(unpack(data));
+      else this.onText(JSON.parse(data));
+      this.pump();
+    };
+    socket.onclose = ({ code, reason }) => {
+      if (this.closed || socket !== this.socket) return;
+      clearTimeout(this.watchdog);
+      if (code === 1008) return this.fail(reason || "The server refused the connection.");
+      const silent = this.paused && code === 1013 && reason.startsWith("silent");
+      if (silent) return; // resume() connects again
+      this.on.state(this.tries || this.ready ? "reconnecting" : "connecting", reason);
+      this.ready = false;
+      this.timer = setTimeout(() => this.connect(), backOff(this.tries++));
+    };
+  }
+
+  onText(message) {
+    if (message.type === "ready") {
+      const other = this.model?.model !== message.model;
+      this.model = message;
+      if (other && message.detection.length) this.configure(); // thresholds mean something only now
+      this.ready = true;
+      this.tries = 0;
+      this.on.model(message);
+      this.on.state(this.paused ? "paused" : "running");
+      if (this.paused) this.again();
+    } else if (message.type === "dropped") {
+      this.sent.delete(message.frame);
+      this.lost += 1;
+    } else {
+      if (message.frame !== null) this.sent.delete(message.frame);
+      this.on.error(message.error);
+    }
+  }
+
+  onResult(result) {
+    const taken = this.sent.get(result.number);
+    if (taken === undefined) return;
+    for (const number of this.sent.keys()) if (number <= result.number) this.sent.delete(number);
+    const { resize, infer, postprocess } = result.timings;
+    const busy = resize + infer + postprocess;
+    this.engineMs += (busy - this.engineMs) * (this.engineMs ? 0.1 : 1);
+    this.analysed += 1;
+    this.on.result(result, taken);
+  }
+
+  /** Note every frame that the video shows; it is taken when there is room for it. */
+  watchFrames() {
+    const video = this.video;
+    let first = null;
+    const seen = (count) => {
+      if (this.closed) return;
+      first ??= count - 1;
+      this.presented = count - first;
+      this.fresh = true;
+      this.pump();
+    };
+    if (video.requestVideoFrameCallback) {
+      const next = () =>
+        video.requestVideoFrameCallback((_, { presentedFrames }) => {
+          seen(presentedFrames);
+          if (!this.closed) next();
+        });
+      next();
+    } else {
+      let last = -1;
+      const next = () =>
+        requestAnimationFrame(() => {
+          if (video.currentTime !== last && !video.paused) seen(this.presented + 1);
+          last = video.currentTime;
+          if (!this.closed) next();
+        });
+      next();
+    }
+  }
+
+  /** Take and send a frame if one is there and there is room for it. */
+  async pump() {
+    if (this.closed || !this.ready || !this.fresh || this.taking || !this.video.videoWidth) return;
+    if (this.socket.readyState !== WebSocket.OPEN || this.sent.size > 1) return;
+    const now = performance.now();
+    if (this.sent.size === 1) {
+      const free = this.lastSent + this.engineMs;
+      if (!this.engineMs || now < free) {
+        clearTimeout(this.timer);
+        if (this.engineMs) this.timer = setTimeout(() => this.pump(), free - now);
+        return;
+      }
+    }
+    this.taking = true;
+    this.fresh = false;
+    const socket = this.socket;
+    try {
+      const jpeg = await this.take();
+      const message = new Uint8Array(4 + jpeg.byteLength);
+      const number = this.number++ >>> 0;
+      new DataView(message.buffer).setUint32(0, number, true);
+      message.set(new Uint8Array(jpeg), 4);
+      if (this.closed || socket.readyState !== WebSocket.OPEN) return;
+      this.lastSent = performance.now();
+      this.sent.set(number, now);
+      socket.send(message);
+      clearTimeout(this.watchdog);
+      this.watchdog = setTimeout(() => this.sent.size && socket === this.socket && socket.close(), ANSWER_MS);
+    } catch (error) {
+      this.on.error(`The picture cannot be taken: ${error.message}`);
+    } finally {
+      this.taking = false;
+    }
+    if (this.fresh) this.pump();
+  }
+
+  /** The picture as JPEG, no larger than the network can use. */
+  async take() {
+    const { videoWidth, videoHeight } = this.video;
+    const [wide, high] = this.model.size;
+    const scale = Math.min(1, Math.max(wide / videoWidth, high / videoHeight));
+    const [width, height] = [Math.max(Math.round(videoWidth * scale), 1), Math.max(Math.round(videoHeight * scale), 1)];
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+    this.canvas.getContext("2d", { alpha: false }).drawImage(this.video, 0, 0, width, height);
+    const blob = await new Promise((done) => this.canvas.toBlob(done, "image/jpeg", QUALITY));
+    if (!blob) throw new Error("the browser makes no JPEG");
+    return blob.arrayBuffer();
+  }
+}
