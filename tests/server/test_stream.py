@@ -1,0 +1,422 @@
+"""Streams of real sources: files that play at their own pace, servers that stall, hang up and come back."""
+
+import threading
+import time
+from contextlib import closing
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from perception import EngineError, SourceError, UsageError, load_model, open_source
+from perception.server.capture import Capture, Clock
+from perception.server.metrics import Metrics
+from perception.server.options import Options
+from perception.server.problems import Busy
+from perception.server.scheduler import Scheduler
+from perception.server.stream import ENGINE_ERRORS, MAX_LOOKS, Patience, Stream
+from perception.types import Frame
+from tests.media import make_image, make_video, read_stamp, stamp, tcp_server
+from tests.models import write_model
+
+QUICK = Patience(stall=0.5, silence=1.5, opening=6.0, first_pause=0.05, longest_pause=0.2, age=5.0)
+"""Pauses cut short; results may be old, since the tests' machine may be slow."""
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    path = write_model(tmp_path_factory.mktemp("models") / "m.onnx", classes=["white", "black"], detection=True)
+    with load_model(path, precision="f32") as model, Scheduler(model) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left_behind():
+    yield
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        left = [t.name for t in threading.enumerate() if t.name.startswith(("perception-capture", "perception-stream"))]
+        if not left:
+            return
+        time.sleep(0.02)
+    raise AssertionError(left)
+
+
+def stream_of(uri, scheduler, **options):
+    options = {"patience": QUICK} | options
+    connect = options.pop("connect", lambda: open_source(uri, timeout=options["patience"].silence))
+    return closing(Stream("s", "test", connect, scheduler, **options))
+
+
+def wait_for(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+def collect(stream, count, options=None, timeout=30.0):
+    """The next ``count`` results of a stream."""
+    taken = []
+    with stream.subscribe(options) as viewer:
+        while len(taken) < count:
+            prediction = viewer.next(timeout)
+            assert prediction is not None, stream.status()
+            taken.append(prediction)
+    return taken
+
+
+def test_a_file_plays_at_its_own_pace_and_ends(tmp_path, scheduler):
+    path = make_video(tmp_path / "v.mp4", frames=50, fps=25)
+    began = time.monotonic()
+    metrics = Metrics()
+    with stream_of(path, scheduler, reconnect=False, metrics=metrics) as stream, stream.subscribe() as viewer:
+        taken = []
+        while not viewer.over:
+            prediction = viewer.next(5.0)
+            if prediction is not None:
+                taken.append(prediction)
+        assert stream.state == "ended"
+        # Two seconds of video take two seconds, and not the fraction that decoding them takes.
+        assert time.monotonic() - began > 1.9
+        status = stream.status()
+        assert status["frames"] + status["dropped"] == 50
+        assert status["reconnects"] == 0
+        assert (status["width"], status["height"], status["model"]) == (80, 48, "colors")
+        text = metrics.render().decode()
+        assert f'perception_frames_total{{kind="stream"}} {float(status["frames"])}' in text
+        assert 'perception_stream_state{state="ended",stream="s"} 1.0' in text
+    numbers = [read_stamp(p.frame.image) for p in taken]
+    assert numbers == sorted(set(numbers))
+    for prediction in taken:
+        assert prediction.frame.time == pytest.approx(read_stamp(prediction.frame.image) / 25, abs=0.6)
+        assert prediction.picture is not None
+
+
+def test_a_loop_goes_on_in_time(tmp_path, scheduler):
+    path = make_video(tmp_path / "v.mp4", frames=10, fps=50)
+    with stream_of(path, scheduler, reconnect=False, loop=True) as stream:
+        with stream.subscribe() as viewer:
+            taken = []
+            while not taken or taken[-1].frame.index < 35:
+                taken.append(viewer.next(30))
+        assert stream.state == "running"
+        frames = [p.frame for p in taken]
+        numbers = [read_stamp(f.image) for f in frames]
+    assert min(numbers[len(numbers) // 2 :]) < 5  # it began again
+    assert all(b.index > a.index and b.time > a.time and b.pts > a.pts for a, b in pairwise(frames))
+    assert all(f.pts * f.time_base == pytest.approx(f.time, abs=1e-4) for f in frames)
+
+
+def test_one_capture_and_one_inference_for_all_viewers(scheduler):
+    opened = []
+
+    def connect():
+        opened.append(1)
+        return open_source("synthetic:?size=160x96&fps=20&frames=0")
+
+    counted = []
+    model = scheduler.model.tuned()
+    infer = model.infer
+    model.infer = lambda frame: (counted.append(frame.index), infer(frame))[1]
+    with Scheduler(model) as own, stream_of("", own, connect=connect, reconnect=False) as stream:
+        viewers = [stream.subscribe(Options(opacity=0.2, max_detections=None)) for _ in range(3)]
+        other = stream.subscribe(Options(opacity=0.8, max_detections=None))
+        assert stream.viewers == 4
+        seen = {}
+        results = {}
+
+        def look(viewer, name):
+            results[name] = [viewer.next(30) for _ in range(15)]
+            seen[name] = {p.frame.index: p for p in results[name]}
+
+        threads = [threading.Thread(target=look, args=(v, i)) for i, v in enumerate([*viewers, other])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        for viewer in [*viewers, other]:
+            viewer.close()
+        assert stream.viewers == 0
+    assert len(opened) == 1
+    assert len(counted) == len(set(counted))
+    common = set(seen[0]) & set(seen[1]) & set(seen[2])
+    assert len(common) >= 3
+    # The very same picture, drawn once, for those who have the same options; another one for the other.
+    shared = [n for n in common if seen[0][n] is seen[1][n] is seen[2][n]]
+    assert len(shared) >= len(common) - 1
+    for n in set(seen[0]) & set(seen[3]):
+        assert seen[0][n].picture is not seen[3][n].picture
+        assert not np.array_equal(seen[0][n].picture, seen[3][n].picture)
+
+
+def test_a_slow_viewer_loses_frames_and_slows_nobody(scheduler):
+    uri = "synthetic:?size=64x48&fps=40&frames=0"
+    with stream_of(uri, scheduler, reconnect=False) as stream, stream.subscribe() as slow, stream.subscribe() as fast:
+        slow.next(30)
+        for _ in range(40):
+            assert fast.next(30) is not None
+        before = stream.newest().frame.index
+        assert slow.next(30).frame.index >= before
+        assert slow.missed >= 30
+        assert fast.missed < 20
+
+
+def test_options_hold_for_the_viewer_alone(tmp_path, scheduler):
+    image = np.full((48, 64, 3), 128, np.uint8)
+    image[16:32, 16:32] = 255
+    path = make_image(tmp_path / "white.png", image)
+    with stream_of(path, scheduler, reconnect=False, loop=True) as stream:
+        choices = [
+            Options(score=0.5, max_detections=None),
+            Options(score=0.999, max_detections=None),
+            Options(iou=1.0, max_detections=None),
+            Options(classes=("black",), max_detections=None),
+        ]
+        viewers = [stream.subscribe(options) for options in choices]
+        counts = [len(viewer.next(30).detections) for viewer in viewers]
+        for viewer in viewers:
+            viewer.close()
+        # One square; its score is below 0.999; it has a narrower twin that only an IoU of 1 keeps; it is not black.
+        assert counts == [1, 0, 2, 0]
+        status = stream.status()
+        assert status["boxes"] == 1
+        assert {entry["name"]: entry["color"] for entry in status["legend"]}["white"] == "#ffffff"
+        assert sum(entry["share"] for entry in status["legend"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_results_that_are_too_old_are_dropped(scheduler):
+    late = Patience(stall=0.5, silence=1.5, age=0.0)
+    with stream_of("synthetic:?size=64x48&fps=50&frames=0", scheduler, reconnect=False, patience=late) as stream:
+        wait_for(lambda: stream.dropped >= 10)
+        assert stream.frames == 0
+        assert stream.newest() is None
+        assert stream.state == "running"
+        with stream.subscribe() as viewer:
+            assert viewer.next(0.1) is None
+            assert not viewer.over
+
+
+class Playing:
+    """A server of an endless MPEG-TS stream that can be told to stall or to hang up; counts its connections."""
+
+    def __init__(self, path):
+        self.data = path.read_bytes()
+        self.connections = 0
+        self.stalled = threading.Event()
+        self.refusing = threading.Event()
+        self.hang_up = threading.Event()
+
+    def __call__(self, connection, ended):
+        self.connections += 1
+        self.hang_up.clear()
+        connection.recv(4096)
+        if self.refusing.is_set():
+            connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+            return
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
+        at = 0
+        while not ended.wait(0.01) and not self.hang_up.is_set():
+            if self.stalled.is_set():
+                continue
+            connection.sendall(self.data[at : at + 188 * 4])
+            at = (at + 188 * 4) % len(self.data)
+
+
+@pytest.fixture
+def playing(tmp_path):
+    return Playing(make_video(tmp_path / "v.ts", frames=250, fps=50, keyint=5))
+
+
+def test_a_server_that_hangs_up_is_connected_again(playing, scheduler):
+    metrics = Metrics()
+    with (
+        tcp_server(playing) as port,
+        stream_of(f"http://127.0.0.1:{port}/v.ts", scheduler, patience=QUICK, metrics=metrics) as stream,
+    ):
+        times = [p.frame.time for p in collect(stream, 5)]
+        assert stream.state == "running"
+        for lost in (1, 2):
+            playing.hang_up.set()
+            wait_for(lambda: stream.state == "reconnecting")
+            assert "trying again in" in stream.status()["message"]
+            wait_for(lambda n=lost: stream.reconnects == n)
+            times += [p.frame.time for p in collect(stream, 5)]
+        assert stream.state == "running"
+        assert 'perception_reconnects_total{stream="s"} 2.0' in metrics.render().decode()
+    assert playing.connections >= 3
+    assert all(b > a for a, b in pairwise(times))
+
+
+def test_a_server_that_refuses_is_asked_ever_more_seldom(playing, scheduler):
+    playing.refusing.set()
+    with (
+        tcp_server(playing) as port,
+        stream_of(f"http://u:s3cret@127.0.0.1:{port}/v", scheduler, patience=QUICK) as stream,
+    ):
+        wait_for(lambda: playing.connections >= 4)
+        assert stream.state == "reconnecting"
+        assert "s3cret" not in str(stream.status())
+        playing.refusing.clear()
+        collect(stream, 2)
+        assert stream.state == "running"
+        assert stream.status()["message"] == ""
+
+
+def test_pauses_grow_to_their_longest_and_differ():
+    patience = Patience(first_pause=0.5, longest_pause=30.0)
+    for failures, longest in [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (1000, 30.0)]:
+        pauses = [patience.pause(failures) for _ in range(200)]
+        assert 2 / 3 * longest <= min(pauses) < max(pauses) <= longest
+        assert max(pauses) - min(pauses) > 0.2 * longest
+
+
+def test_a_server_that_falls_silent_is_shown_as_stalled_and_then_left(playing, scheduler):
+    with tcp_server(playing) as port, stream_of(f"http://127.0.0.1:{port}/v", scheduler, patience=QUICK) as stream:
+        collect(stream, 3)
+        playing.stalled.set()
+        wait_for(lambda: stream.state == "stalled")
+        playing.stalled.clear()
+        wait_for(lambda: stream.state == "running")
+        assert stream.reconnects == 0
+        playing.stalled.set()
+        wait_for(lambda: stream.state == "reconnecting")
+        playing.stalled.clear()
+        wait_for(lambda: stream.reconnects == 1)
+        collect(stream, 2)
+
+
+def test_a_read_that_hangs_for_ever_is_left_behind(scheduler):
+    """The watchdog: a driver that does not return keeps its thread, and the stream goes on with another."""
+    release = threading.Event()
+    opened = []
+
+    def connect():
+        source = open_source("synthetic:?size=64x48&fps=30&frames=0&live=1")
+        opened.append(source)
+        if len(opened) == 1:
+            read = source._read
+
+            def hang():
+                for i, frame in enumerate(read()):
+                    if i == 5:
+                        release.wait()
+                    yield frame
+
+            source._read = hang
+        return source
+
+    patience = Patience(stall=0.2, silence=0.6, first_pause=0.05, age=5.0)
+    with stream_of("", scheduler, connect=connect, patience=patience) as stream:
+        collect(stream, 2)
+        wait_for(lambda: stream.state == "stalled")
+        wait_for(lambda: stream.reconnects == 1)
+        collect(stream, 3)
+        assert len(opened) == 2
+        release.set()
+
+
+def test_a_file_that_is_not_there_fails_at_once(tmp_path, scheduler):
+    with stream_of(tmp_path / "none.mp4", scheduler, reconnect=False) as stream:
+        wait_for(lambda: stream.over)
+        assert stream.state == "failed"
+        assert stream.status()["message"] == "no such file"
+        with stream.subscribe() as viewer:
+            assert viewer.next(5) is None
+            assert viewer.over
+
+
+def test_a_network_that_is_told_wrong_is_not_asked_again(scheduler):
+    asked = []
+
+    def connect():
+        asked.append(1)
+        raise UsageError("no such option")
+
+    with stream_of("", scheduler, connect=connect) as stream:
+        wait_for(lambda: stream.over)
+        assert (stream.state, len(asked)) == ("failed", 1)
+
+
+def test_an_engine_that_keeps_failing_fails_the_stream(scheduler):
+    model = scheduler.model.tuned()
+    failures = []
+
+    def fail(frame):
+        failures.append(frame.index)
+        raise EngineError("the GPU is gone")
+
+    model.infer = fail
+    with Scheduler(model) as own, stream_of("synthetic:?size=64x48&frames=0", own) as stream:
+        wait_for(lambda: stream.over)
+        assert stream.state == "failed"
+        assert stream.status()["message"] == "the GPU is gone"
+    assert ENGINE_ERRORS <= len(failures) <= ENGINE_ERRORS + 3
+
+
+def test_too_many_looks_and_wrong_options(scheduler):
+    with stream_of("synthetic:?size=64x48&frames=0", scheduler, reconnect=False) as stream:
+        with pytest.raises(UsageError, match="did you mean white"):
+            stream.subscribe(Options(classes=("whit",), max_detections=None))
+        viewers = [stream.subscribe(Options(opacity=i / 100, max_detections=None)) for i in range(MAX_LOOKS)]
+        with pytest.raises(Busy):
+            stream.subscribe(Options(opacity=0.99, max_detections=None))
+        viewers.append(stream.subscribe(Options(opacity=0.0, max_detections=None)))  # one that is drawn already
+        viewers[3].close()
+        viewers[3].close()
+        stream.subscribe(Options(opacity=0.99, max_detections=None)).close()
+        for viewer in viewers:
+            viewer.close()
+        assert stream.viewers == 0
+
+
+def test_closing_wakes_who_waits(scheduler):
+    def connect():
+        time.sleep(0.5)
+        raise SourceError("not yet")
+
+    with stream_of("", scheduler, connect=connect) as stream:
+        viewer = stream.subscribe()
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(viewer.next())) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        viewer.close()
+        for thread in threads:
+            thread.join(20)
+        assert answers == [None, None]
+
+
+def test_the_clock_never_runs_back():
+    clock = Clock()
+    seen = []
+
+    def show(times):
+        for t in times:
+            frame = Frame(stamp(0), time=t)
+            clock.stamp(frame)
+            seen.append(frame)
+
+    show([100.0, 100.04, 100.08])
+    clock.restart()
+    show([3.0, 3.04])
+    show([2.0, 2.04])  # a camera that sets its clock back
+    show([9000.0, 9000.04])  # and forth
+    assert [f.index for f in seen] == list(range(9))
+    times = [f.time for f in seen]
+    assert times[:3] == pytest.approx([0, 0.04, 0.08])
+    assert all(0 < b - a < 0.1 for a, b in pairwise(times))
+
+
+def test_a_capture_that_is_stopped_gives_nothing_more(tmp_path):
+    path = make_video(tmp_path / "v.mp4", frames=100, fps=100)
+    frames = []
+    capture = Capture(lambda: open_source(path), frames.append, lambda: None, Clock(), loop=True)
+    wait_for(lambda: len(frames) > 5)
+    capture.stop()
+    count = len(frames)
+    wait_for(lambda: not capture.alive)
+    assert len(frames) <= count + 1
+    assert capture.ended
+    assert capture.error is None
