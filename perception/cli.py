@@ -31,6 +31,7 @@ from perception.options import (
     Threads,
 )
 from perception.quantize.commands import quantize_model
+from perception.server.commands import live
 
 app = typer.Typer(
     name="perception",
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.add_typer(evaluation, name="eval")
 app.add_typer(data_commands, name="data")
 app.command("quantize")(quantize_model)
+app.command("live")(live)
 
 
 @app.command()

@@ -6,16 +6,18 @@ One process, one event loop for the network and threads for the work. A room imp
 |---|---|
 | ``settings.py`` | what the operator set: address, credentials, sources, limits |
 | ``problems.py`` | errors and the HTTP status of each |
+| ``uploads.py`` | pictures and videos of clients, received and looked at within limits |
 | ``options.py`` | what a client may set: thresholds, classes, drawing |
 | ``allow.py`` | which sources a client may open |
-| ``access.py`` | who may come in: credentials, origin, number of connections; HTTP and WebSocket alike |
+| ``access.py``, ``login.py`` | who may come in: credentials, origin, number of connections; HTTP and WebSocket alike |
 | ``metrics.py`` | counters and histograms for Prometheus |
-| ``scheduler.py`` | one engine, shared fairly |
-| ``stream.py``, ``mjpeg.py``, ``fmp4.py``, ``record.py`` | one capture and one inference a source, any number of viewers |
+| ``models.py``, ``scheduler.py`` | models by name; one engine, shared fairly |
+| ``hub.py``, ``stream.py`` | one capture and one inference a source, any number of viewers |
+| ``mjpeg.py``, ``fmp4.py``, ``record.py`` | what viewers get of a stream |
 | ``jobs.py``, ``worker.py`` | uploaded videos: kept in SQLite and files, worked off one after the other |
 | ``service.py`` | models, streams, jobs and metrics of one running server |
 | ``api.py``, ``jobs_api.py``, ``streams_api.py``, ``webcam.py`` | routes |
 | ``page/`` | the Gradio page |
 | ``app.py`` | all of it as one FastAPI application |
-| ``commands.py`` | ``perception live`` |
+| ``commands.py``, ``startup.py`` | ``perception live`` |
 """

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -81,25 +81,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
 def _mount_page(app: FastAPI, service: Service) -> None:
     # Before Gradio is imported: it looks once.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    import gradio
+    from perception.server.page import mount_page
 
-    try:  # TODO until the page is there
-        from perception.server.page import build_page, page_options
-    except ImportError:
-        return
-
-    gradio.mount_gradio_app(
-        app,
-        build_page(service),
-        path="/",
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        max_file_size=service.settings.limits.upload_bytes,
-        **page_options(),  # theme, CSS, what goes into the head
-    )
+    mount_page(app, service)
 
 
 def serve(settings: ServerSettings, started: Callable[[str], None] | None = None) -> None:
@@ -124,7 +108,8 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
             timeout_graceful_shutdown=SHUTDOWN_S,
             server_header=False,
         )
-        _Server(config, lambda: started and started(_url(settings, listener))).run([listener])
+        with suppress(KeyboardInterrupt):  # raised again once all is closed; it is how a server is ended
+            _Server(config, lambda: started and started(_url(settings, listener))).run([listener])
 
 
 class _Server(uvicorn.Server):

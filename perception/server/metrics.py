@@ -51,7 +51,7 @@ class Metrics:
         )
         self._jobs = Counter("perception_jobs", "Jobs that ended, by how.", ["state"], registry=registry)
         self._jobs_waiting = Gauge("perception_jobs_waiting", "Jobs received, waiting or running.", registry=registry)
-        self._refused = Counter("perception_refused", "Requests refused, by HTTP status.", ["status"], registry=registry)
+        self._refused = Counter("perception_refused", "Errors answered, by HTTP status.", ["status"], registry=registry)
         self._connections = Gauge("perception_connections", "Requests in progress.", registry=registry)
 
     def frame_done(self, prediction: Prediction, kind: Kind) -> None:

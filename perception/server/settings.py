@@ -98,7 +98,7 @@ class ServerSettings(_Strict):
     port: int = Field(default=7860, ge=0, le=65535)
     model: str = DEFAULT_MODEL
     card: Path | None = None
-    engine: str = "auto"
+    engine: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] = "auto"
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
     user: str | None = Field(default=None, min_length=1)
     password: SecretStr | None = Field(default=None, min_length=1)
@@ -178,3 +178,22 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     from perception.config import load_config
 
     return load_config(path, ServerSettings.model_fields)
+
+
+def read_secret(path: Path | None) -> str | None:
+    """A password or a token from a file: its first line. Command lines are seen by all users of a machine.
+
+    Raises:
+        UsageError: the file cannot be read, or its first line is empty.
+    """
+    if path is None:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror or error}", path) from None
+    except UnicodeDecodeError:
+        raise UsageError("is not text", path) from None
+    if not lines or not lines[0].strip():
+        raise UsageError("its first line must hold the password or token, and is empty", path)
+    return lines[0].strip()

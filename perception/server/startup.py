@@ -1,0 +1,67 @@
+"""What is decided and told when a server starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from perception.annotate import stem
+from perception.clips import find_clip
+from perception.server.settings import ServerSettings
+from perception.show import stderr, stdout
+from perception.sources import open_source
+from perception.sources.uri import kind_of
+
+
+def with_source(values: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Settings with a source to begin with: the one that is given, those of the settings, or else a street clip.
+
+    Args:
+        values: settings by name.
+        source: what `perception.sources.open_source` takes.
+
+    Raises:
+        SourceError: it is a file, and cannot be read.
+    """
+    named = values.get("sources") or {}
+    if source is not None:
+        if kind_of(source) in ("file", "images"):
+            open_source(source).close()  # a wrong name is told here, and not by a page that shows nothing
+            source = str(Path(source).absolute())
+        # In front: the page begins with the first one.
+        return {**values, "sources": {stem(source): source, **named}}
+    if named:
+        return values
+    clip = find_clip()
+    return {**values, "sources": {clip.name: {"uri": clip.uri, **clip.options}}}
+
+
+def announce(url: str, settings: ServerSettings, *, browser: bool = True) -> None:
+    """Tell where the server is and who can reach it, and open the page where there is a screen to open it on."""
+    stdout().print(f"perception live: {escape(url)}", soft_wrap=True)
+    if not settings.local:
+        for line in warnings(url, settings):
+            stderr().print(f"[yellow]{escape(line)}[/]")
+    stderr().print("Ctrl-C ends it.")
+    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if browser and screen and sys.stdout.isatty():
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+
+def warnings(url: str, settings: ServerSettings) -> list[str]:
+    """What it means to listen beyond this machine, line by line."""
+    who = "with the credentials" if settings.guarded else "WITHOUT any credentials"
+    lines = [
+        f"Listening on {settings.host}: whoever reaches this machine over the network and comes {who} sees the page "
+        f"and its cameras, and can upload videos."
+    ]
+    if settings.guarded:
+        lines.append("The connection is not encrypted: put a proxy with TLS in front of it where others can listen.")
+    lines.append("A browser gives its webcam only to https:// pages and to localhost.")
+    return lines
