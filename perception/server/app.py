@@ -52,6 +52,10 @@ def create_app(settings: ServerSettings) -> FastAPI:
     Raises:
         PerceptionError: the folder for jobs cannot be used.
     """
+    # Before Gradio is imported, which looks once.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from perception.server.page import mount_page
+
     service = Service(settings)
 
     @asynccontextmanager
@@ -74,16 +78,10 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _fault)
-    _mount_page(app, service)  # last: it takes every path that is left
+    for path in _CLOSED:
+        app.add_api_route(path, _no_such_route, methods=_METHODS, include_in_schema=False)
+    mount_page(app, service)  # last: it takes every path that is left
     return app
-
-
-def _mount_page(app: FastAPI, service: Service) -> None:
-    # Before Gradio is imported: it looks once.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from perception.server.page import mount_page
-
-    mount_page(app, service)
 
 
 def serve(settings: ServerSettings, started: Callable[[str], None] | None = None) -> None:
@@ -140,6 +138,16 @@ def _url(settings: ServerSettings, listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
+_CLOSED = (
+    # Gradio keeps uploads for ever; the page sends its files to our routes, which have limits.
+    "/gradio_api/upload{rest:path}",
+    "/gradio_api/process_recording{rest:path}",
+    # What Gradio's development tools and its hosted spaces use. The page has no need of it.
+    "/gradio_api/proxy={rest:path}",
+    "/gradio_api/dev/{rest:path}",
+    "/gradio_api/vibe-{rest:path}",
+    "/gradio_api/undo-vibe-{rest:path}",
+)
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
