@@ -36,12 +36,16 @@ def test_every_kernel_compiles_for_real_gpus_without_fused_products() -> None:
 
     if not nvvm.is_available():
         pytest.skip("libNVVM is not installed")
-    from perception.postprocess import cuda as kernels
+    from perception.postprocess import cuda as pixels
+    from perception.postprocess import cuda_detection as boxes
 
     u8, f32, i32, i64, u16 = types.uint8, types.float32, types.int32, types.int64, types.uint16
     number, flag = types.int64, types.boolean
     signatures = {
         "fit_kernel": (u8[:, :, ::1], i64[::1], f32[:, ::1], i64[::1], f32[:, ::1], number, number, u8[:, :, ::1]),
+        "fit_planes_kernel": (
+            *([u8[:, ::1]] * 3), *([i64[::1], f32[:, ::1]] * 4), f32[::1], f32, number, number, u8[:, :, ::1],
+        ),
         "overlay_kernel": (
             u8[:, :, ::1], u8[:, ::1], i64[::1], i64[::1], u16[::1], u16[:, ::1], u8[:, :, ::1],
         ),
@@ -53,10 +57,11 @@ def test_every_kernel_compiles_for_real_gpus_without_fused_products() -> None:
             i32[::1], f32[:, ::1], i32[::1], i32[::1], f32, flag, u8[::1], i32[::1], number,
         ),
     }  # fmt: skip
-    assert set(signatures) == {name for name in vars(kernels) if name.endswith("_kernel")}
+    kernels = {n: k for module in (pixels, boxes) for n, k in vars(module).items() if n.endswith("_kernel")}
+    assert set(signatures) == set(kernels)
     for name, signature in signatures.items():
         for capability in ((7, 5), (12, 0)):
-            ptx, _ = cuda.compile_ptx(getattr(kernels, name).py_func, signature, cc=capability)
+            ptx, _ = cuda.compile_ptx(kernels[name].py_func, signature, cc=capability)
             assert ".visible .entry" in ptx
             assert "fma.rn.f32" not in ptx, f"{name}: a fused product rounds differently from the CPU"
             assert ".f64" not in ptx, f"{name}: double precision is slow on GPUs, and different"

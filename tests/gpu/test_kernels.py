@@ -10,8 +10,9 @@ from numba import cuda
 
 from perception.postprocess import cuda as kernels
 from perception.postprocess import detection, masks
+from perception.postprocess.cuda_detection import Decoder
 from perception.preprocess import Letterbox, to_input
-from perception.types import Frame
+from perception.types import Frame, Planes
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -25,6 +26,22 @@ def test_fit_is_the_cpu_resize(frame: tuple[int, int], mode: Any) -> None:
     expected, box = to_input(Frame(image), 16, 12, mode)
     out = cuda.to_device(noise(12, 16, 3, seed=1))  # all of it must be overwritten
     kernels.fit(cuda.to_device(image), box, out)
+    np.testing.assert_array_equal(out.copy_to_host(), expected)
+
+
+@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
+@pytest.mark.parametrize("frame", [(40, 30), (64, 48), (23, 45), (16, 12), (9, 7), (80, 50)])
+def test_fit_of_planes_is_the_cpu_resize(frame: tuple[int, int], mode: Any) -> None:
+    """1 to 5 samples under a pixel, odd sides, both matrices and ranges."""
+    width, height = frame
+    half = ((height + 1) // 2, (width + 1) // 2)
+    matrix: Any = "bt709" if width % 2 else "bt601"
+    y, u, v = noise(height, width, seed=width), noise(*half, seed=width + 1), noise(*half, seed=width + 2)
+    planes = Planes(y, u, v, matrix, full_range=mode == "stretch")
+    expected, box = to_input(Frame(planes=planes), 16, 12, mode)
+    out = cuda.to_device(noise(12, 16, 3, seed=1))  # all of it must be overwritten
+    on_gpu = [cuda.to_device(plane) for plane in (planes.y, planes.u, planes.v)]
+    kernels.fit_planes(on_gpu, planes.matrix, planes.full_range, box, out)
     np.testing.assert_array_equal(out.copy_to_host(), expected)
 
 
@@ -61,7 +78,7 @@ def random_boxes(rng: np.random.Generator, n: int, classes: int) -> tuple[np.nda
 def both(boxes: np.ndarray, scores: np.ndarray, box: Letterbox, capacity: int = 256, **options: Any) -> int:
     """Check that both decoders agree; returns the number of detections."""
     expected = detection.decode(boxes, scores, box, **options)
-    got = kernels.Decoder(capacity).decode(cuda.to_device(boxes), cuda.to_device(scores), box, **options)
+    got = Decoder(capacity).decode(cuda.to_device(boxes), cuda.to_device(scores), box, **options)
     np.testing.assert_array_equal(got.boxes, expected.boxes)
     np.testing.assert_array_equal(got.scores, expected.scores)
     np.testing.assert_array_equal(got.class_ids, expected.class_ids)
@@ -114,7 +131,10 @@ def test_arrays_that_do_not_fit() -> None:
         kernels.fit(cuda.to_device(noise(40, 30, 3)), box, cuda.to_device(noise(12, 16, 3)))
     with pytest.raises(ValueError, match="out must be"):
         kernels.fit(cuda.to_device(noise(30, 40, 3)), box, cuda.to_device(noise(16, 12, 3)))
-    decoder = kernels.Decoder(8)
+    luma, chroma = cuda.to_device(noise(30, 40)), cuda.to_device(noise(15, 20))
+    with pytest.raises(ValueError, match=r"v must be uint8 \[15, 20\], got uint8 \[30, 40\]"):
+        kernels.fit_planes((luma, chroma, luma), "bt601", False, box, cuda.to_device(noise(12, 16, 3)))
+    decoder = Decoder(8)
     boxes, scores = (cuda.to_device(a) for a in random_boxes(np.random.default_rng(0), 4, 2))
     with pytest.raises(ValueError, match="expected boxes"):
         decoder.decode(scores, scores, box)
