@@ -67,7 +67,7 @@ class Patience:
         return longest * random.uniform(2 / 3, 1)
 
 
-PLAIN = Options(max_detections=None)
+PLAIN = Options()
 """What a viewer gets who asks for nothing."""
 
 MAX_ABANDONED = 3
@@ -95,6 +95,7 @@ class Stream:
 
     Attributes:
         touched: ``time.monotonic()`` when somebody last took an interest.
+        broadcasts: what runs for its viewers on the network, see `perception.server.broadcast`.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Stream:
         self.id = id
         self.name = name
         self.touched = time.monotonic()
+        self.broadcasts: dict[Any, Any] = {}
         self.reconnects = 0
         self.dropped = 0
         self.frames = 0

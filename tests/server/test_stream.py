@@ -120,8 +120,8 @@ def test_one_capture_and_one_inference_for_all_viewers(scheduler):
     infer = model.infer
     model.infer = lambda frame: (counted.append(frame.index), infer(frame))[1]
     with Scheduler(model) as own, stream_of("", own, connect=connect, reconnect=False) as stream:
-        viewers = [stream.subscribe(Options(opacity=0.2, max_detections=None)) for _ in range(3)]
-        other = stream.subscribe(Options(opacity=0.8, max_detections=None))
+        viewers = [stream.subscribe(Options(opacity=0.2)) for _ in range(3)]
+        other = stream.subscribe(Options(opacity=0.8))
         assert stream.viewers == 4
         seen = {}
         results = {}
@@ -168,10 +168,10 @@ def test_options_hold_for_the_viewer_alone(tmp_path, scheduler):
     path = make_image(tmp_path / "white.png", image)
     with stream_of(path, scheduler, reconnect=False, loop=True) as stream:
         choices = [
-            Options(score=0.5, max_detections=None),
-            Options(score=0.999, max_detections=None),
-            Options(iou=1.0, max_detections=None),
-            Options(classes=("black",), max_detections=None),
+            Options(score=0.5),
+            Options(score=0.999),
+            Options(iou=1.0),
+            Options(classes=("black",)),
         ]
         viewers = [stream.subscribe(options) for options in choices]
         counts = [len(viewer.next(30).detections) for viewer in viewers]
@@ -357,14 +357,14 @@ def test_an_engine_that_keeps_failing_fails_the_stream(scheduler):
 def test_too_many_looks_and_wrong_options(scheduler):
     with stream_of("synthetic:?size=64x48&frames=0", scheduler, reconnect=False) as stream:
         with pytest.raises(UsageError, match="did you mean white"):
-            stream.subscribe(Options(classes=("whit",), max_detections=None))
-        viewers = [stream.subscribe(Options(opacity=i / 100, max_detections=None)) for i in range(MAX_LOOKS)]
+            stream.subscribe(Options(classes=("whit",)))
+        viewers = [stream.subscribe(Options(opacity=i / 100)) for i in range(MAX_LOOKS)]
         with pytest.raises(Busy):
-            stream.subscribe(Options(opacity=0.99, max_detections=None))
-        viewers.append(stream.subscribe(Options(opacity=0.0, max_detections=None)))  # one that is drawn already
+            stream.subscribe(Options(opacity=0.99))
+        viewers.append(stream.subscribe(Options(opacity=0.0)))  # one that is drawn already
         viewers[3].close()
         viewers[3].close()
-        stream.subscribe(Options(opacity=0.99, max_detections=None)).close()
+        stream.subscribe(Options(opacity=0.99)).close()
         for viewer in viewers:
             viewer.close()
         assert stream.viewers == 0

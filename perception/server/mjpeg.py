@@ -1,0 +1,75 @@
+"""Motion JPEG: what every browser shows in an ``<img>``. Each frame is encoded once, whatever the number of viewers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import cv2
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from perception.errors import PerceptionError
+from perception.server.broadcast import Broadcast, Viewer
+from perception.types import U8, Picture, Planes, Prediction
+
+BOUNDARY = "perception-frame"
+CONTENT_TYPE = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+
+QUALITY = 80
+
+REPEAT_S = 2.0
+"""Where nothing new comes, the last frame is sent again after so long: that is how a viewer who left is noticed."""
+
+
+def to_bgr(picture: Picture) -> U8:
+    """A picture as uint8 ``[H, W, 3]`` BGR."""
+    return picture.to_bgr() if isinstance(picture, Planes) else picture
+
+
+def encode_jpeg(picture: Picture, quality: int = QUALITY) -> bytes:
+    """A picture as a JPEG file.
+
+    Raises:
+        PerceptionError: it is too large for one: a side of more than 65500 pixels.
+    """
+    image = to_bgr(picture)
+    if max(image.shape[:2]) > 65_500:
+        raise PerceptionError(f"{image.shape[1]}x{image.shape[0]} is too large for JPEG")
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
+
+
+class Mjpeg(Broadcast[bytes]):
+    """JPEG files, each with the headers of its part and the boundary that follows it."""
+
+    def make(self, prediction: Prediction) -> list[bytes]:
+        assert prediction.picture is not None
+        data = encode_jpeg(prediction.picture)
+        head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+        # The boundary comes at once and not with the next frame: browsers show a frame when they have seen its end.
+        return [b"".join((head.encode(), data, f"\r\n--{BOUNDARY}\r\n".encode()))]
+
+
+class MjpegResponse(StreamingResponse):
+    """The response for one viewer, until the stream ends or the viewer leaves."""
+
+    def __init__(self, viewer: Viewer[bytes]) -> None:
+        self._viewer = viewer
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(self._parts(), media_type=CONTENT_TYPE, headers=headers)
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        yield f"--{BOUNDARY}\r\n".encode()
+        last: bytes | None = None
+        while not self._viewer.over:
+            part = await self._viewer.next(REPEAT_S)
+            last = part or last
+            if last is not None:
+                yield last
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Here and not in the generator, which does not run at all where the viewer has left by now.
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._viewer.leave()
