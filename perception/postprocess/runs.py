@@ -7,6 +7,8 @@ A run of n cells never takes more than n + 1 bytes, so that the code has a bound
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
@@ -92,14 +94,14 @@ def _decode(code, labels):  # type: ignore[no-untyped-def]
     while i < len(code):
         value = code[i]
         i += 1
-        length = np.int64(0)
+        length: Any = np.int64(0)
         shift = 0
         while True:
             if i == len(code) or shift > 28:
                 return False
             byte = np.int64(code[i])
             i += 1
-            length |= (byte & 127) << shift  # type: ignore[assignment]
+            length |= (byte & 127) << shift
             shift += 7
             if byte < 128:
                 break

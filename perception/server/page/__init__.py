@@ -45,7 +45,9 @@ def mount_page(app: FastAPI, service: Service) -> None:
         run_history=False,
         ssr_mode=False,
         pwa=False,
+        mcp_server=False,
         enable_monitoring=False,
+        max_file_size=service.settings.limits.upload_bytes,
     )
 
 
@@ -139,12 +141,19 @@ def _settings(service: Service) -> None:
     mirror = gr.Checkbox(True, label="Mirror the camera", elem_id="pv-mirror")
     _tab("classes", service)
 
-    controls = {"model": model, "score": score, "iou": iou, "opacity": opacity, "show": show, "mirror": mirror}
+    controls: dict[str, Any] = {
+        "model": model,
+        "score": score,
+        "iou": iou,
+        "opacity": opacity,
+        "show": show,
+        "mirror": mirror,
+    }
     for name, control in controls.items():
         control.change(fn=None, inputs=[control], js=_sets(name), show_progress="hidden")
     source.change(fn=None, inputs=[source], js=_sets("source"), show_progress="hidden")
     source.change(
-        lambda value: gr.update(visible=value == URL), [source], [url], show_progress="hidden", api_name=False
+        lambda value: gr.update(visible=value == URL), [source], [url], show_progress="hidden", api_visibility="private"
     )
     url.submit(fn=None, inputs=[url], js=_sets("url"), show_progress="hidden")
 
@@ -156,7 +165,7 @@ def _settings(service: Service) -> None:
             gr.update(visible=shown, value=described.get("iou", _IOU)),
         ]
 
-    model.change(follow, [model], [score, iou], show_progress="hidden", api_name=False)
+    model.change(follow, [model], [score, iou], show_progress="hidden", api_visibility="private")
 
 
 def _sets(name: str) -> str:

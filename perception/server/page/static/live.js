@@ -25,6 +25,9 @@ export function mount(element, known) {
   live.select();
 }
 
+/** Cells of the class map's longest side: one for two pixels looks smooth, in steps so that resizing does not flood. */
+const mapCells = (pixels) => Math.min(Math.max(Math.ceil(pixels / 2 / 80) * 80, 160), 640);
+
 class Live {
   constructor(element, known) {
     const find = (name) => element.querySelector(`.pv-${name}`);
@@ -44,8 +47,9 @@ class Live {
     parts.start.onclick = () => this.start();
     parts.file.onchange = () => parts.file.files[0] && this.openFile(parts.file.files[0]);
     onSettings((changes) => this.onSettings(changes));
-    new ResizeObserver(() => this.redraw()).observe(parts.stage);
-    parts.video.addEventListener("resize", () => this.size(parts.video.videoWidth, parts.video.videoHeight));
+    new ResizeObserver(() => this.onResize()).observe(parts.stage);
+    for (const event of ["resize", "loadedmetadata"])
+      parts.video.addEventListener(event, () => this.size(parts.video.videoWidth, parts.video.videoHeight));
     setInterval(() => this.showFigures(), 1000);
   }
 
@@ -131,6 +135,12 @@ class Live {
     this.tell(message, settings.source === "file" ? "" : "Try again");
   }
 
+  ended() {
+    this.stop();
+    this.state("ended");
+    this.tell("This source has ended.", "Start again");
+  }
+
   onSettings(changes) {
     if ("source" in changes) return this.select();
     if ("url" in changes) return settings.source === "url" && this.start();
@@ -141,6 +151,15 @@ class Live {
     this.view?.configure();
     this.redraw();
     this.showLegend();
+  }
+
+  onResize() {
+    const cells = mapCells(this.parts.stage.clientWidth);
+    if (cells !== settings.mapCells) {
+      settings.mapCells = cells;
+      this.view?.configure();
+    }
+    this.redraw();
   }
 
   // Results
@@ -265,7 +284,8 @@ class Live {
     const { state } = this.parts;
     state.textContent = message ? `${name}: ${message}` : name;
     state.dataset.state = name;
-    if (name === "failed" && this.view) this.failed(message);
+    if (name === "failed" && this.view) this.failed(message || "This source failed.");
+    if (name === "ended" && this.view) this.ended();
   }
 
   note(text) {
@@ -273,7 +293,7 @@ class Live {
   }
 
   size(width, height) {
-    if (width && height) this.parts.stage.style.aspectRatio = `${width} / ${height}`;
+    if (width && height) this.parts.stage.style.setProperty("--pv-ratio", width / height);
   }
 
   figuresNow() {

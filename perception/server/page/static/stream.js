@@ -103,6 +103,7 @@ export class StreamView {
   onStatus(status) {
     if (this.closed) return;
     if (status.width) this.on.size(status.width, status.height);
+    this.last = status.state;
     this.on.status(status);
     if (!this.paused) this.on.state(status.state, status.message);
   }
@@ -131,6 +132,7 @@ export class StreamView {
     socket.onclose = ({ reason, code }) => {
       if (this.closed || this.paused || socket !== this.socket) return;
       if (code === 1008) return this.on.state("failed", reason);
+      if (["ended", "failed"].includes(this.last)) return;
       this.on.state("reconnecting", reason);
       this.timer = setTimeout(() => this.reopen(), backOff(this.tries++));
     };
@@ -148,9 +150,16 @@ export class StreamView {
     }
   }
 
+  /** A new initialisation segment is about to come: of the first video, or of one that is drawn or sized otherwise. */
   onVideo({ mime, width, height }) {
+    const type = mime.replace(/codecs=([^"]+)$/, 'codecs="$1"');
     this.tries = 0;
     this.on.size(width, height);
+    if (this.fed === this.socket && this.mediaSource?.readyState === "open") {
+      this.segments.push({ type }); // what came before it is played first
+      return;
+    }
+    this.fed = this.socket;
     this.segments = [];
     this.dropSource();
     const source = new Source();
@@ -161,9 +170,9 @@ export class StreamView {
     source.addEventListener("sourceopen", () => {
       if (this.closed || this.mediaSource !== source) return;
       try {
-        this.buffer = source.addSourceBuffer(mime.replace(/codecs=([^"]+)$/, 'codecs="$1"'));
+        this.buffer = source.addSourceBuffer(type);
       } catch (error) {
-        this.on.error(`This browser does not play ${mime}: ${error.message}`);
+        this.on.error(`This browser does not play ${type}; pictures are shown instead.`);
         this.socket.close();
         this.showImages();
         return;
@@ -176,22 +185,30 @@ export class StreamView {
   feed() {
     const { buffer, video } = this;
     if (!buffer || buffer.updating || this.mediaSource.readyState !== "open") return;
-    const ranges = buffer.buffered;
-    if (ranges.length) {
-      const [start, end] = [ranges.start(0), ranges.end(ranges.length - 1)];
-      if (video.currentTime < start || end - video.currentTime > BEHIND_S) video.currentTime = Math.max(start, end - 0.05);
-      if (video.paused && !this.paused) video.play().catch(() => {});
-      if (end - start > 2 * KEPT_S) return buffer.remove(start, end - KEPT_S);
-    }
-    const segment = this.segments.shift();
-    if (!segment) return;
     try {
-      buffer.appendBuffer(segment);
+      if (buffer.buffered.length && this.keepUp(buffer.buffered)) return;
+      const segment = this.segments.shift();
+      if (segment?.type) {
+        buffer.changeType(segment.type);
+        this.feed();
+      } else if (segment) buffer.appendBuffer(segment);
     } catch (error) {
       this.segments = [];
       this.socket.close(); // begins anew, with an empty buffer
       this.on.error(`The video cannot be played on: ${error.message}`);
     }
+    if (video.paused && !this.paused && buffer.buffered.length) video.play().catch(() => {});
+  }
+
+  /** Stay close to the newest picture and forget what was played; whether the buffer is busy with that. */
+  keepUp(ranges) {
+    const { buffer, video } = this;
+    const last = ranges.length - 1;
+    const [first, start, end] = [ranges.start(0), ranges.start(last), ranges.end(last)];
+    if (video.currentTime < start || end - video.currentTime > BEHIND_S) video.currentTime = Math.max(start, end - 0.1);
+    if (end - first <= 2 * KEPT_S) return false;
+    buffer.remove(first, end - KEPT_S);
+    return true;
   }
 
   dropSource() {

@@ -88,7 +88,7 @@ export class WebcamView {
   /** Send what the user changed; it holds from the next frame on. Classes are hidden here, by the drawing. */
   configure() {
     if (this.socket?.readyState !== WebSocket.OPEN) return;
-    const wanted = { model: settings.model };
+    const wanted = { model: settings.model, map_cells: settings.mapCells ?? 320 };
     if (this.model?.model === settings.model && this.model.detection.length)
       Object.assign(wanted, { score: settings.score, iou: settings.iou });
     this.socket.send(JSON.stringify(wanted));
