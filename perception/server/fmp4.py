@@ -12,6 +12,10 @@ start at 0: after the first one set ``video.currentTime = sourceBuffer.buffered.
 playing falls back by more than a second. A viewer who takes too long loses whole groups of frames and goes on with the
 next key frame.
 
+Where there is nothing to see, text ``{"type": "error", "error": "one line"}`` says why, and the socket is closed: with
+code 1013 where it may be tried again, after ``retry_after_s`` seconds, else with 1008. It is closed with 1001 when the
+stream has ended.
+
 The client may send text ``{"options": {...}}`` at any time to change its options, see `perception.server.options`.
 """
 
@@ -32,7 +36,7 @@ import av
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
-from perception.errors import PerceptionError
+from perception.errors import PerceptionError, UsageError
 from perception.server.broadcast import Broadcast, Viewer
 from perception.server.options import Options
 from perception.server.problems import Busy
@@ -265,7 +269,7 @@ class VideoSession:
             if message["type"] == "websocket.disconnect":
                 return
             try:
-                options = _parse(message.get("text"))
+                options = _read_message(message.get("text"))
                 viewer = Fmp4.join(self._stream, options)
             except PerceptionError as error:
                 await self._socket.send_text(json.dumps({"type": "error", "error": str(error)}))
@@ -295,14 +299,34 @@ class VideoSession:
                     return
 
 
-def _parse(text: str | None) -> Options:
+def _read_message(text: str | None) -> Options:
     try:
         message = json.loads(text or "")
-        if not isinstance(message, dict) or set(message) != {"options"}:
-            raise ValueError("not an object with options")
-        return Options.model_validate(message["options"])
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict) or set(message) != {"options"}:
+        raise UsageError('a message is {"options": {...}}, JSON as text')
+    return read_options(message["options"])
+
+
+def read_options(values: Any) -> Options:
+    """Options of a message or a query.
+
+    Raises:
+        UsageError: naming all that is wrong.
+    """
+    try:
+        return Options.model_validate(values)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors(include_input=False)]
-        raise PerceptionError("; ".join(faults)[:500]) from None
-    except (ValueError, RecursionError):
-        raise PerceptionError('a message is {"options": {...}}, JSON as text') from None
+        raise UsageError("; ".join(faults)[:500]) from None
+
+
+async def refuse(socket: WebSocket, error: PerceptionError) -> None:
+    """Say on an accepted socket why there is nothing to see, and close it."""
+    answer: dict[str, Any] = {"type": "error", "error": str(error)}
+    if isinstance(error, Busy):
+        answer["retry_after_s"] = error.retry_after_s
+    with suppress(RuntimeError, WebSocketDisconnect):  # the client has left
+        await socket.send_text(json.dumps(answer))
+        await socket.close(_TRY_AGAIN if isinstance(error, Busy) else _POLICY)

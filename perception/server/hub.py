@@ -15,6 +15,7 @@ from perception.server.allow import check_source
 from perception.server.metrics import Metrics
 from perception.server.models import Models
 from perception.server.problems import Busy, NotFound
+from perception.server.record import Recordings
 from perception.server.settings import ServerSettings
 from perception.server.stream import Patience, Stream
 from perception.sources import open_source
@@ -25,6 +26,9 @@ log = logging.getLogger("perception")
 
 IDLE_S = 60.0
 """A stream that nobody watches, records or asks for is closed after so long."""
+
+CLEANING_S = 60.0
+"""Old recordings are looked for so often."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -38,6 +42,9 @@ class StreamHub:
         metrics: where figures go.
         patience: of the streams, see `Patience`.
         idle_s: see `IDLE_S`.
+
+    Attributes:
+        recordings: of these streams, and what an earlier server left.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class StreamHub:
         self._metrics = metrics
         self._patience = patience or Patience()
         self._idle_s = idle_s
+        self.recordings = Recordings(settings.folder / "recordings", settings.limits)
         self._lock = threading.Lock()
         self._streams: dict[tuple[str, str], Stream] = {}
         self._viewers = 0
@@ -171,11 +179,12 @@ class StreamHub:
                 self._viewers -= 1
 
     def close(self) -> None:
-        """Close all streams."""
+        """Finish all recordings and close all streams."""
         self._closing.set()
         with self._lock:
             streams = [*self._streams.values()]
             self._streams.clear()
+        self.recordings.close()
         self._end(streams)
         if self._janitor is not threading.current_thread():
             self._janitor.join()
@@ -192,10 +201,14 @@ class StreamHub:
         return open_source(found.uri, start=found.start, duration=found.duration, timeout=self._patience.silence)
 
     def _close_idle(self) -> None:
+        cleaned = -CLEANING_S
         while not self._closing.wait(min(1.0, self._idle_s / 4)):
             with self._lock:
                 idle = self._take_idle(self._idle_s)
             self._end(idle)
+            if time.monotonic() - cleaned > CLEANING_S:
+                self.recordings.delete_old()
+                cleaned = time.monotonic()
 
     def _take_idle(self, seconds: float, most: int | None = None) -> list[Stream]:
         """Take out those in which nobody took an interest for so long, the longest first. Under the lock."""

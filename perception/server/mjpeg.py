@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import cv2
 from starlette.responses import StreamingResponse
@@ -51,20 +52,27 @@ class Mjpeg(Broadcast[bytes]):
 
 
 class MjpegResponse(StreamingResponse):
-    """The response for one viewer, until the stream ends or the viewer leaves."""
+    """The response for one viewer, until the stream ends or the viewer leaves.
 
-    def __init__(self, viewer: Viewer[bytes]) -> None:
+    Args:
+        viewer: where the frames come from.
+        place: closed when it is over.
+    """
+
+    def __init__(self, viewer: Viewer[bytes], place: ExitStack) -> None:
         self._viewer = viewer
+        self._place = place
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(self._parts(), media_type=CONTENT_TYPE, headers=headers)
 
     async def _parts(self) -> AsyncIterator[bytes]:
         yield f"--{BOUNDARY}\r\n".encode()
-        last: bytes | None = None
+        last = b""
         while not self._viewer.over:
             part = await self._viewer.next(REPEAT_S)
-            last = part or last
-            if last is not None:
+            if part is not None:
+                yield (last := part)
+            elif last and not self._viewer.over:
                 yield last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,4 +80,4 @@ class MjpegResponse(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._viewer.leave()
+            self._place.close()
