@@ -4,6 +4,8 @@ A pattern is a URL: ``rtsp://cam1.local/*``, ``rtsp://*.cameras.example.org:8554
 ``https://example.org/a.mp4``, ``synthetic:*``. ``*`` and ``?`` stand for any characters, in the host for any but none
 beyond it: scheme, host, port and path are compared one by one. A port that is left out is the scheme's own.
 
+User and password in a client's URL are refused; a camera that wants them is for the operator to name.
+
 A host that a pattern names in full may be anywhere; a host that only fits a ``*`` must have a public address, or a
 client could reach into the operator's network through a name of its own. Loopback and link-local addresses (where
 cloud machines keep their credentials) are reached only by patterns that name them as they are.
@@ -21,6 +23,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
+from perception.errors import UsageError
 from perception.server.problems import Forbidden, NotFound
 from perception.server.settings import NamedSource, ServerSettings
 from perception.sources.uri import STREAM_SCHEMES, redact
@@ -73,6 +76,18 @@ def check_source(uri: str, settings: ServerSettings) -> NamedSource:
     if target.scheme in ("http", "https"):
         _check_no_redirect(uri)
     return NamedSource(uri=uri)
+
+
+def check_patterns(patterns: tuple[str, ...]) -> None:
+    """Look at the operator's patterns before any client does.
+
+    Raises:
+        UsageError: one that could never fit.
+    """
+    for pattern in patterns:
+        if not pattern.startswith("synthetic:") and _pattern(pattern) is None:
+            schemes = ", ".join(f"{scheme}://" for scheme in STREAM_SCHEMES)
+            raise UsageError(f"allow: {redact(pattern)!r} fits no URL; give one of {schemes} with a host: rtsp://cam/*")
 
 
 def _parse(uri: str, wildcards: bool = False) -> _Target | None:

@@ -26,6 +26,7 @@ from perception import __version__
 from perception.errors import PerceptionError, UsageError
 from perception.server import api, jobs_api, streams_api, webcam
 from perception.server.access import Gate
+from perception.server.allow import check_patterns
 from perception.server.problems import headers_of, status_of
 from perception.server.service import Service
 from perception.server.settings import ServerSettings
@@ -50,8 +51,10 @@ def create_app(settings: ServerSettings) -> FastAPI:
     """The application; ``app.state.service`` is its `Service`, which starts and stops with the application.
 
     Raises:
-        PerceptionError: the folder for jobs cannot be used.
+        UsageError: a pattern of allowed sources that could never fit.
+        SinkError: the folder for jobs cannot be used.
     """
+    check_patterns(settings.allow)
     # Before Gradio is imported, which looks once.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from perception.server.page import mount_page
@@ -160,7 +163,7 @@ async def _no_such_route(request: Request) -> JSONResponse:
         for route in module.router.routes
         if isinstance(route, APIRoute)
     ]
-    allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods}
+    allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()}
     if allowed:
         text = ", ".join(sorted(allowed))
         return _error(405, f"{request.method} is not for this address; {text} is", {"Allow": text})

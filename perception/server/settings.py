@@ -74,6 +74,10 @@ def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+Origin = Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
+"""Scheme, host and port of a page, as browsers write it."""
+
+
 class ServerSettings(_Strict):
     """Everything that an operator can set.
 
@@ -104,7 +108,7 @@ class ServerSettings(_Strict):
     password: SecretStr | None = Field(default=None, min_length=1)
     token: SecretStr | None = Field(default=None, min_length=8)
     insecure: bool = False
-    origins: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
+    origins: Annotated[tuple[Origin, ...], BeforeValidator(_texts)] = ()
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
     sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = {}

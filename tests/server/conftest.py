@@ -1,0 +1,51 @@
+"""A running server with a tiny model, shared by the tests that only ask it things."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from perception.server.app import create_app
+from perception.server.settings import ServerSettings, make_settings
+from tests.models import write_model
+from tests.server.served import served
+
+SCENE = "synthetic:?size=64x48&frames=40&fps=25"
+
+
+@pytest.fixture(scope="session")
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that does segmentation and detection by colours, see `tests.models`."""
+    return write_model(tmp_path_factory.mktemp("models") / "colors.onnx", detection=True)
+
+
+@pytest.fixture(scope="session")
+def make(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Settings with a tiny model and a folder of their own; arguments replace or add."""
+
+    def made(**values: Any) -> ServerSettings:
+        folder = tmp_path_factory.mktemp("data")
+        return make_settings({"model": str(colors), "data_dir": folder, "sources": {"scene": SCENE}, **values})
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def server(make: Any) -> Iterator[httpx.Client]:
+    """A client of a server without credentials, whose model is loaded."""
+    with served(create_app(make())) as address, httpx.Client(base_url=f"http://{address}", timeout=60) as client:
+        wait_until_ready(client)
+        yield client
+
+
+def wait_until_ready(client: httpx.Client, seconds: float = 60, **options: Any) -> None:
+    """Return once the default model is loaded."""
+    until = time.monotonic() + seconds
+    while client.get("/readyz", **options).status_code != 200:
+        assert time.monotonic() < until, client.get("/readyz", **options).text
+        time.sleep(0.05)

@@ -1,0 +1,209 @@
+"""Which sources a client may open. Names are looked up in a table here, so that the tests need no network."""
+
+from __future__ import annotations
+
+import http.server
+import random
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from perception.errors import UsageError
+from perception.server import allow
+from perception.server.allow import check_patterns, check_source
+from perception.server.problems import Forbidden, NotFound, Problem
+from perception.server.settings import ServerSettings, make_settings
+
+ADDRESSES = {
+    "cam1.local": ["192.168.1.20"],
+    "cam1.example.org": ["93.184.216.34"],
+    "cam2.example.org": ["93.184.216.35", "2606:2800:220:1::35"],
+    "inside.example.org": ["10.0.0.5"],
+    "mixed.example.org": ["93.184.216.34", "192.168.0.1"],
+    "rebound.local": ["127.0.0.1"],
+    "metadata.example.org": ["169.254.169.254"],
+    "mapped.example.org": ["::ffff:192.168.0.1"],
+    "localhost": ["127.0.0.1"],
+}
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part of the outside world that is not here: name servers."""
+
+    def look_up(host: str, port: int, **kind: object) -> list:
+        if host not in ADDRESSES:
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ADDRESSES[host]]
+
+    monkeypatch.setattr(allow.socket, "getaddrinfo", look_up)
+
+
+def settings(*patterns: str, **values: object) -> ServerSettings:
+    return make_settings({"allow": patterns, **values})
+
+
+def test_nothing_is_allowed_by_default() -> None:
+    for uri in (
+        "rtsp://cam1.example.org/",
+        "http://cam1.example.org/a",
+        "0",
+        "synthetic:",
+        "/etc/passwd",
+        "a.mp4",
+        "-",
+    ):
+        with pytest.raises(Forbidden):
+            check_source(uri, settings())
+
+
+def test_what_the_operator_named() -> None:
+    chosen = settings(sources={"yard": {"uri": "/videos/yard.mp4", "loop": False}}, cameras=[2])
+    assert check_source("yard", chosen).uri == "/videos/yard.mp4"
+    assert not check_source("yard", chosen).loop
+    assert check_source("2", chosen).uri == check_source("002", chosen).uri == "2"
+    for uri in ("1", "yard2", "/videos/yard.mp4", "/dev/video2", "YARD"):
+        with pytest.raises(Forbidden):
+            check_source(uri, chosen)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "uri", "fits"),
+    [
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org/stream/1?profile=2", True),
+        ("rtsp://cam1.example.org/*", "RTSP://CAM1.Example.ORG/x", True),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org:554/x", True),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org.:554/x", True),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org", True),
+        ("rtsp://*.example.org:8554/live/*", "rtsp://cam2.example.org:8554/live/1", True),
+        ("rtsp://cam1.local/*", "rtsp://cam1.local/1", True),  # private, but named
+        ("rtsp://192.168.1.20/*", "rtsp://192.168.1.20/1", True),
+        ("rtsp://127.0.0.1:8554/*", "rtsp://127.0.0.1:8554/1", True),
+        ("rtsp://localhost:8554/*", "rtsp://localhost:8554/1", True),
+        ("synthetic:*", "synthetic:?frames=3", True),
+        # another scheme, host, port or path
+        ("rtsp://cam1.example.org/*", "http://cam1.example.org/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam2.example.org/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org:8554/x", False),
+        ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/admin/x", False),
+        ("rtsp://*.example.org/*", "rtsp://evil.test/.example.org/x", False),
+        ("rtsp://*.example.org/*", "rtsp://evil.test?.example.org/x", False),
+        ("rtsp://*.example.org/*", "rtsp://evil.test#.example.org/x", False),
+        # tricks with what stands before the host, and with the path
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org@evil.test/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org\\@evil.test/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://user:word@cam1.example.org/x", False),
+        ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/../admin", False),
+        ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/%2e%2e/admin", False),
+        ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/..%2fadmin", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org/x\r\nHost: evil", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org/x y", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1%2eexample.org/x", False),
+        # schemes that FFmpeg knows and that are not for clients
+        ("http://*/*", "file:///etc/passwd", False),
+        ("http://*/*", "concat:http://cam1.example.org/|/etc/hosts", False),
+        ("synthetic:?frames=3*", "synthetic:?size=16000x16000", False),
+        # into the operator's network
+        ("rtsp://*.example.org/*", "rtsp://inside.example.org/x", False),
+        ("rtsp://*.example.org/*", "rtsp://mixed.example.org/x", False),
+        ("rtsp://*.example.org/*", "rtsp://mapped.example.org/x", False),
+        ("rtsp://*.example.org/*", "rtsp://metadata.example.org/x", False),
+        ("rtsp://metadata.example.org/*", "rtsp://metadata.example.org/x", False),
+        ("rtsp://rebound.local/*", "rtsp://rebound.local/x", False),
+        ("rtsp://*/*", "rtsp://127.0.0.1/x", False),
+        ("rtsp://*/*", "rtsp://192.168.1.20/x", False),
+        ("rtsp://*/*", "rtsp://[::1]/x", False),
+        ("rtsp://*/*", "rtsp://[::ffff:10.0.0.1]/x", False),
+        ("rtsp://*/*", "rtsp://localhost/x", False),
+    ],
+)
+def test_patterns(pattern: str, uri: str, fits: bool) -> None:
+    if fits:
+        assert check_source(uri, settings(pattern)).uri == uri
+    else:
+        with pytest.raises(Forbidden):
+            check_source(uri, settings(pattern))
+
+
+@pytest.mark.parametrize("number", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0"])
+def test_addresses_in_other_spellings(number: str) -> None:
+    """What the C library reads as 127.0.0.1 or 0.0.0.0 and Python's ``ipaddress`` does not."""
+    ADDRESSES[number] = ["0.0.0.0" if number == "0" else "127.0.0.1"]
+    try:
+        with pytest.raises(Forbidden):
+            check_source(f"rtsp://{number}/x", settings("rtsp://*/*"))
+    finally:
+        del ADDRESSES[number]
+
+
+@pytest.mark.parametrize("pattern", ["*", "cam1.example.org", "file:///videos/*", "rtsp://user@cam/*", "[", "rtsp://[*"])
+def test_patterns_that_could_never_fit_are_told(pattern: str) -> None:
+    with pytest.raises(UsageError, match="allow"):
+        check_patterns(settings("rtsp://cam1.example.org/*", pattern).allow)
+    check_patterns(("rtsp://cam1.example.org/*", "synthetic:*", "udp://239.0.0.1:5000"))
+
+
+def test_a_host_that_is_not_known() -> None:
+    with pytest.raises(NotFound, match="not known"):
+        check_source("rtsp://nobody.example.org/x", settings("rtsp://*.example.org/*"))
+
+
+def test_messages_hold_no_credentials() -> None:
+    with pytest.raises(Forbidden) as caught:
+        check_source("rtsp://user:hunter2@cam1.example.org/x", settings("rtsp://cam1.example.org/*"))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_garbage_is_refused_and_breaks_nothing(seed: int) -> None:
+    random_ = random.Random(seed)
+    pieces = ["rtsp://", "http://", "//", *"@:[]%*?#/1ü", "\0", "\n", "cam", "..", "\ud800"]
+    chosen = settings("rtsp://cam1.example.org/*", "http://*.example.org:8080/*", "synthetic:?frames=1")
+    for _ in range(2000):
+        uri = "".join(random_.choices(pieces, k=random_.randint(0, 9)))
+        with pytest.raises(Problem) as caught:
+            check_source(uri, chosen)
+        assert str(caught.value).isprintable()
+
+
+class _Redirecting(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status = {"/moved": 302, "/gone": 410}.get(self.path, 200)
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "http://169.254.169.254/latest/meta-data")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Redirecting)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def test_redirects_are_refused(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # a real connection
+    chosen = settings(f"{web}/*")
+    assert check_source(f"{web}/video.mp4", chosen).uri == f"{web}/video.mp4"
+    with pytest.raises(Forbidden, match="redirects"):
+        check_source(f"{web}/moved", chosen)
+    with pytest.raises(NotFound, match="410"):
+        check_source(f"{web}/gone", chosen)
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(NotFound, match="no answer"):
+        check_source(f"http://127.0.0.1:{port}/a", settings(f"http://127.0.0.1:{port}/*"))
