@@ -114,6 +114,12 @@ class Broadcast(ABC, Generic[Piece]):
         """What holds the pieces of one viewer."""
         return Viewer(self)
 
+    def __len__(self) -> int:
+        return len(self._viewers)
+
+    def __bool__(self) -> bool:
+        return True
+
     def _add(self) -> Viewer[Piece]:
         viewer = self.new_viewer()
         self._viewers.append(viewer)

@@ -158,8 +158,9 @@ class Stream:
 
     @property
     def viewers(self) -> int:
-        """Open subscriptions."""
-        return len(self._subscriptions)
+        """Who watches, on the network or by a subscription of their own, a recording for one."""
+        broadcasts = list(self.broadcasts.values())
+        return len(self._subscriptions) - len(broadcasts) + sum(len(broadcast) for broadcast in broadcasts)
 
     @property
     def info(self) -> SourceInfo | None:
