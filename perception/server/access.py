@@ -105,6 +105,8 @@ class Gate:
 
     def _check_host(self, connection: HTTPConnection) -> None:
         """Refuse a name that somebody else may have pointed here. Credentials are bound to a name by the browser."""
+        if len(connection.headers.getlist("host")) > 1:
+            raise Forbidden("a request has one host")
         header = connection.headers.get("host", "")
         if self._settings.guarded or not header:
             return
@@ -130,7 +132,7 @@ class Gate:
             own = [_host_port(known) for known in self._settings.origins]
             header = connection.headers.get("host", "")
             # The scheme is the page's: a proxy may have taken TLS off before us.
-            own.append(_host_port(f"{urlsplit(origin).scheme}://{header}") if header else None)
+            own.append(_host_port(f"{origin.partition('://')[0]}://{header}") if header else None)
             if came_from is not None and came_from in own:
                 return
         raise Forbidden("pages of other sites may not do this; the operator can add their origin to `origins`")

@@ -1,0 +1,314 @@
+"""Who may come in. Every route is found by walking the application, the mounted page included."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from perception.server import access
+from perception.server.access import COOKIE, Gate
+from perception.server.app import create_app
+from perception.server.metrics import Metrics
+from perception.server.settings import make_settings
+from tests.server.served import served
+
+USER, PASSWORD, TOKEN = "maria", "pass:wörd", "0123456789abcdef"
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+PAGE = {"accept": "text/html,*/*", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+@pytest.fixture(scope="module")
+def app(make: Any) -> Any:
+    return create_app(make(user=USER, password=PASSWORD, token=TOKEN))
+
+
+@pytest.fixture(scope="module")
+def guarded(app: Any) -> Iterator[httpx.Client]:
+    with served(app) as address, httpx.Client(base_url=f"http://{address}", timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def no_cookies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "_FAILURE_DELAY_S", 0.0)
+    if "guarded" in request.fixturenames:
+        request.getfixturevalue("guarded").cookies.clear()
+
+
+def walk(routes: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """(path with its parameters filled in, whether it is a WebSocket) of every route, through all mounts."""
+    for route in routes:
+        inner = getattr(route, "original_router", None)  # of FastAPI's include_router, where it keeps one
+        path = prefix + (getattr(route, "path", "") or "")
+        children = getattr(inner, "routes", None) or getattr(route, "routes", None)
+        if children:
+            yield from walk(children, path)
+        elif path:
+            yield re.sub(r"\{[^}]*\}", "x", path), "websocket" in type(route).__name__.lower()
+
+
+def test_walking_finds_everything(app: Any) -> None:
+    found = dict(walk(app.routes))
+    assert {"/v1/predict", "/v1/jobs", "/v1/jobs/x", "/v1/jobs/x/x", "/v1/models", "/metrics", "/healthz"} <= set(found)
+    assert {"/v1/streams", "/v1/streams/x/mjpeg", "/docs", "/openapi.json"} <= set(found)
+    assert {"/", "/config", "/gradio_api/queue/join", "/gradio_api/upload"} <= set(found)
+    assert {path for path, websocket in found.items() if websocket} >= {"/v1/webcam", "/v1/streams/x/video"}
+    # What OpenAPI lists is there too.
+    assert {re.sub(r"\{[^}]*\}", "x", path) for path in app.openapi()["paths"]} <= set(found)
+
+
+def test_nothing_answers_without_credentials(app: Any, guarded: httpx.Client) -> None:
+    for path, websocket in sorted(set(walk(app.routes)) | {("/static/perception/page.js", False), ("/nothing", False)}):
+        if websocket:
+            with pytest.raises(InvalidStatus) as refused:
+                connect(f"ws://{guarded.base_url.netloc.decode()}{path}", open_timeout=30)
+            assert refused.value.response.status_code == 401, path
+            continue
+        for method in METHODS:
+            answer = guarded.request(method, path)
+            assert answer.status_code == 401, (method, path, answer.status_code)
+            assert "www-authenticate" in answer.headers
+            if (method, path) == ("POST", "/login"):
+                assert "<form" in answer.text
+            elif method != "HEAD":
+                assert answer.json() == {"error": "credentials are needed"}, (method, path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"auth": (USER, "password")},
+        {"auth": ("mario", PASSWORD)},
+        {"auth": ("", "")},
+        {"headers": {"authorization": f"Bearer {TOKEN}x"}},
+        {"headers": {"authorization": f"Bearer {TOKEN[:-1]}"}},
+        {"headers": {"authorization": f"Bearer {PASSWORD}".encode()}},
+        {"headers": {"authorization": "Bearer"}},
+        {"headers": {"authorization": "Basic !!!"}},
+        {"headers": {"authorization": f"Digest {TOKEN}"}},
+        {"params": {"token": "wrong"}},
+        {"params": {"token": ""}},
+        {"cookies": {COOKIE: "99999999999.0"}},
+        {"cookies": {COOKIE: f"{TOKEN}.{TOKEN}"}},
+        {"cookies": {COOKIE: ""}},
+    ],
+)
+def test_wrong_credentials(guarded: httpx.Client, wrong: dict) -> None:
+    cookies = wrong.pop("cookies", {})
+    guarded.cookies.update(cookies)
+    answer = guarded.get("/v1/models", **wrong)
+    assert answer.status_code == 401
+    assert "credentials" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"auth": (USER.encode(), PASSWORD.encode())},
+        {"headers": {"authorization": f"Bearer {TOKEN}"}},
+        {"headers": {"authorization": f"bearer  {TOKEN}"}},
+        {"params": {"token": TOKEN}},
+    ],
+)
+def test_right_credentials(guarded: httpx.Client, right: dict) -> None:
+    assert guarded.get("/v1/models", **right).status_code == 200
+    page = guarded.get("/", **right)
+    assert page.status_code == 200
+    assert "gradio" in page.text
+    # The token does not disturb routes that refuse parameters they do not know.
+    assert guarded.post("/v1/predict", content=b"x", **right).status_code == 422
+
+
+def test_a_person_logs_in_with_a_form(guarded: httpx.Client) -> None:
+    form = guarded.get("/docs", headers=PAGE)
+    assert form.status_code == 401
+    assert form.headers["content-type"].startswith("text/html")
+    assert "basic" not in form.headers["www-authenticate"].lower()  # the browser would ask by itself
+    assert form.text.count("<form") == 2
+    assert 'value="/docs"' in form.text
+
+    wrong = guarded.post("/login", data={"user": USER, "password": "x", "next": "/docs"}, headers=PAGE)
+    assert wrong.status_code == 401
+    assert "not right" in wrong.text
+    assert not wrong.cookies
+
+    entered = guarded.post("/login", data={"user": USER, "password": PASSWORD, "next": "/docs"}, headers=PAGE)
+    assert (entered.status_code, entered.headers["location"]) == (303, "/docs")
+    cookie = entered.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    assert "secure" not in cookie
+    for path in ("/", "/config", "/docs", "/v1/models", "/static/perception/page.js"):
+        assert guarded.get(path, headers=PAGE).status_code == 200, path
+    assert guarded.get("/logout").status_code == 303
+    assert guarded.get("/v1/models").status_code == 401
+
+
+def test_a_token_logs_in_too(guarded: httpx.Client) -> None:
+    assert guarded.post("/login", data={"token": "wrong"}).status_code == 401
+    assert guarded.post("/login", data={"token": TOKEN}).headers["location"] == "/"
+    assert guarded.get("/v1/models").status_code == 200
+
+
+def test_a_link_with_a_token_leaves_no_token_in_the_address_bar(guarded: httpx.Client) -> None:
+    opened = guarded.get("/?a=1&token=" + TOKEN, headers=PAGE)
+    assert (opened.status_code, opened.headers["location"]) == (303, "/?a=1")
+    assert guarded.get("/", headers=PAGE).status_code == 200
+
+
+@pytest.mark.parametrize("target", ["//evil.test/", "https://evil.test/", "/\\evil.test", "/\r\nX: y", "", "/login"])
+def test_a_login_leads_nowhere_else(guarded: httpx.Client, target: str) -> None:
+    entered = guarded.post("/login", data={"token": TOKEN, "next": target})
+    assert entered.headers["location"] == "/"
+
+
+def test_login_forms_have_a_limit_and_escape_what_they_show(guarded: httpx.Client) -> None:
+    assert guarded.post("/login", content=b"user=" + b"x" * 100_000).status_code == 400
+    shown = guarded.post("/login", data={"token": "wrong", "next": '/"><script>alert(1)</script>'})
+    assert "<script>" not in shown.text
+
+
+def test_a_login_does_not_last_for_ever(guarded: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded.post("/login", data={"token": TOKEN})
+    now = time.time()
+    monkeypatch.setattr(access.time, "time", lambda: now + access.SESSION_S + 1)
+    assert guarded.get("/v1/models").status_code == 401
+
+
+def test_a_cookie_of_another_server_is_worth_nothing(guarded: httpx.Client, make: Any) -> None:
+    """The secret is each server's own: nobody signs with one that can be guessed."""
+    other = Gate(Starlette(), make(user=USER, password=PASSWORD, token=TOKEN), Metrics())
+    until = str(int(time.time()) + 1000)
+    guarded.cookies.set(COOKIE, f"{until}.{other._sign(until)}")
+    assert guarded.get("/v1/models").status_code == 401
+
+
+# Pages of other sites.
+
+
+def gate(**values: Any) -> Starlette:
+    """A small application behind the gate."""
+
+    async def text(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(request.url.query))
+
+    async def socket_(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("hello")
+        await websocket.receive()
+
+    app = Starlette(routes=[Route("/", text, methods=["GET", "POST", "DELETE"]), WebSocketRoute("/ws", socket_)])
+    app.add_middleware(Gate, settings=make_settings(values), metrics=Metrics())
+    return app
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[str]:
+    with served(gate(origins=["https://cameras.example.org"])) as address:
+        yield address
+
+
+def says_hello(address: str, called: str = "", **headers: str) -> bool:
+    """Whether a WebSocket is let in, at the address but under the name that it is called by."""
+    try:
+        name, _, port = address.partition(":")
+        connection = socket.create_connection((name, int(port)))
+        url = f"ws://{called or address}/ws"
+        with connect(url, sock=connection, additional_headers=headers, open_timeout=30) as websocket:
+            return websocket.recv(timeout=30) == "hello"
+    except InvalidStatus as refused:
+        assert refused.response.status_code == 403
+        return False
+
+
+@pytest.mark.parametrize(
+    ("origin", "own"),
+    [
+        (None, True),
+        ("http://{address}", True),
+        ("https://{address}", True),  # a proxy took TLS off
+        ("https://cameras.example.org", True),
+        ("https://cameras.example.org:443", True),
+        ("http://evil.test", False),
+        ("http://127.0.0.1", False),  # another port is another server
+        ("http://{address}.evil.test", False),
+        ("https://cameras.example.org.evil.test", False),
+        ("null", False),
+        ("", False),
+        ("http://[", False),
+    ],
+)
+def test_origins(opened: str, origin: str | None, own: bool) -> None:
+    headers = {} if origin is None else {"origin": origin.format(address=opened)}
+    for method in ("POST", "DELETE"):
+        assert httpx.request(method, f"http://{opened}/", headers=headers).status_code == (200 if own else 403)
+    assert httpx.get(f"http://{opened}/", headers=headers).status_code == 200  # changes nothing
+    assert says_hello(opened, **headers) is own
+
+
+def test_a_form_of_another_site_without_origin(opened: str) -> None:
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        assert httpx.post(f"http://{opened}/", headers={"sec-fetch-site": site}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("localhost", True),
+        ("localhost:1234", True),
+        ("127.0.0.1:1", True),
+        ("[::1]:7860", True),
+        ("192.168.1.7", True),
+        ("box", True),
+        (socket.gethostname(), True),
+        ("cameras.example.org", True),
+        ("evil.test", False),
+        ("127.0.0.1.evil.test", False),
+        ("evil.test:7860", False),
+    ],
+)
+def test_names_that_a_stranger_may_have_pointed_here(opened: str, host: str, known: bool) -> None:
+    answer = httpx.get(f"http://{opened}/", headers={"host": host})
+    assert answer.status_code == (200 if known else 403)
+    assert says_hello(opened, host) is known
+
+
+def test_with_credentials_any_name_will_do(guarded: httpx.Client) -> None:
+    headers = {"host": "cameras.example.org", "authorization": f"Bearer {TOKEN}"}
+    assert guarded.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_connections_have_a_limit() -> None:
+    app = gate(limits={"connections": 2})
+    with served(app) as address:
+        with connect(f"ws://{address}/ws"), connect(f"ws://{address}/ws"):
+            busy = httpx.get(f"http://{address}/")
+            assert busy.status_code == 503
+            assert int(busy.headers["retry-after"]) >= 1
+            assert "too many" in busy.json()["error"]
+            with pytest.raises(InvalidStatus) as refused:
+                connect(f"ws://{address}/ws")
+            assert refused.value.response.status_code == 503
+        until = time.monotonic() + 30
+        while httpx.get(f"http://{address}/").status_code != 200:  # those who left made room
+            assert time.monotonic() < until
+
+
+def test_headers_of_every_answer(opened: str) -> None:
+    headers = httpx.get(f"http://{opened}/").headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "SAMEORIGIN"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
