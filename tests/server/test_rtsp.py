@@ -1,0 +1,159 @@
+"""A network camera that comes and goes: a real RTSP server that is stopped, frozen and started again."""
+
+import signal
+import subprocess
+import time
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from perception import load_model, open_source
+from perception.server.metrics import Metrics
+from perception.server.scheduler import Scheduler
+from perception.server.stream import Patience, Stream
+from tests.media import make_video, read_stamp
+from tests.models import write_model
+
+PYTHON = "/usr/bin/python3"
+NEEDS = "apt-get install gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good python3-gi"
+_CHECK = """
+import gi
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import Gst, GstRtspServer
+Gst.init(None)
+missing = [name for name in ("qtdemux", "rtph264pay", "rtpbin") if Gst.ElementFactory.find(name) is None]
+raise SystemExit(f"no {', '.join(missing)}" if missing else 0)
+"""
+
+PATIENCE = Patience(stall=1.0, silence=3.0, first_pause=0.1, longest_pause=0.5, age=10.0)
+
+
+class Server:
+    """The server as a process that can be stopped and started on the same port."""
+
+    def __init__(self, video):
+        self.video = video
+        self.port = 0
+        self.process = None
+
+    def start(self):
+        script = str(Path(__file__).with_name("rtsp_server.py"))
+        command = [PYTHON, script, str(self.video), str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.port = int(self.process.stdout.readline())
+
+    def stop(self, how=signal.SIGKILL):
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(30)
+            self.process.stdout.close()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    try:
+        check = subprocess.run([PYTHON, "-c", _CHECK], capture_output=True, text=True, timeout=60)
+    except OSError as error:
+        pytest.skip(f"no RTSP server here ({error}); {NEEDS}")
+    if check.returncode:
+        pytest.skip(f"no RTSP server here ({check.stderr.strip().splitlines()[-1]}); {NEEDS}")
+    return make_video(tmp_path_factory.mktemp("rtsp") / "v.mp4", frames=1000, fps=25, keyint=5)
+
+
+@pytest.fixture
+def server(video):
+    made = Server(video)
+    made.start()
+    yield made
+    if made.process is not None:
+        made.process.send_signal(signal.SIGCONT)
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    path = write_model(tmp_path_factory.mktemp("models") / "m.onnx", classes=["white", "black"])
+    with load_model(path, precision="f32") as model, Scheduler(model) as made:
+        yield made
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def watch(stream, count):
+    """The next ``count`` frames that a viewer sees."""
+    frames = []
+    with stream.subscribe() as viewer:
+        while len(frames) < count:
+            prediction = viewer.next(60)
+            assert prediction is not None, stream.status()
+            frames.append(prediction.frame)
+    return frames
+
+
+def open_stream(server, scheduler, metrics=None):
+    uri = f"rtsp://bob:s3cret@127.0.0.1:{server.port}/live"
+    connect = lambda: open_source(uri, timeout=PATIENCE.silence)  # noqa: E731
+    return closing(Stream("cam", "camera", connect, scheduler, patience=PATIENCE, metrics=metrics))
+
+
+def test_frames_come_in_order_and_in_time(server, scheduler):
+    with open_stream(server, scheduler) as stream:
+        frames = watch(stream, 30)
+        assert stream.state == "running"
+    numbers = [read_stamp(frame.image) for frame in frames]
+    assert all(b > a for a, b in pairwise(numbers))
+    assert frames[-1].time - frames[0].time == pytest.approx((numbers[-1] - numbers[0]) / 25, abs=0.3)
+
+
+def test_a_server_that_is_stopped_twice_and_started_again(server, scheduler):
+    metrics = Metrics()
+    states = []
+    with open_stream(server, scheduler, metrics) as stream:
+        frames = watch(stream, 5)
+        for how in (signal.SIGKILL, signal.SIGTERM):
+            server.stop(how)
+            wait_for(lambda: stream.state == "reconnecting")
+            status = stream.status()
+            assert "trying again in" in status["message"]
+            assert "s3cret" not in str(status)
+            time.sleep(1.0)
+            assert stream.state == "reconnecting"  # several refusals later
+            before = stream.reconnects
+            server.start()
+            wait_for(lambda b=before: stream.reconnects == b + 1)
+            frames += watch(stream, 5)
+            states.append(stream.state)
+        assert states == ["running", "running"]
+        text = metrics.render().decode()
+        assert 'perception_reconnects_total{stream="cam"} 2.0' in text
+        assert 'perception_stream_state{state="running",stream="cam"} 1.0' in text
+    # One film for whoever watches, though each connection began at the beginning of the server's.
+    assert all(b.time > a.time and b.index > a.index for a, b in pairwise(frames))
+
+
+def test_a_server_that_freezes(server, scheduler):
+    with open_stream(server, scheduler) as stream:
+        watch(stream, 3)
+        server.process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: stream.state == "stalled")
+        wait_for(lambda: stream.state == "reconnecting")
+        server.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: stream.reconnects >= 1)
+        watch(stream, 3)
+        assert stream.state == "running"
+
+
+def test_a_path_that_the_server_does_not_have(server, scheduler):
+    uri = f"rtsp://127.0.0.1:{server.port}/nothing"
+    connect = lambda: open_source(uri, timeout=3)  # noqa: E731
+    with closing(Stream("cam", "camera", connect, scheduler, patience=PATIENCE)) as stream:
+        wait_for(lambda: stream.state == "reconnecting")
+        assert "404" in stream.status()["message"]
