@@ -159,18 +159,9 @@ class Model:
 
         Args, errors: as for `predict`.
         """
-        from perception.preprocess import to_input
-
         if not isinstance(frame, Frame):
             frame = _as_frame(frame)
-        width, height = self.size
-        buffer = self._buffer()
-        start = time.perf_counter()
-        _, letterbox = to_input(frame, width, height, self.card.input.resize, out=buffer[0])
-        resized = time.perf_counter()
-        outputs = self.engine.infer(buffer)
-        inferred = time.perf_counter()
-        timings = {"resize": (resized - start) * 1e3, "infer": (inferred - resized) * 1e3}
+        outputs, letterbox, timings = self.engine.infer_frame(frame, self.card.input.resize, self._buffer())
         return Inference(frame, outputs, letterbox, timings)
 
     def interpret(self, inference: Inference) -> Prediction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from perception.errors import EngineError, PerceptionError
-from perception.types import F32, U8
+from perception.types import F32, U8, Frame
 
 if TYPE_CHECKING:
     from perception.card import ModelCard
+    from perception.preprocess import Letterbox, ResizeMode
 
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 Mode = Literal["latency", "throughput"]
@@ -107,6 +109,35 @@ class Engine(ABC):
             raise
         except Exception as error:  # runtimes raise whatever their C++ throws
             raise EngineError(f"{self.name} failed while running the model: {brief(error)}", self.path) from error
+
+    def infer_frame(
+        self, frame: Frame, resize: ResizeMode, buffer: U8
+    ) -> tuple[dict[str, F32], Letterbox, dict[str, float]]:
+        """Fit one frame into the network's input and run the network on it.
+
+        An engine with a GPU does both there: the frame crosses the bus once, as it came from its source.
+
+        Args:
+            frame: of any size. Read during the call only.
+            resize: how it is fitted into the input.
+            buffer: uint8 ``[N, H, W, 3]`` of the engine's input shape, the caller's, to be written into.
+
+        Returns:
+            Outputs as of `infer`, of which the first of the batch is this frame's; how the frame lies in the input;
+            and the milliseconds of ``resize`` and ``infer``.
+
+        Raises:
+            EngineError: the engine is closed, or the runtime failed.
+        """
+        from perception.preprocess import to_input
+
+        _, height, width, _ = self.input_shape
+        start = time.perf_counter()
+        _, letterbox = to_input(frame, width, height, resize, out=buffer[0])
+        resized = time.perf_counter()
+        outputs = self.infer(buffer)
+        inferred = time.perf_counter()
+        return outputs, letterbox, {"resize": (resized - start) * 1e3, "infer": (inferred - resized) * 1e3}
 
     @abstractmethod
     def _run(self, frames: U8) -> dict[str, F32]:

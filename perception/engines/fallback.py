@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from perception.engines.base import Engine
 from perception.errors import EngineError
-from perception.types import F32, U8
+from perception.types import F32, U8, Frame
+
+if TYPE_CHECKING:
+    from perception.preprocess import Letterbox, ResizeMode
 
 _log = logging.getLogger("perception")
 
@@ -38,6 +42,16 @@ class FallbackEngine(Engine):
             return current.infer(frames)
         except EngineError as error:
             return self._next(current, error).infer(frames)
+
+    def infer_frame(
+        self, frame: Frame, resize: ResizeMode, buffer: U8
+    ) -> tuple[dict[str, F32], Letterbox, dict[str, float]]:
+        """See `Engine.infer_frame`; each engine fits frames in its own way."""
+        current = self._current
+        try:
+            return current.infer_frame(frame, resize, buffer)
+        except EngineError as error:
+            return self._next(current, error).infer_frame(frame, resize, buffer)
 
     def _next(self, failed: Engine, error: EngineError) -> Engine:
         """The engine after the one that failed; one thread opens it, the others wait for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
@@ -13,7 +14,7 @@ import numpy as np
 
 from perception import hardware
 from perception.card import load_onnx, read_card
-from perception.engines.base import Engine, EngineOptions
+from perception.engines.base import Engine, EngineOptions, brief
 from perception.engines.trt.build import DEFAULT_TAIL, obtain
 from perception.engines.trt.cache import read_private, write_private
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
@@ -21,14 +22,13 @@ from perception.engines.trt.graph import GraphPrecision, is_quantised
 from perception.engines.trt.inspection import Inspection, Tensor
 from perception.engines.trt.recipe import make_profile, make_recipe
 from perception.engines.trt.reports import build_logger
-from perception.errors import EngineError
-from perception.types import U8
+from perception.engines.trt.worker import Worker
+from perception.errors import EngineError, PerceptionError
+from perception.preprocess import Letterbox, ResizeMode
+from perception.types import U8, Frame
 
 _STREAMS = 2
 """In throughput mode: while one call computes, another one copies."""
-
-_DTYPES = {"FLOAT": np.float32, "UINT8": np.uint8}
-"""The types of results: what the contract has."""
 
 _log = logging.getLogger("perception")
 
@@ -68,7 +68,8 @@ class TensorRtEngine(Engine):
     """See `Engine`. One execution context, CUDA stream and set of buffers per worker; threads borrow them.
 
     Frames go through one by one, unless the file takes several at once: a shape that never changes is what CUDA graphs
-    and the tuning of kernels want.
+    and the tuning of kernels want. A frame of a source crosses the bus once, as planes if it has them; it is fitted
+    into the input on the GPU, and only masks and candidate boxes come back.
     """
 
     name = "tensorrt"
@@ -104,7 +105,8 @@ class TensorRtEngine(Engine):
         self._runtime, self._logger = runtime, logger  # must outlive the engine
         self._runtime_cache_path = None if kept.path is None else kept.path.with_suffix(".runtime")
         self._lock = threading.Lock()
-        self._workers: SimpleQueue[_Worker] = SimpleQueue()
+        self._workers: SimpleQueue[Worker] = SimpleQueue()
+        self._frames_fit = True
         self._closed = False
         self.streams = self._start_workers(flavour, 1 if options.mode == "latency" else _STREAMS)
         batch = max(int(engine.get_tensor_shape(card.input.name)[0]), 0)
@@ -121,7 +123,7 @@ class TensorRtEngine(Engine):
         compiled = b"" if path is None else read_private(path)
         for index in range(wanted):
             try:
-                worker = _Worker(self._engine, flavour, compiled)
+                worker = Worker(self._engine, flavour, compiled)
             except Exception as error:
                 if index == 0:
                     raise EngineError(f"cannot run on the GPU: {error}; is its memory used up?", self.path) from error
@@ -148,7 +150,35 @@ class TensorRtEngine(Engine):
             return results[0]
         return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 
-    def _borrow(self) -> _Worker:
+    def infer_frame(
+        self, frame: Frame, resize: ResizeMode, buffer: U8
+    ) -> tuple[dict[str, Any], Letterbox, dict[str, float]]:
+        """See `Engine.infer_frame`. On the CPU only where the GPU has no room for frames of this size."""
+        if not self._frames_fit:
+            return super().infer_frame(frame, resize, buffer)
+        _, height, width, _ = self.input_shape
+        letterbox = Letterbox.fit(frame.width, frame.height, width, height, resize)
+        try:
+            worker = self._borrow()
+            start = time.perf_counter()
+            try:
+                worker.fit(frame, letterbox)
+                fitted = time.perf_counter()
+                outputs = worker.finish()
+            finally:
+                self._workers.put(worker)
+        except MemoryError as error:
+            _log.warning("%s: frames are resized on the CPU: %s", self.path.name, error)
+            self._frames_fit = False
+            return super().infer_frame(frame, resize, buffer)
+        except PerceptionError:
+            raise
+        except Exception as error:  # CUDA's, and Numba's about CUDA
+            raise EngineError(f"{self.name} failed while running the model: {brief(error)}", self.path) from error
+        done = time.perf_counter()
+        return outputs, letterbox, {"resize": (fitted - start) * 1e3, "infer": (done - fitted) * 1e3}
+
+    def _borrow(self) -> Worker:
         if self._closed:
             raise self._closed_error()
         worker = self._workers.get()
@@ -164,8 +194,7 @@ class TensorRtEngine(Engine):
             self._closed = True
             workers = [self._workers.get() for _ in range(self.streams)]  # waits for calls that run
             for worker in workers:
-                worker.context = None
-                worker.graph = None
+                worker.release()
             self._workers.put(workers[0])  # a caller that waits already finds the engine closed
             self._engine = None
 
@@ -175,105 +204,6 @@ def _make_current() -> None:
     from numba import cuda
 
     cuda.current_context()
-
-
-class _Worker:
-    """What one call needs: an execution context, a stream of its own, and buffers on both sides of the bus."""
-
-    def __init__(self, engine: Any, flavour: Flavour, compiled: bytes) -> None:
-        from numba import cuda
-
-        trt = flavour.trt
-        self.context, self.runtime_cache = flavour.create_context(engine, compiled)
-        if self.context is None:
-            raise MemoryError("no execution context can be made")
-        self.stream: Any = cuda.stream()
-        self.outputs: dict[str, tuple[Any, Any]] = {}
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-                shape = tuple(engine.get_tensor_shape(name))
-                self.batch = max(shape[0], 1)
-                shape = (self.batch, *shape[1:])
-                self.context.set_input_shape(name, shape)
-                self.frame_host = cuda.pinned_array(shape, np.uint8)
-                self.frame = cuda.device_array(shape, np.uint8)
-                self._bind(name, self.frame)
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
-                shape = tuple(self.context.get_tensor_shape(name))  # known now that the input's is
-                dtype = _DTYPES[engine.get_tensor_dtype(name).name]
-                self.outputs[name] = (cuda.device_array(shape, dtype), cuda.pinned_array(shape, dtype))
-                self._bind(name, self.outputs[name][0])
-        self.graph: Any = None
-        self._enqueue()  # the first time compiles and allocates, which cannot be captured
-        self.stream.synchronize()
-        if not flavour.portable:
-            self.graph = _capture(self)  # the other flavour does that by itself
-
-    def run(self, frames: U8) -> dict[str, Any]:
-        """Frames uint8 ``[batch, H, W, 3]`` to arrays of the caller's own, ``[batch, ...]``."""
-        np.copyto(self.frame_host, frames)
-        self.frame.copy_to_device(self.frame_host, stream=self.stream)
-        if self.graph is not None:
-            self.graph.launch(self.stream)
-        else:
-            self._enqueue()
-        for device, host in self.outputs.values():
-            device.copy_to_host(host, stream=self.stream)
-        self.stream.synchronize()
-        return {name: np.array(host) for name, (_, host) in self.outputs.items()}
-
-    def _bind(self, name: str, array: Any) -> None:
-        if not self.context.set_tensor_address(name, address(array)):
-            raise EngineError(f"the engine does not take memory for {name!r}")
-
-    def _enqueue(self) -> None:
-        if not self.context.execute_async_v3(int(self.stream)):
-            raise EngineError("the GPU did not take the work")
-
-
-class _Graph:
-    """The engine's kernels as one launch."""
-
-    def __init__(self, executable: Any) -> None:
-        self._executable = executable
-
-    def launch(self, stream: Any) -> None:
-        from cuda.bindings import driver
-
-        _checked(driver.cuGraphLaunch(self._executable, int(stream)))
-
-
-def _capture(worker: _Worker) -> _Graph | None:
-    """Record what the engine enqueues, or None where that cannot be recorded; then it is enqueued anew each time."""
-    try:
-        from cuda.bindings import driver
-
-        stream = int(worker.stream)
-        _checked(driver.cuStreamBeginCapture(stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
-        try:
-            worker._enqueue()
-        finally:
-            (graph,) = _checked(driver.cuStreamEndCapture(stream))
-        (executable,) = _checked(driver.cuGraphInstantiate(graph, 0))
-        return _Graph(executable)
-    except Exception as error:
-        _log.debug("no CUDA graph: %s", error)
-        return None
-
-
-def _checked(result: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values of a CUDA call, without its error code."""
-    if int(result[0]):
-        raise RuntimeError(f"CUDA: {result[0]}")
-    return result[1:]
-
-
-def address(array: Any) -> int:
-    """Where an array on the GPU is."""
-    return int(array.__cuda_array_interface__["data"][0])
 
 
 def check_engine(engine: Any, built: Inspection, path: Path) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from perception import hardware
+
+if TYPE_CHECKING:
+    from tests.gpu.stand_in import StandIn
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
@@ -25,3 +29,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(folder))
     return folder
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """A GPU for the TensorRT engine, under the simulator."""
+    from tests.gpu.stand_in import install
+
+    return install(monkeypatch)

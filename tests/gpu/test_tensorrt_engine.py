@@ -1,32 +1,26 @@
-"""The TensorRT engine with everything real but the GPU.
-
-The graph is prepared, parsed, built and cached by TensorRT for RTX; then a stand-in for its runtime computes the same
-graph with ONNX Runtime, reading and writing the memory whose addresses it was given.
-"""
+"""The TensorRT engine with everything real but the GPU; see `tests.gpu.stand_in`."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from perception import EngineError, UsageError, hardware, load_model
 from perception.card import read_card
 from perception.engines import engine_status, open_engine, tensorrt
 from perception.engines.trt import flavour as flavour_module
+from perception.engines.trt import worker
 from perception.engines.trt.flavour import Flavour, installed
 from perception.hardware import Gpu
 from tests.engines.trt_models import card as make_card
 from tests.engines.trt_models import detector
 from tests.gpu.conftest import SIMULATED
+from tests.gpu.stand_in import StandIn
 from tests.models import solid, write_model
 
 pytestmark = [
@@ -34,167 +28,19 @@ pytestmark = [
     pytest.mark.skipif(not SIMULATED, reason="the stand-in reads simulated memory"),
 ]
 
-DTYPES = {"FLOAT": np.float32, "UINT8": np.uint8}
-
-
-class Context:
-    """Stands in for IExecutionContext."""
-
-    def __init__(self, engine: CudaEngine) -> None:
-        self.engine = engine
-        self.addresses: dict[str, int] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.running = 0
-        self.lock = threading.Lock()
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self.shapes[name] = shape
-        return True
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        batch = self.shapes["frames"][0]
-        return tuple(batch if n < 0 else n for n in self.engine.get_tensor_shape(name))
-
-    def set_tensor_address(self, name: str, where: int) -> bool:
-        self.addresses[name] = where
-        return True
-
-    def memory(self, name: str, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return np.frombuffer((ctypes.c_uint8 * size).from_address(self.addresses[name]), dtype).reshape(shape)
-
-    def execute_async_v3(self, stream: int) -> bool:
-        assert stream != 0  # never the default stream
-        with self.lock:
-            self.running += 1
-            assert self.running == 1, "two calls in one context at once"
-        if self.engine.broken:
-            raise RuntimeError("CUDA error 999: the GPU has fallen off the bus")
-        frames = self.memory("frames", np.uint8, self.shapes["frames"])
-        names = [o.name for o in self.engine.session.get_outputs()]
-        for name, result in zip(names, self.engine.session.run(names, {"frames": frames}), strict=True):
-            self.memory(name, result.dtype, result.shape)[...] = result
-        with self.lock:
-            self.running -= 1
-        return True
-
-
-class CudaEngine:
-    """Stands in for ICudaEngine."""
-
-    def __init__(self, graph: bytes, inspection: Any) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self.tensors = [*inspection.inputs, *inspection.outputs]
-        self.inputs = {t.name for t in inspection.inputs}
-        self.num_io_tensors = len(self.tensors)
-        self.broken = False
-        self.contexts: list[Context] = []
-
-    def get_tensor_name(self, index: int) -> str:
-        return self.tensors[index].name
-
-    def _tensor(self, name: str) -> Any:
-        return next(t for t in self.tensors if t.name == name)
-
-    def get_tensor_mode(self, name: str) -> str:
-        return "input" if name in self.inputs else "output"
-
-    def get_tensor_dtype(self, name: str) -> Any:
-        return SimpleNamespace(name=self._tensor(name).dtype)
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self._tensor(name).shape
-
-
-class RuntimeCache:
-    def serialize(self) -> bytes:
-        return b"compiled kernels"
-
-
-class StandIn:
-    """What the tests look at and turn."""
-
-    def __init__(self) -> None:
-        self.built: list[Any] = []
-        self.engines: list[CudaEngine] = []
-        self.contexts_that_fit = 99
-        self.loads = True
-        self.runtime_caches: list[bytes] = []
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    state = StandIn()
-    obtain = tensorrt.obtain
-
-    def remember(recipe: Any) -> Any:
-        state.built.append(obtain(recipe))
-        return state.built[-1]
-
-    class Runtime:
-        def __init__(self, logger: Any) -> None:
-            pass
-
-        def deserialize_cuda_engine(self, plan: bytes) -> CudaEngine | None:
-            assert plan == state.built[-1].engine.plan and len(plan) > 1000
-            if not state.loads:
-                return None
-            state.engines.append(CudaEngine(state.built[-1].recipe.graph, state.built[-1].inspection))
-            return state.engines[-1]
-
-    class Module:
-        TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
-
-        def __init__(self, real: Any) -> None:
-            self.Runtime, self.real = Runtime, real
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.real, name)
-
-    class Fake(Flavour):
-        def __init__(self) -> None:
-            super().__init__("rtx")
-            self.trt = Module(self.trt)
-
-        def create_context(self, engine: Any, runtime_cache: bytes) -> tuple[Any, Any]:
-            state.runtime_caches.append(runtime_cache)
-            if len(engine.contexts) >= state.contexts_that_fit:
-                return None, None
-            engine.contexts.append(Context(engine))
-            return engine.contexts[-1], RuntimeCache()
-
-    class Stream:
-        def __int__(self) -> int:
-            return 7
-
-        def synchronize(self) -> None:
-            pass
-
-    from numba import cuda
-
-    gpu = Gpu("NVIDIA Simulated", (8, 9), 8 << 30)
-    monkeypatch.setattr(hardware, "nvidia_gpus", lambda: ([gpu], "CUDA driver 13.0"))
-    monkeypatch.setattr(tensorrt, "obtain", remember)
-    monkeypatch.setattr(tensorrt, "find_flavour", Fake)
-    monkeypatch.setattr(tensorrt, "address", lambda array: array._ary.ctypes.data)
-    monkeypatch.setattr(cuda, "stream", Stream)
-    return state
-
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def test_masks_come_back_and_equal_the_cpu_engines(stand_in: StandIn, tmp_path: Path) -> None:
-    path = write_model(tmp_path / "colors.onnx", width=64, height=48)
-    frame = np.kron(noise(6, 8, 1, seed=1) // 86, np.ones((8, 8, 3), np.uint8)) * np.array([90, 1, 30], np.uint8)
+    path = write_model(tmp_path / "colors.onnx", width=32, height=24)
+    frame = np.kron(noise(3, 4, 1, seed=1) // 86, np.ones((8, 8, 3), np.uint8)) * np.array([90, 1, 30], np.uint8)
     with load_model(path, engine="tensorrt", precision="f32") as on_gpu, load_model(path, precision="f32") as on_cpu:
         assert on_gpu.engine.description == f"TensorRT for RTX {Flavour('rtx').version} f32, 1 stream, NVIDIA Simulated"
         ours, theirs = on_gpu.predict(frame).class_map, on_cpu.predict(frame).class_map
     assert ours is not None and theirs is not None
-    assert ours.logits is None and ours.mask.shape == (48, 64)
+    assert ours.logits is None and ours.mask.shape == (24, 32)
     assert (ours.mask == theirs.mask).mean() > 0.98
     np.testing.assert_allclose(ours.shares, theirs.shares, atol=0.02)
     assert stand_in.built[0].inspection.products == {"FLOAT": 1}
@@ -346,8 +192,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_driver_nothing_is_captured() -> None:
-    worker = SimpleNamespace(stream=7, _enqueue=lambda: None)
-    assert tensorrt._capture(worker) is None  # type: ignore[arg-type]
+    assert worker.capture(lambda: None, 7) is None
 
 
 def test_a_file_for_a_fixed_number_of_frames(stand_in: StandIn, tmp_path: Path) -> None:
@@ -371,7 +216,7 @@ def test_a_file_for_a_fixed_number_of_frames(stand_in: StandIn, tmp_path: Path) 
 def test_auto_goes_on_with_the_cpu_when_the_gpu_is_lost(
     stand_in: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = write_model(tmp_path / "colors.onnx")
+    path = write_model(tmp_path / "colors.onnx", width=16, height=8)
     with load_model(path, engine="auto") as model:
         assert model.engine.name == "tensorrt"
         before = model.predict(solid("green"))
