@@ -5,7 +5,7 @@
 1. text ``{"type": "video", "mime": "video/mp4; codecs=avc1.64001f", "width": 1280, "height": 720}``: make a
    SourceBuffer of that type, or where one is there already, start anew with ``changeType``;
 2. binary: the initialisation segment, then media segments of one frame each, the first of which is a key frame;
-3. text ``{"type": "status", ...}`` about once a second, before 1 too: the stream's status, see `perception.server.streams_api`.
+3. text ``{"type": "status", ...}`` about once a second, before 1 too: see `perception.server.streams_api`.
 
 1 and 2 come again where picture size or options change. Times of the segments run on from where they were, but do not
 start at 0: after the first one set ``video.currentTime = sourceBuffer.buffered.start(0)``, and seek to the end where
