@@ -116,8 +116,11 @@ def replace_head(network: nn.Module, classes: int) -> nn.Linear:
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
     """The parts of ``network`` that have parameters, in order: its children, those of a sequence one by one."""
+    children = [child for child in network.children() if any(True for _ in child.parameters())]
+    if len(children) == 1 and not isinstance(children[0], nn.Linear):
+        return blocks_of(children[0])  # what only prepares its input is no block
     parts: list[nn.Module] = []
-    for child in network.children():
+    for child in children:
         parts += child.children() if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child]
     return [part for part in parts if any(True for _ in part.parameters())]
 
@@ -126,13 +129,14 @@ class Classifier(nn.Module):
     """A classifier as the deployed graph and the training loop want it.
 
     Args:
-        network: normalised float images ``[N, C, H, W]`` to logits; C is 3, or 1 where it takes grey.
+        network: normalised float images ``[N, C, h, w]`` to logits; C is 3, or 1 where it takes grey.
         channels: C.
+        size: (h, w); the middle of larger images is taken, for networks trained on crops. None takes all of them.
     """
 
     outputs = ("probabilities",)
 
-    def __init__(self, network: nn.Module, channels: int = 3) -> None:
+    def __init__(self, network: nn.Module, channels: int = 3, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.grey: nn.Conv2d | None = None
         if channels == 1:
@@ -141,6 +145,7 @@ class Classifier(nn.Module):
             with torch.no_grad():
                 self.grey.weight.copy_(torch.tensor(LUMA).view(1, 3, 1, 1))
         self.network = network
+        self.size = size
 
     @property
     def first_convolution(self) -> nn.Conv2d:
@@ -149,6 +154,9 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """float ``[N, 3, H, W]`` RGB, ``(value - 127) / 128``, to ``logits`` and ``probabilities`` ``[N, classes]``."""
+        if self.size is not None and images.shape[2:] != self.size:
+            top, left = ((int(images.shape[2 + i]) - self.size[i]) // 2 for i in (0, 1))
+            images = images[:, :, top : top + self.size[0], left : left + self.size[1]]
         logits = self.network(images if self.grey is None else self.grey(images))
         return {"logits": logits, "probabilities": logits.softmax(1)}
 

@@ -34,6 +34,16 @@ CLASSIFIER_CHANNELS = 1280
 BATCH_NORM_EPS = 1e-3  # the value the published weights were trained with
 
 
+def stages_up_to(stride: int) -> tuple[StageSpec, ...]:
+    """The first of `LITE0_STAGES`, all whose features have ``stride`` or a finer one."""
+    kept, at = [], 2
+    for spec in LITE0_STAGES:
+        at *= spec.stride
+        if at <= stride:
+            kept.append(spec)
+    return tuple(kept)
+
+
 def conv_bn(
     in_channels: int,
     out_channels: int,

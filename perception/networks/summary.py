@@ -116,14 +116,14 @@ def summarise(network: nn.Module, input_shape: tuple[int, int, int], name: str =
         ModelError: it cannot be traced.
     """
     traced = trace(network)
-    reader = _Reader(traced)
+    reader = Reader(traced)
     with torch.inference_mode():
         reader.run(torch.zeros(1, *input_shape))
     parameters = sum(p.numel() for p in network.parameters())
     return Summary(name or type(network).__name__, input_shape, reader.layers, parameters)
 
 
-class _Reader(fx.Interpreter):
+class Reader(fx.Interpreter):
     """Runs the graph once and notes what each layer does."""
 
     def __init__(self, traced: fx.GraphModule) -> None:

@@ -110,7 +110,7 @@ class Augmenter:
     def _recolored(self, sample: Sample, rng: np.random.Generator) -> Sample:
         image = sample.image
         if self.config.color:
-            image = _shift_colors(image, self.config.color, rng)
+            image = shift_colors(image, self.config.color, rng)
         if rng.random() < self.config.blur:
             image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.2))).astype(np.uint8, copy=False)
         if rng.random() < self.config.noise:
@@ -179,7 +179,7 @@ def _shrunk(image: NDArray[np.uint8], matrix: NDArray[np.float64], crop: tuple[i
     ).astype(np.uint8, copy=False)
 
 
-def _shift_colors(image: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def shift_colors(image: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Brightness, contrast, gamma and a colour cast in one table per channel, then saturation."""
     gain = 1 + strength * rng.uniform(-1, 1) + 0.25 * strength * rng.uniform(-1, 1, 3)
     contrast = 1 + strength * rng.uniform(-1, 1)

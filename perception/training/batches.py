@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +16,21 @@ from torch.utils.data import Dataset
 from perception.training.augment import Augmenter
 from perception.training.boxes import BoxLabels
 from perception.training.dataset import Sample, SegmentationFolder
+
+Made = TypeVar("Made")
+
+
+def made_ahead(make: Callable[[int], Made], count: int) -> Iterator[Made]:
+    """``make(0)`` to ``make(count - 1)``; a thread makes the next while one is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        ahead: Future[Made] | None = None
+        for i in range(count):
+            upcoming = pool.submit(make, i)
+            if ahead is not None:
+                yield ahead.result()
+            ahead = upcoming
+        if ahead is not None:
+            yield ahead.result()
 
 
 class Batch(NamedTuple):
@@ -81,18 +96,14 @@ class BatchMaker:
         crop = self.augmenter.config.crop_at(epoch)
         order = self._mask_order(epoch)
         boxed_order = np.random.default_rng((self.seed, epoch, 0, 0, 1)).permutation(self.boxed_count)
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            ahead: Future[Batch] | None = None
-            for i in range(len(self)):
-                turn = i * self.ranks + self.rank
-                rows = order[turn * self.batch : (turn + 1) * self.batch]
-                boxed_rows = boxed_order[turn * self.boxed_batch : (turn + 1) * self.boxed_batch]
-                upcoming = pool.submit(self._make, epoch, rows, boxed_rows, crop)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = upcoming
-            if ahead is not None:
-                yield ahead.result()
+
+        def make(i: int) -> Batch:
+            turn = i * self.ranks + self.rank
+            rows = order[turn * self.batch : (turn + 1) * self.batch]
+            boxed_rows = boxed_order[turn * self.boxed_batch : (turn + 1) * self.boxed_batch]
+            return self._make(epoch, rows, boxed_rows, crop)
+
+        yield from made_ahead(make, len(self))
 
     def _mask_order(self, epoch: int) -> NDArray[np.int64]:
         """Rows ``(index, round)`` of the pictures with masks: one permutation after another."""

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
+import torch
 from torch import nn
 
 from perception.errors import ModelError
 from perception.networks.backbone import build_backbone
+from perception.networks.classifier import Classifier, build_classifier
 from perception.networks.detector import DetectionHead
 from perception.networks.fcn import FCN, FINEST
-from perception.networks.lite import EfficientNetLite
+from perception.networks.flatten import Flatten
+from perception.networks.lite import EfficientNetLite, stages_up_to
+from perception.networks.localiser import Localiser
 from perception.networks.segmenter import StreetNetwork
 from perception.training.checkpoint import load_checkpoint
-from perception.training.config import TrainConfig
+from perception.training.config import AnyConfig, TrainConfig
+from perception.training.recipe_classification import ClassificationConfig
+from perception.training.recipe_localisation import LocalisationConfig
 
 log = logging.getLogger(__name__)
 
 
-def build_network(config: TrainConfig) -> StreetNetwork | FCN:
-    """The recipe's network, nothing of it trained yet."""
+def build_network(config: AnyConfig) -> StreetNetwork | FCN | Classifier | Localiser:
+    """The recipe's network, nothing of it trained yet.
+
+    Raises:
+        UsageError: It cannot take pictures of the recipe's size.
+    """
+    if isinstance(config, ClassificationConfig):
+        return build_for_classes(config)
+    if isinstance(config, LocalisationConfig):
+        return build_localiser(config)
+    return build_street(config)
+
+
+def build_street(config: TrainConfig) -> StreetNetwork | FCN:
+    """Backbone and decoder for masks and, if the recipe has a detection part, boxes."""
     network, detection = config.network, config.detection
     classes = len(config.data.classes)
     backbone = build_backbone(network.backbone)
@@ -45,9 +66,50 @@ def build_network(config: TrainConfig) -> StreetNetwork | FCN:
     )
 
 
-def frozen_parts(network: StreetNetwork | FCN, config: TrainConfig) -> list[nn.Module]:
-    """The parts of ``network`` that the recipe leaves as they are; their parameters no longer ask for gradients."""
-    stride, backbone = config.network.frozen_stride, network.backbone
+def build_for_classes(config: ClassificationConfig, pretrained: bool = False) -> Classifier:
+    """A classifier with a head for the recipe's classes.
+
+    Args:
+        config: the recipe.
+        pretrained: with the ImageNet weights that the recipe may want.
+
+    Raises:
+        UsageError: It is unknown or cannot take pictures of the recipe's size.
+        ModelError: Weights are wanted and not to be had.
+    """
+    network = build_classifier(config.network.classifier, len(config.data.classes), "imagenet" if pretrained else None)
+    channels, *made_for = cast("tuple[int, int, int]", network.input_shape)
+    width, height = config.data.size
+    fixed = any(isinstance(module, Flatten) for module in network.modules())
+    crop = tuple(made_for) if fixed and min(height - made_for[0], width - made_for[1]) >= 0 else (height, width)
+    with torch.inference_mode():  # a size that does not fit is told before any work
+        copy.deepcopy(network).eval()(torch.zeros(1, channels, *crop))
+    return Classifier(network, channels, (crop[0], crop[1]))
+
+
+def build_localiser(config: LocalisationConfig, pretrained: bool = False) -> Localiser:
+    """Backbone and heads for a picture, or for a window."""
+    network, windows = config.network, config.windows
+    backbone = EfficientNetLite(stages_up_to(network.stride))
+    if pretrained:
+        backbone.load_imagenet()
+    size = config.data.size if windows is None else (windows.side, windows.side)
+    background = windows is not None and windows.background != "confidence"
+    return Localiser(
+        backbone,
+        len(config.data.classes),
+        size,
+        network.stride,
+        network.maps,
+        network.hidden,
+        network.dropout,
+        background=background,
+        confidence=windows is not None and windows.background != "class",
+    )
+
+
+def frozen_parts(backbone: nn.Module, stride: int) -> list[nn.Module]:
+    """The layers of ``backbone`` up to ``stride``; their parameters no longer ask for gradients."""
     if not stride:
         return []
     assert isinstance(backbone, EfficientNetLite)

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from perception.card import ClassInfo
 from perception.errors import UsageError
 from perception.networks.backbone import BackboneName
+from perception.training.recipe import RunConfig, Strict
+from perception.training.recipe_classification import ClassificationConfig
 from perception.training.recipe_detection import DetectionConfig
+from perception.training.recipe_localisation import LocalisationConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FolderConfig(_Strict):
+class FolderConfig(Strict):
     """A folder of images and one of label PNGs of the same names, both relative to ``data.root``."""
 
     images: Path
     labels: Path
 
 
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """Where the pictures are and what their labels mean.
 
     Attributes:
@@ -50,7 +49,7 @@ class DataConfig(_Strict):
         return self
 
 
-class NetworkConfig(_Strict):
+class NetworkConfig(Strict):
     """Backbone, decoder and their arguments.
 
     Attributes:
@@ -71,7 +70,7 @@ class NetworkConfig(_Strict):
 
     backbone: BackboneName = "efficientnet_lite0"
     decoder: Literal["fpn", "fcn32s", "fcn16s", "fcn8s"] = "fpn"
-    widths: dict[int, int] = {4: 64, 8: 96, 16: 128, 32: 128}
+    widths: dict[int, int] = Field(default={4: 64, 8: 96, 16: 128, 32: 128})
     stem_skip: bool = True
     subpixel: bool = False
     separable: bool = False
@@ -87,7 +86,7 @@ class NetworkConfig(_Strict):
         return self
 
 
-class CropPhase(_Strict):
+class CropPhase(Strict):
     """From epoch ``start`` on, train on crops of ``size`` (width, height)."""
 
     start: int = Field(default=0, ge=0)
@@ -100,7 +99,7 @@ class CropPhase(_Strict):
         return self
 
 
-class AugmentConfig(_Strict):
+class AugmentConfig(Strict):
     """Random changes of a training picture.
 
     Attributes:
@@ -119,7 +118,7 @@ class AugmentConfig(_Strict):
     scale: tuple[float, float] = (0.6, 1.8)
     stretch: Fraction = 0.1
     flip: Fraction = 0.5
-    rare_classes: list[int] = []
+    rare_classes: list[int] = Field(default=[])
     rare_chance: Fraction = 0.5
     color: Fraction = 0.4
     blur: Fraction = 0.1
@@ -139,7 +138,7 @@ class AugmentConfig(_Strict):
         return [phase.size for phase in self.crops if phase.start <= epoch][-1]
 
 
-class LossConfig(_Strict):
+class LossConfig(Strict):
     """Cross entropy plus, if asked for, Lovász-softmax.
 
     Attributes:
@@ -154,61 +153,19 @@ class LossConfig(_Strict):
     lovasz: float = Field(default=0.0, ge=0)
 
 
-class OptimiserConfig(_Strict):
-    """AdamW; the learning rate warms up linearly, then falls by ``schedule`` to zero.
+class TrainConfig(RunConfig):
+    """A recipe for masks and, if asked for, boxes.
 
     Attributes:
-        learning_rate: peak rate of the new layers.
-        backbone_factor: the backbone's rate is this much of it.
-    """
-
-    learning_rate: float = Field(default=1e-3, gt=0)
-    backbone_factor: float = Field(default=0.3, gt=0)
-    weight_decay: float = Field(default=0.02, ge=0)
-    warmup_epochs: float = Field(default=1.0, ge=0)
-    schedule: Literal["cosine", "poly"] = "cosine"
-    clip_norm: float = Field(default=5.0, gt=0)
-
-
-class ModelConfig(_Strict):
-    """What the exported model's card says beyond what training itself knows."""
-
-    version: str = "1"
-    description: str = ""
-    licence: str = Field(min_length=1)
-    trained_on: list[str] = []
-
-
-class TrainConfig(_Strict):
-    """A whole recipe.
-
-    Attributes:
-        name: of the model.
-        output: folder for checkpoints and the log; relative to the working directory.
-        precision: ``bf16`` trains under autocast, ``f32`` without.
-        evaluate_every: epochs between evaluations on ``data.val``; the last epoch is always evaluated.
-        patience: stop after this many evaluations without a better one; None never does.
-        tensorboard: write event files to ``output/board``: numbers of every epoch, pictures of every evaluation.
         detection: a second head, for boxes; None trains masks alone.
     """
 
-    name: str
-    output: Path
-    seed: int = 0
-    epochs: int = Field(ge=1)
-    batch: int = Field(default=8, ge=1)
-    precision: Literal["bf16", "f32"] = "bf16"
-    ema_decay: float = Field(default=0.995, ge=0, lt=1)
-    evaluate_every: int = Field(default=4, ge=1)
-    patience: int | None = Field(default=None, ge=1)
-    tensorboard: bool = False
+    task: Literal["street"] = "street"
     data: DataConfig
     network: NetworkConfig = NetworkConfig()
     augment: AugmentConfig
     loss: LossConfig = LossConfig()
     detection: DetectionConfig | None = None
-    optimiser: OptimiserConfig = OptimiserConfig()
-    model: ModelConfig
 
     @model_validator(mode="after")
     def _rare_classes_exist(self) -> TrainConfig:
@@ -234,7 +191,17 @@ class TrainConfig(_Strict):
         return self
 
 
-def read_config(path: str | Path, data_root: str | Path | None = None, start: str | Path | None = None) -> TrainConfig:
+AnyConfig: TypeAlias = TrainConfig | ClassificationConfig | LocalisationConfig
+"""A recipe, by its ``task``; without one it is of masks and boxes."""
+
+TASKS: dict[str, type[AnyConfig]] = {
+    "street": TrainConfig,
+    "classification": ClassificationConfig,
+    "localisation": LocalisationConfig,
+}
+
+
+def read_config(path: str | Path, data_root: str | Path | None = None, start: str | Path | None = None) -> AnyConfig:
     """The recipe in ``path``, with ``data.root`` and ``network.start`` replaced if they are given.
 
     Raises:
@@ -253,11 +220,28 @@ def read_config(path: str | Path, data_root: str | Path | None = None, start: st
         data["data"]["root"] = str(data_root)
     if start is not None and isinstance(data, dict):
         data["network"] = {**(data.get("network") or {}), "start": str(start)}
+    return parse_config(data, path)
+
+
+def parse_config(data: Any, where: str | Path) -> AnyConfig:
+    """A checked recipe from plain data.
+
+    Args:
+        data: as in a recipe's YAML, or in a checkpoint.
+        where: the file it is from.
+
+    Raises:
+        UsageError: It is not a valid recipe; every fault is named.
+    """
+    task = data.get("task", "street") if isinstance(data, dict) else "street"
+    kind = TASKS.get(task) if isinstance(task, str) else None
+    if kind is None:
+        raise UsageError(f"not a valid recipe: task {task!r} is unknown; there are {', '.join(TASKS)}", where)
     try:
-        return TrainConfig.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         faults = [
             f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg'].removeprefix('Value error, ')}"
             for e in error.errors()
         ]
-        raise UsageError(f"not a valid recipe: {'; '.join(faults)}", path) from None
+        raise UsageError(f"not a valid recipe: {'; '.join(faults)}", where) from None

@@ -7,20 +7,27 @@ import tempfile
 import warnings
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import torch
 
-from perception.card import DetectionTask, InputSpec, ModelCard, SegmentationTask, write_card
+from perception.card import ClassificationTask, DetectionTask, InputSpec, ModelCard, SegmentationTask, write_card
 from perception.errors import ModelError
 from perception.networks.camera import CameraGraph
+from perception.networks.classifier import Classifier
 from perception.networks.fcn import FCN
+from perception.networks.localiser import Localiser
 from perception.networks.segmenter import StreetNetwork
+from perception.networks.sliding import SlidingWindowDetector
 from perception.training.build import build_network
 from perception.training.checkpoint import load_checkpoint, load_weights
-from perception.training.config import TrainConfig
+from perception.training.config import AnyConfig, parse_config
+from perception.training.recipe_classification import ClassificationConfig
+from perception.training.recipe_localisation import LocalisationConfig
+
+Deployable: TypeAlias = StreetNetwork | FCN | Classifier | Localiser | SlidingWindowDetector
 
 OPSET = 17  # the oldest with all that is used here: the more runtimes read it
 MULTIPLE = 4  # sizes the exported graph takes: folding the stride-2 map was traced for even ones
@@ -43,33 +50,53 @@ def export(checkpoint: str | Path, output: str | Path, metrics: dict[str, float]
     """
     checkpoint, output = Path(checkpoint), Path(output)
     state = load_checkpoint(checkpoint)
-    config = TrainConfig.model_validate(state["config"])
-    network = build_network(config)
+    config = parse_config(state["config"], checkpoint)
+    network: Deployable = build_network(config)
     load_weights(network, state["average"], checkpoint)
     card = make_card(config, metrics or {})
+    if isinstance(config, LocalisationConfig) and isinstance(network, Localiser) and config.windows is not None:
+        network = SlidingWindowDetector(network.eval(), config.data.size, config.windows.scales)
     export_network(network, card, output)
     return card
 
 
-def make_card(config: TrainConfig, metrics: dict[str, float]) -> ModelCard:
+def make_card(config: AnyConfig, metrics: dict[str, float]) -> ModelCard:
     """The card of a model trained by ``config``."""
-    detection = config.detection
+    width, height = config.data.size
+    segmentation = detection = classification = None
+    multiple: int | None = None  # dense layers take one size
+    if isinstance(config, ClassificationConfig):
+        named = {"output": "probabilities", "classes": config.data.classes}
+        classification = ClassificationTask.model_validate(named)
+    elif isinstance(config, LocalisationConfig):
+        windows = config.windows
+        detection = DetectionTask(
+            classes=config.data.classes,
+            # of one box a picture, the class with the best score is the answer
+            score_threshold=0.5 / len(config.data.classes) if windows is None else windows.score_threshold,
+            iou_threshold=0.0 if windows is None else windows.iou_threshold,
+            max_detections=1 if windows is None else 100,
+        )
+    else:
+        multiple = MULTIPLE
+        segmentation = SegmentationTask(output="class_logits", classes=config.data.classes)
+        if config.detection is not None:
+            detection = DetectionTask(
+                boxes="boxes",
+                scores="scores",
+                classes=config.detection.classes,
+                score_threshold=config.detection.score_threshold,
+                iou_threshold=config.detection.iou_threshold,
+                max_detections=300,
+            )
     return ModelCard(
         name=config.name,
         version=config.model.version,
         description=config.model.description,
-        input=InputSpec(width=config.data.size[0], height=config.data.size[1], resize="stretch", multiple=MULTIPLE),
-        segmentation=SegmentationTask(output="class_logits", classes=config.data.classes),
-        detection=None
-        if detection is None
-        else DetectionTask(
-            boxes="boxes",
-            scores="scores",
-            classes=detection.classes,
-            score_threshold=detection.score_threshold,
-            iou_threshold=detection.iou_threshold,
-            max_detections=300,
-        ),
+        input=InputSpec(width=width, height=height, resize="stretch", multiple=multiple),
+        segmentation=segmentation,
+        detection=detection,
+        classification=classification,
         licence=config.model.licence,
         trained_on=config.model.trained_on,
         metrics=metrics,
@@ -77,10 +104,10 @@ def make_card(config: TrainConfig, metrics: dict[str, float]) -> ModelCard:
     )
 
 
-def export_network(network: StreetNetwork | FCN, card: ModelCard, output: Path) -> None:
+def export_network(network: Deployable, card: ModelCard, output: Path) -> None:
     """Write ``network`` (whose first convolution is changed by this) with ``card`` to ``output``.
 
-    Batch norms are folded into the convolutions, batch and picture size stay free.
+    Batch norms are folded into the convolutions; the batch stays free, and the picture's size where the card says so.
     """
     graph = CameraGraph(network, network.first_convolution, network.outputs).eval()
     width, height = card.input.width, card.input.height
@@ -88,17 +115,17 @@ def export_network(network: StreetNetwork | FCN, card: ModelCard, output: Path) 
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         draft = Path(folder) / output.name
-        _to_onnx(graph, frames, draft)
+        _to_onnx(graph, frames, draft, card.input.multiple is not None)
         model = onnx.load(str(draft))
         write_card(model, card)
         onnx.checker.check_model(model)
         onnx.save(model, str(draft))
-        check_export(graph, draft)
+        check_export(graph, draft, None if card.input.multiple else (width, height))
         os.replace(draft, output)  # noqa: PTH105 - the one call that is atomic on every system
 
 
-def check_export(graph: CameraGraph, path: Path) -> None:
-    """Compare the file at ``path`` with torch on random frames of three sizes.
+def check_export(graph: CameraGraph, path: Path, size: tuple[int, int] | None = None) -> None:
+    """Compare the file at ``path`` with torch on random frames: of ``size`` (width, height), or of three sizes.
 
     Raises:
         ModelError: An output differs by more than ``TOLERANCE`` of its largest value.
@@ -109,7 +136,8 @@ def check_export(graph: CameraGraph, path: Path) -> None:
     options.log_severity_level = 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(1)
-    for batch, height, width in ((1, 68, 100), (3, 64, 96), (1, 360, 480)):
+    several = ((1, 68, 100), (3, 64, 96), (1, 360, 480))
+    for batch, height, width in several if size is None else ((1, *size[::-1]), (3, *size[::-1])):
         frames = rng.integers(0, 256, (batch, height, width, 3), np.uint8)
         results = session.run(list(graph.outputs), {"frames": frames})
         with torch.inference_mode():
@@ -125,13 +153,16 @@ def check_export(graph: CameraGraph, path: Path) -> None:
                 )
 
 
-def _to_onnx(graph: CameraGraph, frames: torch.Tensor, path: Path) -> None:
+def _to_onnx(graph: CameraGraph, frames: torch.Tensor, path: Path, any_size: bool) -> None:
     axes: dict[str, Any] = {
         "frames": {0: "batch", 1: "height", 2: "width"},
         "class_logits": {0: "batch", 2: "class_logits_height", 3: "class_logits_width"},
         "boxes": {0: "batch", 1: "locations"},
         "scores": {0: "batch", 1: "locations"},
+        "probabilities": {0: "batch"},
     }
+    if not any_size:
+        axes = {name: {0: "batch"} for name in axes}
     with warnings.catch_warnings(), torch.inference_mode():
         # The tracing exporter is deprecated, but it alone folds batch norms and needs no guards for free sizes.
         warnings.simplefilter("ignore")

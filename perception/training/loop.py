@@ -16,29 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perception.errors import PerceptionError
+from perception.errors import PerceptionError, UsageError
 from perception.networks.camera import normalise
-from perception.training.augment import Augmenter
-from perception.training.batches import Batch, BatchMaker
 from perception.training.board import Board
-from perception.training.build import build_network, frozen_parts, start_from
+from perception.training.build import start_from
 from perception.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from perception.training.coco import CocoFolder
-from perception.training.config import TrainConfig, read_config
-from perception.training.data import TrainingData
-from perception.training.dataset import Sample, SegmentationFolder
+from perception.training.classification import ClassificationTask
+from perception.training.config import AnyConfig, read_config
+from perception.training.curves import draw_curves
 from perception.training.ema import MovingAverage
-from perception.training.evaluate import evaluate_boxes, evaluate_masks, network_infer
-from perception.training.export import make_card
-from perception.training.losses import class_weights
-from perception.training.objective import Objective
+from perception.training.evaluate import network_infer
+from perception.training.localisation import LocalisationTask
 from perception.training.progress import TrainProgress
 from perception.training.ranks import join_ranks
+from perception.training.recipe_classification import ClassificationConfig
+from perception.training.recipe_localisation import LocalisationConfig
 from perception.training.schedule import rate_factor
+from perception.training.street import StreetTask
+from perception.training.task import AnyBatch, Task
 
 log = logging.getLogger(__name__)
 
-BOARD_PICTURES = 4
 COLD_STEPS = 100  # that long an optimiser without history is held back
 
 
@@ -47,7 +45,7 @@ class TrainResult:
     """Attributes:
     best: checkpoint that did best on the validation pictures.
     last: checkpoint of the last epoch.
-    score: of ``best``: its mean IoU or, with a detection head, the mean of that and mAP at IoU 0.5.
+    score: of ``best``: what it is, the recipe's task says (mean IoU, accuracy).
     epochs: epochs done.
     """
 
@@ -80,44 +78,43 @@ def train(
     return Trainer(config).run(resume, stop_after)
 
 
-class Trainer:
-    """A run in progress: network, average, optimiser and how far they have come."""
+def task_of(config: AnyConfig) -> Task:
+    """What ``config`` trains, with its data, checked."""
+    if isinstance(config, ClassificationConfig):
+        return ClassificationTask(config)
+    if isinstance(config, LocalisationConfig):
+        return LocalisationTask(config)
+    return StreetTask(config)
 
-    def __init__(self, config: TrainConfig) -> None:
+
+class Trainer:
+    """A run in progress: network, average, optimiser and how far they have come.
+
+    Raises:
+        PerceptionError: The data are faulty, or nothing would be trained.
+    """
+
+    def __init__(self, config: AnyConfig) -> None:
         self.config = config
         # Check all the data before any work is done on some of it.
-        self.data = TrainingData(config)
+        self.task = task_of(config)
         cv2.setNumThreads(1)  # pictures are made in one thread beside torch's own
         random.seed(config.seed)
         np.random.seed(config.seed)  # noqa: NPY002 - whoever draws from the global state is repeatable too
         torch.manual_seed(config.seed)
         self.ranks = join_ranks()
         self.device = self.ranks.device
-        network = build_network(config)
-        if config.network.pretrained:
-            network.backbone.load_imagenet()
+        network = self.task.build()
         if self.ranks.count > 1 and self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.network: Any = network.to(self.device).to(memory_format=torch.channels_last)
         self.shared: nn.Module = self.network
-        self.frozen = frozen_parts(self.network, config)
         self.average = MovingAverage(self.network, config.ema_decay)
+        self.task.freeze(self.network, config.epochs)  # the optimiser knows all that is ever trained
         self.optimiser = self._optimiser()
-        weights = class_weights(self.data.masks.class_pixels(), config.loss.weight_offset)
-        self.loss = Objective(config, weights).to(self.device)
-        detection = config.detection
-        box_rules = None if detection is None else detection.augment
-        augmenter = Augmenter(config.augment, config.data.ignore, config.data.size, box_rules)
-        self.batches = BatchMaker(
-            self.data.masks,
-            augmenter,
-            config.batch,
-            config.seed,
-            self.data.boxes,
-            detection.batch if detection else 0,
-            self.ranks.rank,
-            self.ranks.count,
-        )
+        self.frozen = self.task.freeze(self.network, 0)
+        self.loss = self.task.objective().to(self.device)
+        self.batches = self.task.batches(self.ranks)
         self.epoch = 0
         self.step = 0
         self.board: Board | None = None
@@ -138,7 +135,7 @@ class Trainer:
                 start_from(self.network, self.config.network.start)
                 self.average = MovingAverage(self.network, self.config.ema_decay)
         if self.config.tensorboard and self.ranks.is_first:
-            self.board = Board(output / "board", make_card(self.config, {}))
+            self.board = Board(output / "board", self.task.card({}))
         self.shared = self.ranks.share(self.network)
         end = min(self.config.epochs, stop_after or self.config.epochs)
         with TrainProgress(self.config.name, self.config.epochs * len(self.batches), self.step) as progress:
@@ -155,6 +152,9 @@ class Trainer:
                     break
         if self.board is not None:
             self.board.close()
+        if self.ranks.is_first and (output / "log.jsonl").is_file():
+            draw_curves(output / "log.jsonl", output / "curves.png")
+            self.task.draw(output)
         self.ranks.leave()
         return TrainResult(best if best.is_file() else last, last, self.best, self.epoch)
 
@@ -211,30 +211,36 @@ class Trainer:
         log.info("going on from epoch %d of %s", self.epoch, path)
 
     def _optimiser(self) -> torch.optim.Optimizer:
-        """AdamW with the backbone slower than the rest, and no decay of norms and biases."""
+        """The recipe's, with the backbone slower than the rest, and no decay of norms and biases."""
         config = self.config.optimiser
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
             if not parameter.requires_grad:
                 continue
-            key = (name.startswith("backbone."), parameter.ndim > 1)
+            key = (self.task.in_backbone(self.network, name), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
-        return torch.optim.AdamW(
-            [
-                {
-                    "params": parameters,
-                    "weight_decay": config.weight_decay if decays else 0.0,
-                    "peak": config.learning_rate * (config.backbone_factor if in_backbone else 1.0),
-                }
-                for (in_backbone, decays), parameters in groups.items()
-            ],
-            lr=config.learning_rate,
-            fused=True,
-        )
+        if not groups:
+            raise UsageError("every layer is frozen: nothing is left to train", self.config.output)
+        parameters: list[dict[str, Any]] = [
+            {
+                "params": parameters,
+                "weight_decay": config.weight_decay if decays else 0.0,
+                "peak": config.learning_rate * (config.backbone_factor if in_backbone else 1.0),
+            }
+            for (in_backbone, decays), parameters in groups.items()
+        ]
+        rate, momentum = config.learning_rate, config.momentum
+        if config.kind == "sgd":
+            return torch.optim.SGD(parameters, rate, momentum, nesterov=momentum > 0, fused=True)
+        if config.kind == "rmsprop":
+            return torch.optim.RMSprop(parameters, rate, momentum=momentum)
+        kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
+        return kind(parameters, rate, fused=True)
 
     def _train_epoch(self, progress: TrainProgress) -> dict[str, float]:
         """One pass over the data; returns the mean loss and, if there are several heads, that of each."""
         self.network.train()
+        self.frozen = self.task.freeze(self.network, self.epoch)
         for part in self.frozen:
             part.eval()  # its statistics stay, too
         totals: dict[str, float] = {"loss": 0.0}
@@ -245,18 +251,18 @@ class Trainer:
             progress.advance(self.epoch + 1, losses["loss"])
         return {name: total / len(self.batches) for name, total in totals.items()}
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
+    def _train_step(self, batch: AnyBatch) -> dict[str, float]:
         config = self.config
         steps = len(self.batches)
         factor = rate_factor(
             config.optimiser.schedule, self.step, config.epochs * steps, config.optimiser.warmup_epochs * steps
         )
-        factor *= min((self.step - self.cold_step + 1) / COLD_STEPS, 1.0)
+        factor *= min((self.step - self.cold_step + 1) / COLD_STEPS, 1.0) * self.task.rate_factor(self.epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
         images = normalise(batch.images.to(self.device).float())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            outputs: dict[str, Tensor] = self.shared(images, len(batch.labels))
+            outputs = self.task.run(self.shared, images, batch)
         losses: dict[str, Tensor] = self.loss(outputs, batch)
         loss = torch.stack(list(losses.values())).sum()
         value = float(loss.detach())
@@ -272,7 +278,7 @@ class Trainer:
             return {"loss": value}
         return {"loss": value, **{f"loss_{name}": float(part.detach()) for name, part in losses.items()}}
 
-    def _not_a_number(self, batch: Batch, value: float) -> PerceptionError:
+    def _not_a_number(self, batch: AnyBatch, value: float) -> PerceptionError:
         path = self.config.output / "bad_batch.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(batch.names) + "\n", encoding="utf-8")
@@ -288,40 +294,19 @@ class Trainer:
         on_cpu = self.device.type == "cpu"
         if not on_cpu:
             network = MovingAverage(network, 0.0).network.cpu()
-        data, config = self.data, self.config
-        infer = network_infer(network, bf16=on_cpu and config.precision == "bf16")
-        masks = evaluate_masks(infer, data.masks_val, config.data.size)
-        row["miou"] = round(masks.miou, 4)
-        score = masks.miou
-        row["iou"] = {c.name: round(float(x), 4) for c, x in zip(config.data.classes, masks.iou, strict=True)}
-        if data.boxes_val is not None and config.detection is not None:
-            boxes = evaluate_boxes(infer, data.boxes_val, config.data.size, config.detection.iou_threshold)
-            row["map"], row["map50"] = round(boxes.map, 4), round(boxes.map50, 4)
-            row["ap50"] = {n: round(float(x), 4) for n, x in zip(config.detection.names, boxes.ap50, strict=True)}
-            score = (masks.miou + boxes.map50) / 2
+        infer = network_infer(network, bf16=on_cpu and self.config.precision == "bf16")
+        score = self.task.evaluate(infer, row)
         if self.board is not None:
-            for name, sample in self._shown():
-                self.board.picture(name, sample.image, infer, self.epoch)
+            self.task.show(self.board, infer, self.epoch)
         if score > self.best:
             self.best, self.stale = score, 0
             return True
         self.stale += 1
         return False
 
-    def _shown(self) -> list[tuple[str, Sample]]:
-        """Validation pictures for the board, evenly over the sets, each with a name."""
-        sets: dict[str, SegmentationFolder | CocoFolder] = {"masks": self.data.masks_val}
-        if self.data.boxes_val is not None:
-            sets["boxes"] = self.data.boxes_val
-        shown = []
-        for kind, samples in sets.items():
-            count = min(BOARD_PICTURES, len(samples))
-            chosen = (samples[len(samples) * i // count] for i in range(count))
-            shown += [(f"{kind}/{sample.name}", sample) for sample in chosen]
-        return shown
-
     def _log(self, row: dict[str, Any]) -> None:
-        with (self.config.output / "log.jsonl").open("a", encoding="utf-8") as file:
+        path = self.config.output / "log.jsonl"
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self.board is not None:
             self.board.scalars({k: v for k, v in row.items() if k != "epoch"}, row["epoch"])

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from perception.card import METADATA_KEY, ModelCard, write_card
 from perception.engines import Precision
 from perception.errors import PerceptionError
+from perception.evaluation.classification import evaluate_classification
 from perception.evaluation.detection import evaluate_detection
 from perception.evaluation.segmentation import evaluate_segmentation
+from perception.model import load_model
 from perception.training.checkpoint import load_checkpoint
-from perception.training.config import TrainConfig
+from perception.training.config import AnyConfig, TrainConfig, parse_config
 from perception.training.export import export
+from perception.training.labelled import open_sets
+from perception.training.localisation import LocalisationTask, iou
+from perception.training.recipe_classification import ClassificationConfig
+from perception.training.recipe_localisation import LocalisationConfig
 
 
 def release(checkpoint: str | Path, output: str | Path, data_root: str | Path | None = None) -> ModelCard:
@@ -33,16 +42,18 @@ def release(checkpoint: str | Path, output: str | Path, data_root: str | Path | 
         PerceptionError: The checkpoint or the data cannot be read, or the export is not exact.
     """
     output = Path(output)
-    config = TrainConfig.model_validate(load_checkpoint(Path(checkpoint))["config"])
+    config = parse_config(load_checkpoint(Path(checkpoint))["config"], checkpoint)
     root = Path(data_root) if data_root is not None else config.data.root
+    measure = _measures(config)
     draft = output.with_name(f".{output.name}.draft")
     try:
         export(checkpoint, draft)
         metrics: dict[str, float] = {}
         precisions: dict[str, Precision] = {"": "f32", "_bf16": "bf16"}
         for suffix, precision in precisions.items():
-            measured = _measure(draft, config, root, precision)
-            metrics.update({f"{config.name}_val_{metric}{suffix}": value for metric, value in measured.items()})
+            for metric, value in measure(draft, config, root, precision).items():
+                if value is not None:
+                    metrics[f"{config.name}_val_{metric}{suffix}"] = round(value, 4)
         model = onnx.load(str(draft))
         card = card_of(model).model_copy(update={"metrics": metrics})
         write_card(model, card)
@@ -53,14 +64,60 @@ def release(checkpoint: str | Path, output: str | Path, data_root: str | Path | 
     return card
 
 
-def _measure(model: Path, config: TrainConfig, root: Path, precision: Precision) -> dict[str, float]:
+def _measures(config: AnyConfig) -> Callable[..., dict[str, float | None]]:
+    if isinstance(config, ClassificationConfig):
+        return _measure_classes
+    return _measure_places if isinstance(config, LocalisationConfig) else _measure
+
+
+def _measure_classes(
+    model: Path, config: ClassificationConfig, root: Path, precision: Precision
+) -> dict[str, float | None]:
+    """Accuracy on the pictures that were held out."""
+    data = config.data.model_copy(update={"root": root})
+    _, val = open_sets(data)
+    with tempfile.TemporaryDirectory(dir=model.parent, prefix=f".{model.name}.") as folder:
+        pictures = Path(folder) / "val.npz"
+        np.savez(pictures, images=val.images[..., ::-1], labels=val.labels)
+        result = evaluate_classification(model, pictures, engine="openvino", precision=precision)
+    return {"accuracy": result.accuracy, "error_percent": 100 * (1 - result.accuracy)}
+
+
+def _measure_places(
+    model: Path, config: LocalisationConfig, root: Path, precision: Precision
+) -> dict[str, float | None]:
+    """Class accuracy and IoU of each picture's largest object, or average precision of a detector."""
+    options: dict[str, Any] = {"engine": "openvino", "precision": precision}
+    val = config.data.val
+    if config.windows is not None:
+        synonyms = {theirs: [ours] for theirs, ours in (val.names or {}).items()}
+        boxes = evaluate_detection(model, root / val.images, root / val.annotations, synonyms=synonyms, **options)
+        measured = boxes.as_dict()
+        return {"map": measured["map"], "map50": measured["map50"]}
+    task = LocalisationTask(config.model_copy(update={"data": config.data.model_copy(update={"root": root})}))
+    right, overlaps = [], []
+    with load_model(model, score_threshold=0.0, **options) as loaded:
+        for image, label, box, _ in task.held_out():
+            found = loaded.predict(image).detections
+            assert found is not None
+            if not len(found):
+                right.append(False)
+                overlaps.append(0.0)
+                continue
+            scale = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
+            right.append(int(found.class_ids[0]) == label)
+            overlaps.append(iou(found.boxes[0] / scale, box))
+    return {"accuracy": float(np.mean(right)), "iou_mean": float(np.mean(overlaps))}
+
+
+def _measure(model: Path, config: TrainConfig, root: Path, precision: Precision) -> dict[str, float | None]:
     """Accuracy on the recipe's validation pictures as `perception eval` gives it; by class only in float32."""
     options: dict[str, Any] = {"engine": "openvino", "precision": precision}
     val, by_class = config.data.val, precision == "f32"
     masks = evaluate_segmentation(
         model, root / val.images, root / val.labels, ignore=[config.data.ignore], **options
     ).as_dict()
-    metrics = {"miou": masks["miou"], "pixel_accuracy": masks["pixel_accuracy"]}
+    metrics: dict[str, float | None] = {"miou": masks["miou"], "pixel_accuracy": masks["pixel_accuracy"]}
     if by_class:
         metrics |= {f"iou_{name}": value for name, value in masks["iou"].items()}
     if config.detection is not None:
@@ -72,7 +129,7 @@ def _measure(model: Path, config: TrainConfig, root: Path, precision: Precision)
         metrics |= {"map": boxes["map"], "map50": boxes["map50"]}
         if by_class:
             metrics |= {f"ap50_{name}": value["ap50"] for name, value in boxes["ap"].items()}
-    return {metric: round(value, 4) for metric, value in metrics.items() if value is not None}
+    return metrics
 
 
 def card_of(model: onnx.ModelProto) -> ModelCard:

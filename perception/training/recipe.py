@@ -1,0 +1,69 @@
+"""What every training recipe says: the run, its optimiser, its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    """A part of a recipe: unknown fields are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimiserConfig(Strict):
+    """The learning rate warms up linearly, then falls by ``schedule`` to zero, or stays (``constant``).
+
+    Attributes:
+        kind: ``sgd`` is with Nesterov's momentum.
+        momentum: of ``sgd`` and ``rmsprop``.
+        learning_rate: peak rate of the new layers.
+        backbone_factor: the backbone's rate is this much of it.
+    """
+
+    kind: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    backbone_factor: float = Field(default=0.3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    clip_norm: float = Field(default=5.0, gt=0)
+
+
+class ModelConfig(Strict):
+    """What the exported model's card says beyond what training itself knows."""
+
+    version: str = "1"
+    description: str = ""
+    licence: str = Field(min_length=1)
+    trained_on: list[str] = []
+
+
+class RunConfig(Strict):
+    """The part of a recipe that does not depend on what is trained.
+
+    Attributes:
+        name: of the model.
+        output: folder for checkpoints and the log; relative to the working directory.
+        precision: ``bf16`` trains under autocast, ``f32`` without.
+        evaluate_every: epochs between evaluations on ``data.val``; the last epoch is always evaluated.
+        patience: stop after this many evaluations without a better one; None never does.
+        tensorboard: write event files to ``output/board``: numbers of every epoch, pictures of every evaluation.
+    """
+
+    name: str
+    output: Path
+    seed: int = 0
+    epochs: int = Field(ge=1)
+    batch: int = Field(default=8, ge=1)
+    precision: Literal["bf16", "f32"] = "bf16"
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)
+    evaluate_every: int = Field(default=4, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    tensorboard: bool = False
+    optimiser: OptimiserConfig = OptimiserConfig()
+    model: ModelConfig

@@ -1,0 +1,106 @@
+"""Masks and, if asked for, boxes, as a task of the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from perception.card import ModelCard
+from perception.networks.fcn import FCN
+from perception.networks.segmenter import StreetNetwork
+from perception.training.augment import Augmenter
+from perception.training.batches import Batch, BatchMaker
+from perception.training.board import Board
+from perception.training.build import build_street, frozen_parts
+from perception.training.coco import CocoFolder
+from perception.training.config import TrainConfig
+from perception.training.data import TrainingData
+from perception.training.dataset import Sample, SegmentationFolder
+from perception.training.evaluate import Infer, evaluate_boxes, evaluate_masks
+from perception.training.export import make_card
+from perception.training.losses import class_weights
+from perception.training.objective import Objective
+from perception.training.ranks import Ranks
+from perception.training.task import Task
+
+BOARD_PICTURES = 4
+
+
+class StreetTask(Task):
+    """See `Task`. Its score is the mean IoU or, with a detection head, the mean of that and mAP at IoU 0.5.
+
+    Attributes:
+        data: the pictures.
+
+    Raises:
+        SourceError: The data are faulty.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config: TrainConfig = config
+        self.data = TrainingData(config)
+
+    def build(self) -> nn.Module:
+        network = build_street(self.config)
+        if self.config.network.pretrained:
+            network.backbone.load_imagenet()
+        return network
+
+    def freeze(self, network: nn.Module, epoch: int) -> list[nn.Module]:
+        assert isinstance(network, (StreetNetwork, FCN))
+        return frozen_parts(network.backbone, self.config.network.frozen_stride)
+
+    def batches(self, ranks: Ranks) -> BatchMaker:
+        config, detection = self.config, self.config.detection
+        box_rules = None if detection is None else detection.augment
+        return BatchMaker(
+            self.data.masks,
+            Augmenter(config.augment, config.data.ignore, config.data.size, box_rules),
+            config.batch,
+            config.seed,
+            self.data.boxes,
+            detection.batch if detection else 0,
+            ranks.rank,
+            ranks.count,
+        )
+
+    def objective(self) -> nn.Module:
+        weights = class_weights(self.data.masks.class_pixels(), self.config.loss.weight_offset)
+        return Objective(self.config, weights)
+
+    def run(self, network: nn.Module, images: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        outputs: dict[str, Tensor] = network(images, len(batch.labels))
+        return outputs
+
+    def evaluate(self, infer: Infer, row: dict[str, Any]) -> float:
+        data, config = self.data, self.config
+        masks = evaluate_masks(infer, data.masks_val, config.data.size)
+        row["miou"] = round(masks.miou, 4)
+        row["iou"] = {c.name: round(float(x), 4) for c, x in zip(config.data.classes, masks.iou, strict=True)}
+        if data.boxes_val is None or config.detection is None:
+            return masks.miou
+        boxes = evaluate_boxes(infer, data.boxes_val, config.data.size, config.detection.iou_threshold)
+        row["map"], row["map50"] = round(boxes.map, 4), round(boxes.map50, 4)
+        row["ap50"] = {n: round(float(x), 4) for n, x in zip(config.detection.names, boxes.ap50, strict=True)}
+        return (masks.miou + boxes.map50) / 2
+
+    def show(self, board: Board, infer: Infer, epoch: int) -> None:
+        for name, sample in self._shown():
+            board.picture(name, sample.image, infer, epoch)
+
+    def card(self, metrics: dict[str, float]) -> ModelCard:
+        return make_card(self.config, metrics)
+
+    def _shown(self) -> list[tuple[str, Sample]]:
+        """Validation pictures for the board, evenly over the sets, each with a name."""
+        sets: dict[str, SegmentationFolder | CocoFolder] = {"masks": self.data.masks_val}
+        if self.data.boxes_val is not None:
+            sets["boxes"] = self.data.boxes_val
+        shown = []
+        for kind, samples in sets.items():
+            count = min(BOARD_PICTURES, len(samples))
+            chosen = (samples[len(samples) * i // count] for i in range(count))
+            shown += [(f"{kind}/{sample.name}", sample) for sample in chosen]
+        return shown
