@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perception.card import read_card
+from perception.card import load_onnx, read_card
+from perception.engines.quantised import require_quantised
 from perception.engines.trt.cache import Cached, EngineCache, write_private
 from perception.engines.trt.flavour import find_flavour, this_machine
-from perception.engines.trt.graph import Tail
+from perception.engines.trt.graph import Tail, is_quantised
 from perception.engines.trt.inspection import Inspection, check_precision, inspect_network
 from perception.engines.trt.recipe import Recipe, graph_precision, make_profile, make_recipe
 from perception.engines.trt.reports import Progress, build_logger, build_monitor, parser_fault
@@ -148,7 +149,8 @@ def build_model(
     Args:
         name_or_path, card: see `perception.load_model`.
         flavour: ``auto``, ``tensorrt`` or ``rtx``.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; the last takes the model's quantised version, see
+            `perception.engines.quantised`.
         batch: most frames a call, 1..8.
         size: (width, height) or ``"640x360"`` of the input in pixels; ``dynamic``; None for the model's own.
         capabilities: compute capabilities to build for, such as ``("75", "89")``, with ``rtx`` only; where there are
@@ -158,7 +160,7 @@ def build_model(
 
     Raises:
         UsageError: options that do not fit together or to the model, or no TensorRT.
-        ModelError: no such model, or it is unusable.
+        ModelError: no such model, or it is unusable; no quantised version of it.
         EngineError: it cannot be built.
     """
     from perception.model import find_model
@@ -172,10 +174,11 @@ def build_model(
         if rewritten is not None:
             path, card = rewritten, None  # the card is inside
     described = read_card(path, card)
+    wanted = graph_precision(precision)
+    if wanted == "int8" and not is_quantised(load_onnx(path)):
+        path, described = require_quantised(path, described)
     profile = make_profile(described, batch, size)
     if not capabilities and this_machine() is None:
         capabilities = chosen.common_capabilities()
-    recipe = make_recipe(
-        path, described, chosen, graph_precision(precision), profile, capabilities=capabilities, tail=tail
-    )
+    recipe = make_recipe(path, described, chosen, wanted, profile, capabilities=capabilities, tail=tail)
     return obtain(recipe, progress=progress)
