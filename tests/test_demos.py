@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import av
 import pytest
+
+from tests.media import make_video
 
 SCENE = "synthetic:?size=160x120&frames=4"
 DEMOS = Path(__file__).parents[1] / "demos"
@@ -38,6 +43,37 @@ def test_foreign_model() -> None:
     lines = run("foreign_model.py").splitlines()
     assert len(lines) == 20
     assert any("red" in line or "blue" in line or "green" in line for line in lines)
+
+
+def test_webcam_without_a_window() -> None:
+    assert run("webcam.py", SCENE, "--headless").startswith("4 frames, ")
+
+
+def test_annotate_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "a.mp4", frames=3)
+    (tmp_path / "in" / "b.mp4").write_bytes(b"no video")
+    command = [sys.executable, str(DEMOS / "annotate_folder.py"), str(tmp_path / "in"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1, done.stderr
+    good, bad = done.stdout.splitlines()
+    assert "a.mp4: 3 frames" in good and bad.startswith("failed: ") and "b.mp4" in bad
+    assert len((tmp_path / "out" / "a.jsonl").read_text().splitlines()) == 3
+
+
+def test_live_view(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the extra `live` is not installed")
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    command = [sys.executable, str(DEMOS / "live_view.py"), SCENE, "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().strip()
+            with urllib.request.urlopen(f"{url}/v1/streams", timeout=60) as answer:
+                assert json.load(answer)["sources"] == ["mine"]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
 
 
 @pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda p: p.name)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
+ON_REQUEST = ("live",)
+"""Parts that run only if they are named: they need more than the package, such as a browser."""
 
 
 def run_bench(
@@ -31,7 +33,7 @@ def run_bench(
     """Run parts of the benchmark.
 
     Args:
-        parts: which of ``PARTS``; all by default.
+        parts: which of ``PARTS`` and ``ON_REQUEST``; all of ``PARTS`` by default.
         model: name or path of the model.
         engine: engine to run it on; ``engines`` takes every one that is present.
         precision: precision to run it in; ``engines`` takes float32 and what each likes best.
@@ -46,8 +48,8 @@ def run_bench(
     """
     chosen = tuple(parts or PARTS)
     for part in chosen:
-        if part not in PARTS:
-            raise UsageError(f"no benchmark named {part!r}{nearest(part, PARTS)}")
+        if part not in PARTS + ON_REQUEST:
+            raise UsageError(f"no benchmark named {part!r}{nearest(part, PARTS + ON_REQUEST)}")
 
     from perception.bench.engines import engine_rows
     from perception.bench.kernels import kernel_rows
@@ -66,5 +68,9 @@ def run_bench(
             yield bench.title("whole pipeline"), bench.pipeline_rows()
         if "engines" in chosen:
             yield f"engines, {name}, the network alone", engine_rows(name, repeats)
+        if "live" in chosen:
+            from perception.bench.live_browser import live_rows
+
+            yield from live_rows(name, bench.model("latency"), bench.clip)
     finally:
         bench.close()

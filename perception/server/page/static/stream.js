@@ -95,7 +95,8 @@ export class StreamView {
     const started = await request(`v1/streams/${this.id}/recordings?${query(options(this.model))}`, { method: "POST" });
     const { id } = await started.json();
     return async () => {
-      await request(`v1/recordings/${id}/stop`, { method: "POST" });
+      const done = await (await request(`v1/recordings/${id}/stop`, { method: "POST" })).json();
+      if (done.state === "failed") throw new Error(`The recording failed: ${done.message}`);
       return address(`v1/recordings/${id}/video`).href;
     };
   }

@@ -1,0 +1,16 @@
+"""The live page from Python: one source of your own, on http://127.0.0.1:7860 until Ctrl-C.
+
+python demos/live_view.py                          # the best street clip that is there
+python demos/live_view.py rtsp://camera/stream 8000
+"""
+
+import sys
+
+from perception.clips import find_clip
+from perception.server.app import serve
+from perception.server.settings import make_settings
+
+clip = find_clip()
+sources = {clip.name: {"uri": clip.uri, **clip.options}} if len(sys.argv) < 2 else {"mine": sys.argv[1]}
+port = int(sys.argv[2]) if len(sys.argv) > 2 else 7860
+serve(make_settings({"sources": sources, "port": port}), started=lambda url: print(url, flush=True))

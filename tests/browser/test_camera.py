@@ -1,0 +1,172 @@
+"""The browser's own camera on the Live tab: results at the right place, controls that act, files that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from tests.browser.conftest import SQUARE_XYXY, Site, choose, overlay_at, results, scene, start_camera
+
+CENTER = (400 / 640, 240 / 480)  # of the square, unmirrored
+MIRRORED = (1 - CENTER[0], CENTER[1])
+BLUE, YELLOW = (0, 0, 255), (255, 255, 0)
+SIZES = [(1280, 800), (390, 844)]
+
+
+def near(pixel: list[int], rgb: tuple[int, int, int], opacity: float) -> bool:
+    """Colours that are not opaque lose some bits in a canvas."""
+    return abs(pixel[3] - 255 * opacity) < 6 and all(abs(a - b) < 12 for a, b in zip(pixel, rgb, strict=False))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["desk", "phone"])
+def test_mask_and_box_lie_where_the_square_is(open_page: Callable[..., Any], size: tuple[int, int]) -> None:
+    page = open_page(size)
+    start_camera(page)
+    assert near(overlay_at(page, *MIRRORED), BLUE, 0.5)
+    assert near(overlay_at(page, *CENTER), YELLOW, 0.5)  # of the four colours the nearest to gray
+    page.click("#pv-mirror input")
+    results(page, 2)
+    assert near(overlay_at(page, *CENTER), BLUE, 0.5)
+    assert near(overlay_at(page, *MIRRORED), YELLOW, 0.5)
+    box = page.evaluate("[...window.perception.live.result.boxes]")
+    scale = 640 / page.evaluate("window.perception.live.result.width")
+    assert np.allclose(np.array(box) * scale, SQUARE_XYXY, atol=4)
+    left = (SQUARE_XYXY[0] + 1) / 640  # on the box's own line
+    assert near(overlay_at(page, left, CENTER[1]), BLUE, 1)
+    stage = page.locator(".pv-stage").bounding_box()
+    assert stage["width"] / stage["height"] == pytest.approx(4 / 3, rel=0.01)
+
+
+def test_controls_act_on_what_is_drawn(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    start_camera(page)
+    page.fill("#pv-opacity input[type=number]", "0.2")
+    page.press("#pv-opacity input[type=number]", "Enter")
+    results(page, 2)
+    assert near(overlay_at(page, *MIRRORED), BLUE, 0.2)
+    page.get_by_label("Masks").uncheck()
+    results(page, 2)
+    assert overlay_at(page, *MIRRORED)[3] == 0
+    page.get_by_label("Masks").check()
+    page.get_by_label("Legend").uncheck()
+    page.wait_for_function("() => !document.querySelector('.pv-legend li')")
+    page.get_by_label("Legend").check()
+    page.wait_for_selector(".pv-legend li")
+
+
+def test_confidence_goes_to_the_server_and_acts_on_the_next_frames(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    start_camera(page)
+    assert page.evaluate("window.perception.live.result.scores.length") == 1
+    page.fill("#pv-score input[type=number]", "1")
+    page.press("#pv-score input[type=number]", "Enter")
+    page.wait_for_function("() => window.perception.live.result.scores.length === 0")
+
+
+def test_classes_on_and_off_and_the_legend_of_what_is_in_view(open_page: Callable[..., Any], site: Site) -> None:
+    page = open_page()
+    start_camera(page)
+    page.wait_for_selector(".pv-legend li")
+    words = page.locator(".pv-legend").inner_text().split()
+    assert [words[0], words[2], words[4:]] == ["yellow", "blue", ["×1"]]
+    shares = site.service.models.scheduler().model.predict(scene()).class_map.shares
+    assert int(words[1][:-1]) == pytest.approx(100 * shares[3], abs=1.5)
+    assert int(words[3][:-1]) == pytest.approx(100 * shares[2], abs=1.5)
+    page.locator(".pv-chip", has_text="blue").click()
+    results(page, 2)
+    assert overlay_at(page, *MIRRORED)[3] == 0 and near(overlay_at(page, *CENTER), YELLOW, 0.5)
+    page.wait_for_function("() => !document.querySelector('.pv-legend').innerText.includes('blue')")
+    page.get_by_role("button", name="none").click()
+    results(page, 2)
+    assert overlay_at(page, *CENTER)[3] == 0
+    page.get_by_role("button", name="all").click()
+    results(page, 2)
+    assert near(overlay_at(page, *MIRRORED), BLUE, 0.5)
+
+
+def test_pause(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    start_camera(page)
+    page.get_by_role("button", name="Pause").click()
+    page.wait_for_timeout(1000)  # what is in flight still comes, and the picture that stands still
+    total = page.evaluate("window.perception.live.figures.total")
+    page.wait_for_timeout(1000)
+    assert page.evaluate("window.perception.live.figures.total") == total
+    assert near(overlay_at(page, *MIRRORED), BLUE, 0.5)
+    page.get_by_role("button", name="Go on").click()
+    results(page, 3)
+
+
+def test_snapshot_is_the_picture_with_the_results_over_it(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    start_camera(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Snapshot").click()
+    image = cv2.imread(str(download.value.path()))
+    assert download.value.suggested_filename.endswith(".png") and image.shape == (480, 640, 3)
+    x, y = (np.array(MIRRORED) * (640, 480)).astype(int)
+    assert np.abs(image[y, x].astype(int) - (255, 0, 0)).max() < 30  # blue over blue
+    x, y = (np.array(CENTER) * (640, 480)).astype(int)
+    assert np.abs(image[y, x].astype(int) - (64, 191, 191)).max() < 30  # half yellow, half gray
+
+
+def test_record(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_page()
+    start_camera(page)
+    page.get_by_role("button", name="Record").click()
+    page.wait_for_timeout(2500)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Stop recording").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    assert len(frames) >= 5 and frames[-1].shape == (480, 640, 3)
+    x, y = (np.array(MIRRORED) * (640, 480)).astype(int)
+    assert np.abs(frames[-1][y, x].astype(int) - (255, 0, 0)).max() < 60
+
+
+def test_a_camera_that_is_denied_is_said_in_words(open_page: Callable[..., Any]) -> None:
+    page = open_page(camera=False)
+    choose(page, "pv-source", "camera of this browser")
+    page.click(".pv-start")
+    page.wait_for_function("() => document.querySelector('.pv-message').innerText.includes('denied')")
+    assert page.get_by_role("button", name="Try again").is_visible()
+
+
+def test_a_camera_that_is_unplugged(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    start_camera(page)
+    page.evaluate("window.perception.live.view.stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+    page.wait_for_function("() => document.querySelector('.pv-message').innerText.includes('unplugged')")
+
+
+def test_a_lost_connection_comes_back(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    start_camera(page)
+    page.evaluate("window.perception.live.view.socket.close()")
+    page.wait_for_function("() => document.querySelector('.pv-state').innerText.startsWith('reconnecting')")
+    page.wait_for_function("() => document.querySelector('.pv-state').innerText === 'running'")
+    results(page, 3)
+
+
+def test_a_file_is_played_and_analysed(open_page: Callable[..., Any], site: Site) -> None:
+    page = open_page()
+    choose(page, "pv-source", "video file of yours")
+    page.set_input_files(".pv-live .pv-file", str(site.video))
+    results(page, 3)
+    assert near(overlay_at(page, *CENTER), BLUE, 0.5)  # a file is never mirrored
+
+
+def test_a_file_that_is_no_video(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "no.mp4").write_bytes(b"nothing")
+    page = open_page()
+    choose(page, "pv-source", "video file of yours")
+    page.set_input_files(".pv-live .pv-file", str(tmp_path / "no.mp4"))
+    page.wait_for_function("() => document.querySelector('.pv-message').innerText.includes('no.mp4')")

@@ -1,0 +1,124 @@
+"""A source of the server's on the Live tab: video that plays, options that reach it, files that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from tests.browser.conftest import SQUARE_XYXY, choose
+
+X, Y = (SQUARE_XYXY[0] + SQUARE_XYXY[2]) // 2, (SQUARE_XYXY[1] + SQUARE_XYXY[3]) // 2
+BLUE = (255, 0, 0)  # BGR
+
+COLOR_SHOWN = """([selector, x, y]) => {
+  const shown = document.querySelector(selector);
+  const canvas = Object.assign(document.createElement("canvas"), { width: 640, height: 480 });
+  const context = canvas.getContext("2d");
+  context.drawImage(shown, 0, 0, 640, 480);
+  return [...context.getImageData(x, y, 1, 1).data].slice(0, 3).reverse();
+}"""
+
+
+def wait_for_picture(page: Any) -> None:
+    """Until the annotated video plays on and its figures are shown."""
+    page.wait_for_function("() => window.perception.live.parts.video.currentTime > 0.5")
+    page.wait_for_function("() => window.perception.live.status?.state === 'running'")
+
+
+def background(page: Any) -> np.ndarray:
+    """BGR of the video far from the square."""
+    return np.array(page.evaluate(COLOR_SHOWN, [".pv-video", 80, 400]))
+
+
+def test_the_first_source_of_the_operator_plays_by_itself(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    wait_for_picture(page)
+    assert np.abs(np.array(page.evaluate(COLOR_SHOWN, [".pv-video", X, Y])) - BLUE).max() < 40
+    assert np.abs(background(page) - (64, 191, 191)).max() < 40  # half yellow, half gray
+    legend = page.locator(".pv-legend").inner_text().split()
+    assert legend[0] == "yellow" and "blue" in legend
+    page.wait_for_function("() => parseFloat(document.querySelector('.pv-fps').innerText) > 0")
+    assert "ms" in page.locator(".pv-p50").inner_text()
+    assert "colors" in page.locator(".pv-engine").inner_text()
+
+
+def test_opacity_and_classes_reach_the_stream_without_starting_anew(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    wait_for_picture(page)
+    page.evaluate("window.kept = window.perception.live.view.mediaSource")
+    page.fill("#pv-opacity input[type=number]", "0")
+    page.press("#pv-opacity input[type=number]", "Enter")
+    gray = f"() => Math.abs(({COLOR_SHOWN})(['.pv-video', 80, 400])[0] - 128) < 20"
+    page.wait_for_function(gray)
+    page.fill("#pv-opacity input[type=number]", "1")
+    page.press("#pv-opacity input[type=number]", "Enter")
+    page.wait_for_function(f"() => ({COLOR_SHOWN})(['.pv-video', 80, 400])[0] < 40")
+    page.locator(".pv-chip", has_text="yellow").click()
+    page.wait_for_function(gray)
+    assert page.evaluate("window.kept === window.perception.live.view.mediaSource")
+
+
+def test_pause_and_go_on(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    wait_for_picture(page)
+    page.get_by_role("button", name="Pause").click()
+    page.wait_for_timeout(500)
+    at = page.evaluate("window.perception.live.parts.video.currentTime")
+    page.wait_for_timeout(700)
+    assert page.evaluate("window.perception.live.parts.video.currentTime") == at
+    page.get_by_role("button", name="Go on").click()
+    wait_for_picture(page)
+
+
+def test_motion_jpeg_where_the_browser_plays_no_segments(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.evaluate("window.perception.settings.transport = 'mjpeg'; window.perception.live.start()")
+    page.wait_for_function("() => window.perception.live.parts.image.naturalWidth === 640")
+    assert np.abs(np.array(page.evaluate(COLOR_SHOWN, [".pv-image", X, Y])) - BLUE).max() < 40
+    page.wait_for_function("() => window.perception.live.status?.state === 'running'")
+    page.get_by_role("button", name="Pause").click()
+    page.wait_for_function("() => window.perception.live.parts.image.src.startsWith('data:')")
+
+
+def test_snapshot_and_recording(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_page()
+    wait_for_picture(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Snapshot").click()
+    image = cv2.imread(str(download.value.path()))
+    assert image.shape == (480, 640, 3)
+    assert np.abs(image[Y, X].astype(int) - BLUE).max() < 30
+    page.get_by_role("button", name="Record").click()
+    page.get_by_role("button", name="Stop recording").wait_for()
+    page.wait_for_timeout(2000)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Stop recording").click()
+    path = tmp_path / "recording.mp4"
+    download.value.save_as(path)
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    assert len(frames) >= 5
+    assert np.abs(frames[-1][Y, X].astype(int) - BLUE).max() < 60
+
+
+def test_an_address_that_is_not_allowed_is_refused_in_words(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    choose(page, "pv-source", "address of a stream")
+    page.fill("#pv-url input, #pv-url textarea", "rtsp://elsewhere.test/1")
+    page.press("#pv-url input, #pv-url textarea", "Enter")
+    page.wait_for_function("() => /allow/.test(document.querySelector('.pv-message p').innerText)")
+
+
+def test_a_lost_connection_comes_back(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    wait_for_picture(page)
+    page.evaluate("window.perception.live.view.socket.close()")
+    page.wait_for_function("() => document.querySelector('.pv-state').innerText.startsWith('reconnecting')")
+    page.wait_for_function("() => document.querySelector('.pv-state').innerText === 'running'")
+    page.evaluate("window.at = window.perception.live.parts.video.currentTime")
+    page.wait_for_function("() => window.perception.live.parts.video.currentTime !== window.at")

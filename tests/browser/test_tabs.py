@@ -1,0 +1,101 @@
+"""The Video and Picture tabs, and how the page looks at the width of a desk and of a phone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from tests.browser.conftest import SQUARE_XYXY, Site, scene
+
+X, Y = (SQUARE_XYXY[0] + SQUARE_XYXY[2]) // 2, (SQUARE_XYXY[1] + SQUARE_XYXY[3]) // 2
+BLUE = (255, 0, 0)  # BGR
+
+
+def tab(page: Any, name: str) -> Any:
+    page.get_by_role("tab", name=name).click()
+    return page.locator(f"#pv-{name.lower()}")
+
+
+def test_a_video_goes_up_and_comes_back(open_page: Callable[..., Any], site: Site, tmp_path: Path) -> None:
+    page = open_page()
+    here = tab(page, "Video")
+    here.locator(".pv-file").set_input_files(str(site.video))
+    here.get_by_role("button", name="Annotate").click()
+    here.locator(".pv-result").wait_for()
+    with page.expect_download() as download:
+        here.get_by_text("Video (MP4)").click()
+    assert download.value.suggested_filename == "square-annotated.mp4"
+    download.value.save_as(tmp_path / "o.mp4")
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    assert len(frames) == 50
+    assert np.abs(frames[25][Y, X].astype(int) - BLUE).max() < 60
+    with page.expect_download() as download:
+        here.get_by_text("Data (JSON Lines)").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert len(lines) == 50 and json.loads(lines[0])["index"] == 0
+    page.wait_for_function("() => document.querySelector('.pv-player').videoWidth === 640")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"this is no video", "video"), (b"\0" * 6_000_000, "5 MB")], ids=["text", "large"]
+)
+def test_what_is_no_video_is_refused_in_words(
+    open_page: Callable[..., Any], tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "no.mp4").write_bytes(content)
+    page = open_page()
+    here = tab(page, "Video")
+    here.locator(".pv-file").set_input_files(str(tmp_path / "no.mp4"))
+    here.get_by_role("button", name="Annotate").click()
+    page.wait_for_function(
+        "(words) => document.querySelector('#pv-video .pv-note').innerText.includes(words)"
+        " && document.querySelector('#pv-video .pv-cancel').hidden",
+        arg=words,
+    )
+    assert here.get_by_role("button", name="Annotate").is_enabled()
+
+
+def test_a_picture_before_and_after(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "in.png"), scene())
+    page = open_page()
+    here = tab(page, "Picture")
+    here.locator(".pv-file").set_input_files(str(tmp_path / "in.png"))
+    here.locator(".pv-pair").wait_for()
+    with page.expect_download() as download:
+        here.get_by_text("Annotated picture (PNG)").click()
+    image = cv2.imread(str(download.value.path()))
+    assert image.shape == (480, 640, 3)
+    assert np.abs(image[400, 80].astype(int) - (64, 191, 191)).max() < 5
+    before, after = (here.locator(f".pv-{name}").bounding_box() for name in ("before", "after"))
+    assert before["y"] == after["y"] and before["width"] == after["width"]  # side by side
+    first = page.evaluate("document.querySelector('.pv-after').src")
+    page.fill("#pv-opacity input[type=number]", "1")
+    page.press("#pv-opacity input[type=number]", "Enter")
+    page.wait_for_function("(first) => document.querySelector('.pv-after').src !== first", arg=first)
+
+
+def test_what_is_no_picture_is_refused_in_words(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_bytes(b"nothing")
+    page = open_page()
+    tab(page, "Picture").locator(".pv-file").set_input_files(str(tmp_path / "no.png"))
+    page.wait_for_function("() => document.querySelector('#pv-picture .pv-note').innerText.includes('not an image')")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desk", "phone"])
+def test_nothing_is_wider_than_the_window(open_page: Callable[..., Any], size: tuple[int, int], scheme: str) -> None:
+    page = open_page(size, scheme)
+    for name in ("Live", "Video", "Picture"):
+        tab(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        assert page.locator("#pv-opacity").is_visible()
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)")
+    assert (max(background[:3]) < 60) == (scheme == "dark")
