@@ -106,6 +106,8 @@ class StreamHub:
                     return stream, False
                 if stream is not None:
                     over.append(self._streams.pop(key))
+                # The same source with another model: a camera cannot be opened twice, and nobody watches the other.
+                over += [self._streams.pop(k) for k, s in [*self._streams.items()] if k[0] == source and not s.viewers]
                 if self._closing.is_set():
                     raise Busy("the server is stopping")
                 limit = self._settings.limits.streams
@@ -198,7 +200,13 @@ class StreamHub:
     def _connect(self, source: str) -> Source:
         # Checked for each connection: what a host's name stands for may have changed since.
         found = check_source(source, self._settings)
-        return open_source(found.uri, start=found.start, duration=found.duration, timeout=self._patience.silence)
+        return open_source(
+            found.uri,
+            start=found.start,
+            duration=found.duration,
+            timeout=self._patience.silence,
+            confined=source not in self._settings.sources,
+        )
 
     def _close_idle(self) -> None:
         cleaned = -CLEANING_S

@@ -189,14 +189,14 @@ async def open_stream(request: Request, new: NewStream, response: Response) -> S
     return StreamStatus(**await asyncio.to_thread(stream.status))
 
 
-@router.get("/v1/streams/{id}", summary="How a stream does", responses=faults(404))
+@router.get("/v1/streams/{id}", summary="How a stream does", responses=faults(404, 422))
 async def get_stream(request: Request, id: Id) -> StreamStatus:
     """State, figures and legend."""
     stream = _service(request).streams.get(id)
     return StreamStatus(**await asyncio.to_thread(stream.status))
 
 
-@router.delete("/v1/streams/{id}", summary="Close a stream", status_code=204, responses=faults(404))
+@router.delete("/v1/streams/{id}", summary="Close a stream", status_code=204, responses=faults(404, 422))
 async def close_stream(request: Request, id: Id) -> None:
     """For all its viewers."""
     await asyncio.to_thread(_service(request).streams.remove, id)

@@ -37,6 +37,7 @@ def open_source(
     fps: float | None = None,
     transport: str = "tcp",
     decoder: str = "auto",
+    confined: bool = False,
 ) -> Source:
     """Open whatever ``uri`` names and decode its first frame.
 
@@ -54,6 +55,9 @@ def open_source(
         transport: ``tcp`` or ``udp``, for RTSP.
         decoder: ``auto``, ``cpu`` or ``nvdec``: which part of the machine decodes video. ``auto`` takes NVDEC where
             there is an NVIDIA GPU; what that cannot do goes to the CPU, with one line of log.
+
+        confined: of an ``http(s)://`` address open only what it names itself: follow no redirect to another one, and
+            read no playlist, which names others. For addresses that somebody else chose.
 
     Returns:
         The source; use it as a context manager and iterate it once.
@@ -90,7 +94,7 @@ def open_source(
     if kind == "stream":
         from perception.sources.stream import open_stream
 
-        return open_stream(uri, selection, timeout=timeout, transport=transport, **codec)
+        return open_stream(uri, selection, timeout=timeout, transport=transport, confined=confined, **codec)
     if kind == "synthetic":
         from perception.sources.synthetic import SyntheticSource
 

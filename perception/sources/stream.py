@@ -16,7 +16,7 @@ import av
 from perception.errors import PerceptionError, SourceError
 from perception.sources.base import Selection, Source, log
 from perception.sources.convert import Converter
-from perception.sources.decode import Decoder, open_container
+from perception.sources.decode import Decoder, local_formats, open_container
 from perception.sources.latest import LatestReader
 from perception.sources.uri import redact
 from perception.sources.video import VideoSource
@@ -38,6 +38,7 @@ def open_stream(
     timeout: float = 10.0,
     transport: str = "tcp",
     decoding: str = "auto",
+    confined: bool = False,
     threads: int = 0,
     deinterlace: bool = True,
 ) -> Source:
@@ -49,6 +50,7 @@ def open_stream(
         timeout: seconds to wait for the connection, for what describes the stream, and for each read.
         transport: ``tcp`` or ``udp``, for RTSP.
         decoding: where to decode, see ``perception.sources.nvdec``.
+        confined: follow no redirects and read no playlists of ``http(s)://``.
         threads, deinterlace: see ``Decoder``.
 
     Raises:
@@ -60,6 +62,8 @@ def open_stream(
     options = {"protocol_whitelist": _PROTOCOLS[family], "rw_timeout": microseconds}
     if family == "rtsp":
         options |= {"rtsp_transport": transport, "timeout": microseconds}
+    if family == "http" and confined:
+        options |= {"max_redirects": "0", "format_whitelist": local_formats()}
     if family != "http":
         options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
 

@@ -150,6 +150,16 @@ def test_a_model_that_there_is_not(client):
     assert "nothing" in answer.json()["error"]
 
 
+def test_another_model_for_the_same_source(client):
+    first = opened(client, "street")
+    second = opened(client, "street", model="camvid")
+    # Nobody watched the first one, which gives the source free: it might be a camera.
+    assert [(s["id"], s["model"]) for s in client.get("/v1/streams").json()["streams"]] == [(second, "camvid")]
+    with watching(client, second, 1):
+        assert opened(client, "street") == first
+        assert {s["model"] for s in client.get("/v1/streams").json()["streams"]} == {"camvid", "colors"}
+
+
 def test_as_many_streams_as_may_be(client):
     for name in ("street", "stamps"):
         opened(client, name)
@@ -259,6 +269,7 @@ def test_options_that_do_not_fit(client, route):
 
 def test_snapshots(client):
     id = opened(client, "stamps")
+    wait_for(lambda: client.get(f"/v1/streams/{id}").json()["frames"] > 3)  # the first frame's stamp is all dark
     answer = client.get(f"/v1/streams/{id}/snapshot", params={"annotated": False})
     assert answer.headers["content-type"] == "image/png"
     plain = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)

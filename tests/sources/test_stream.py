@@ -157,6 +157,30 @@ def test_a_playlist_cannot_reach_local_files(tmp_path):
             list(open_source(f"{base}/{name}.m3u8", timeout=2))
 
 
+def test_who_is_confined_goes_nowhere_else(tmp_path):
+    make_video(tmp_path / "v.mp4", frames=5, container={"movflags": "faststart"})
+    make_video(tmp_path / "0.ts", frames=25)
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\n0.ts\n#EXT-X-ENDLIST\n")
+    with http_folder(tmp_path) as base:
+
+        def elsewhere(connection, ended):
+            read_request(connection)
+            connection.sendall(f"HTTP/1.1 302 Found\r\nLocation: {base}/v.mp4\r\nContent-Length: 0\r\n\r\n".encode())
+
+        with tcp_server(elsewhere) as port:
+            url = f"http://127.0.0.1:{port}/v.mp4"
+            with open_source(url, timeout=5) as source:
+                assert len(list(source)) == 5
+            with pytest.raises(SourceError):
+                open_source(url, timeout=5, confined=True)
+        with open_source(f"{base}/list.m3u8", timeout=5) as source:
+            assert len(list(source)) == 25
+        with pytest.raises(SourceError):
+            open_source(f"{base}/list.m3u8", timeout=5, confined=True)
+        with open_source(f"{base}/v.mp4", timeout=5, confined=True) as source:
+            assert len(list(source)) == 5
+
+
 def test_a_live_stream_keeps_the_newest_and_counts_the_rest(tmp_path):
     path = make_video(tmp_path / "v.ts", frames=200, keyint=10, fps=50)
     with tcp_server(playing(path, pace=0.05, loop=True)) as port:
