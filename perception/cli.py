@@ -311,7 +311,7 @@ def adapt(
 def bench(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PART]...", help="kernels, stages, pipeline, engines; all by default."),
+        typer.Argument(metavar="[PART]...", help="kernels, stages, pipeline, engines (all by default); live."),
     ] = None,
     as_json: Json = None,
     model: Model = None,
