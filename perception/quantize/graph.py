@@ -45,33 +45,40 @@ def outside_products(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in nodes if node.name not in above or node.name not in below]
 
 
-def quantised_layers(quantised: onnx.ModelProto, original: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that take other inputs than in the original: those that compute in eight bits.
-
-    Args:
-        quantised: the graph with Q/DQ nodes; nodes and tensors have the names of the original.
-        original: the graph without.
-    """
-    inputs = {node.name: list(node.input) for node in original.graph.node}
-    return [n.name for n in quantised.graph.node if n.name in inputs and list(n.input) != inputs[n.name]]
+def quantised_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that take what a DequantizeLinear gives: those that compute in eight bits."""
+    dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type not in QUANTISERS and any(tensor in dequantised for tensor in node.input)
+    ]
 
 
 def with_float_layers(quantised: onnx.ModelProto, original: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
     """A copy of the quantised graph in which some layers compute as they did in the original.
 
     Args:
-        quantised, original: see `quantised_layers`.
+        quantised: the graph with Q/DQ nodes; nodes and tensors have the names of the original.
+        original: the graph without.
         names: nodes to put back, with the weights and the bias that they had.
     """
     made = onnx.ModelProto()
     made.CopyFrom(quantised)
     before = {node.name: node for node in original.graph.node}
+    weights = {w.name: w for w in original.graph.initializer}
+    restored: dict[str, str] = {}
     for node in made.graph.node:
         if node.name in names:
             node.input[:] = before[node.name].input
-    there = {w.name for w in made.graph.initializer}
-    wanted = {tensor for node in made.graph.node for tensor in node.input}
-    made.graph.initializer.extend(w for w in original.graph.initializer if w.name in wanted and w.name not in there)
+            for place, tensor in enumerate(node.input):
+                if tensor in weights:  # under its own name may stand a bias that was corrected for rounding
+                    node.input[place] = restored.setdefault(tensor, f"{tensor}/float")
+    for tensor, name in restored.items():
+        weight = onnx.TensorProto()
+        weight.CopyFrom(weights[tensor])
+        weight.name = name
+        made.graph.initializer.append(weight)
     _drop_unused(made)
     del made.graph.value_info[:]  # some of it is of tensors that are gone
     return made

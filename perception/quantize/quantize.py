@@ -157,7 +157,7 @@ def quantize(
             draft.replace(output)
     except OSError as error:
         raise UsageError(f"cannot write the model: {error.strerror or error}", output) from None
-    return Quantised(written, len(quantised_layers(work.model, original)), variants)
+    return Quantised(written, len(quantised_layers(work.model)), variants)
 
 
 class _Draft:

@@ -36,7 +36,7 @@ def rank_layers(
     """
     truth = _run(original, pictures)
     whole = _error(_run(quantised, pictures), truth)
-    layers = quantised_layers(quantised, original)
+    layers = quantised_layers(quantised)
     harms = []
     for done, layer in enumerate(layers, 1):
         harms.append((layer, whole - _error(_run(with_float_layers(quantised, original, [layer]), pictures), truth)))
