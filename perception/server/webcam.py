@@ -220,7 +220,7 @@ class Session:
     async def _configure(self, text: str) -> None:
         try:
             settings = parse_settings(text, self._settings)
-            scheduler, model = await _in_pool(self._open, settings)
+            scheduler, model = await asyncio.to_thread(self._open, settings)
         except PerceptionError as error:
             await self._refuse(error)
             return
@@ -240,7 +240,7 @@ class Session:
             decoded = time.perf_counter()
             scheduler, model = self._scheduler, self._model
             if scheduler is None or model is None:
-                opened = await _in_pool(self._open, self._settings)
+                opened = await asyncio.to_thread(self._open, self._settings)
                 scheduler, model = self._scheduler, self._model = opened
             since = time.monotonic() - (time.perf_counter() - arrived)
             frame = Frame(image, index=number or 0, source=self._client, arrived=since)
@@ -292,7 +292,7 @@ class Session:
 
 
 _pool = ThreadPoolExecutor(4, thread_name_prefix="perception-webcam")
-"""For decoding and packing. Models are loaded here too, by which a slow load cannot hold up the network's loop."""
+"""For decoding and packing; not for loading models, behind which the frames of others would wait."""
 
 
 async def _in_pool(work: Callable[..., T], *arguments: Any) -> T:

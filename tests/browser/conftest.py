@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,30 +65,36 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(f"http://{address}/", app.state.service, video)
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+@contextmanager
+def launched(camera: Path) -> Iterator[Any]:
+    """Chromium with a file of Motion JPEG for its camera."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here (`apt-get install chromium`, or set CHROMIUM to its path)")
-    clip = make_video(
-        tmp_path_factory.mktemp("camera") / "camera.mjpeg",
-        images=[scene()] * 25,
-        size_wh=(640, 480),
-        codec="mjpeg",
-        pix_fmt="yuvj420p",
-        options={"q": "2"},
-    )
     with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(
+        browser = started.chromium.launch(
             executable_path=CHROMIUM,
             args=[
                 "--no-sandbox",
                 "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-video-capture={clip}",
-                "--autoplay-policy=no-user-gesture-required",
+                f"--use-file-for-fake-video-capture={camera}",
             ],
         )
-        yield launched
-        launched.close()
+        yield browser
+        browser.close()
+
+
+def make_camera(path: Path, images: list[np.ndarray]) -> Path:
+    """Pictures of one size as what Chromium's fake camera plays, over and over."""
+    height, width = images[0].shape[:2]
+    return make_video(
+        path, images=images, size_wh=(width, height), codec="mjpeg", pix_fmt="yuvj420p", options={"q": "2"}
+    )
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with launched(make_camera(tmp_path_factory.mktemp("camera") / "camera.mjpeg", [scene()] * 25)) as started:
+        yield started
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def _describe(card: ModelCard) -> dict[str, Any]:
 def _tab(name: str, service: Service) -> None:
     """A tab that one module of ``static/`` brings to life; it is given the models."""
     gr.HTML(
-        value=lambda: _known(service),
+        value=_known(service),
         html_template=(FOLDER / f"{name}.html").read_text(encoding="utf-8"),
         js_on_load=_LOAD.replace("NAME", name),
         apply_default_css=False,

@@ -41,6 +41,7 @@ class Live {
     this.view = null;
     this.result = null;
     const { parts } = this;
+    parts.video.muted = true; // or no browser plays it before a click
     parts.pause.onclick = () => this.togglePause();
     parts.snapshot.onclick = () => this.guarded(() => this.snapshot());
     parts.record.onclick = () => this.guarded(() => this.toggleRecording());
@@ -107,7 +108,7 @@ class Live {
       result: (result, taken) => this.show(result, taken),
       status: (status) => this.onStatus(status),
       size: (width, height) => this.size(width, height),
-      error: (text) => this.note(text),
+      error: (text) => this.note(text, true),
     };
   }
 
@@ -166,6 +167,7 @@ class Live {
 
   show(result, taken) {
     this.result = result;
+    if (this.passing) this.note("");
     this.redraw();
     const now = performance.now();
     this.figures.add(now, now - taken, result.timings);
@@ -288,8 +290,10 @@ class Live {
     if (name === "ended" && this.view) this.ended();
   }
 
-  note(text) {
+  /** A line beside the buttons. A passing one goes with the next result. */
+  note(text, passing = false) {
     this.parts.note.textContent = text;
+    this.passing = passing;
   }
 
   size(width, height) {

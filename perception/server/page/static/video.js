@@ -4,6 +4,7 @@ import { onFile } from "./drop.js";
 import { address, defaults, options, query, request, settings } from "./page.js";
 
 const ASK_MS = 500;
+const MOST_LOST = 120; // questions without an answer in a row
 
 export function mount(element, known) {
   defaults({ model: known.default, hidden: new Set() });
@@ -80,8 +81,9 @@ class VideoTab {
         job = await (await request(`v1/jobs/${this.job}`)).json();
         lost = 0;
       } catch (error) {
-        if (!this.job || ++lost > 20) throw error;
-        await new Promise((done) => setTimeout(done, 2 * ASK_MS)); // the job goes on without us
+        if (!this.job || ++lost > MOST_LOST) throw error;
+        this.note(`${error.message} The job goes on there; asking again …`);
+        await new Promise((done) => setTimeout(done, 2 * ASK_MS));
         continue;
       }
       const { frames, total } = job.progress;

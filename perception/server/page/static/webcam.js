@@ -7,6 +7,7 @@ import { unpack } from "./message.js";
 import { address, backOff, settings } from "./page.js";
 
 const QUALITY = 0.8; // of the JPEGs
+const LEAST_SIDE = 320; // pixels of the longer side: JPEG keeps colours at half the size
 const ANSWER_MS = 10_000; // longer without an answer counts as a lost connection
 
 /** Why a browser gives no camera, in words. */
@@ -117,8 +118,7 @@ export class WebcamView {
 
   close() {
     this.closed = true;
-    clearTimeout(this.timer);
-    clearTimeout(this.watchdog);
+    for (const timer of [this.timer, this.next, this.watchdog]) clearTimeout(timer);
     this.socket?.close();
     this.stream?.getTracks().forEach((track) => track.stop());
     this.video.pause();
@@ -137,6 +137,7 @@ export class WebcamView {
 
   connect() {
     clearTimeout(this.timer);
+    this.asleep = false;
     if (this.closed) return;
     if (!window.WebSocket || !window.ArrayBuffer) return this.fail("This browser has no binary WebSockets.");
     const socket = new WebSocket(address("v1/webcam", true));
@@ -154,8 +155,8 @@ export class WebcamView {
       if (this.closed || socket !== this.socket) return;
       clearTimeout(this.watchdog);
       if (code === 1008) return this.fail(reason || "The server refused the connection.");
-      const silent = this.paused && code === 1013 && reason.startsWith("silent");
-      if (silent) return; // resume() connects again
+      this.asleep = code === 1013 && reason.startsWith("silent"); // paused, or in a tab that nobody looks at
+      if (this.asleep) return;
       this.on.state(this.tries || this.ready ? "reconnecting" : "connecting", reason);
       this.ready = false;
       this.timer = setTimeout(() => this.connect(), backOff(this.tries++));
@@ -175,10 +176,12 @@ export class WebcamView {
     } else if (message.type === "dropped") {
       this.sent.delete(message.frame);
       this.lost += 1;
-    } else {
-      if (message.frame !== null) this.sent.delete(message.frame);
+    } else if (message.frame !== null) {
+      this.sent.delete(message.frame);
       this.on.error(message.error);
-    }
+    } else if (this.ready) this.on.error(message.error); // what held before still does
+    else if (message.retry_after_s) this.timer = setTimeout(() => this.configure(), 1000 * message.retry_after_s);
+    else this.fail(message.error);
   }
 
   onResult(result) {
@@ -201,6 +204,7 @@ export class WebcamView {
       first ??= count - 1;
       this.presented = count - first;
       this.fresh = true;
+      if (this.asleep && !this.paused) this.connect();
       this.pump();
     };
     if (video.requestVideoFrameCallback) {
@@ -230,8 +234,8 @@ export class WebcamView {
     if (this.sent.size === 1) {
       const free = this.lastSent + this.engineMs;
       if (!this.engineMs || now < free) {
-        clearTimeout(this.timer);
-        if (this.engineMs) this.timer = setTimeout(() => this.pump(), free - now);
+        clearTimeout(this.next);
+        if (this.engineMs) this.next = setTimeout(() => this.pump(), free - now);
         return;
       }
     }
@@ -262,7 +266,8 @@ export class WebcamView {
   async take() {
     const { videoWidth, videoHeight } = this.video;
     const [wide, high] = this.model.size;
-    const scale = Math.min(1, Math.max(wide / videoWidth, high / videoHeight));
+    const least = LEAST_SIDE / Math.max(videoWidth, videoHeight);
+    const scale = Math.min(1, Math.max(wide / videoWidth, high / videoHeight, least));
     const [width, height] = [Math.max(Math.round(videoWidth * scale), 1), Math.max(Math.round(videoHeight * scale), 1)];
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.canvas.getContext("2d", { alpha: false }).drawImage(this.video, 0, 0, width, height);
