@@ -114,6 +114,7 @@ class DetectionTask(_ColoredTask):
         score_threshold: least score of a detection, unless the user sets one.
         iou_threshold: boxes of a class that overlap more are suppressed.
         max_detections: at most this many boxes a frame.
+        class_agnostic: boxes of other classes that overlap more are suppressed too.
     """
 
     boxes: str = "boxes"
@@ -121,6 +122,7 @@ class DetectionTask(_ColoredTask):
     score_threshold: float = Field(0.3, ge=0, le=1)
     iou_threshold: float = Field(0.6, ge=0, le=1)
     max_detections: int = Field(300, ge=1)
+    class_agnostic: bool = False
 
 
 class ClassificationTask(_Task):

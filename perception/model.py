@@ -59,7 +59,7 @@ def load_model(
     max_detections: int | None = None,
     classes: Sequence[str] | None = None,
     nms: Suppression = "nms",
-    class_agnostic: bool = False,
+    class_agnostic: bool | None = None,
 ) -> Model:
     """Load a model, run its network once, and check that its results are what the card says.
 
@@ -76,7 +76,7 @@ def load_model(
         classes: names of the classes to keep; other boxes and labels are dropped, other segments not drawn.
         nms: greedy suppression, or soft-NMS with linear or Gaussian decay (Bodla et al., "Soft-NMS: Improving
             Object Detection With One Line of Code", ICCV 2017).
-        class_agnostic: suppress boxes across classes too.
+        class_agnostic: suppress boxes across classes too. The card's where None.
 
     Raises:
         ModelError: no such model, a file that is not ONNX, a card that is missing, wrong, or of another graph.
@@ -185,7 +185,7 @@ class Model:
         max_detections: int | None = None,
         classes: Sequence[str] | None = None,
         nms: Suppression = "nms",
-        class_agnostic: bool = False,
+        class_agnostic: bool | None = None,
     ) -> Model:
         """A light model with options of its own that runs on this one's engine. Nothing is loaded again.
 
@@ -250,7 +250,7 @@ class _PostProcessing:
         max_detections: int | None,
         classes: Sequence[str] | None,
         nms: str,
-        class_agnostic: bool,
+        class_agnostic: bool | None,
     ) -> None:
         self._card = card
         if nms not in get_args(Suppression):
@@ -277,7 +277,7 @@ class _PostProcessing:
             "score_threshold": _score_threshold(task, score_threshold, card),
             "iou_threshold": task.iou_threshold if iou_threshold is None else iou_threshold,
             "max_detections": max_detections or task.max_detections,
-            "class_agnostic": class_agnostic,
+            "class_agnostic": task.class_agnostic if class_agnostic is None else class_agnostic,
             "method": nms,
             "class_filter": None if keep.all() else tuple(np.flatnonzero(keep).tolist()),
         }

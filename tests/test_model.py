@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from perception import EngineError, ModelError, UsageError, load_model
-from perception.card import read_card
+from perception.card import read_card, write_card
 from perception.model import Model, find_model, list_models
 from perception.types import Frame
 from tests.models import PALETTE, build_model, solid, write_model
@@ -132,15 +132,21 @@ def test_classes_agnostic(tmp_path: Path) -> None:
     image[16:32, 16:32] = (0, 128, 128)  # between red and green: a box of either
     low = {"score_threshold": 1e-5, "classes": ["red", "green"]}
     path = write_model(tmp_path / "colors.onnx", detection=True)
+    card = read_card(path)
+    assert card.detection is not None and not card.detection.class_agnostic
+    agnostic_card = card.model_copy(update={"detection": card.detection.model_copy(update={"class_agnostic": True})})
     kept = []
-    for agnostic in (False, True):
+    for says, agnostic in ((card, None), (card, True), (agnostic_card, None), (agnostic_card, False)):
+        model_file = onnx.load(str(path))
+        write_card(model_file, says)
+        onnx.save(model_file, str(path))
         with load_model(path, precision="f32", class_agnostic=agnostic, **low) as model:  # type: ignore[arg-type]
             found = model.predict(image).detections
             assert found is not None
             here = (np.abs(found.boxes - [16, 16, 32, 32]) < 0.01).all(1)
             kept.append(sorted(found.class_ids[here].tolist()))
-    assert kept[0] == [0, 1]
-    assert len(kept[1]) == 1
+    assert kept[0] == kept[3] == [0, 1]
+    assert len(kept[1]) == len(kept[2]) == 1
 
 
 def test_only_some_classes(tmp_path: Path) -> None:

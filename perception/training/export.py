@@ -34,13 +34,19 @@ MULTIPLE = 4  # sizes the exported graph takes: folding the stride-2 map was tra
 TOLERANCE = 1e-3  # of the largest value of an output
 
 
-def export(checkpoint: str | Path, output: str | Path, metrics: dict[str, float] | None = None) -> ModelCard:
+def export(
+    checkpoint: str | Path,
+    output: str | Path,
+    metrics: dict[str, float] | None = None,
+    config: AnyConfig | None = None,
+) -> ModelCard:
     """Export the averaged network of ``checkpoint`` and check the file against torch with ONNX Runtime.
 
     Args:
         checkpoint: written by ``train``.
         output: the ``.onnx`` to write; appears whole or not at all.
         metrics: measured accuracy for the card.
+        config: the recipe, where not the checkpoint's own: what the card says may have changed since.
 
     Returns:
         The card that the file carries.
@@ -50,7 +56,7 @@ def export(checkpoint: str | Path, output: str | Path, metrics: dict[str, float]
     """
     checkpoint, output = Path(checkpoint), Path(output)
     state = load_checkpoint(checkpoint)
-    config = parse_config(state["config"], checkpoint)
+    config = config or parse_config(state["config"], checkpoint)
     network: Deployable = build_network(config)
     load_weights(network, state["average"], checkpoint)
     card = make_card(config, metrics or {})
@@ -88,6 +94,7 @@ def make_card(config: AnyConfig, metrics: dict[str, float]) -> ModelCard:
                 score_threshold=config.detection.score_threshold,
                 iou_threshold=config.detection.iou_threshold,
                 max_detections=300,
+                class_agnostic=config.detection.class_agnostic,
             )
     return ModelCard(
         name=config.name,

@@ -125,7 +125,7 @@ class DetectionConfig(_Strict):
         batch: pictures with boxes in a batch, beside the recipe's ``batch`` of pictures with masks. An epoch
             goes once through them.
         strides, width, depth: `perception.networks.detector.DetectionHead`'s.
-        score_threshold, iou_threshold: for the exported card.
+        score_threshold, iou_threshold, class_agnostic: for the exported card.
     """
 
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
@@ -138,6 +138,7 @@ class DetectionConfig(_Strict):
     depth: int = Field(default=2, ge=0)
     score_threshold: Fraction = 0.3
     iou_threshold: Fraction = 0.6
+    class_agnostic: bool = False
     augment: BoxAugmentConfig = BoxAugmentConfig()
     loss: DetectionLossConfig = DetectionLossConfig()
 

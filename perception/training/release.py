@@ -20,7 +20,7 @@ from perception.evaluation.detection import evaluate_detection
 from perception.evaluation.segmentation import evaluate_segmentation
 from perception.model import load_model
 from perception.training.checkpoint import load_checkpoint
-from perception.training.config import AnyConfig, TrainConfig, parse_config
+from perception.training.config import AnyConfig, TrainConfig, parse_config, read_config
 from perception.training.export import export
 from perception.training.labelled import open_sets
 from perception.training.localisation import LocalisationTask, iou
@@ -28,7 +28,12 @@ from perception.training.recipe_classification import ClassificationConfig
 from perception.training.recipe_localisation import LocalisationConfig
 
 
-def release(checkpoint: str | Path, output: str | Path, data_root: str | Path | None = None) -> ModelCard:
+def release(
+    checkpoint: str | Path,
+    output: str | Path,
+    data_root: str | Path | None = None,
+    recipe: str | Path | None = None,
+) -> ModelCard:
     """Export ``checkpoint`` to ``output`` with its accuracy on the recipe's validation pictures in the card.
 
     Accuracy is OpenVINO's, in float32 and in bfloat16, at the network's own size.
@@ -37,17 +42,21 @@ def release(checkpoint: str | Path, output: str | Path, data_root: str | Path | 
         checkpoint: written by ``train``.
         output: the ``.onnx`` to write.
         data_root: replaces ``data.root`` of the recipe.
+        recipe: replaces the checkpoint's own recipe, where what it says of the card has changed since.
 
     Raises:
         PerceptionError: The checkpoint or the data cannot be read, or the export is not exact.
     """
     output = Path(output)
-    config = parse_config(load_checkpoint(Path(checkpoint))["config"], checkpoint)
+    if recipe is not None:
+        config = read_config(recipe)
+    else:
+        config = parse_config(load_checkpoint(Path(checkpoint))["config"], checkpoint)
     root = Path(data_root) if data_root is not None else config.data.root
     measure = _measures(config)
     draft = output.with_name(f".{output.name}.draft")
     try:
-        export(checkpoint, draft)
+        export(checkpoint, draft, config=config)
         metrics: dict[str, float] = {}
         precisions: dict[str, Precision] = {"": "f32", "_bf16": "bf16"}
         for suffix, precision in precisions.items():
@@ -143,10 +152,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perception.training.release", description=__doc__)
     parser.add_argument("checkpoint")
     parser.add_argument("output", help="the .onnx to write")
+    parser.add_argument("--recipe", help="replaces the checkpoint's own, for what the card says")
     parser.add_argument("--data", help="replaces data.root of the recipe")
     arguments = parser.parse_args()
     try:
-        card = release(arguments.checkpoint, arguments.output, arguments.data)
+        card = release(arguments.checkpoint, arguments.output, arguments.data, arguments.recipe)
     except PerceptionError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
