@@ -73,8 +73,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.service = service
     app.add_middleware(Gate, settings=settings, metrics=service.metrics)
     for module in _ROUTERS:
-        if hasattr(module, "router"):  # TODO until streams_api has one
-            app.include_router(module.router)
+        app.include_router(module.router)
     app.add_api_route("/v1/{rest:path}", _no_such_route, methods=_METHODS, include_in_schema=False)
     app.add_exception_handler(PerceptionError, _perception_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -156,13 +155,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 async def _no_such_route(request: Request) -> JSONResponse:
     """What is under /v1 and is no route of ours would else go to the page."""
-    routes = [
-        route
-        for module in _ROUTERS
-        if hasattr(module, "router")
-        for route in module.router.routes
-        if isinstance(route, APIRoute)
-    ]
+    routes = [route for module in _ROUTERS for route in module.router.routes if isinstance(route, APIRoute)]
     allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()}
     if allowed:
         text = ", ".join(sorted(allowed))

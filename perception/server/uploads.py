@@ -150,6 +150,8 @@ def check_video(path: Path, name: str, limits: Limits) -> None:
         SourceError: not a video; playlists and whatever else leads to other files are none.
         TooLarge: more pixels or seconds than the operator's limits.
     """
+    if not path.stat().st_size:
+        raise SourceError("the body is empty; send the bytes of a video")
     whitelist = {"protocol_whitelist": "file", "format_whitelist": local_formats()}
     try:
         container = open_container(f"file:{path.absolute()}", name, whitelist)
