@@ -16,15 +16,15 @@ import cv2
 import numpy as np
 
 from perception.errors import SourceError
-from perception.sources.base import Selection, Source, log
-from perception.sources.latest import LatestReader
+from perception.sources.base import Selection
+from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.types import U8, Frame, Planes, SourceInfo
 
 TIME_BASE = Fraction(1, 90_000)
 """A camera has no time stamps of its own here: ``pts`` counts the time since its first frame in these units."""
 
 
-class CameraSource(Source):
+class CameraSource(LiveSource):
     """A local camera. Time runs from its first frame.
 
     Args:
@@ -52,7 +52,7 @@ class CameraSource(Source):
         self._select = selection
         self._size_wh = size_wh
         self._fps = fps
-        self._timeout = timeout
+        self._patience = timeout + selection.start
         self._opened = threading.Event()
         self._first_size: tuple[int, int] | None = None
         self._device_fps = 0.0
@@ -77,10 +77,6 @@ class CameraSource(Source):
             duration=selection.duration,
             every=selection.every,
         )
-
-    @property
-    def dropped(self) -> int:
-        return self._reader.dropped
 
     def _check_exists(self) -> None:
         if sys.platform != "linux":
@@ -109,55 +105,42 @@ class CameraSource(Source):
             if image is None:
                 raise SourceError("cannot be opened; is another program using it, or are rights missing?", self._where)
             self._device_fps = float(capture.get(cv2.CAP_PROP_FPS) or 0)
-            began = arrived = time.monotonic()
+            began = time.monotonic()
             planes, bgr = self._convert(image)
             first = Frame(bgr, planes=planes)
             self._first_size = first.width, first.height
             self._opened.set()
-            index = 0
-            while not stopping.is_set():
-                seconds = arrived - began
-                if seconds >= self._select.end:
-                    return
-                if seconds >= self._select.start:
-                    if index % self._select.every == 0:
-                        pts = round(seconds / TIME_BASE)
-                        planes, bgr = self._convert(image)
-                        yield Frame(
-                            bgr,
-                            index=index,
-                            time=seconds,
-                            source=self._device,
-                            pts=pts,
-                            time_base=TIME_BASE,
-                            planes=planes,
-                            arrived=arrived,
-                        )
-                    index += 1
-                image = _grab(capture)
-                arrived = time.monotonic()
-                if image is None:
-                    raise SourceError("the camera stopped giving pictures; was it unplugged?", self._where)
+            for index, seconds, (arrived, picture) in selected(
+                self._grabbed(capture, image, began, stopping), self._select
+            ):
+                planes, bgr = self._convert(picture)
+                yield Frame(
+                    bgr,
+                    index=index,
+                    time=seconds,
+                    source=self._device,
+                    pts=round(seconds / TIME_BASE),
+                    time_base=TIME_BASE,
+                    planes=planes,
+                    arrived=arrived,
+                )
         finally:
             if capture is not None:
                 capture.release()
             self._opened.set()
 
-    def _read(self) -> Iterator[Frame]:
-        given = 0
-        while given != self._select.max_frames:
-            frame = self._reader.take(self._timeout + self._select.start)
-            if frame is None:
-                return
-            given += 1
-            yield frame
-
-    def _interrupt(self) -> None:
-        self._reader.stop()
-
-    def _release(self) -> None:
-        if not self._reader.join():
-            log.warning("%s: the driver did not return in time; left behind", self._where)
+    def _grabbed(
+        self, capture: Any, first: U8, began: float, stopping: threading.Event
+    ) -> Iterator[tuple[float, tuple[float, U8]]]:
+        """What the device gives: seconds since ``began``, and when it came with what it is."""
+        arrived, image = began, first
+        while not stopping.is_set():
+            yield arrived - began, (arrived, image)
+            grabbed = _grab(capture)
+            arrived = time.monotonic()
+            if grabbed is None:
+                raise SourceError("the camera stopped giving pictures; was it unplugged?", self._where)
+            image = grabbed
 
 
 def open_device(device: str, size_wh: tuple[int, int] | None, fps: float | None) -> Any:

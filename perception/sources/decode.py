@@ -254,8 +254,8 @@ class Decoder:
                             self._skip("the container marks it as damaged")
                         yield packet
                 break
-            except av.error.ExitError:
-                seconds = self.container.read_timeout
+            except (av.error.ExitError, av.error.TimeoutError):  # PyAV's own clock or FFmpeg's, whichever is first
+                seconds = self.container.read_timeout or 0.0
                 raise SourceError(f"no data came for {seconds:g} s; gave up", self.where) from None
             except av.error.FFmpegError as error:
                 if self._network and error.errno == errno.EIO and not self.container.duration:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from perception.errors import PerceptionError, SourceError
-from perception.sources.base import JOIN_TIMEOUT
+from perception.sources.base import JOIN_TIMEOUT, Selection, Source, log
 from perception.types import Frame
+
+Item = TypeVar("Item")
 
 
 class LatestReader:
@@ -101,3 +104,57 @@ class LatestReader:
         """Wait a moment for the thread to end; whether it did."""
         self._thread.join(JOIN_TIMEOUT)
         return not self._thread.is_alive()
+
+
+class LiveSource(Source):
+    """A source whose frames come by themselves: cameras and streams. A subclass sets ``info`` and these attributes.
+
+    Attributes:
+        _select: which frames.
+        _patience: seconds to wait for a frame.
+        _reader: where they come from.
+    """
+
+    _select: Selection
+    _patience: float
+    _reader: LatestReader
+
+    @property
+    def dropped(self) -> int:
+        return self._reader.dropped
+
+    def _read(self) -> Iterator[Frame]:
+        given = 0
+        while given != self._select.max_frames:
+            frame = self._reader.take(self._patience)
+            if frame is None:
+                return
+            given += 1
+            yield frame
+
+    def _interrupt(self) -> None:
+        self._reader.stop()
+
+    def _release(self) -> None:
+        if not self._reader.join():
+            log.warning("%s: did not end in time; left behind", self.info.uri)
+
+
+def selected(items: Iterator[tuple[float, Item]], selection: Selection) -> Iterator[tuple[int, float, Item]]:
+    """What ``selection`` wants of things that come one after the other.
+
+    Args:
+        items: seconds since the first one, and the thing.
+        selection: its ``max_frames`` is left to who takes the frames.
+
+    Yields:
+        the number of the thing, counting those that ``every`` leaves out but not those before ``start``; its time; it.
+    """
+    index = 0
+    for seconds, item in items:
+        if seconds >= selection.end:
+            return
+        if seconds >= selection.start:
+            if index % selection.every == 0:
+                yield index, seconds, item
+            index += 1

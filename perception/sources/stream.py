@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import av
 
 from perception.errors import PerceptionError, SourceError
-from perception.sources.base import Selection, Source, log
+from perception.sources.base import Selection, Source
 from perception.sources.convert import Converter
 from perception.sources.decode import Decoder, local_formats, open_container
-from perception.sources.latest import LatestReader
+from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.sources.uri import redact
 from perception.sources.video import VideoSource
 from perception.types import Frame, SourceInfo
@@ -106,7 +106,7 @@ def _connect(uri: str, options: dict[str, str], timeout: float, decoding: str) -
     return result[0]
 
 
-class StreamSource(Source):
+class StreamSource(LiveSource):
     """A live stream: a thread decodes as frames arrive and keeps the newest.
 
     Raises:
@@ -125,7 +125,8 @@ class StreamSource(Source):
     ) -> None:
         super().__init__()
         self._select = selection
-        self._timeout = timeout
+        # The decoder has its own read timeout; this one is for a decoder that gets data and makes no frame of it.
+        self._patience = 2 * timeout + 1
         self._decoder = decoder = Decoder(container, uri, threads=threads, deinterlace=deinterlace, network=True)
         self._convert = Converter(decoder.stream.sample_aspect_ratio)
         self._pictures = decoder.frames()
@@ -150,54 +151,29 @@ class StreamSource(Source):
         self._first = first
         self._reader = LatestReader(self._produce, self.info.uri)
 
-    @property
-    def dropped(self) -> int:
-        return self._reader.dropped
-
     def _produce(self, stopping: threading.Event) -> Iterator[Frame]:
         """Runs in the reader thread, which from here on alone uses the decoder."""
-        decoder, wanted = self._decoder, self._select
-        picture: av.VideoFrame | None = self._first
-        del self._first
-        index = 0
         try:
-            while picture is not None and not stopping.is_set():
-                seconds = decoder.seconds(picture)
-                self.corrupt = decoder.corrupt
-                if seconds >= wanted.end:
-                    return
-                if seconds >= wanted.start:
-                    if index % wanted.every == 0:
-                        planes, image = self._convert(picture)
-                        yield Frame(
-                            image,
-                            index=index,
-                            time=seconds,
-                            source=self.info.uri,
-                            pts=picture.pts,
-                            time_base=decoder.time_base,
-                            planes=planes,
-                            arrived=time.monotonic(),
-                        )
-                    index += 1
-                picture = next(self._pictures, None)
+            for index, seconds, picture in selected(self._decoded(stopping), self._select):
+                planes, image = self._convert(picture)
+                yield Frame(
+                    image,
+                    index=index,
+                    time=seconds,
+                    source=self.info.uri,
+                    pts=picture.pts,
+                    time_base=self._decoder.time_base,
+                    planes=planes,
+                    arrived=time.monotonic(),
+                )
         finally:
             self._pictures = iter(())
-            decoder.close()
+            self._decoder.close()
 
-    def _read(self) -> Iterator[Frame]:
-        given = 0
-        while given != self._select.max_frames:
-            # The decoder has its own read timeout; this one is for a decoder that gets data and makes no frame of it.
-            frame = self._reader.take(2 * self._timeout + 1)
-            if frame is None:
-                return
-            given += 1
-            yield frame
-
-    def _interrupt(self) -> None:
-        self._reader.stop()
-
-    def _release(self) -> None:
-        if not self._reader.join():
-            log.info("%s: the connection did not close in time; left behind", self.info.uri)
+    def _decoded(self, stopping: threading.Event) -> Iterator[tuple[float, av.VideoFrame]]:
+        picture: av.VideoFrame | None = self._first
+        del self._first
+        while picture is not None and not stopping.is_set():
+            self.corrupt = self._decoder.corrupt
+            yield self._decoder.seconds(picture), picture
+            picture = next(self._pictures, None)

@@ -24,6 +24,8 @@ from tests.media import make_video, read_stamp
 from tests.models import write_model
 from tests.server.served import served
 
+pytestmark = pytest.mark.timeout(400)  # the first one imports the page and everything below it
+
 STREET = "synthetic:?size=160x96&fps=25&frames=0"
 
 
