@@ -1,0 +1,131 @@
+"""Five minutes of a server with viewers who come and go: nothing grows, nothing is left behind."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+from websockets.sync.client import connect
+
+from tests.media import make_video
+from tests.models import write_model
+
+SECONDS = 300
+GROWTH_BYTES = 30e6
+
+
+class Server:
+    """``perception live`` in a process of its own."""
+
+    def __init__(self, folder):
+        model = write_model(folder / "colors.onnx", classes=["white", "black"], detection=True)
+        video = make_video(folder / "v.mp4", frames=100, fps=25, size_wh=(640, 360))
+        command = [sys.executable, "-m", "perception", "live", str(video), "--port", "0", "--no-browser"]
+        command += ["--model", str(model), "--data-dir", str(folder / "data")]
+        self.folder = folder
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        line = self.process.stdout.readline()
+        assert "http" in line, line
+        self.url = line[line.index("http") :].split()[0].rstrip("/")
+        self.watched = psutil.Process(self.process.pid)
+
+    def figures(self):
+        memory = self.watched.memory_info().rss
+        return memory, self.watched.num_threads(), self.watched.num_fds()
+
+    def files(self):
+        return sorted(str(path) for path in (self.folder / "data").rglob("*") if path.is_file())
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(60)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def server(tmp_path):
+    made = Server(tmp_path)
+    yield made
+    made.stop()
+
+
+def watch_mjpeg(server, id, seconds, counts, **options):
+    until = time.monotonic() + seconds
+    with httpx.stream("GET", f"{server.url}/v1/streams/{id}/mjpeg", params=options, timeout=60) as response:
+        for chunk in response.iter_raw():
+            counts["mjpeg"] += chunk.count(b"Content-Type: image/jpeg")
+            if time.monotonic() > until:
+                return
+
+
+def watch_video(server, id, seconds, counts):
+    until = time.monotonic() + seconds
+    url = f"{server.url.replace('http', 'ws')}/v1/streams/{id}/video"
+    with connect(url, max_size=None, open_timeout=60) as viewer:
+        viewer.send(json.dumps({"options": {"opacity": 0.3}}))
+        while time.monotonic() < until:
+            counts["video"] += isinstance(viewer.recv(60), bytes)
+
+
+def come_and_go(server, client, id, seconds, counts):
+    """Viewers of every kind, some of them for the whole time, and recordings that are deleted again."""
+    until = time.monotonic() + seconds
+    staying = [
+        threading.Thread(target=watch_mjpeg, args=(server, id, seconds, counts)),
+        threading.Thread(target=watch_video, args=(server, id, seconds, counts)),
+    ]
+    for thread in staying:
+        thread.start()
+    turn = 0
+    while time.monotonic() < until:
+        turn += 1
+        recording = client.post(f"/v1/streams/{id}/recordings").json()["id"]
+        watch_mjpeg(server, id, 2, counts, opacity=turn % 50 / 100)
+        watch_video(server, id, 2, counts)
+        assert client.get(f"/v1/streams/{id}/snapshot").status_code == 200
+        assert client.post(f"/v1/recordings/{recording}/stop").json()["state"] == "finished"
+        assert client.delete(f"/v1/recordings/{recording}").status_code == 204
+        counts["turns"] += 1
+    for thread in staying:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def at_rest(server, client):
+    """Figures once all viewers have left and their threads have ended."""
+    deadline = time.monotonic() + 60
+    while any(s["viewers"] for s in client.get("/v1/streams").json()["streams"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(3)
+    return server.figures()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 400)
+def test_nothing_grows_and_nothing_is_left(server):
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        while client.get("/readyz").status_code != 200:
+            time.sleep(0.2)
+        name = client.get("/v1/streams").json()["sources"][0]
+        id = client.post("/v1/streams", json={"source": name}).json()["id"]
+        counts = {"mjpeg": 0, "video": 0, "turns": 0}
+        come_and_go(server, client, id, 30, counts)
+        memory, threads, descriptors = at_rest(server, client)
+        files = server.files()
+        counts.update(mjpeg=0, video=0, turns=0)
+        come_and_go(server, client, id, SECONDS, counts)
+        later_memory, later_threads, later_descriptors = at_rest(server, client)
+        status = client.get(f"/v1/streams/{id}").json()
+    assert status["state"] == "running"
+    assert counts["turns"] > 10
+    assert counts["mjpeg"] > 5 * SECONDS
+    assert counts["video"] > 5 * SECONDS
+    assert later_memory - memory < GROWTH_BYTES
+    assert later_threads <= threads
+    assert later_descriptors <= descriptors + 1  # a connection that the client keeps may be a newer one
+    assert server.files() == files
