@@ -15,6 +15,8 @@ import typer
 from perception.errors import PerceptionError, require
 from perception.evaluation.commands import data as data_commands
 from perception.evaluation.commands import evaluation
+from perception.explain.commands import explain_model
+from perception.networks.commands import summary
 from perception.options import (
     DRAWING,
     GENERAL,
@@ -46,6 +48,8 @@ app.add_typer(evaluation, name="eval")
 app.add_typer(data_commands, name="data")
 app.command("quantize")(quantize_model)
 app.command("live")(live)
+app.command("explain")(explain_model)
+app.command("summary")(summary)
 
 
 @app.command()
@@ -100,8 +104,8 @@ def annotate(
         typer.Option(help="How overlapping boxes are suppressed.", rich_help_panel=MODEL),
     ] = "nms",
     class_agnostic: Annotated[
-        bool, typer.Option(help="Suppress boxes across classes too.", rich_help_panel=MODEL)
-    ] = False,
+        bool | None, typer.Option(help="Suppress boxes across classes too.", rich_help_panel=MODEL)
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, comma-separated.", rich_help_panel=MODEL)
     ] = None,

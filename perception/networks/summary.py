@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from perception.errors import ModelError
+from perception.errors import ModelError, UsageError
 from perception.networks.arithmetic import Field, convolution_multiplications
 from perception.networks.flatten import Flatten
 
@@ -123,6 +123,34 @@ def summarise(network: nn.Module, input_shape: tuple[int, int, int], name: str =
     return Summary(name or type(network).__name__, input_shape, reader.layers, parameters)
 
 
+def summarise_named(name: str, classes: int | None = None, size: tuple[int, int] | None = None) -> Summary:
+    """The summary of a classifier (`perception.networks.classifier.build_classifier`) or of a model file.
+
+    Args:
+        name: of a classifier, of a model, or an ``.onnx`` file.
+        classes: of a classifier's head; its own where None.
+        size: (width, height) of the image; its own where None.
+
+    Raises:
+        UsageError: there is none of that name, or a size that it cannot take.
+        ModelError: it cannot be read.
+    """
+    from perception.model import model_paths
+
+    if name.endswith(".onnx") or name in model_paths():
+        from perception.networks.graph_summary import summarise_graph
+
+        if classes is not None:
+            raise UsageError("a model file has its classes; leave --classes out", name)
+        return summarise_graph(name, size)
+    from perception.networks.classifier import build_classifier
+
+    network = build_classifier(name, classes)
+    channels, height, width = cast("tuple[int, int, int]", network.input_shape)
+    width, height = size or (width, height)
+    return summarise(network, (channels, height, width), name)
+
+
 class Reader(fx.Interpreter):
     """Runs the graph once and notes what each layer does."""
 
@@ -138,7 +166,7 @@ class Reader(fx.Interpreter):
             self.fields[n] = (Field(), Field())
             return result
         inputs = [self.fields[i] for i in n.all_input_nodes if i in self.fields]
-        before = _joined(inputs) if inputs else (Field(), Field())
+        before = joined(inputs) if inputs else (Field(), Field())
         after = before
         if n.op == "call_module":
             module = self.submodules[str(n.target)]
@@ -183,7 +211,7 @@ class Reader(fx.Interpreter):
         )
 
 
-def _joined(fields: Iterable[Fields]) -> Fields:
+def joined(fields: Iterable[Fields]) -> Fields:
     several = list(fields)
     if any(f is None for f in several):
         return None
