@@ -12,12 +12,13 @@ One process, one event loop for the network and threads for the work. A room imp
 | ``access.py``, ``login.py`` | who may come in: credentials, origin, number of connections; HTTP and WebSocket alike |
 | ``metrics.py`` | counters and histograms for Prometheus |
 | ``models.py``, ``scheduler.py`` | models by name; one engine, shared fairly |
-| ``hub.py``, ``stream.py`` | one capture and one inference a source, any number of viewers |
+| ``hub.py``, ``stream.py``, ``capture.py`` | one capture and one inference a source, any number of viewers |
+| ``subscription.py``, ``broadcast.py`` | a viewer's place: in this process, on the network |
 | ``mjpeg.py``, ``fmp4.py``, ``record.py`` | what viewers get of a stream |
 | ``jobs.py``, ``worker.py`` | uploaded videos: kept in SQLite and files, worked off one after the other |
 | ``service.py`` | models, streams, jobs and metrics of one running server |
 | ``api.py``, ``jobs_api.py``, ``streams_api.py``, ``webcam.py`` | routes |
 | ``page/`` | the Gradio page |
-| ``app.py`` | all of it as one FastAPI application |
+| ``app.py``, ``http.py`` | all of it as one FastAPI application, and how it is served |
 | ``commands.py``, ``startup.py`` | ``perception live`` |
 """

@@ -27,6 +27,7 @@ from perception.errors import PerceptionError, UsageError
 from perception.server import api, jobs_api, streams_api, webcam
 from perception.server.access import Gate
 from perception.server.allow import check_patterns
+from perception.server.http import Protocol
 from perception.server.problems import headers_of, status_of
 from perception.server.service import Service
 from perception.server.settings import ServerSettings
@@ -101,6 +102,7 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
         app = create_app(settings)
         config = uvicorn.Config(
             app,
+            http=Protocol,
             log_level="warning",
             access_log=False,  # it would write tokens of URLs down
             ws_max_size=WEBSOCKET_BYTES,

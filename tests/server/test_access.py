@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from perception.server import access
+from perception.server import access, http
 from perception.server.access import COOKIE, Gate
 from perception.server.app import create_app
 from perception.server.metrics import Metrics
@@ -305,6 +305,23 @@ def test_connections_have_a_limit() -> None:
         until = time.monotonic() + 30
         while httpx.get(f"http://{address}/").status_code != 200:  # those who left made room
             assert time.monotonic() < until
+
+
+def test_clients_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred of them disturb nobody; in time they are let go, and those who speak are not."""
+    monkeypatch.setattr(http, "SILENCE_S", 2.0)
+    with served(gate()) as address:
+        name, _, port = address.partition(":")
+        with connect(f"ws://{address}/ws") as spoken:
+            assert spoken.recv(timeout=30) == "hello"
+            silent = [socket.create_connection((name, int(port)), timeout=60) for _ in range(200)]
+            silent[0].sendall(b"GET / HT")  # begins and never ends
+            assert httpx.get(f"http://{address}/", timeout=60).status_code == 200
+            assert [connection.recv(1) for connection in silent] == [b""] * 200
+            for connection in silent:
+                connection.close()
+            spoken.ping().wait(30)
+            assert httpx.get(f"http://{address}/", timeout=60).status_code == 200
 
 
 def test_headers_of_every_answer(opened: str) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -19,6 +20,7 @@ import httpx
 import pytest
 
 from perception.errors import SinkError, SourceError
+from perception.server import uploads
 from perception.server.app import create_app
 from perception.server.jobs import ATTEMPTS, JobStore
 from perception.server.metrics import Metrics
@@ -206,6 +208,15 @@ def test_a_video_that_is_longer_than_its_header_says(narrow: tuple[httpx.Client,
     assert client.get(f"{accepted.headers['location']}/video").status_code == 409
     assert list((folder / job["id"]).iterdir()) == []
     assert client.delete(accepted.headers["location"]).status_code == 204
+
+
+def test_a_full_disk(server: httpx.Client, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = server.get("/v1/jobs").json()
+    monkeypatch.setattr(uploads.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    answer = server.post("/v1/jobs", content=clip, headers=VIDEO)
+    assert answer.status_code == 507
+    assert "disk is full" in answer.json()["error"]
+    assert server.get("/v1/jobs").json() == before
 
 
 START = """
