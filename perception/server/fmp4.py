@@ -120,7 +120,8 @@ class SegmentEncoder:
         context = stream.codec_context
         context.gop_size = max(1, round(fps * KEYFRAME_S))
         context.max_b_frames = 0
-        context.thread_count = 1
+        # Slices of one frame, of which small pictures have too few: more cores would only wait for each other.
+        context.thread_count = 1 if self._maker.width * self._maker.height <= 1920 * 1088 else 4
         context.color_range = 2 if self._maker.full_range else 1
         context.colorspace = 1 if self._maker.matrix == "bt709" else 6
         self._output.start_encoding()

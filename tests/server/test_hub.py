@@ -1,0 +1,182 @@
+"""Which streams there are: opened once, closed when nobody cares, never what the operator did not offer."""
+
+import threading
+import time
+
+import pytest
+
+from perception import UsageError
+from perception.server.hub import StreamHub
+from perception.server.metrics import Metrics
+from perception.server.models import Models
+from perception.server.problems import Busy, Forbidden, NotFound
+from perception.server.settings import Limits, ServerSettings
+from perception.server.stream import Patience
+from tests.media import http_folder, make_video, tcp_server
+
+ENDLESS = "synthetic:?size=64x48&fps=25&frames=0"
+PATIENCE = Patience(stall=1.0, silence=3.0, first_pause=0.05, longest_pause=0.2, age=10.0)
+
+
+@pytest.fixture
+def hub_of(colors, tmp_path):
+    """Makes hubs with a tiny model; closes them, and sees that nothing is left of them."""
+    made = []
+
+    def make(idle_s=60.0, **options):
+        values = {"sources": {"street": ENDLESS, "park": ENDLESS + "&seed=1", "pipe": "-", "the yard": ENDLESS}}
+        settings = ServerSettings(model=str(colors), data_dir=tmp_path, **(values | options))
+        metrics = Metrics()
+        models = Models(settings, metrics)
+        hub = StreamHub(settings, models, metrics, patience=PATIENCE, idle_s=idle_s)
+        made.append((hub, models))
+        return hub, metrics
+
+    yield make
+    for hub, models in made:
+        hub.close()
+        models.close()
+    wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith(("perception-str", "perception-capt"))])
+
+
+def wait_for(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_source_is_open_once(hub_of):
+    hub, _ = hub_of()
+    stream, new = hub.open("street")
+    assert new
+    assert hub.open("street") == (stream, False)
+    assert hub.get("street") is stream
+    other, new = hub.open("park")
+    assert new
+    assert other is not stream
+    assert {s.id for s in hub.streams} == {"street", "park"}
+    # What cannot stand in a URL gets an id that can.
+    named, _ = hub.open("the yard")
+    assert named.name == "the yard"
+    assert named.id.isalnum()
+
+
+def test_threads_that_open_at_once_get_the_same(hub_of):
+    hub, _ = hub_of()
+    opened = []
+    threads = [threading.Thread(target=lambda: opened.append(hub.open("street"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(opened) == 8
+    assert len({stream for stream, _ in opened}) == 1
+    assert sum(new for _, new in opened) == 1
+
+
+def test_what_nobody_watches_is_closed(hub_of):
+    hub, metrics = hub_of(idle_s=0.5)
+    watched, _ = hub.open("street")
+    viewer = watched.subscribe()
+    idle, _ = hub.open("park")
+    wait_for(lambda: idle.over)
+    with pytest.raises(NotFound, match="nobody watched"):
+        hub.get("park")
+    assert 'stream="park"' not in metrics.render().decode()
+    time.sleep(0.6)
+    assert not watched.over
+    viewer.close()
+    wait_for(lambda: watched.over and not hub.streams)
+    again, new = hub.open("street")
+    assert new
+    assert again is not watched
+
+
+def test_removing_ends_it_for_its_viewers(hub_of):
+    hub, _ = hub_of()
+    stream, _ = hub.open("street")
+    with stream.subscribe() as viewer:
+        assert viewer.next(30) is not None
+        hub.remove("street")
+        while viewer.next(5) is not None:
+            pass
+        assert viewer.over
+    with pytest.raises(NotFound):
+        hub.remove("street")
+
+
+def test_limits(hub_of):
+    hub, _ = hub_of(limits=Limits(streams=2, viewers=1))
+    first, _ = hub.open("street")
+    second, _ = hub.open("park")
+    with first.subscribe(), second.subscribe():  # left in the other order
+        with pytest.raises(Busy, match="2 streams"):
+            hub.open("the yard")
+        with hub.viewer(), pytest.raises(Busy, match="1 viewers"), hub.viewer():
+            pass
+        with hub.viewer():
+            pass
+    hub.open("the yard")  # the one that nobody has watched for longest gives its place
+    assert second.over
+    assert not first.over
+    assert len(hub.streams) == 2
+
+
+def test_what_is_not_offered(hub_of):
+    hub, _ = hub_of(allow=("http://127.0.0.1:9/*", "synthetic:?size=64x48*"))
+    for source in ("/etc/passwd", "file:///etc/passwd", "-", "0", "http://127.0.0.1:10/x", "concat:a|b", "synthetic:"):
+        with pytest.raises(Forbidden):
+            hub.open(source)
+    with pytest.raises(UsageError, match="standard input"):
+        hub.open("pipe")
+    with pytest.raises(NotFound):
+        hub.open("street", "no such model")
+    assert not hub.streams
+    stream, _ = hub.open("synthetic:?size=64x48&seed=3")
+    assert stream.id.isalnum()
+    assert stream.state != "failed"
+
+
+def test_a_url_is_checked_again_for_each_connection(hub_of, tmp_path, monkeypatch):
+    make_video(tmp_path / "v.mp4", frames=25, container={"movflags": "faststart"})
+    with http_folder(tmp_path) as base:
+        hub, _ = hub_of(allow=(f"{base}/*",))
+        stream, _ = hub.open(f"{base}/v.mp4")
+        wait_for(lambda: stream.state == "ended")  # a finite file of a client's is played once
+        assert stream.frames > 0
+
+        def moved(uri, settings):
+            raise Forbidden("leads inside now")
+
+        again, new = hub.open(f"{base}/v.mp4")
+        assert new
+        monkeypatch.setattr("perception.server.hub.check_source", moved)
+        again.close()
+        with pytest.raises(Forbidden):
+            hub.open(f"{base}/v.mp4")
+
+
+def test_a_redirect_that_comes_later_is_not_followed(hub_of, tmp_path):
+    """The address answered well when it was checked, and leads elsewhere when it is opened."""
+    make_video(tmp_path / "v.mp4", frames=25, container={"movflags": "faststart"})
+    asked = []
+
+    with http_folder(tmp_path) as base:
+
+        def turncoat(connection, ended):
+            asked.append(connection.recv(4096))
+            if len(asked) <= 2:  # the checks of opening and of connecting
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            else:
+                head = f"HTTP/1.1 302 Found\r\nLocation: {base}/v.mp4\r\nContent-Length: 0\r\n\r\n"
+                connection.sendall(head.encode())
+
+        with tcp_server(turncoat) as port:
+            url = f"http://127.0.0.1:{port}/v.mp4"
+            hub, _ = hub_of(allow=(url,))
+            stream, _ = hub.open(url)
+            wait_for(lambda: stream.over or stream.state == "reconnecting")
+            wait_for(lambda: len(asked) >= 3)
+            assert stream.frames == 0
+            hub.remove(stream.id)
