@@ -1,27 +1,78 @@
 # syntax=docker/dockerfile:1
-# CPU image: annotate files or streams on any x86-64 or ARM64 machine.
-#   docker build -t perception .
+# Annotate files or streams, or serve the live page (port 7860).
+#   docker build -t perception .                                # any CPU, x86-64 or ARM64
+#   docker build -t perception:cuda --target cuda .             # NVIDIA GPUs in a PC or a server
+#   docker build -t perception:jetson --target jetson .         # on a Jetson with JetPack 6
 #   docker run --rm -v "$PWD:/data" perception annotate street.mp4 -o annotated.mp4
+#   docker run --rm --gpus all -v "$PWD:/data" perception:cuda annotate street.mp4 -o annotated.mp4
+#   docker run --rm --runtime nvidia -v /tmp/argus_socket:/tmp/argus_socket -v "$PWD:/data" \
+#       perception:jetson annotate csi://0 -o camera.mp4 --duration 10
 
-FROM python:3.12-slim AS build
+ARG PYTHON=3.12
+# What JetPack 6 runs: CUDA 12.6, TensorRT 10.3, Python 3.10. docs/jetson.md has the one for JetPack 7.
+ARG JETSON_BASE=l4t-jetpack:r36.4.0
+
+# A wheel and its dependencies in one folder: the final images get no compiler, no pip cache and no source tree.
+FROM python:${PYTHON}-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY perception perception
-# A wheel and its dependencies in one folder: the final image gets no compiler, no pip cache and no source tree.
 RUN python -m venv /opt/perception \
- && /opt/perception/bin/pip install --no-cache-dir .
+ && /opt/perception/bin/pip install --no-cache-dir ".[live]"
 
-FROM python:3.12-slim
+FROM build AS build-cuda
+# `tensorrt` for servers, `tensorrt-rtx` for RTX cards. CUDA's own libraries come as wheels, the driver from the host.
+ARG TENSORRT=tensorrt
+RUN /opt/perception/bin/pip install --no-cache-dir ".[live,${TENSORRT}]"
+
+FROM python:${PYTHON}-slim AS runtime
 # What the opencv-python wheel links to and a slim image lacks.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 1000 perception
-COPY --from=build /opt/perception /opt/perception
 ENV PATH=/opt/perception/bin:$PATH
-USER perception
-# Kernels are compiled once, here, into the user's cache, so that no container waits for them.
-RUN python -c "from perception.postprocess import warmup; warmup()"
 WORKDIR /data
+EXPOSE 7860
 ENTRYPOINT ["perception"]
 CMD ["--help"]
+
+FROM runtime AS cuda
+# `video` is NVDEC's library: without it videos are decoded on the CPU.
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
+COPY --from=build-cuda /opt/perception /opt/perception
+USER 1000
+# Kernels are compiled once, here, into the user's cache, so that no container waits for them.
+RUN python -c "from perception.postprocess import warmup; warmup()"
+
+# hadolint ignore=DL3006
+FROM ${JETSON_BASE} AS jetson
+# TensorRT and OpenCV with GStreamer are the system's: NVIDIA has no wheels of the one, pip's other has no GStreamer.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends \
+      gstreamer1.0-plugins-base gstreamer1.0-plugins-good python3-opencv python3-venv \
+ && rm -rf /var/lib/apt/lists/* \
+ && python3 -m venv --system-site-packages /opt/perception \
+ && if ! id 1000 > /dev/null 2>&1; then useradd --create-home --uid 1000 --groups video perception; fi
+ARG JETPACK=6
+WORKDIR /src
+COPY deploy/jetpack${JETPACK}.txt ./
+RUN /opt/perception/bin/pip install --no-cache-dir -r "jetpack${JETPACK}.txt"
+COPY pyproject.toml README.md ./
+COPY perception perception
+RUN /opt/perception/bin/pip install --no-cache-dir --no-deps . \
+ && /opt/perception/bin/python -c "from perception.sources.csi import has_gstreamer; assert has_gstreamer()"
+ENV PATH=/opt/perception/bin:$PATH
+USER 1000
+RUN python -c "from perception.postprocess import warmup; warmup()"
+WORKDIR /data
+EXPOSE 7860
+ENTRYPOINT ["perception"]
+CMD ["--help"]
+
+FROM runtime AS cpu
+COPY --from=build /opt/perception /opt/perception
+USER 1000
+RUN python -c "from perception.postprocess import warmup; warmup()"

@@ -30,6 +30,7 @@ from perception.options import (
     Json,
     Model,
     Precision,
+    Size,
     Threads,
 )
 from perception.quantize.commands import quantize_model
@@ -90,6 +91,7 @@ def annotate(
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    size: Size = None,
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least score of a box.", rich_help_panel=MODEL)
     ] = None,
@@ -144,6 +146,7 @@ def annotate(
     """
     from perception.annotate import Outputs, annotate_all
     from perception.config import names
+    from perception.config import size as parse_size
     from perception.draw import Annotator
     from perception.model import DEFAULT_MODEL, load_model
     from perception.show import Reporter, exit_code
@@ -156,7 +159,7 @@ def annotate(
     with load_model(
         model or DEFAULT_MODEL, card=card, engine=engine, precision=precision, threads=threads, mode="throughput",
         score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
-        class_agnostic=class_agnostic, classes=wanted,
+        class_agnostic=class_agnostic, classes=wanted, size=parse_size(size),
     ) as loaded:  # fmt: skip
         annotator = Annotator(
             loaded.card, opacity=opacity, fps=show_fps, classes=wanted, **dict.fromkeys(hidden, False)

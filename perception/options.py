@@ -41,6 +41,9 @@ Precision = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the engine.", rich_help_panel=MODEL)]
+Size = Annotated[
+    str | None, typer.Option(metavar="WxH", help="Input of the network, if it takes others.", rich_help_panel=MODEL)
+]
 Decoder = Annotated[
     Literal["auto", "cpu", "nvdec"],
     typer.Option(help="What decodes video; auto: NVDEC where there is an NVIDIA GPU.", rich_help_panel=INPUT),

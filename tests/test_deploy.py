@@ -1,0 +1,126 @@
+"""What installs and starts perception elsewhere: images, requirements of a Jetson, a service, its settings."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+from packaging.requirements import Requirement
+from typer.testing import CliRunner
+
+from perception.card import read_card
+from perception.cli import app
+from perception.model import model_paths
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # which pytest brings
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+JETSONS = {"6": ("3.10", 35, 12), "7": ("3.12", 39, 13)}
+"""JetPack: its Python, the minor version of its glibc, its CUDA."""
+
+HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+
+
+def listed(jetpack: str) -> dict[str, Requirement]:
+    lines = (ROOT / "deploy" / f"jetpack{jetpack}.txt").read_text().splitlines()
+    found = [Requirement(line.partition("#")[0].strip()) for line in lines if line.partition("#")[0].strip()]
+    return {requirement.name: requirement for requirement in found}
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint has no wheel for this system")
+def test_the_dockerfile_is_linted() -> None:
+    done = subprocess.run(
+        [str(HADOLINT), str(ROOT / "Dockerfile")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0 and not done.stdout, done.stdout
+
+
+def test_the_images_are_there_and_copy_what_the_context_holds() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    stages = re.findall(r"^FROM \S+ AS (\S+)", text, re.MULTILINE)
+    assert {"cpu", "cuda", "jetson"} <= set(stages) and stages[-1] == "cpu"  # what is built by default
+    context = set(re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    for line in re.findall(r"^COPY (?!--from)(.+)", text, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert source.split("/")[0] in context
+            for jetpack in JETSONS:
+                assert (ROOT / source.replace("${JETPACK}", jetpack)).exists()
+    jetson = text[text.index("AS jetson") : text.index("AS cpu")]
+    assert "torch" not in jetson and "opencv-python" not in jetson and "--system-site-packages" in jetson
+
+
+@pytest.mark.parametrize("jetpack", sorted(JETSONS))
+def test_a_jetson_installs_the_runtime_but_for_what_the_system_brings(jetpack: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *project["optional-dependencies"]["live"]]
+    needed = {requirement.name: requirement for requirement in map(Requirement, texts)}
+    found = listed(jetpack)
+    cuda = JETSONS[jetpack][2]
+    assert set(found) == set(needed) - {"opencv-python"} | {"numba-cuda", "cuda-toolkit"}
+    assert found["numba-cuda"].extras == {f"cu{cuda}"}
+    assert all(str(cuda) in str(specifier.version) for specifier in found["cuda-toolkit"].specifier)
+    assert not found["numpy"].specifier.contains("2.0.0")  # the system's OpenCV was built for NumPy 1
+    for name in set(found) & set(needed) - {"numpy"}:
+        assert (found[name].specifier, found[name].extras) == (needed[name].specifier, needed[name].extras), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jetpack", sorted(JETSONS))
+def test_everything_has_a_wheel_for_a_jetson(jetpack: str, tmp_path: Path) -> None:
+    python, glibc, _ = JETSONS[jetpack]
+    platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in range(17, glibc + 1)]
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--target", str(tmp_path)),
+        *("--python-version", python, "--implementation", "cp", "--platform=manylinux2014_aarch64", *platforms),
+        *("--only-binary=:all:", "-r", str(ROOT / "deploy" / f"jetpack{jetpack}.txt")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1700, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (installed,) = [line for line in done.stdout.splitlines() if line.startswith("Would install")]
+    assert "numba-cuda-" in installed and "openvino-" in installed
+    assert "torch-" not in installed and "opencv" not in installed and "tensorrt" not in installed
+
+
+def test_the_settings_of_a_jetson_are_valid(tmp_path: Path) -> None:
+    """Run with what this machine has: flags win over the file."""
+    config = str(ROOT / "configs" / "jetson.yaml")
+    output = tmp_path / "out.mp4"
+    source = "synthetic:?size=160x120&frames=3&fps=10"
+    flags = ["-o", str(output), "--engine", "openvino", "--precision", "f32", "--decoder", "auto", "-q"]
+    result = CliRunner().invoke(app, ["annotate", source, "--config", config, *flags])
+    assert result.exit_code == 0, result.output
+    assert output.stat().st_size > 0
+    assert read_card(model_paths()["camvid"]).input.multiple
+
+
+def test_the_service_starts_a_command_that_is_there() -> None:
+    service = configparser.RawConfigParser(strict=False)
+    service.read(ROOT / "deploy" / "perception-live.service")
+    command = shlex.split(service["Service"]["ExecStart"])
+    assert command[:2] == ["/opt/perception/bin/perception", "live"]
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    known = {name for parameter in commands["live"].params for name in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in command if word.startswith("--")} <= known
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
+def test_systemd_understands_the_service(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "perception-live.service").read_text()
+    text = re.sub(r"^(ExecStart=)\S+", rf"\1{sys.executable}", text, flags=re.MULTILINE)  # it looks whether it is there
+    unit = tmp_path / "perception-live.service"
+    unit.write_text(re.sub(r"^ExecStartPre=.*\n", "", text, flags=re.MULTILINE))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60, check=False
+    )
+    said = [line for line in done.stderr.splitlines() if unit.name in line]
+    assert done.returncode == 0 and not said, done.stderr
