@@ -22,15 +22,17 @@ from tests.server.served import served
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-WAIT_MS = 60_000
+WAIT_MS = 90_000
+
+GRAY = 160
 
 SQUARE_XYXY = (320, 160, 480, 320)
 """Where the blue square is in the camera's picture of 640x480; one anchor of the model, two cells right of the left."""
 
 
 def scene(color: str = "blue") -> np.ndarray:
-    """uint8 ``[480, 640, 3]`` BGR: gray, with one square."""
-    image = np.full((480, 640, 3), 128, np.uint8)
+    """uint8 ``[480, 640, 3]`` BGR: gray, which is nearest to yellow, with one square."""
+    image = np.full((480, 640, 3), GRAY, np.uint8)
     x0, y0, x1, y1 = SQUARE_XYXY
     image[y0:y1, x0:x1] = PALETTE[color][::-1]
     return image
@@ -97,9 +99,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield started
 
 
-@pytest.fixture
-def open_page(browser: Any, site: Site) -> Iterator[Callable[..., Any]]:
-    """Opens the page; at the end of the test, no page may have failed or have asked anybody else for anything."""
+@contextmanager
+def pages(browser: Any, site: Site) -> Iterator[Callable[..., Any]]:
+    """Opens the page; at the end, no page may have failed or have asked anybody else for anything."""
     contexts: list[Any] = []
     faults: list[str] = []
 
@@ -129,6 +131,26 @@ def open_page(browser: Any, site: Site) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert faults == []
+
+
+@pytest.fixture
+def open_page(browser: Any, site: Site) -> Iterator[Callable[..., Any]]:
+    """A page of its own for a test."""
+    with pages(browser, site) as open_one:
+        yield open_one
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A browser on a machine that is busy with other things may take its time."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(400))
+
+
+def set_slider(page: Any, control: str, value: str) -> None:
+    """Type a value into the number beside a slider."""
+    page.fill(f"#{control} input[type=number]", value)
+    page.press(f"#{control} input[type=number]", "Enter")
 
 
 def choose(page: Any, control: str, option: str) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
+import pytest
 
-from tests.browser.conftest import SQUARE_XYXY, choose
+from tests.browser.conftest import SQUARE_XYXY, Site, choose, pages, set_slider
 
 X, Y = (SQUARE_XYXY[0] + SQUARE_XYXY[2]) // 2, (SQUARE_XYXY[1] + SQUARE_XYXY[3]) // 2
-BLUE = (255, 0, 0)  # BGR
+BLUE, HALF_YELLOW = (255, 0, 0), (80, 207, 207)  # BGR
 
 COLOR_SHOWN = """([selector, x, y]) => {
   const shown = document.querySelector(selector);
@@ -22,6 +23,13 @@ COLOR_SHOWN = """([selector, x, y]) => {
   context.drawImage(shown, 0, 0, 640, 480);
   return [...context.getImageData(x, y, 1, 1).data].slice(0, 3).reverse();
 }"""
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, site: Site) -> Iterator[Any]:
+    """One page, as it opens, for all tests; each leaves it as it found it."""
+    with pages(browser, site) as open_one:
+        yield open_one()
 
 
 def wait_for_picture(page: Any) -> None:
@@ -35,11 +43,10 @@ def background(page: Any) -> np.ndarray:
     return np.array(page.evaluate(COLOR_SHOWN, [".pv-video", 80, 400]))
 
 
-def test_the_first_source_of_the_operator_plays_by_itself(open_page: Callable[..., Any]) -> None:
-    page = open_page()
+def test_the_first_source_of_the_operator_plays_by_itself(page: Any) -> None:
     wait_for_picture(page)
     assert np.abs(np.array(page.evaluate(COLOR_SHOWN, [".pv-video", X, Y])) - BLUE).max() < 40
-    assert np.abs(background(page) - (64, 191, 191)).max() < 40  # half yellow, half gray
+    assert np.abs(background(page) - HALF_YELLOW).max() < 40
     legend = page.locator(".pv-legend").inner_text().split()
     assert legend[0] == "yellow" and "blue" in legend
     page.wait_for_function("() => parseFloat(document.querySelector('.pv-fps').innerText) > 0")
@@ -47,24 +54,22 @@ def test_the_first_source_of_the_operator_plays_by_itself(open_page: Callable[..
     assert "colors" in page.locator(".pv-engine").inner_text()
 
 
-def test_opacity_and_classes_reach_the_stream_without_starting_anew(open_page: Callable[..., Any]) -> None:
-    page = open_page()
+def test_opacity_and_classes_reach_the_stream_without_starting_anew(page: Any) -> None:
     wait_for_picture(page)
     page.evaluate("window.kept = window.perception.live.view.mediaSource")
-    page.fill("#pv-opacity input[type=number]", "0")
-    page.press("#pv-opacity input[type=number]", "Enter")
-    gray = f"() => Math.abs(({COLOR_SHOWN})(['.pv-video', 80, 400])[0] - 128) < 20"
+    set_slider(page, "pv-opacity", "0")
+    gray = f"() => Math.abs(({COLOR_SHOWN})(['.pv-video', 80, 400])[0] - 160) < 20"
     page.wait_for_function(gray)
-    page.fill("#pv-opacity input[type=number]", "1")
-    page.press("#pv-opacity input[type=number]", "Enter")
+    set_slider(page, "pv-opacity", "1")
     page.wait_for_function(f"() => ({COLOR_SHOWN})(['.pv-video', 80, 400])[0] < 40")
     page.locator(".pv-chip", has_text="yellow").click()
     page.wait_for_function(gray)
     assert page.evaluate("window.kept === window.perception.live.view.mediaSource")
+    page.locator(".pv-chip", has_text="yellow").click()
+    set_slider(page, "pv-opacity", "0.5")
 
 
-def test_pause_and_go_on(open_page: Callable[..., Any]) -> None:
-    page = open_page()
+def test_pause_and_go_on(page: Any) -> None:
     wait_for_picture(page)
     page.get_by_role("button", name="Pause").click()
     page.wait_for_timeout(500)
@@ -75,18 +80,17 @@ def test_pause_and_go_on(open_page: Callable[..., Any]) -> None:
     wait_for_picture(page)
 
 
-def test_motion_jpeg_where_the_browser_plays_no_segments(open_page: Callable[..., Any]) -> None:
-    page = open_page()
+def test_motion_jpeg_where_the_browser_plays_no_segments(page: Any) -> None:
     page.evaluate("window.perception.settings.transport = 'mjpeg'; window.perception.live.start()")
     page.wait_for_function("() => window.perception.live.parts.image.naturalWidth === 640")
     assert np.abs(np.array(page.evaluate(COLOR_SHOWN, [".pv-image", X, Y])) - BLUE).max() < 40
     page.wait_for_function("() => window.perception.live.status?.state === 'running'")
     page.get_by_role("button", name="Pause").click()
     page.wait_for_function("() => window.perception.live.parts.image.src.startsWith('data:')")
+    page.evaluate("window.perception.settings.transport = ''; window.perception.live.start()")
 
 
-def test_snapshot_and_recording(open_page: Callable[..., Any], tmp_path: Path) -> None:
-    page = open_page()
+def test_snapshot_and_recording(page: Any, tmp_path: Path) -> None:
     wait_for_picture(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="Snapshot").click()
@@ -106,19 +110,17 @@ def test_snapshot_and_recording(open_page: Callable[..., Any], tmp_path: Path) -
     assert np.abs(frames[-1][Y, X].astype(int) - BLUE).max() < 60
 
 
-def test_an_address_that_is_not_allowed_is_refused_in_words(open_page: Callable[..., Any]) -> None:
-    page = open_page()
-    choose(page, "pv-source", "address of a stream")
-    page.fill("#pv-url input, #pv-url textarea", "rtsp://elsewhere.test/1")
-    page.press("#pv-url input, #pv-url textarea", "Enter")
-    page.wait_for_function("() => /allow/.test(document.querySelector('.pv-message p').innerText)")
-
-
-def test_a_lost_connection_comes_back(open_page: Callable[..., Any]) -> None:
-    page = open_page()
+def test_a_lost_connection_comes_back(page: Any) -> None:
     wait_for_picture(page)
     page.evaluate("window.perception.live.view.socket.close()")
     page.wait_for_function("() => document.querySelector('.pv-state').innerText.startsWith('reconnecting')")
     page.wait_for_function("() => document.querySelector('.pv-state').innerText === 'running'")
     page.evaluate("window.at = window.perception.live.parts.video.currentTime")
     page.wait_for_function("() => window.perception.live.parts.video.currentTime !== window.at")
+
+
+def test_an_address_that_is_not_allowed_is_refused_in_words(page: Any) -> None:
+    choose(page, "pv-source", "address of a stream")
+    page.fill("#pv-url input, #pv-url textarea", "rtsp://elsewhere.test/1")
+    page.press("#pv-url input, #pv-url textarea", "Enter")
+    page.wait_for_function("() => /allow/.test(document.querySelector('.pv-message p').innerText)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,19 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.browser.conftest import SQUARE_XYXY, Site, scene
+from tests.browser.conftest import SQUARE_XYXY, Site, pages, scene, set_slider
 
 X, Y = (SQUARE_XYXY[0] + SQUARE_XYXY[2]) // 2, (SQUARE_XYXY[1] + SQUARE_XYXY[3]) // 2
-BLUE = (255, 0, 0)  # BGR
+BLUE, HALF_YELLOW = (255, 0, 0), (80, 207, 207)  # BGR
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, site: Site) -> Iterator[Any]:
+    """One page for all tests but those of its size."""
+    with pages(browser, site) as open_one:
+        opened = open_one()
+        opened.get_by_role("button", name="Pause").click()  # of the Live tab: it is not what is tested here
+        yield opened
 
 
 def tab(page: Any, name: str) -> Any:
@@ -23,11 +32,10 @@ def tab(page: Any, name: str) -> Any:
     return page.locator(f"#pv-{name.lower()}")
 
 
-def test_a_video_goes_up_and_comes_back(open_page: Callable[..., Any], site: Site, tmp_path: Path) -> None:
-    page = open_page()
+def test_a_video_goes_up_and_comes_back(page: Any, site: Site, tmp_path: Path) -> None:
     here = tab(page, "Video")
     here.locator(".pv-file").set_input_files(str(site.video))
-    here.get_by_role("button", name="Annotate").click()
+    here.get_by_role("button", name="Annotate", exact=True).click()
     here.locator(".pv-result").wait_for()
     with page.expect_download() as download:
         here.get_by_text("Video (MP4)").click()
@@ -47,25 +55,21 @@ def test_a_video_goes_up_and_comes_back(open_page: Callable[..., Any], site: Sit
 @pytest.mark.parametrize(
     ("content", "words"), [(b"this is no video", "video"), (b"\0" * 6_000_000, "5 MB")], ids=["text", "large"]
 )
-def test_what_is_no_video_is_refused_in_words(
-    open_page: Callable[..., Any], tmp_path: Path, content: bytes, words: str
-) -> None:
+def test_what_is_no_video_is_refused_in_words(page: Any, tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "no.mp4").write_bytes(content)
-    page = open_page()
     here = tab(page, "Video")
     here.locator(".pv-file").set_input_files(str(tmp_path / "no.mp4"))
-    here.get_by_role("button", name="Annotate").click()
+    here.get_by_role("button", name="Annotate", exact=True).click()
     page.wait_for_function(
         "(words) => document.querySelector('#pv-video .pv-note').innerText.includes(words)"
         " && document.querySelector('#pv-video .pv-cancel').hidden",
         arg=words,
     )
-    assert here.get_by_role("button", name="Annotate").is_enabled()
+    assert here.get_by_role("button", name="Annotate", exact=True).is_enabled()
 
 
-def test_a_picture_before_and_after(open_page: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_picture_before_and_after(page: Any, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "in.png"), scene())
-    page = open_page()
     here = tab(page, "Picture")
     here.locator(".pv-file").set_input_files(str(tmp_path / "in.png"))
     here.locator(".pv-pair").wait_for()
@@ -73,24 +77,23 @@ def test_a_picture_before_and_after(open_page: Callable[..., Any], tmp_path: Pat
         here.get_by_text("Annotated picture (PNG)").click()
     image = cv2.imread(str(download.value.path()))
     assert image.shape == (480, 640, 3)
-    assert np.abs(image[400, 80].astype(int) - (64, 191, 191)).max() < 5
+    assert np.abs(image[400, 80].astype(int) - HALF_YELLOW).max() < 5
     before, after = (here.locator(f".pv-{name}").bounding_box() for name in ("before", "after"))
     assert before["y"] == after["y"] and before["width"] == after["width"]  # side by side
     first = page.evaluate("document.querySelector('.pv-after').src")
-    page.fill("#pv-opacity input[type=number]", "1")
-    page.press("#pv-opacity input[type=number]", "Enter")
+    set_slider(page, "pv-opacity", "1")
     page.wait_for_function("(first) => document.querySelector('.pv-after').src !== first", arg=first)
 
 
-def test_what_is_no_picture_is_refused_in_words(open_page: Callable[..., Any], tmp_path: Path) -> None:
+def test_what_is_no_picture_is_refused_in_words(page: Any, tmp_path: Path) -> None:
     (tmp_path / "no.png").write_bytes(b"nothing")
-    page = open_page()
     tab(page, "Picture").locator(".pv-file").set_input_files(str(tmp_path / "no.png"))
     page.wait_for_function("() => document.querySelector('#pv-picture .pv-note').innerText.includes('not an image')")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("size", "scheme"), [((1280, 800), "light"), ((390, 844), "dark")], ids=["desk, light", "phone, dark"]
+)
 def test_nothing_is_wider_than_the_window(open_page: Callable[..., Any], size: tuple[int, int], scheme: str) -> None:
     page = open_page(size, scheme)
     for name in ("Live", "Video", "Picture"):

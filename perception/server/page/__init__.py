@@ -125,7 +125,7 @@ def _settings(service: Service) -> None:
     known = _known(service)["models"]
     default = service.models.default
     offered = sources(service)
-    source = gr.Dropdown(offered, value=offered[0][1], label="Source", elem_id="pv-source")
+    source = gr.Dropdown(offered, value=offered[0][1], label="Live source", elem_id="pv-source")
     url = gr.Textbox(
         label="Address", placeholder="rtsp://...", visible=False, max_lines=1, elem_id="pv-url", info="Enter opens it."
     )
