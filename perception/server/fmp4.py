@@ -330,4 +330,5 @@ async def refuse(socket: WebSocket, error: PerceptionError) -> None:
         answer["retry_after_s"] = error.retry_after_s
     with suppress(RuntimeError, WebSocketDisconnect):  # the client has left
         await socket.send_text(json.dumps(answer))
-        await socket.close(_TRY_AGAIN if isinstance(error, Busy) else _POLICY)
+        reason = str(error).encode()[:120].decode(errors="ignore")  # RFC 6455: at most 123 bytes
+        await socket.close(_TRY_AGAIN if isinstance(error, Busy) else _POLICY, reason)

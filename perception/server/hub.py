@@ -227,5 +227,7 @@ class StreamHub:
 
     def _end(self, streams: list[Stream]) -> None:
         for stream in streams:
+            stream.close(wait=False)  # all at once: each may wait for a read to end
+        for stream in streams:
             stream.close()
             self._metrics.stream_gone(stream.id)

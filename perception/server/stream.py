@@ -231,12 +231,15 @@ class Stream:
             "age_s": round(time.monotonic() - frame.arrived, 3) if frame else None,
         }
 
-    def close(self) -> None:
-        """End it for all its viewers. Safe to call twice and from any thread."""
+    def close(self, wait: bool = True) -> None:
+        """End it for all its viewers. Safe to call twice and from any thread.
+
+        Args:
+            wait: until its source is given back, or is known to hang.
+        """
         self._closing.set()
-        with self._changed:
-            self._changed.notify_all()
-        if self._thread is not threading.current_thread():
+        self._wake()
+        if wait and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _legend(self, newest: Prediction | None) -> list[dict[str, Any]]:
