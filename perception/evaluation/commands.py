@@ -152,9 +152,9 @@ def data_check(
     if recipe is not None:
         require("torch", "train", "checking the data of a recipe")
         from perception.training.config import read_config
-        from perception.training.data import TrainingData
+        from perception.training.loop import task_of
 
-        TrainingData(read_config(recipe, pictures))  # construction is the check
+        task_of(read_config(recipe, pictures))  # construction is the check
         typer.echo(f"{recipe}: nothing wrong")
         return
     with progress_bar("check") as progress:

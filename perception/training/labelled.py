@@ -18,6 +18,7 @@ from perception.training.recipe_classification import LabelledDataConfig
 from perception.types import U8
 
 DOWNLOADED = "torchvision:"
+TEST_PART = "-test"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def held_out(labels: NDArray[np.int64], every: int) -> NDArray[np.bool_]:
 
 def _open(config: LabelledDataConfig, name: str) -> LabelledPictures:
     if name.startswith(DOWNLOADED):
-        return _Downloaded(name.removeprefix(DOWNLOADED), config.root, train=name == config.train)
+        kind = name.removeprefix(DOWNLOADED)
+        return _Downloaded(kind.removesuffix(TEST_PART), config.root, train=not kind.endswith(TEST_PART))
     return open_labelled(config.root / name)
 
 

@@ -17,8 +17,8 @@ class LabelledDataConfig(Strict):
 
     Attributes:
         root: base of the paths below; relative to the working directory. ``train --data`` replaces it.
-        train: folder or ``.zip`` of ``class/name.jpg``, or ``.npz``; ``torchvision:CIFAR100`` and the like are
-            downloaded by torchvision into ``root``.
+        train: folder or ``.zip`` of ``class/name.jpg``, or ``.npz``; ``torchvision:CIFAR100``, or
+            ``torchvision:CIFAR100-test``, and the like are downloaded by torchvision into ``root``.
         val: the same, for pictures to measure on; None holds out a part of ``train``.
         held_out: without ``val``, each so many-th picture of every class is measured on and not trained on.
         size: ``(width, height)`` of the model's input.
