@@ -23,6 +23,7 @@ from perception.engines.trt.graph import Tail, is_quantised
 from perception.engines.trt.inspection import Inspection, check_precision
 from perception.engines.trt.recipe import make_profile, make_recipe
 from perception.errors import EngineError, UsageError
+from perception.quantize.graph import tidied
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
 from tests.engines.trt_names import RTX_ONLY, names_in_binary, names_in_module, used_names
 from tests.models import write_model
@@ -96,7 +97,7 @@ def quantise(path: Path, output: Path, size: tuple[int, int]) -> Path:
 
     options = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
     quantize_static(
-        str(path), str(output), Frames(), quant_format=QuantFormat.QDQ, per_channel=True,
+        tidied(load_onnx(path)), str(output), Frames(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QInt8, op_types_to_quantize=["Conv"], extra_options=options,
     )  # fmt: skip
     return output
@@ -276,6 +277,17 @@ def test_versions_that_are_not_supported(rtx: Flavour, version: str, monkeypatch
     monkeypatch.setattr(rtx.trt, "__version__", version)
     with pytest.raises(EngineError, match=f"{version} is not supported; this needs 1.7 or later, below 2"):
         find_flavour("rtx")
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.2.0.post1", "12.0.0"])
+def test_versions_of_tensorrt_that_are_not_supported(
+    version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tensorrt.py").write_text(f"__version__ = {version!r}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(EngineError, match=f"tensorrt {version} is not supported; this needs 10.3 or later, below 12"):
+        find_flavour("tensorrt")
 
 
 def test_broken_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ def test_many_frames_a_call_and_results_of_ones_own(stand_in: StandIn, tmp_path:
     with open_engine(path, read_card(path), engine="tensorrt") as engine:
         assert engine.precision == "f16" and engine.input_shape == (None, 48, 64, 3)
         frames = np.stack([solid("red"), solid("green"), solid("blue")])
+        for wrong in (noise(1, 48, 80, 3), noise(1, 40, 64, 3), frames[..., 0], frames.astype(np.float32)):
+            with pytest.raises(EngineError, match=r"takes frames uint8 \[N, 48, 64, 3\], got"):
+                engine.infer(wrong)
         all_at_once = engine.infer(frames)
         kept = {name: array.copy() for name, array in all_at_once.items()}
         for i in range(3):
