@@ -26,7 +26,7 @@ import time
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import URL, MutableHeaders
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,6 +34,7 @@ from perception.server.login import login_page
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, Forbidden, Problem, Unauthorized, headers_of
 from perception.server.settings import ServerSettings
+from perception.server.uploads import receive_bytes
 
 COOKIE = "perception_session"
 SESSION_S = 12 * 3600
@@ -43,6 +44,7 @@ LOGIN, LOGOUT = "/login", "/logout"
 
 _FAILURE_DELAY_S = 0.3  # slows down guessing; costs who mistypes nothing
 _LOGIN_BYTES = 8192
+_LOGIN_TIMEOUT_S = 10.0
 _PROBES = ("/healthz", "/readyz", "/metrics")  # answered however busy the server is
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
@@ -173,11 +175,10 @@ class Gate:
 
     async def _login(self, request: Request) -> Response:
         """The answer to a filled-in form: a cookie, or the form again."""
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > _LOGIN_BYTES:
-                raise Problem("that is no login form")
+        try:
+            body = await receive_bytes(request.stream(), _LOGIN_BYTES, _LOGIN_TIMEOUT_S, "a login form")
+        except ClientDisconnect:
+            raise Problem("the connection ended before the form did") from None
         fields = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         if self._is_token(fields.get("token", "")) or self._is_user(fields.get("user", ""), fields.get("password", "")):
             return self._with_cookie(RedirectResponse(_local(fields.get("next", "")), 303), request)

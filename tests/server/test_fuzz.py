@@ -11,6 +11,7 @@ import httpx
 import hypothesis
 import pytest
 import schemathesis
+from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -25,14 +26,6 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def page(server: httpx.Client) -> schemathesis.schemas.BaseSchema:
-    return schemathesis.openapi.from_dict(server.get("/openapi.json").json())
-
-
-schema = schemathesis.pytest.from_fixture("page")
-
-
 def ask(case: schemathesis.Case, server: httpx.Client) -> None:
     answer = case.call(base_url=str(server.base_url).rstrip("/"), timeout=60)
     assert answer.status_code != 500, answer.text
@@ -42,24 +35,40 @@ def ask(case: schemathesis.Case, server: httpx.Client) -> None:
         assert set(answer.json()) == {"error"}
         assert answer.json()["error"]
         assert "\n" not in answer.json()["error"]
-    if case.method.upper() == case.operation.method.upper():
-        case.validate_response(
-            answer, checks=[status_code_conformance, content_type_conformance, response_schema_conformance]
-        )
+    case.validate_response(
+        answer, checks=[status_code_conformance, content_type_conformance, response_schema_conformance]
+    )
 
 
-@schema.parametrize()
-@hypothesis.settings(max_examples=3, **SETTINGS)
-def test_requests_that_are_made_up(case: schemathesis.Case, server: httpx.Client) -> None:
-    ask(case, server)
+def ask_everything(server: httpx.Client, mode: GenerationMode, examples: int) -> None:
+    page = schemathesis.openapi.from_dict(server.get("/openapi.json").json())
+    operations = [result.ok() for result in page.get_all_operations()]
+    assert len(operations) >= 15
+    wrong = 0
+    for operation in operations:
+
+        @hypothesis.settings(max_examples=examples, **SETTINGS)
+        @hypothesis.given(case=operation.as_strategy(mode))
+        def asked(case: schemathesis.Case) -> None:
+            ask(case, server)
+
+        try:
+            asked()
+        except hypothesis.errors.Unsatisfiable:
+            wrong += 1  # takes nothing that could be wrong
+    assert wrong < len(operations) / 2
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_requests_that_are_made_up(server: httpx.Client, mode: GenerationMode) -> None:
+    ask_everything(server, mode, 2)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@schema.parametrize()
-@hypothesis.settings(max_examples=60, **SETTINGS)
-def test_many_requests_that_are_made_up(case: schemathesis.Case, server: httpx.Client) -> None:
-    ask(case, server)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_many_requests_that_are_made_up(server: httpx.Client, mode: GenerationMode) -> None:
+    ask_everything(server, mode, 100)
 
 
 def test_the_server_is_as_before(server: httpx.Client) -> None:
