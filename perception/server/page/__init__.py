@@ -117,7 +117,8 @@ def _known(service: Service) -> dict[str, Any]:
     try:
         return {**known, "models": models(service), "problem": None}
     except PerceptionError as error:
-        return {**known, "models": {}, "problem": str(error)}
+        # Without its path, which is nobody's business but the operator's.
+        return {**known, "models": {}, "problem": f"The model {service.models.default}: {error.message}."}
 
 
 def _settings(service: Service) -> None:
