@@ -9,8 +9,10 @@ import pytest
 from perception import hardware
 from perception.errors import SourceError, UsageError
 from perception.sources import nvdec, open_source
+from perception.sources.base import Selection
 from perception.sources.convert import Converter
 from perception.sources.decode import Decoder, open_container
+from perception.sources.video import PipeSource
 from tests.media import http_folder, make_video, read_stamp
 
 NO_GPU = pytest.mark.skipif(bool(hardware.nvidia_gpus()[0]), reason="there is a GPU, which would not refuse")
@@ -70,6 +72,15 @@ def test_streams_too(tmp_path, caplog):
         assert numbers(f"{url}/{path.name}", decoder="nvdec") == list(range(12))
     (line,) = warnings(caplog)
     assert "not by NVDEC" in line
+
+
+@NO_GPU
+def test_pipes_too(tmp_path, caplog):
+    path = make_video(tmp_path / "v.mkv", frames=12)
+    with path.open("rb") as pipe, PipeSource(Selection(), pipe, decoding="nvdec") as source:
+        assert [read_stamp(frame.image) for frame in source] == list(range(12))
+    (line,) = warnings(caplog)
+    assert line.startswith("-: decoded on the CPU and not by NVDEC")
 
 
 def test_a_profile_that_nvdec_refuses_is_said_once(tmp_path, caplog):
