@@ -1,0 +1,188 @@
+"""Panoptic view and quality on drawn scenes whose segments are known exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from perception.card import ClassInfo
+from perception.errors import UsageError
+from perception.evaluation.camvid import CAMVID_11, CAMVID_32, VOID_11, ids_from_colors, to_eleven
+from perception.evaluation.panoptic import PanopticFolder, panoptic_quality
+from perception.postprocess.panoptic import Panoptic, Segment, draw_contours, panoptic
+from perception.types import Detections
+
+ROAD, CAR, SKY = 0, 1, 2
+THINGS = {CAR: [4, 5]}  # a car of the class map is what the detector calls 4 or 5
+
+
+def detections(boxes: list[list[float]], scores: list[float], kinds: list[int]) -> Detections:
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(kinds, np.int32)
+    )
+
+
+def scene(seed: int) -> tuple[np.ndarray, np.ndarray, Detections]:
+    """Class map, exact segment of each thing pixel, and exact boxes; cars may overlap, the better score is in front."""
+    rng = np.random.default_rng(seed)
+    mask = np.full((90, 120), ROAD, np.uint8)
+    mask[:30] = SKY
+    owner = np.zeros(mask.shape, np.int64)
+    scores = np.sort(rng.uniform(0.3, 1, 4).astype(np.float32))
+    boxes = []
+    for number, _ in enumerate(scores, 1):
+        w, h = (int(v) for v in rng.integers(12, 40, 2))
+        x, y = int(rng.integers(0, 120 - w)), int(rng.integers(0, 90 - h))
+        mask[y : y + h, x : x + w] = CAR
+        owner[y : y + h, x : x + w] = number
+        boxes.append([x, y, x + w, y + h])
+    order = np.argsort(-scores)
+    found = detections([boxes[i] for i in order], scores[order].tolist(), [4 + i % 2 for i in order.tolist()])
+    return mask, owner, found
+
+
+def truth_of(mask: np.ndarray, owner: np.ndarray) -> Panoptic:
+    ids = np.zeros(mask.shape, np.int32)
+    segments: list[Segment] = []
+    for class_id, number in sorted({*zip(mask.ravel().tolist(), owner.ravel().tolist(), strict=True)}):
+        mine = (mask == class_id) & (owner == number)
+        ids[mine] = len(segments) + 1
+        segments.append(Segment(len(segments) + 1, class_id, None, int(mine.sum()), (0, 0, 0, 0)))
+    return Panoptic(ids, segments)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_exact_boxes_give_exact_instances(seed: int) -> None:
+    mask, owner, found = scene(seed)
+    view = panoptic(mask, found, THINGS)
+    truth = truth_of(mask, owner)
+    qualities = panoptic_quality([(truth, view)], 3)
+    present = {int(c) for c in np.unique(mask)}
+    for class_id in present:
+        assert qualities[class_id].pq == pytest.approx(1.0), class_id
+    for segment in view.segments:
+        rows, columns = np.nonzero(view.ids == segment.id)
+        assert segment.area == len(rows)
+        assert segment.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert set(mask[view.ids == segment.id].tolist()) == {segment.class_id}
+    assert sum(s.area for s in view.segments) == mask.size
+    assert (view.ids > 0).all()
+
+
+def brute_force(mask: np.ndarray, found: Detections) -> np.ndarray:
+    """Index of the box that each thing pixel belongs to, -1 for none, pixel by pixel."""
+    owner = np.full(mask.shape, -1)
+    for y, x in np.argwhere(mask == CAR).tolist():
+        best: tuple[float, float, int] | None = None
+        for i, (x0, y0, x1, y1) in enumerate(found.boxes.tolist()):
+            if found.class_ids[i] in THINGS[CAR] and x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1:
+                away = (x + 0.5 - (x0 + x1) / 2) ** 2 + (y + 0.5 - (y0 + y1) / 2) ** 2
+                key = (-float(found.scores[i]), away, i)
+                best = key if best is None or key < best else best
+        owner[y, x] = -1 if best is None else best[2]
+    return owner
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pixels_go_to_the_best_box_then_the_nearest(seed: int) -> None:
+    rng = np.random.default_rng(100 + seed)
+    mask = rng.choice(np.array([ROAD, CAR], np.uint8), (40, 50), p=[0.3, 0.7])
+    corners = rng.uniform(-5, 45, (6, 2))
+    boxes = np.concatenate((corners, corners + rng.uniform(4, 25, (6, 2))), 1).round(1)
+    scores = rng.choice([0.9, 0.5], 6)  # many are equal
+    found = detections(boxes.tolist(), scores.tolist(), rng.choice([4, 5, 9], 6).tolist())
+    view = panoptic(mask, found, THINGS)
+    owner = brute_force(mask, found)
+    pairs = {*zip(view.ids[mask == CAR].tolist(), owner[mask == CAR].tolist(), strict=True)}
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    unsplit = [s for s in view.segments if s.class_id == CAR and s.score is None]
+    assert len(unsplit) == (1 if (owner[mask == CAR] == -1).any() else 0)
+
+
+def test_ignored_classes_and_small_segments_are_none() -> None:
+    mask, _, found = scene(1)
+    view = panoptic(mask, found, THINGS, ignored=[SKY], min_area=10)
+    assert SKY not in {s.class_id for s in view.segments}
+    assert (view.ids[mask == SKY] == 0).all()
+    assert min(s.area for s in view.segments) >= 10
+    assert [s.id for s in view.segments] == list(range(1, len(view.segments) + 1))
+
+
+def test_quality_by_hand() -> None:
+    truth_ids, found_ids = np.zeros((10, 10), np.int32), np.zeros((10, 10), np.int32)
+    truth_ids[:4], truth_ids[4:6], truth_ids[6:8] = 1, 2, 3  # rows 8 and 9 are void
+    found_ids[:3], found_ids[3:5], found_ids[8:] = 1, 2, 3
+    truth = Panoptic(truth_ids, [Segment(i, 0, None, a, (0, 0, 0, 0)) for i, a in ((1, 40), (2, 20), (3, 20))])
+    found = Panoptic(found_ids, [Segment(i, 0, 0.5, a, (0, 0, 0, 0)) for i, a in ((1, 30), (2, 20), (3, 20))])
+    (quality,) = panoptic_quality([(truth, found)], 1)
+    # 1 and 1 overlap by 30 of 40; 2 and 2 by 10 of 30, which is no match; the third guess is in void
+    assert (quality.matched, quality.false_positives, quality.false_negatives) == (1, 1, 2)
+    assert quality.sq == pytest.approx(0.75)
+    assert quality.rq == pytest.approx(1 / (1 + 0.5 + 1))
+    assert quality.pq == pytest.approx(0.75 / 2.5)
+    assert np.isnan(panoptic_quality([], 1)[0].pq)
+
+
+def test_predictions_that_reach_into_void_are_measured_without_it() -> None:
+    truth_ids, found_ids = np.zeros((4, 10), np.int32), np.ones((4, 10), np.int32)
+    truth_ids[:3] = 1
+    truth = Panoptic(truth_ids, [Segment(1, 0, None, 30, (0, 0, 0, 0))])
+    found = Panoptic(found_ids, [Segment(1, 0, 0.5, 40, (0, 0, 0, 0))])
+    (quality,) = panoptic_quality([(truth, found)], 1)
+    assert quality.pq == pytest.approx(1.0)
+
+
+def test_files_are_those_of_coco(tmp_path: Path) -> None:
+    mask, _, found = scene(3)
+    view = panoptic(mask, found, THINGS)
+    classes = [ClassInfo(name=n, color=c) for n, c in (("road", (1, 2, 3)), ("car", (4, 5, 6)), ("sky", (7, 8, 9)))]
+    folder = PanopticFolder(tmp_path, classes, THINGS)
+    big = Panoptic(view.ids * 70000, [])  # ids beyond one byte
+    folder.write("one", view)
+    folder.write("two", big)
+    assert not (tmp_path / "panoptic.json").exists()
+    folder.close()
+    data = json.loads((tmp_path / "panoptic.json").read_text())
+    assert [c["isthing"] for c in data["categories"]] == [0, 1, 0]
+    for entry, expected in zip(data["annotations"], (view.ids, big.ids), strict=True):
+        png = cv2.imread(str(tmp_path / "panoptic" / entry["file_name"])).astype(np.int64)
+        assert np.array_equal(png[..., 2] + 256 * png[..., 1] + 65536 * png[..., 0], expected)
+    infos = data["annotations"][0]["segments_info"]
+    for info in infos:
+        rows, columns = np.nonzero(view.ids == info["id"])
+        assert info["area"] == len(rows)
+        assert info["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+    with pytest.raises(UsageError, match="already there"):
+        PanopticFolder(tmp_path, classes, THINGS)
+
+
+def test_contours_are_drawn_around_things_alone() -> None:
+    mask = np.full((60, 60), ROAD, np.uint8)
+    mask[10:30, 20:45] = CAR
+    view = panoptic(mask, detections([[20, 10, 45, 30]], [0.9], [4]), THINGS)
+    image = np.zeros((60, 60, 3), np.uint8)
+    draw_contours(image, view, [(1, 1, 1), (0, 0, 255), (2, 2, 2)])
+    assert (image[10, 30] == (0, 0, 255)).all()
+    assert image[20, 32].max() == 0  # the inside stays
+    assert image[45:].max() == 0
+
+
+def test_camvid_colors_to_ids_to_eleven() -> None:
+    assert len(CAMVID_32) == 32 and len(set(CAMVID_32.values())) == 32
+    names = list(CAMVID_32)
+    covered = [part for parts in CAMVID_11.values() for part in parts]
+    assert sorted([*covered, "Void"]) == sorted(names)
+    ids = np.random.default_rng(0).integers(0, 32, (9, 13)).astype(np.uint8)
+    colors = np.array([*CAMVID_32.values()], np.uint8)[ids]
+    assert np.array_equal(ids_from_colors(colors), ids)
+    eleven = to_eleven(ids)
+    for target, parts in enumerate(CAMVID_11.values()):
+        assert set(eleven[np.isin(ids, [names.index(p) for p in parts])].tolist()) <= {target}
+    assert set(eleven[ids == names.index("Void")].tolist()) <= {VOID_11}
+    colors[0, 0] = (1, 2, 3)
+    with pytest.raises(ValueError, match=r"no class of CamVid has the colour \(1, 2, 3\)"):
+        ids_from_colors(colors)
