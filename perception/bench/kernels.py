@@ -44,9 +44,18 @@ def kernel_rows(repeats: int = 30, logits: F32 | None = None, image: U8 | None =
         logits = _smooth(rng, 11, 90, 120)
     planes = _to_planes(image)
     rows = _overlay_rows(repeats, logits, image, planes)
+    if logits.shape[1] * 4 > _INPUT[1]:  # finer than stride 4, which most networks have
+        rows += _overlay_rows(repeats, _halved(logits), image, planes)
     for n in (100, 1000, 5000):
         rows += _nms_rows(repeats, n)
     return rows + _resize_rows(repeats, planes)
+
+
+def _halved(logits: F32) -> F32:
+    """Logits at twice the stride: means of 2x2."""
+    classes, height, width = logits.shape
+    pairs = logits[:, : height // 2 * 2, : width // 2 * 2].reshape(classes, height // 2, 2, width // 2, 2)
+    return pairs.mean(axis=(2, 4), dtype=np.float32)
 
 
 def _overlay_rows(repeats: int, logits: F32, image: U8, planes: Planes) -> list[Row]:
@@ -77,11 +86,12 @@ def _overlay_rows(repeats: int, logits: F32, image: U8, planes: Planes) -> list[
 
     ours()
     assert np.abs(out.astype(int) - opencv()).max(axis=2).mean() < 1, "the overlays differ"
-    name = f"overlay, BGR {width}x{height}"
+    shape = f"{width}x{height} from {list(logits.shape)}"
+    name = f"overlay, BGR {shape}"
     rows = [
         _row(name, ours, "OpenCV + NumPy: resize, argmax, look-up, addWeighted", opencv, repeats),
         _row(
-            f"overlay, YUV planes {width}x{height}",
+            f"overlay, YUV planes {shape}",
             *(ours_in_planes, "OpenCV + NumPy, with conversion to BGR and back", opencv_planes, repeats),
         ),
     ]
