@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """What eight bits make faster."""
@@ -19,7 +20,11 @@ def is_quantised(model: onnx.ModelProto) -> bool:
 
 
 def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a name of its own, and no cast has no effect: quantisers stumble over both."""
+    """A copy as quantisers need it.
+
+    Every node has a name of its own, weights that are stored in another type are float32 again, and no cast is without
+    effect.
+    """
     made = onnx.ModelProto()
     made.CopyFrom(model)
     taken: set[str] = set()
@@ -29,6 +34,7 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
             while node.name in taken:
                 node.name += "_"
         taken.add(node.name)
+    _widen_weights(made)
     _drop_idle_casts(made)
     return made
 
@@ -97,6 +103,23 @@ def _reached(
             tensors.update(t for t in results(node) if t)
             names.add(node.name)
     return names
+
+
+def _widen_weights(model: onnx.ModelProto) -> None:
+    """Compute casts of weights to float32 here and now: what comes out of a cast is no weight to a quantiser."""
+    graph = model.graph
+    weights = {w.name: w for w in graph.initializer}
+    kept = []
+    for node in graph.node:
+        stored = weights.get(node.input[0]) if node.op_type == "Cast" else None
+        if stored is None or helper.get_node_attr_value(node, "to") != TensorProto.FLOAT:
+            kept.append(node)
+            continue
+        values = numpy_helper.to_array(stored).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+    del graph.node[:]
+    graph.node.extend(kept)
+    _drop_unused(model)
 
 
 def _drop_idle_casts(model: onnx.ModelProto) -> None:

@@ -48,6 +48,8 @@ def post_training_quantised(
     if opset < LEAST_OPSET:
         raise ModelError(f"this model is of ONNX opset {opset}; export it again with opset {LEAST_OPSET} or later")
     nncf = _import_nncf()
+    from nncf.quantization.advanced_parameters import QuantizationParameters
+
     seen = 0
 
     def feed(picture: U8) -> dict[str, U8]:
@@ -68,6 +70,10 @@ def post_training_quantised(
                 preset=nncf.QuantizationPreset.PERFORMANCE,  # symmetric, so that every zero point is 0
                 subset_size=len(pictures),
                 ignored_scope=nncf.IgnoredScope(names=outside_products(model), validate=False),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    # before depthwise convolutions NNCF likes one for each channel, which TensorRT does not take
+                    activations_quantization_params=QuantizationParameters(per_channel=False)
+                ),
             )
     except PerceptionError:  # a picture that cannot be read
         raise

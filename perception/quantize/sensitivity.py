@@ -51,6 +51,7 @@ def _run(model: onnx.ModelProto, pictures: Sequence[U8]) -> list[Outputs]:
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session: Any = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return [session.run(None, {name: picture}) for picture in pictures]
