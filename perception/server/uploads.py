@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import shutil
+import time
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +28,9 @@ from perception.types import U8
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MOST_FPS = 240
 """Frames a second of the longest video: a video may claim a short time and hold any number of frames."""
+
+SLOWEST_BYTES_PER_S = 2000
+"""Uploads that take longer than the limit for silence must be faster: each holds a place that others wait for."""
 
 _SPARE_BYTES = 64 << 20  # of the disk, left free
 
@@ -53,9 +57,10 @@ async def chunks(stream: AsyncIterator[bytes], limit: int, timeout_s: float, wha
 
     Raises:
         TooLarge: there is more.
-        TooSlow: nothing came for ``timeout_s``.
+        TooSlow: nothing came for ``timeout_s``, or after that less than `SLOWEST_BYTES_PER_S` on average.
     """
     total = 0
+    began = time.monotonic()
     parts = aiter(stream)
     while True:
         try:
@@ -68,6 +73,9 @@ async def chunks(stream: AsyncIterator[bytes], limit: int, timeout_s: float, wha
         total += len(part)
         if total > limit:
             raise _too_large(what, limit)
+        seconds = time.monotonic() - began
+        if seconds > timeout_s and total < seconds * SLOWEST_BYTES_PER_S:
+            raise TooSlow(f"{what} comes too slowly; send it over a faster connection")
         yield part
 
 

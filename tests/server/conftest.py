@@ -12,6 +12,7 @@ import pytest
 
 from perception.server.app import create_app
 from perception.server.settings import ServerSettings, make_settings
+from tests.media import make_video
 from tests.models import write_model
 from tests.server.served import served
 
@@ -22,6 +23,14 @@ SCENE = "synthetic:?size=64x48&frames=40&fps=25"
 def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that does segmentation and detection by colours, see `tests.models`."""
     return write_model(tmp_path_factory.mktemp("models") / "colors.onnx", detection=True)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A video of 40 frames, each with its number."""
+    path = tmp_path_factory.mktemp("media") / "clip.mp4"
+    make_video(path, frames=40)
+    return path.read_bytes()
 
 
 @pytest.fixture(scope="session")
