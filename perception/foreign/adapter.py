@@ -170,6 +170,8 @@ class ForeignSegmentation(_Strict):
         output: name of the graph's output; may be left out where there is only one.
         layout: ``NCHW`` or ``NHWC``; says where the channels are.
         threshold: of ``binary``, above which a pixel is of the second class: 0 for a logit, 0.5 for a probability.
+        background: index of a channel, among the output's C + 1, that is no class of the card; -1 is the last. It is
+            removed before the argmax: every pixel gets the likeliest of the card's classes.
 
     Class ids become one-hot logits: what is bilinear for logits is then an edge half way between two ids. Where the
     graph itself ends in an argmax over classes, its logits are taken instead; where it ends in bilinear enlargement,
@@ -180,6 +182,13 @@ class ForeignSegmentation(_Strict):
     output: str | None = None
     layout: Layout = "NCHW"
     threshold: FiniteFloat = 0.0
+    background: int | None = None
+
+    @model_validator(mode="after")
+    def _background_is_a_channel(self) -> ForeignSegmentation:
+        if self.background is not None and self.values == "binary":
+            raise ValueError("background is a channel beside those of the classes, and binary has one channel")
+        return self
 
 
 class ForeignClassification(_Strict):

@@ -24,16 +24,21 @@ def give_logits(graph: Graph, card: ForeignCard, batch: int | str) -> None:
     spec, task = card.adapter.segmentation, card.segmentation
     assert spec is not None and task is not None
     classes = len(task.classes)
+    total = classes + (spec.background is not None)
+    if spec.background is not None and not -total <= spec.background < total:
+        raise graph.fault(f"adapter.segmentation.background {spec.background} is none of the {total} channels")
     name = graph.output(spec.output, "adapter.segmentation.output")
     axis = 1 if spec.layout == "NCHW" else 3
     if spec.values == "class_ids":
-        found = _before_argmax(graph, name, classes)
+        found = _before_argmax(graph, name, total)
         if found is None:
+            if spec.background is not None:
+                raise graph.fault(f"output {name!r} has ids and no logits that a background could be removed from")
             logits = _one_hot(graph, name, classes, axis)
             graph.set_output(task.output, logits, [batch, classes, "rows", "columns"])
             return
         name, axis = found
-    channels = 1 if spec.values == "binary" else classes
+    channels = 1 if spec.values == "binary" else total
     shape = graph.shape(name)
     if shape is not None and (len(shape) != 4 or shape[axis] not in (channels, None)):
         where = "[N, {}, h, w]" if axis == 1 else "[N, h, w, {}]"
@@ -43,6 +48,9 @@ def give_logits(graph: Graph, card: ForeignCard, batch: int | str) -> None:
     if axis == 1:
         name = _before_enlargement(graph, name)
     logits = graph.add("Transpose", name, perm=[0, 3, 1, 2]) if axis == 3 else name
+    if spec.background is not None:
+        kept = [i for i in range(total) if i != spec.background % total]
+        logits = graph.add("Gather", logits, graph.constant(kept, np.int64), axis=1)
     if spec.values == "binary":
         logits = graph.cast(logits)
         # the first class is as likely everywhere as the threshold says

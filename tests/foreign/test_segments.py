@@ -63,6 +63,32 @@ def test_logits_with_the_channels_last(tmp_path: Path) -> None:
     compare(net, card({"values": "logits", "layout": "NHWC"}), tmp_path, lambda x: x.transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("background", [0, 2, 4, -1])
+@pytest.mark.parametrize("ids", [False, True])
+def test_a_background_channel_is_removed_before_the_argmax(background: int, ids: bool, tmp_path: Path) -> None:
+    net = Net(32, 24)
+    logits = net.conv(5, 4)
+    kept = [i for i in range(5) if i != background % 5]
+    described = card({"values": "class_ids" if ids else "logits", "background": background})
+    net.output(logits, "logits", ["batch", 5, 6, 8])
+    if not ids:
+        compare(net, described, tmp_path, lambda x: x[kept])
+        return
+    # ids in the output, and logits before them: the background is left out there
+    net.output(net("ArgMax", logits, axis=1, keepdims=0), "ids", ["batch", 6, 8], TensorProto.INT64)
+    described = card({"values": "class_ids", "background": background, "output": "ids"})
+    compare(net, described, tmp_path, lambda x: x[kept], engines=())
+
+
+def test_a_background_that_cannot_be_removed_is_told(tmp_path: Path) -> None:
+    net = Net(32, 24)
+    net.output(net.conv(5, 4), "logits", ["batch", 5, 6, 8])
+    with pytest.raises(ModelError, match="background 5 is none of the 5 channels"):
+        adapt_model(net.build(), card({"values": "logits", "background": 5}), "theirs.onnx")
+    with pytest.raises(ModelError, match="binary has one channel"):
+        card({"values": "binary", "background": 0}, 2)
+
+
 def one_hot(ids: np.ndarray) -> np.ndarray:
     ids = ids.reshape(6, 8)
     assert set(ids.ravel().tolist()) >= {1, 2, 3}
