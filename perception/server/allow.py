@@ -9,6 +9,9 @@ User and password in a client's URL are refused; a camera that wants them is for
 A host that a pattern names in full may be anywhere; a host that only fits a ``*`` must have a public address, or a
 client could reach into the operator's network through a name of its own. Loopback and link-local addresses (where
 cloud machines keep their credentials) are reached only by patterns that name them as they are.
+
+Names are looked up here and again by whatever connects: whoever runs the name servers of a host that a ``*`` lets in
+could answer differently the second time. Name hosts in full where that matters.
 """
 
 from __future__ import annotations
