@@ -76,6 +76,9 @@ MAX_ABANDONED = 3
 MAX_LOOKS = 8
 """Sets of options that one stream is drawn with at once."""
 
+LATE = 10
+"""After so many results in a row that came too late to be shown, a stream says so."""
+
 ENGINE_ERRORS = 5
 """A stream fails after so many frames in a row that the engine failed on."""
 
@@ -135,6 +138,7 @@ class Stream:
         self._ready: Inference | None = None
         self._engine_error: PerceptionError | None = None
         self._engine_errors = 0
+        self._late = 0
         self._shot: Shot | None = None
         self._shown_at: deque[float] = deque(maxlen=120)
         self._latencies: deque[float] = deque(maxlen=300)
@@ -381,10 +385,15 @@ class Stream:
                         return SourceError(f"no picture came in {patience.opening:g} s", self.name), False
                     continue
                 silent = now - arrived
-                live = capture.info is not None and capture.info.live
-                if live and silent > patience.silence:
+                # Local files are played by this machine's clock, and images may stand for long.
+                watched = capture.info is not None and (capture.info.live or capture.info.kind == "stream")
+                if watched and silent > patience.silence:
                     return SourceError(f"no picture came for {patience.silence:g} s", self.name), settled
-                self._enter("stalled" if live and silent > patience.stall else "running")
+                if watched and silent > patience.stall:
+                    self._enter("stalled")
+                else:
+                    late = f"results take longer than {patience.age:g} s and are not shown: this machine is too busy"
+                    self._enter("running", late if self._late >= LATE else "")
             return None, False
         finally:
             capture.stop()
@@ -406,8 +415,10 @@ class Stream:
     def _publish(self, inference: Inference) -> None:
         age = time.monotonic() - inference.frame.arrived
         if age > self._patience.age:
+            self._late += 1
             self._drop()
             return
+        self._late = 0
         shot = Shot(self.frames, inference)
         self._metrics.frame_done(self._plain.see(shot, picture=False), "stream")
         with self._changed:

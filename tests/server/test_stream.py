@@ -192,6 +192,7 @@ def test_results_that_are_too_old_are_dropped(scheduler):
         assert stream.frames == 0
         assert stream.newest() is None
         assert stream.state == "running"
+        wait_for(lambda: "this machine is too busy" in stream.status()["message"])
         with stream.subscribe() as viewer:
             assert viewer.next(0.1) is None
             assert not viewer.over
@@ -284,6 +285,22 @@ def test_a_server_that_falls_silent_is_shown_as_stalled_and_then_left(playing, s
         playing.stalled.clear()
         wait_for(lambda: stream.reconnects == 1)
         collect(stream, 2)
+
+
+def test_a_file_on_a_server_that_stalls(tmp_path, scheduler):
+    data = make_video(tmp_path / "v.mp4", frames=100, fps=25, container={"movflags": "faststart"}).read_bytes()
+    asked = []
+
+    def halfway(connection, ended):
+        asked.append(connection.recv(4096))
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {len(data)}\r\n\r\n"
+        connection.sendall(head.encode() + data[: int(len(data) * 0.6)])
+        ended.wait()
+
+    with tcp_server(halfway) as port, stream_of(f"http://127.0.0.1:{port}/v.mp4", scheduler) as stream:
+        collect(stream, 3)
+        wait_for(lambda: stream.state == "stalled")
+        wait_for(lambda: stream.state == "reconnecting" or len(asked) > 1)
 
 
 def test_a_read_that_hangs_for_ever_is_left_behind(scheduler):
