@@ -24,7 +24,8 @@ A status is JSON::
      "boxes": 4, "age_s": 0.04}
 
 ``state`` is one of ``connecting, running, stalled, reconnecting, ended, failed``; ``message`` says why where it is not
-``running``, and where nothing is shown though it is. A stream that nobody watches, records or asks for is closed after a minute.
+``running``, and where nothing is shown though it is. A stream that nobody watches, records or asks for is
+closed after a minute.
 """
 
 from __future__ import annotations
