@@ -59,6 +59,7 @@ def ask_everything(server: httpx.Client, mode: GenerationMode, examples: int) ->
     assert wrong < len(operations) / 2
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_requests_that_are_made_up(server: httpx.Client, mode: GenerationMode) -> None:
     ask_everything(server, mode, 2)

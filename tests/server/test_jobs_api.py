@@ -28,6 +28,8 @@ from tests.models import solid
 from tests.server.conftest import wait_until_ready
 from tests.server.served import served
 
+pytestmark = pytest.mark.timeout(600)
+
 VIDEO = {"content-type": "video/mp4"}
 LONG = 1500
 
@@ -40,7 +42,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 300) -> Any:
     """What ``condition`` gives once it is true."""
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -224,7 +226,7 @@ def start(model: Path, folder: Path) -> tuple[subprocess.Popen[str], httpx.Clien
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_server_that_is_killed_loses_no_job(colors: Path, tmp_path: Path, long_clip: bytes) -> None:
     process, client = start(colors, tmp_path)
     try:
