@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perception.card import ClassificationTask, DetectionTask, ModelCard, SegmentationTask, read_card
 from perception.errors import ModelError, UsageError
-from perception.types import F32, U8, ClassMap, Detections, Frame, Prediction
+from perception.types import F32, U8, ClassMap, Detections, Frame, Planes, Prediction
 
 if TYPE_CHECKING:
     from perception.engines import Engine, Mode, Precision
@@ -210,9 +210,13 @@ class Model:
         from perception.postprocess import warmup
 
         warmup()
-        prediction = self.predict(np.zeros((height, width, 3), np.uint8))
-        if prediction.class_map is not None:
-            _ = prediction.class_map.shares, prediction.class_map.mask
+        chroma = np.zeros(((height + 1) // 2, (width + 1) // 2), np.uint8)
+        planes = Planes(np.zeros((height, width), np.uint8), chroma, chroma)
+        # pictures and planes have each a kernel of their own
+        for frame in (Frame(np.zeros((height, width, 3), np.uint8)), Frame(planes=planes)):
+            prediction = self.predict(frame)
+            if prediction.class_map is not None:
+                _ = prediction.class_map.shares, prediction.class_map.mask
 
     def close(self) -> None:
         """Release the engine, unless it is another model's (see `tuned`); closing twice is fine."""

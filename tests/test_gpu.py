@@ -17,13 +17,13 @@ from perception import hardware
 
 
 @pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda has no wheel for this system")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(bool(hardware.nvidia_gpus()[0]), reason="there is a GPU: they run on it")
 def test_under_the_simulator() -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(Path(__file__).parent / "gpu")]
     done = subprocess.run(
         command, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}, cwd=Path(__file__).parent.parent,
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=880, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
 
