@@ -14,10 +14,11 @@ from perception.errors import UsageError
 from perception.server.allow import check_source
 from perception.server.metrics import Metrics
 from perception.server.models import Models
+from perception.server.patience import Patience
 from perception.server.problems import Busy, NotFound
 from perception.server.record import Recordings
 from perception.server.settings import ServerSettings
-from perception.server.stream import Patience, Stream
+from perception.server.stream import Stream
 from perception.sources import open_source
 from perception.sources.base import Source
 from perception.sources.uri import kind_of, redact

@@ -9,13 +9,11 @@ with stream.subscribe(Options(opacity=0.4)) as viewer:
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +23,7 @@ from perception.model import Inference, Model
 from perception.server.capture import Capture, Clock
 from perception.server.metrics import Metrics
 from perception.server.options import Options
+from perception.server.patience import Patience
 from perception.server.problems import Busy, Forbidden
 from perception.server.scheduler import Scheduler
 from perception.server.subscription import Look, Shot, Subscription
@@ -37,34 +36,6 @@ State = Literal["connecting", "running", "stalled", "reconnecting", "ended", "fa
 
 OVER: tuple[State, ...] = ("ended", "failed")
 """States that a stream does not leave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a stream waits for what, in seconds.
-
-    Attributes:
-        stall: without a frame for so long, a live source is shown as stalled.
-        silence: without a frame for so long, it is given up and connected anew.
-        opening: a connection that is not there by then is given up.
-        first_pause, longest_pause: before connecting anew: doubled each time, less up to a third by chance, so that
-            the streams of a camera that was away do not all come at once.
-        settled: after so long without a failure the pauses start from the first one again.
-        age: a result that is older than this when it is done is dropped and not shown.
-    """
-
-    stall: float = 2.0
-    silence: float = 10.0
-    opening: float = 25.0
-    first_pause: float = 0.5
-    longest_pause: float = 30.0
-    settled: float = 10.0
-    age: float = 1.0
-
-    def pause(self, failures: int) -> float:
-        """How long to wait after that many failures in a row, at least 1."""
-        longest = min(self.first_pause * 2.0 ** min(failures - 1, 30), self.longest_pause)
-        return longest * random.uniform(2 / 3, 1)
 
 
 PLAIN = Options()

@@ -9,9 +9,9 @@ from perception import UsageError
 from perception.server.hub import StreamHub
 from perception.server.metrics import Metrics
 from perception.server.models import Models
+from perception.server.patience import Patience
 from perception.server.problems import Busy, Forbidden, NotFound
 from perception.server.settings import Limits, ServerSettings
-from perception.server.stream import Patience
 from tests.media import http_folder, make_video, tcp_server
 
 ENDLESS = "synthetic:?size=64x48&fps=25&frames=0"

@@ -11,8 +11,9 @@ import pytest
 
 from perception import load_model, open_source
 from perception.server.metrics import Metrics
+from perception.server.patience import Patience
 from perception.server.scheduler import Scheduler
-from perception.server.stream import Patience, Stream
+from perception.server.stream import Stream
 from tests.media import make_video, read_stamp
 from tests.models import write_model
 

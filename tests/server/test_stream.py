@@ -12,9 +12,10 @@ from perception import EngineError, SourceError, UsageError, load_model, open_so
 from perception.server.capture import Capture, Clock
 from perception.server.metrics import Metrics
 from perception.server.options import Options
+from perception.server.patience import Patience
 from perception.server.problems import Busy
 from perception.server.scheduler import Scheduler
-from perception.server.stream import ENGINE_ERRORS, MAX_LOOKS, Patience, Stream
+from perception.server.stream import ENGINE_ERRORS, MAX_LOOKS, Stream
 from perception.types import Frame
 from tests.media import make_image, make_video, read_stamp, stamp, tcp_server
 from tests.models import write_model

@@ -1,0 +1,34 @@
+"""How long a stream waits for what."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a stream waits for what, in seconds.
+
+    Attributes:
+        stall: without a frame for so long, a live source is shown as stalled.
+        silence: without a frame for so long, it is given up and connected anew.
+        opening: a connection that is not there by then is given up.
+        first_pause, longest_pause: before connecting anew: doubled each time, less up to a third by chance, so that
+            the streams of a camera that was away do not all come at once.
+        settled: after so long without a failure the pauses start from the first one again.
+        age: a result that is older than this when it is done is dropped and not shown.
+    """
+
+    stall: float = 2.0
+    silence: float = 10.0
+    opening: float = 25.0
+    first_pause: float = 0.5
+    longest_pause: float = 30.0
+    settled: float = 10.0
+    age: float = 1.0
+
+    def pause(self, failures: int) -> float:
+        """How long to wait after that many failures in a row, at least 1."""
+        longest = min(self.first_pause * 2.0 ** min(failures - 1, 30), self.longest_pause)
+        return longest * random.uniform(2 / 3, 1)
