@@ -214,8 +214,6 @@ class Session:
     def _answered(self, answer: asyncio.Task[None]) -> None:
         self._answers.discard(answer)
         self._slots.release()
-        if not answer.cancelled() and (error := answer.exception()) is not None:
-            _log.error("webcam: %s: %s", type(error).__name__, error, exc_info=error)
 
     async def _configure(self, text: str) -> None:
         try:
@@ -256,6 +254,10 @@ class Session:
             message = await _in_pool(self._pack, number or 0, prediction, arrived, decoded)
         except PerceptionError as error:
             await self._refuse(error, number)
+            return
+        except Exception:
+            _log.exception("webcam")
+            await self._refuse(PerceptionError("a fault in the server, which its log describes"), number)
             return
         self._bad = 0
         self._service.metrics.frame_done(prediction, "webcam")

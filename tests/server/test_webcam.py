@@ -244,6 +244,17 @@ def test_a_client_that_vanishes_leaves_nothing_behind(url: str, service: Any) ->
     pytest.fail("viewers or frames are left")
 
 
+def test_a_fault_of_ours_is_an_answer_too(client: ClientConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **options: Any) -> bytes:
+        raise ValueError("a secret of the server's")
+
+    monkeypatch.setattr(webcam, "pack", broken)
+    answer = ask(client, frame(5, solid("red")))
+    assert answer["type"] == "error" and answer["frame"] == 5 and "secret" not in answer["error"]
+    monkeypatch.undo()
+    assert isinstance(ask(client, frame(6, solid("red"))), Result)
+
+
 def test_a_model_that_does_not_load_is_an_error_of_the_request(
     client: ClientConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
