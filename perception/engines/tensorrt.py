@@ -94,6 +94,8 @@ class TensorRtEngine(Engine):
         logger = build_logger(flavour.trt)
         runtime = flavour.trt.Runtime(logger)
         engine = runtime.deserialize_cuda_engine(kept.plan)
+        if engine is None and logger.lacks_memory():
+            raise EngineError("the GPU has not enough memory to load the engine; end what else uses it", path)
         if engine is None:
             raise EngineError(
                 f"{flavour.title} cannot load the engine for this GPU: {logger.said() or 'no reason was given'}; "

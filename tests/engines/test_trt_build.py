@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,11 +18,12 @@ from perception.card import load_onnx, read_card, write_card
 from perception.engines.quantised import find_quantised
 from perception.engines.trt import build as build_module
 from perception.engines.trt import flavour as flavour_module
-from perception.engines.trt.build import build
+from perception.engines.trt.build import GpuMemoryError, build, build_model
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
 from perception.engines.trt.graph import Tail, is_quantised
 from perception.engines.trt.inspection import Inspection, check_precision
 from perception.engines.trt.recipe import make_profile, make_recipe
+from perception.engines.trt.reports import build_logger
 from perception.errors import EngineError, UsageError
 from perception.quantize.graph import tidied
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
@@ -217,6 +219,45 @@ def test_without_a_gpu_the_target_must_be_named(rtx: Flavour, tmp_path: Path, mo
     recipe = make_recipe(path, described, rtx, "f32", make_profile(described))
     with pytest.raises(EngineError, match=r"needs an NVIDIA GPU.*--compute-capability 75,80"):
         build(recipe)
+
+
+def test_less_memory_means_a_smaller_batch_and_then_an_error(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real builder, but for its refusal of batches that are too large for this GPU."""
+    path = write_model(tmp_path / "m.onnx")
+    room = 2
+    real = build_module.build
+
+    def build_within(recipe: Any, *rest: Any) -> Any:
+        if recipe.profile.batch > room:
+            raise GpuMemoryError("the GPU has not enough memory")
+        return real(recipe, *rest)
+
+    monkeypatch.setattr(build_module, "build", build_within)
+    built = build_model(path, flavour="rtx", batch=8, capabilities=("89",))
+    assert built.recipe.profile.batch == 2 and str(built.recipe.profile).endswith("batch 1..2")
+    assert [r.getMessage().rpartition("; ")[2] for r in caplog.records] == ["trying batch 4", "trying batch 2"]
+    room = 0
+    with pytest.raises(GpuMemoryError):
+        build_model(path, flavour="rtx", precision="fp32", capabilities=("89",))
+
+
+@pytest.mark.parametrize(
+    ("message", "lacks"),
+    [
+        ("[resizingAllocator.cpp::allocate::74] Error Code 1: Cuda Runtime (out of memory)", True),
+        ("[executionContext.cpp] Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)", True),
+        ("Requested amount of GPU memory (8589934592 bytes) could not be allocated.", True),
+        ("Skipping tactic 0x0 due to insufficient memory on requested size of 2147483648", True),
+        ("Could not find any implementation for node conv_1", False),
+    ],
+)
+def test_what_the_builder_says_about_memory(rtx: Flavour, message: str, lacks: bool) -> None:
+    logger = build_logger(rtx.trt)
+    logger.log(rtx.trt.ILogger.ERROR, message)
+    logger.log(rtx.trt.ILogger.INFO, "out of memory is what this is not")
+    assert logger.lacks_memory() == lacks
 
 
 def test_targets_that_do_not_exist(rtx: Flavour, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ class StandIn:
         self.engines: list[CudaEngine] = []
         self.contexts_that_fit = 99
         self.loads = True
+        self.why = "Version tag does not match"
         self.runtime_caches: list[bytes] = []
 
 
@@ -120,11 +121,12 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
-            pass
+            self.logger = logger
 
         def deserialize_cuda_engine(self, plan: bytes) -> CudaEngine | None:
             assert plan == state.built[-1].engine.plan and len(plan) > 1000
             if not state.loads:
+                self.logger.log(Flavour("rtx").trt.ILogger.ERROR, state.why)
                 return None
             state.engines.append(CudaEngine(state.built[-1].recipe.graph, state.built[-1].inspection))
             return state.engines[-1]

@@ -25,6 +25,10 @@ DEFAULT_TAIL = Tail()
 _log = logging.getLogger("perception")
 
 
+class GpuMemoryError(EngineError):
+    """The GPU has not enough memory to build an engine."""
+
+
 def build(
     recipe: Recipe, timing_cache: Path | None = None, progress: Progress | None = None
 ) -> tuple[bytes, Inspection]:
@@ -42,6 +46,7 @@ def build(
     Raises:
         EngineError: an operator that TensorRT does not have (named with its node), no GPU where one is needed, a
             network that is not in the precision asked for, or a failure of the builder.
+        GpuMemoryError: the GPU has not enough memory for it.
     """
     flavour = recipe.flavour
     trt = flavour.trt
@@ -73,6 +78,11 @@ def build(
     if monitor is not None:
         config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
+    if plan is None and logger.lacks_memory():
+        raise GpuMemoryError(
+            f"the GPU has not enough memory to build {recipe.model} for {recipe.profile}; end what else uses it, or "
+            "take a smaller --size"
+        )
     if plan is None:
         raise EngineError(f"{flavour.title} cannot build {recipe.model}: {logger.said() or 'no reason was given'}")
     if timing_cache is not None and (data := flavour.timing_cache(config)):
@@ -151,7 +161,7 @@ def build_model(
         flavour: ``auto``, ``tensorrt`` or ``rtx``.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; the last takes the model's quantised version, see
             `perception.engines.quantised`.
-        batch: most frames a call, 1..8.
+        batch: most frames a call, 1..8; half of it, again and again, where the GPU has no memory for that many.
         size: (width, height) or ``"640x360"`` of the input in pixels; ``dynamic``; None for the model's own.
         capabilities: compute capabilities to build for, such as ``("75", "89")``, with ``rtx`` only; where there are
             none, this machine's GPU, and without one all that `Flavour.common_capabilities` lists.
@@ -177,8 +187,15 @@ def build_model(
     wanted = graph_precision(precision)
     if wanted == "int8" and not is_quantised(load_onnx(path)):
         path, described = require_quantised(path, described)
-    profile = make_profile(described, batch, size)
     if not capabilities and this_machine() is None:
         capabilities = chosen.common_capabilities()
-    recipe = make_recipe(path, described, chosen, wanted, profile, capabilities=capabilities, tail=tail)
-    return obtain(recipe, progress=progress)
+    while True:
+        profile = make_profile(described, batch, size)
+        recipe = make_recipe(path, described, chosen, wanted, profile, capabilities=capabilities, tail=tail)
+        try:
+            return obtain(recipe, progress=progress)
+        except GpuMemoryError as error:
+            if batch == 1:
+                raise
+            batch //= 2
+            _log.warning("%s; trying batch %d", error, batch)

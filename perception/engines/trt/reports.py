@@ -21,6 +21,8 @@ _INSTEAD = {
 
 _WITHOUT_GPU = ("CUDA driver version is insufficient", "no CUDA-capable device", "CUDA initialization failure")
 
+_NO_MEMORY = re.compile(r"out ?of ?memory|memory .*could not be allocated|insufficient memory", re.IGNORECASE)
+
 _log = logging.getLogger("perception")
 
 
@@ -49,6 +51,10 @@ def build_logger(trt: Any) -> Any:
                 self.errors.append(message)
             if severity <= trt.ILogger.WARNING:
                 _log.debug("%s: %s", severity.name, message)
+
+        def lacks_memory(self) -> bool:
+            """Whether an error was about memory that is used up."""
+            return any(_NO_MEMORY.search(message) for message in self.errors)
 
         def said(self) -> str:
             """The last error, without its source positions."""
