@@ -79,3 +79,21 @@ def test_live_view(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda p: p.name)
 def test_each_is_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 60
+
+
+def test_sliding_window() -> None:
+    pytest.importorskip("torch")
+    first, _, last = run("sliding_window.py", "60").splitlines()
+    assert first.startswith("81 windows of 28x28, 4 pixels apart")
+    assert float(last.rsplit(" ", 1)[1]) < 1e-4
+
+
+def test_panoptic_view(tmp_path: Path) -> None:
+    from tests.models import write_model
+
+    model = write_model(tmp_path / "colors.onnx", detection=True)
+    lines = run("panoptic_view.py", str(model), SCENE, str(tmp_path / "out"), "red=red", "blue=blue").splitlines()
+    assert len(lines) == 4
+    data = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    assert len(data["annotations"]) == 4
+    assert len(list((tmp_path / "out" / "panoptic").glob("*.png"))) == 4

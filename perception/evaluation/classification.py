@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.errors import UsageError
 from perception.evaluation.classes import match_classes
 from perception.evaluation.faults import Fault, refuse
 from perception.evaluation.labelled import LabelledPictures, open_labelled
 from perception.evaluation.result import Confusion, Evaluation, Example, Rows, Worst, load_for
 from perception.evaluation.workers import Progress, in_order
+from perception.model import LABELS
 from perception.types import U8
 
 
@@ -28,10 +30,14 @@ class ClassificationEvaluation(Evaluation):
     Attributes:
         confusion: int64 ``[C, C]`` pictures by true and by likeliest class.
         left_out: pictures by class that the model lacks.
+        top_k: how many of the likeliest classes count in ``top_k_accuracy``.
+        top_k_accuracy: share of the pictures whose right class is among them.
     """
 
     confusion: NDArray[np.int64]
     left_out: dict[str, int]
+    top_k: int
+    top_k_accuracy: float
 
     @property
     def accuracy(self) -> float:
@@ -39,13 +45,14 @@ class ClassificationEvaluation(Evaluation):
         return float(np.diag(self.confusion).sum() / self.confusion.sum())
 
     def as_dict(self) -> dict[str, Any]:
-        """``accuracy``, ``error_percent``, ``confusion`` as rows of the truth, ``images``."""
-        return {
+        """``accuracy``, ``error_percent``, ``confusion`` as rows of the truth, ``images``, and ``top_K_accuracy``."""
+        row = {
             "accuracy": self.accuracy,
             "error_percent": 100 * (1 - self.accuracy),
             "confusion": self.confusion.tolist(),
             "images": self.images,
         }
+        return row if self.top_k == 1 else {**row, f"top_{self.top_k}_accuracy": self.top_k_accuracy}
 
     def tables(self) -> list[tuple[str, Rows]]:
         rows: Rows = []
@@ -67,6 +74,7 @@ class ClassificationEvaluation(Evaluation):
         whole = {
             "accuracy": f"{self.accuracy:.4f}",
             "error": f"{100 * (1 - self.accuracy):.2f}%",
+            **({} if self.top_k == 1 else {f"top {self.top_k}": f"{self.top_k_accuracy:.4f}"}),
             "images": self.images,
             "ms an image": round(self.ms_per_image, 2),
         }
@@ -88,6 +96,7 @@ def evaluate_classification(
     data: str | Path,
     *,
     synonyms: Mapping[str, Sequence[str]] | None = None,
+    top_k: int = 1,
     worst: int = 0,
     progress: Progress | None = None,
     **options: Any,
@@ -98,15 +107,19 @@ def evaluate_classification(
         model: name or file, see `load_model`.
         data: folder or zip of ``class/name.jpg``, or NPZ, see `open_labelled`.
         synonyms: names of the model by names of the folders, where they differ; of several any is right.
+        top_k: count also how often the right class is among the likeliest so many, at most as many as a prediction
+            lists (`perception.model.LABELS`).
         worst: how many mistakes to give back, those that the model was surest of.
         progress: told of every picture.
         options: of `load_model`.
 
     Raises:
         SourceError: pictures are missing or damaged, or labels are not classes; all are named.
-        UsageError: no class in common, or synonyms that do not fit.
+        UsageError: no class in common, synonyms that do not fit, or a ``top_k`` that predictions do not have.
         PerceptionError: the model cannot be loaded or does no classification.
     """
+    if not 1 <= top_k <= LABELS:
+        raise UsageError(f"a prediction lists the {LABELS} likeliest classes: top_k is 1 to {LABELS}, not {top_k}")
     with load_for("classification", model, **options) as loaded:
         task = loaded.card.classification
         assert task is not None
@@ -118,7 +131,7 @@ def evaluate_classification(
         if faults:
             broken.set()
 
-        def work(index: int) -> Fault | tuple[int, int, float, float, U8] | None:
+        def work(index: int) -> Fault | tuple[int, list[tuple[int, float]], float, U8] | None:
             picture = pictures.read(index)
             if isinstance(picture, Fault):
                 broken.set()
@@ -127,27 +140,30 @@ def evaluate_classification(
                 return None
             prediction = loaded.predict(picture)
             assert prediction.labels is not None
-            label, probability = prediction.labels[0]
-            return index, same[label], probability, sum(prediction.timings.values()), picture
+            return index, prediction.labels[:top_k], sum(prediction.timings.values()), picture
 
         loaded.warmup(*loaded.size)
         start = time.perf_counter()
         times: list[float] = []
         confusion = np.zeros((len(task.names),) * 2, np.int64)
+        among = 0
         shown: Worst[Example] = Worst(worst)
         for result in in_order(work, chosen, len(chosen), loaded.engine.streams, progress):
             if isinstance(result, Fault):
                 faults.append(result)
             elif result is not None:
-                index, label, probability, ms, picture = result
+                index, likeliest, ms, picture = result
                 times.append(ms)
                 right = truth[index]
                 assert right is not None
+                label = same[likeliest[0][0]]
                 confusion[right, label] += 1
+                among += right in [same[i] for i, _ in likeliest]
                 if label != right:
-                    caption = f"{task.names[right]}, taken for {task.names[label]} ({probability:.0%})"
+                    taken_for = ", ".join(f"{task.names[same[i]]} ({p:.0%})" for i, p in likeliest)
+                    caption = f"{task.names[right]}, taken for {taken_for}"
                     shown.add(
-                        probability,
+                        likeliest[0][1],
                         lambda: Example(f"{caption}: {pictures.name(index)}", [("image", picture)]),  # noqa: B023
                     )
         refuse(faults, len(pictures), data)
@@ -161,6 +177,8 @@ def evaluate_classification(
             examples=shown.items(),
             confusion=confusion,
             left_out=left_out,
+            top_k=top_k,
+            top_k_accuracy=among / max(len(times), 1),
         )
 
 

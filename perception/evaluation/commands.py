@@ -104,6 +104,9 @@ def eval_classification(
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    top_k: Annotated[
+        int, typer.Option(min=1, help="Also how often the right class is among the K likeliest.", rich_help_panel=MODEL)
+    ] = 1,
     report: ReportTo = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -114,7 +117,7 @@ def eval_classification(
     from perception.show import evaluate
 
     evaluate(
-        evaluate_classification, model, pictures, synonyms=read_synonyms(names),
+        evaluate_classification, model, pictures, synonyms=read_synonyms(names), top_k=top_k,
         card=card, engine=engine, precision=precision, threads=threads,
         report=report, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip

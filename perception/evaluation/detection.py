@@ -148,7 +148,8 @@ def evaluate_detection(
         worst: how many of the pictures with most mistakes (at the card's own score threshold) to give back.
         progress: told of every picture.
         card: YAML card of a foreign model.
-        options: of `load_model`.
+        options: of `load_model`; boxes are suppressed within their class, whatever the card says, unless
+            ``class_agnostic`` is among them: average precision is of each class by itself.
 
     Raises:
         SourceError: pictures are missing, damaged or of another size than the file says; all are named.

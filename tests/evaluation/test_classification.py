@@ -60,6 +60,26 @@ def test_folders_zips_and_arrays_give_the_same(tmp_path: Path, folder: Path, mod
         }
 
 
+def test_the_right_class_among_the_likeliest(folder: Path, model: Path) -> None:
+    from perception.model import load_model
+
+    with load_model(model) as loaded:
+        listed = []
+        for path in sorted(folder.glob("*/*")):
+            labels = loaded.predict(cv2.imread(str(path))).labels
+            assert labels is not None
+            listed.append(([list(PALETTE)[i] for i, _ in labels], path.parent.name))
+    for k in (2, 3):
+        expected = sum(name in names[:k] for names, name in listed) / len(listed)
+        result = evaluate_classification(model, folder, top_k=k, worst=1)
+        assert result.as_dict()[f"top_{k}_accuracy"] == pytest.approx(expected)
+        assert result.accuracy == pytest.approx(4 / 7)
+        assert result.examples[0].caption.count("%)") == k
+    assert evaluate_classification(model, folder, top_k=4).top_k_accuracy == 1  # it has no more
+    with pytest.raises(UsageError, match="top_k is 1 to 5, not 6"):
+        evaluate_classification(model, folder, top_k=6)
+
+
 def test_gray_arrays_and_perfection(tmp_path: Path) -> None:
     model = write_model(
         tmp_path / "bw.onnx", classes=["black", "white"], segmentation=False, classification=True, width=28, height=28
