@@ -66,8 +66,8 @@ class Live {
     const { parts } = this;
     parts.choose.hidden = settings.source !== "file";
     if (this.known.problem) return this.tell(this.known.problem);
-    if (settings.source === "webcam") this.tell("The picture of your camera stays here; small copies of it are analysed.", "Start the camera");
-    else if (settings.source === "file") this.tell("Choose a video. It is played here; small copies of its frames are analysed.");
+    if (settings.source === "webcam") this.tell("Your camera plays here, in the browser; small copies of its pictures go to the server.", "Start the camera");
+    else if (settings.source === "file") this.tell("Choose a video. It plays here, in the browser; small copies of its pictures go to the server.");
     else if (settings.source === "url") this.tell(settings.url ? "" : "Type the address of a stream, then Enter.", settings.url && "Start");
     else this.start();
   }
