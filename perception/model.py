@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from perception.engines import Engine, Mode, Precision
     from perception.preprocess import Letterbox
 
-DEFAULT_MODEL = "camvid"
+DEFAULT_MODEL = "street"
 
 Suppression = Literal["nms", "soft-linear", "soft-gaussian"]
 

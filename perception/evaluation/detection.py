@@ -175,7 +175,7 @@ def evaluate_detection(
     in_truth = {key: match.of_data.get(name, -1) for key, name in file.categories.items()}
     with load_model(
         path, card=card, mode="throughput", score_threshold=score_threshold, max_detections=MAX_DETECTIONS,
-        classes=[task.names[i] for i in match.of_model], **options,
+        classes=[task.names[i] for i in match.of_model], **{"class_agnostic": False} | options,
     ) as loaded:  # fmt: skip
 
         def work(image: BoxedImage) -> Fault | tuple[BoxedImage, Detections, float, U8] | None:
