@@ -174,7 +174,7 @@ class Stream:
     def newest(self) -> Prediction | None:
         """The newest result with usual options, or None before the first one."""
         shot = self._shot
-        return None if shot is None else self._plain.see(shot, picture=False)
+        return None if shot is None else self._plain.see(shot, picture=False)[1]
 
     def status(self) -> dict[str, Any]:
         """Everything about it, for JSON; see `perception.server.streams_api`."""
@@ -391,7 +391,7 @@ class Stream:
             return
         self._late = 0
         shot = Shot(self.frames, inference)
-        self._metrics.frame_done(self._plain.see(shot, picture=False), "stream")
+        self._metrics.frame_done(self._plain.see(shot, picture=False)[1], "stream")
         with self._changed:
             self._shot = shot
             self.frames += 1

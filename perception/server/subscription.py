@@ -36,9 +36,10 @@ class Look:
         self._number = -1
         self._prediction: Prediction | None = None
 
-    def see(self, shot: Shot, picture: bool) -> Prediction:
+    def see(self, shot: Shot, picture: bool) -> tuple[int, Prediction]:
+        """What becomes of a result, or of a newer one that somebody else has asked for meanwhile; and its number."""
         with self._lock:
-            if self._prediction is None or self._number != shot.number:
+            if self._prediction is None or self._number < shot.number:
                 self._prediction = self._model.interpret(shot.inference)
                 self._number = shot.number
             prediction = self._prediction
@@ -46,7 +47,7 @@ class Look:
                 started = time.perf_counter()
                 prediction.picture = self._annotator(prediction)
                 prediction.timings["draw"] = 1e3 * (time.perf_counter() - started)
-            return prediction
+            return self._number, prediction
 
 
 class Subscription:
@@ -84,10 +85,11 @@ class Subscription:
         shot = self._stream.newer_than(self._seen, timeout, lambda: self._closed)
         if shot is None:
             return None
+        number, prediction = self.look.see(shot, picture)
         if self._seen >= 0:
-            self.missed += shot.number - self._seen - 1
-        self._seen = shot.number
-        return self.look.see(shot, picture)
+            self.missed += number - self._seen - 1
+        self._seen = number
+        return prediction
 
     def close(self) -> None:
         """Leave. Wakes who waits in ``next``."""

@@ -144,8 +144,7 @@ def test_one_capture_and_one_inference_for_all_viewers(scheduler):
     common = set(seen[0]) & set(seen[1]) & set(seen[2])
     assert len(common) >= 3
     # The very same picture, drawn once, for those who have the same options; another one for the other.
-    shared = [n for n in common if seen[0][n] is seen[1][n] is seen[2][n]]
-    assert len(shared) >= len(common) - 1
+    assert all(seen[0][n] is seen[1][n] is seen[2][n] for n in common)
     for n in set(seen[0]) & set(seen[3]):
         assert seen[0][n].picture is not seen[3][n].picture
         assert not np.array_equal(seen[0][n].picture, seen[3][n].picture)
