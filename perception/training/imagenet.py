@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
+from torch import nn
 from torchvision.models import ResNet18_Weights
 
 from perception.card import ModelCard, validate_card
@@ -64,7 +66,7 @@ def export_imagenet(output: str | Path) -> ModelCard:
         UsageError: the file cannot be written.
     """
     output = Path(output)
-    network = Classifier(build_classifier("efficientnet_lite0", weights="imagenet"))
+    network = Classifier(with_convolutional_head(build_classifier("efficientnet_lite0", weights="imagenet")))
     graph = CameraGraph(network, network.first_convolution, network.outputs).eval()
     card = imagenet_card()
     try:
@@ -81,6 +83,22 @@ def export_imagenet(output: str | Path) -> ModelCard:
     except OSError as error:
         raise UsageError(f"cannot write the model: {error.strerror or error}", output) from None
     return card
+
+
+def with_convolutional_head(network: nn.Module) -> nn.Module:
+    """The network with its dense layer as a 1x1 convolution: TensorRT for RTX has no float32 matrix product on Turing.
+
+    Args:
+        network: EfficientNet-Lite with a classifier. It is changed.
+    """
+    features, pool, _, dense = network.classifier  # type: ignore[misc, union-attr]
+    assert isinstance(dense, nn.Linear)
+    convolution = nn.Conv2d(dense.in_features, dense.out_features, 1)
+    with torch.no_grad():
+        convolution.weight.copy_(dense.weight[:, :, None, None])
+        convolution.bias.copy_(dense.bias)  # type: ignore[union-attr]
+    network.classifier = nn.Sequential(features, pool, convolution, nn.Flatten())
+    return network
 
 
 def _check(exact: Path, half: Path, card: ModelCard) -> None:
