@@ -138,7 +138,9 @@ def test_addresses_in_other_spellings(number: str) -> None:
         del ADDRESSES[number]
 
 
-@pytest.mark.parametrize("pattern", ["*", "cam1.example.org", "file:///videos/*", "rtsp://user@cam/*", "[", "rtsp://[*"])
+@pytest.mark.parametrize(
+    "pattern", ["*", "cam1.example.org", "file:///videos/*", "rtsp://user@cam/*", "[", "rtsp://[*"]
+)
 def test_patterns_that_could_never_fit_are_told(pattern: str) -> None:
     with pytest.raises(UsageError, match="allow"):
         check_patterns(settings("rtsp://cam1.example.org/*", pattern).allow)

@@ -28,6 +28,8 @@ SETTINGS: dict[str, Any] = {
 
 def ask(case: schemathesis.Case, server: httpx.Client) -> None:
     answer = case.call(base_url=str(server.base_url).rstrip("/"), timeout=60)
+    if answer.status_code == 400 and answer.text == "Invalid HTTP request received.":
+        return  # not even HTTP: it does not get as far as the application
     assert answer.status_code != 500, answer.text
     if answer.status_code >= 500:  # busy, and says when not to be
         assert "retry-after" in answer.headers
