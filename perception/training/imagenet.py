@@ -91,7 +91,7 @@ def with_convolutional_head(network: nn.Module) -> nn.Module:
     Args:
         network: EfficientNet-Lite with a classifier. It is changed.
     """
-    features, pool, _, dense = network.classifier  # type: ignore[misc, union-attr]
+    features, pool, _, dense = network.classifier  # type: ignore[misc]
     assert isinstance(dense, nn.Linear)
     convolution = nn.Conv2d(dense.in_features, dense.out_features, 1)
     with torch.no_grad():
