@@ -39,7 +39,7 @@ class Fault(BaseModel):
 
 def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These statuses for OpenAPI, with those that every route may answer with."""
-    return {status: {"model": Fault} for status in (401, 403, 503, *statuses)}
+    return {status: {"model": Fault} for status in (400, 401, 403, 503, *statuses)}
 
 
 class PredictQuery(Options):
