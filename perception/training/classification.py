@@ -76,6 +76,8 @@ class ClassificationTask(Task):
         return config.later_factor if config.head_epochs and epoch >= config.head_epochs else 1.0
 
     def batches(self, ranks: Ranks) -> PictureBatches:
+        if ranks.count > 1 and self.config.network.head_epochs:
+            raise UsageError("network.head_epochs changes what is trained on the way: train in one process")
         augment = PictureAugmenter(self.config.augment, self.size[::-1])
 
         def make(index: int, rng: np.random.Generator) -> Labelled:

@@ -208,6 +208,8 @@ def test_two_phases_first_the_head_then_all_at_a_low_rate(signs: Path, tmp_path:
         ),
         ({"data": {"classes": [*NAMES, "star"]}}, "3 classes do not fit a head of 4: .*star have no pictures"),
         ({"data": {"val": "nowhere"}}, "no such file or folder"),
+        ({"data": {"train": "torchvision:Nope"}}, "torchvision has no data set 'Nope'"),
+        ({"data": {"train": "torchvision:FakeData"}}, "FakeData is no set of pictures with one class each"),
         ({"task": "poetry"}, "task 'poetry' is unknown; there are street, classification, localisation"),
         ({"network": {"pretrained": True}}, "no ImageNet weights are at hand for lenet_color"),
     ],
