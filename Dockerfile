@@ -9,7 +9,8 @@
 #       perception:jetson annotate csi://0 -o camera.mp4 --duration 10
 
 ARG PYTHON=3.12
-# What JetPack 6 runs: CUDA 12.6, TensorRT 10.3, Python 3.10. docs/jetson.md has the one for JetPack 7.
+# NVIDIA's image of that name, pulled and tagged, or --build-arg JETSON_BASE=IMAGE. It is what JetPack 6 runs: CUDA 12.6,
+# TensorRT 10.3, Python 3.10; docs/jetson.md has the one for JetPack 7.
 ARG JETSON_BASE=l4t-jetpack:r36.4.0
 
 # A wheel and its dependencies in one folder: the final images get no compiler, no pip cache and no source tree.

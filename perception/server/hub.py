@@ -121,7 +121,7 @@ class StreamHub:
                     redact(source),
                     lambda: self._connect(source),
                     scheduler,
-                    reconnect=kind in ("camera", "stream"),
+                    reconnect=kind in ("camera", "csi", "stream"),
                     loop=found.loop and (kind != "stream" or source in self._settings.sources),
                     metrics=self._metrics,
                     patience=self._patience,
