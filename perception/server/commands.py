@@ -30,7 +30,7 @@ def live(
     engine: Annotated[
         str | None, typer.Option(help="auto, openvino, onnxruntime, torch or tensorrt.", rich_help_panel=MODEL)
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, f32, bf16 or f16.", rich_help_panel=MODEL)] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, f32, bf16, f16 or int8.", rich_help_panel=MODEL)] = None,
     user: Annotated[str | None, typer.Option(help="Name to log in with.", rich_help_panel=ACCESS)] = None,
     password_file: Annotated[
         Path | None, typer.Option(help="File that holds the password.", rich_help_panel=ACCESS)

@@ -103,7 +103,7 @@ class ServerSettings(_Strict):
     model: str = DEFAULT_MODEL
     card: Path | None = None
     engine: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] = "auto"
-    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     user: str | None = Field(default=None, min_length=1)
     password: SecretStr | None = Field(default=None, min_length=1)
     token: SecretStr | None = Field(default=None, min_length=8)
