@@ -9,7 +9,7 @@ LIVE    := $(VENV)/.live-installed
 MEDIA   := $(VENV)/.media-installed
 SYSTEM  := $(VENV)/.system-installed
 
-.PHONY: help demo live test test-slow test-lowest lint bench clean
+.PHONY: help demo live test test-slow test-lowest lint bench classics clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ lint: $(DEV)  ## ruff and mypy
 
 bench: $(DEV) $(MEDIA)  ## every figure of the README
 	$(BIN)/perception bench
+
+classics: $(DEV)  ## train the classics (hours) and print what they reached
+	$(BIN)/python -m perception.training.classics $(filter-out %cifar100.yaml,$(wildcard configs/classics/*.yaml))
 
 clean:  ## remove the environment and what the demo wrote
 	rm -rf .venv .venv-lowest demo.mp4 demo.jsonl demo.png
