@@ -1,0 +1,64 @@
+"""The commands ``perception export`` and ``perception train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception.errors import require
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint of `train`, or torchvision:NAME.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx to write, with the card inside.")],
+    weights: Annotated[
+        str | None, typer.Option(help="Of torchvision: COCO_V1, DEFAULT, ..., or none (untrained).")
+    ] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Input size, for torchvision:NAME.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set to measure a checkpoint on, for its card.")] = None,
+) -> None:
+    """Export a trained network, or one of torchvision's, as a model, and check it against torch.
+
+    [bold]Examples[/bold]
+
+      perception export torchvision:fcos_resnet50_fpn --weights COCO_V1 -o fcos.onnx
+
+      perception export torchvision:lraspp_mobilenet_v3_large --weights none -o lraspp.onnx
+
+      perception export runs/camvid/best.pt -o camvid.onnx
+    """
+    require("torch", "train", "exporting a network")
+    from perception.config import size as parse_size
+    from perception.training.torchvision_export import export_any
+
+    written = export_any(model, output, weights=weights, size=parse_size(size), data=data)
+    typer.echo(f"{output}: {written.name}, {', '.join(written.tasks)}, {written.input.width}x{written.input.height}")
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training recipe (YAML), as in configs/train/.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The .onnx to write when done.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Replaces data.root of the recipe.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on where it stopped.")] = False,
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose weights a new run starts from, where they fit.")
+    ] = None,
+) -> None:
+    """Train a network by a recipe, then export the best checkpoint as a model with its accuracy in the card.
+
+    [bold]Example[/bold]
+
+      perception train configs/train/camvid.yaml --data ../shared/data/camvid -o camvid.onnx
+    """
+    require("torch", "train", "training")
+    from perception.training.loop import train as run_training
+    from perception.training.release import release
+
+    result = run_training(recipe, not fresh, data, start=start)
+    model = output or result.best.with_suffix(".onnx")
+    card = release(result.best, model, data)
+    for name, value in card.metrics.items():
+        typer.echo(f"{name:40} {value:.4f}")
+    typer.echo(f"{model}")
