@@ -47,7 +47,7 @@ class Site:
     video: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     video = make_video(
@@ -93,7 +93,7 @@ def make_camera(path: Path, images: list[np.ndarray]) -> Path:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with launched(make_camera(tmp_path_factory.mktemp("camera") / "camera.mjpeg", [scene()] * 25)) as started:
         yield started

@@ -96,7 +96,7 @@ def test_confidence_goes_to_the_server_and_acts_on_the_next_frames(page: Any) ->
 
 
 def test_classes_on_and_off_and_the_legend_of_what_is_in_view(page: Any, site: Site) -> None:
-    page.wait_for_selector(".pv-legend li")
+    page.wait_for_function("() => document.querySelector('.pv-legend')?.innerText.includes('×1')")
     words = page.locator(".pv-legend").inner_text().split()
     assert [words[0], words[2], words[4:]] == ["yellow", "blue", ["×1"]]
     shares = site.service.models.scheduler().model.predict(scene()).class_map.shares

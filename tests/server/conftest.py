@@ -44,7 +44,7 @@ def make(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(make: Any) -> Iterator[httpx.Client]:
     """A client of a server without credentials, whose model is loaded."""
     with served(create_app(make())) as address, httpx.Client(base_url=f"http://{address}", timeout=60) as client:
