@@ -22,6 +22,7 @@ PATIENCE = Patience(stall=1.0, silence=3.0, first_pause=0.05, longest_pause=0.2,
 def hub_of(colors, tmp_path):
     """Makes hubs with a tiny model; closes them, and sees that nothing is left of them."""
     made = []
+    before = set(threading.enumerate())  # another server may be running
 
     def make(idle_s=60.0, **options):
         values = {"sources": {"street": ENDLESS, "park": ENDLESS + "&seed=1", "pipe": "-", "the yard": ENDLESS}}
@@ -36,7 +37,15 @@ def hub_of(colors, tmp_path):
     for hub, models in made:
         hub.close()
         models.close()
-    wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith(("perception-str", "perception-capt"))])
+    wait_for(
+        lambda: (
+            not [
+                t
+                for t in set(threading.enumerate()) - before
+                if t.name.startswith(("perception-str", "perception-capt"))
+            ]
+        )
+    )
 
 
 def wait_for(condition, seconds=30.0):

@@ -55,12 +55,19 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def client(server):
+    before = set(threading.enumerate())  # another server may be running
     with httpx.Client(base_url=server.url, timeout=60) as made:
         yield made
         for stream in server.hub.streams:
             made.delete(f"/v1/streams/{stream.id}")
     wait_for(
-        lambda: not [t for t in threading.enumerate() if t.name.startswith(("perception-mjpeg", "perception-fmp4"))]
+        lambda: (
+            not [
+                t
+                for t in set(threading.enumerate()) - before
+                if t.name.startswith(("perception-mjpeg", "perception-fmp4"))
+            ]
+        )
     )
 
 
@@ -214,7 +221,8 @@ def test_a_stream_that_cannot_work_says_why(client):
 
 def test_viewers_who_leave_are_forgotten(client, server):
     id = opened(client, "street")
-    encoders = lambda: [t.name for t in threading.enumerate() if t.name.startswith("perception-mjpeg")]  # noqa: E731
+    before = set(threading.enumerate())
+    encoders = lambda: [t.name for t in set(threading.enumerate()) - before if t.name.startswith("perception-mjpeg")]  # noqa: E731
     with watching(client, id, 3):
         assert client.get(f"/v1/streams/{id}").json()["viewers"] == 3
         assert 'perception_viewers{kind="stream"} 3.0' in client.get("/metrics").text

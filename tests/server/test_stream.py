@@ -33,10 +33,15 @@ def scheduler(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left_behind():
+    before = set(threading.enumerate())  # another server may be running
     yield
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        left = [t.name for t in threading.enumerate() if t.name.startswith(("perception-capture", "perception-stream"))]
+        left = [
+            t.name
+            for t in set(threading.enumerate()) - before
+            if t.name.startswith(("perception-capture", "perception-stream"))
+        ]
         if not left:
             return
         time.sleep(0.02)
