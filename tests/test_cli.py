@@ -134,7 +134,9 @@ def test_config_sets_what_flags_set_and_flags_win(tmp_path: Path, model: str) ->
     assert "did you mean 'max_frames'" in wrong.stderr
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted({*Path("configs").glob("*.yaml")} - {Path("configs/live.yaml")}), ids=lambda p: p.name
+)
 def test_shipped_configs_are_valid(path: Path) -> None:
     result = CliRunner().invoke(app, ["annotate", "nope.mp4", "--config", str(path), "-m", "none"])
     assert "nope.mp4" in str(result.output) + str(result.exception) or "none" in str(result.exception)
