@@ -15,4 +15,5 @@ def _library_logging() -> None:
             logger.setLevel(logging.NOTSET)
             logger.propagate, logger.disabled = True, False
             logger.handlers.clear()
-    logging.disable(logging.NOTSET)
+    for handler in logging.getLogger().handlers:  # some libraries quieten every handler there is
+        handler.setLevel(logging.NOTSET)
