@@ -15,8 +15,8 @@ import typer
 from perception.errors import PerceptionError
 from perception.evaluation.commands import data as data_commands
 from perception.evaluation.commands import evaluation
-from perception.explain.commands import explain_model
 from perception.networks.commands import summary
+from perception.networks.explain.commands import explain_model
 from perception.options import (
     DRAWING,
     GENERAL,
@@ -145,7 +145,8 @@ def annotate(
     from perception.config import names
     from perception.config import size as parse_size
     from perception.draw import Annotator
-    from perception.model import DEFAULT_MODEL, load_model
+    from perception.model import load_model
+    from perception.model_files import DEFAULT_MODEL
     from perception.show import Reporter, exit_code
 
     wanted = names(classes)
@@ -200,7 +201,7 @@ app.command("live")(live)
 @app.command()
 def models(as_json: Json = None) -> None:
     """List the models that can be used by name."""
-    from perception.model import list_models
+    from perception.model_files import list_models
     from perception.show import print_models
 
     print_models(list_models(), as_json)
@@ -241,9 +242,9 @@ def build(
     """
     from perception.config import names
     from perception.engines.trt.build import build_model
-    from perception.show import building, print_built
+    from perception.show import print_built, working
 
-    with building(model) as progress:
+    with working(model, "building an engine") as progress:
         built = build_model(
             model, card=card, flavour=flavour, precision=precision, batch=batch, size=size,
             capabilities=tuple(names(compute_capability) or ()), progress=progress,

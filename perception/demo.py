@@ -13,7 +13,8 @@ from perception.annotate import Outputs, Result, annotate_all
 from perception.clips import find_clip
 from perception.draw import Annotator
 from perception.errors import SourceError
-from perception.model import DEFAULT_MODEL, load_model
+from perception.model import load_model
+from perception.model_files import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from perception.engines import Precision

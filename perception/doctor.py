@@ -241,7 +241,7 @@ def _version(package: str) -> str:
 def _folders() -> Iterator[Check]:
     from perception.engines.cache import compiled_models_dir
     from perception.jit import cache_directory
-    from perception.model import user_models_dir
+    from perception.model_files import user_models_dir
 
     kernels = cache_directory()
     if kernels is None:
@@ -268,7 +268,7 @@ def _folder(name: str, folder: Path) -> Check:
 
 def _models() -> Iterator[Check]:
     from perception.card import read_card
-    from perception.model import DEFAULT_MODEL, model_paths
+    from perception.model_files import DEFAULT_MODEL, model_paths
 
     paths = model_paths()
     if DEFAULT_MODEL not in paths:

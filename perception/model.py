@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -17,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.card import ClassificationTask, DetectionTask, ModelCard, SegmentationTask, read_card
-from perception.errors import ModelError, UsageError
+from perception.errors import UsageError
+from perception.model_files import DEFAULT_MODEL, find_model
 from perception.types import F32, U8, ClassMap, Detections, Frame, Planes, Prediction
 
 if TYPE_CHECKING:
     from perception.engines import Engine, Mode, Precision
     from perception.preprocess import Letterbox
-
-DEFAULT_MODEL = "street"
 
 Suppression = Literal["nms", "soft-linear", "soft-gaussian"]
 
@@ -32,16 +30,6 @@ LABELS = 5
 """How many whole-image classes a prediction lists."""
 
 _log = logging.getLogger("perception")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """A model that can be loaded by name: its file, its card, the size of the file in bytes."""
-
-    name: str
-    path: Path
-    card: ModelCard
-    size_bytes: int
 
 
 def load_model(
@@ -307,54 +295,6 @@ class _PostProcessing:
         from perception.postprocess.detection import decode
 
         return decode(outputs[task.boxes][0], outputs[task.scores][0], letterbox, **self._decode_options)
-
-
-def find_model(name_or_path: str | Path) -> Path:
-    """The file of a model: a path as it is, or a name among those that ship or that the user has put beside them.
-
-    Raises:
-        ModelError: no such file, or no model of that name, with the nearest names.
-    """
-    text = str(name_or_path)
-    path = Path(text).expanduser()
-    if isinstance(name_or_path, Path) or path.suffix == ".onnx" or len(path.parts) > 1:
-        if not path.is_file():
-            raise ModelError("no such model file; `perception models` lists what is there", path)
-        return path
-    named = model_paths()
-    if text in named:
-        return named[text]
-    near = difflib.get_close_matches(text, named, n=3, cutoff=0.5) or sorted(named)
-    known = f"did you mean {' or '.join(near)}?" if near else f"there are none in {user_models_dir()}"
-    raise ModelError(f"no model is called {text!r}; {known} A path must end in .onnx")
-
-
-def list_models() -> list[ModelFile]:
-    """The models that can be loaded by name, those that ship first. Unusable files are logged and left out."""
-    found = []
-    for name, path in model_paths().items():
-        try:
-            found.append(ModelFile(name, path, read_card(path), path.stat().st_size))
-        except ModelError as error:
-            _log.warning("%s", error)
-    return found
-
-
-def user_models_dir() -> Path:
-    """The folder for models of the user's own; it may not exist."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("perception")) / "models"
-
-
-def model_paths() -> dict[str, Path]:
-    """Files of the models by name, usable or not. A name that ships always means the file that ships."""
-    shipped = sorted(Path(str(files("perception") / "weights")).glob("*.onnx"))
-    own = sorted(user_models_dir().glob("*.onnx"))
-    named: dict[str, Path] = {}
-    for path in [*shipped, *own]:
-        named.setdefault(path.stem, path)
-    return named
 
 
 def _check_size(card: ModelCard, size: tuple[int, int] | None, path: Path) -> tuple[int, int]:

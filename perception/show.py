@@ -202,13 +202,13 @@ def print_agreements(results: Sequence[Agreement], as_json: Path | None = None) 
 
 
 @contextmanager
-def building(model: str) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A line that tells how far the build of an engine is, where standard error is a terminal."""
+def working(model: str, what: str) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A line that tells how far long work on a model is, where standard error is a terminal; else None."""
     console = stderr()
     if not console.is_terminal:
         yield None
         return
-    with console.status(f"{escape(model)}: building an engine") as status:
+    with console.status(f"{escape(model)}: {what}") as status:
         yield lambda phase, done, steps: status.update(f"{escape(model)}: {escape(phase)}, {done} of {steps}")
 
 
@@ -275,7 +275,7 @@ def evaluate(
 ) -> None:
     """Run an evaluation with a progress bar, then print it, or write it as JSON, and its report if one is wanted."""
     from perception.evaluation.report import PICTURES, Report
-    from perception.model import DEFAULT_MODEL
+    from perception.model_files import DEFAULT_MODEL
 
     file = None if report is None else Report(report, overwrite)
     with progress_bar("evaluate") as progress:

@@ -15,7 +15,8 @@ import numpy as np
 
 from perception.engines import ENGINES, engine_status
 from perception.errors import EngineError, UsageError
-from perception.model import Model, find_model, load_model
+from perception.model import Model, load_model
+from perception.model_files import find_model
 from perception.types import F32, Detections, Frame, Prediction
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from perception.card import read_card
 from perception.cli import app
-from perception.model import model_paths
+from perception.model_files import model_paths
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -14,7 +14,8 @@ import yaml
 
 from perception import EngineError, ModelError, UsageError, load_model
 from perception.card import read_card, write_card
-from perception.model import Model, find_model, list_models
+from perception.model import Model
+from perception.model_files import find_model, list_models
 from perception.types import Frame
 from tests.models import PALETTE, build_model, solid, write_model
 

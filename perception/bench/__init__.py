@@ -54,7 +54,7 @@ def run_bench(
     from perception.bench.engines import engine_rows
     from perception.bench.kernels import kernel_rows
     from perception.bench.pipeline import Bench
-    from perception.model import DEFAULT_MODEL
+    from perception.model_files import DEFAULT_MODEL
 
     name = model or DEFAULT_MODEL
     bench = Bench(name, engine, precision, clip)

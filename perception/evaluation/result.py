@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from perception.card import ModelCard, read_card
 from perception.errors import ModelError
-from perception.model import Model, find_model, load_model
+from perception.model import Model, load_model
+from perception.model_files import find_model
 from perception.types import U8
 
 Kept = TypeVar("Kept")

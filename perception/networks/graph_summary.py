@@ -8,7 +8,7 @@ from typing import Any
 
 from perception.card import load_onnx, read_card
 from perception.errors import ModelError, UsageError
-from perception.model import find_model
+from perception.model_files import find_model
 from perception.networks.arithmetic import Field, convolution_multiplications
 from perception.networks.summary import Fields, Layer, Summary, joined
 

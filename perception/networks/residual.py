@@ -24,7 +24,7 @@ class ResidualUnit(nn.Module):
             nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
-        self.relu = nn.ReLU()  # a module, so that it can be hooked into: see perception.explain
+        self.relu = nn.ReLU()  # a module, so that it can be hooked into: see perception.networks.explain
         self.skip: nn.Module = nn.Identity()
         if stride > 1 or in_channels != out_channels:
             self.skip = nn.Sequential(

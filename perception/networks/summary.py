@@ -135,7 +135,7 @@ def summarise_named(name: str, classes: int | None = None, size: tuple[int, int]
         UsageError: there is none of that name, or a size that it cannot take.
         ModelError: it cannot be read.
     """
-    from perception.model import model_paths
+    from perception.model_files import model_paths
 
     if name.endswith(".onnx") or name in model_paths():
         from perception.networks.graph_summary import summarise_graph

@@ -65,14 +65,15 @@ def quantize_model(
     from perception.evaluation.classes import read_synonyms
     from perception.quantize.accuracy import Validation
     from perception.quantize.quantize import quantize
-    from perception.quantize.show import print_quantised, quantising
+    from perception.quantize.show import print_quantised
+    from perception.show import working
 
     validation = Validation(
         images=labelled or images[0], labels=labels, ignore=ignore or (), boxed=annotated or images[0],
         annotations=annotations, synonyms=read_synonyms(names), labelled=data, max_drop=max_drop,
         max_box_drop=max_box_drop,
     )  # fmt: skip
-    with quantising(model) as progress:
+    with working(model, "quantising") as progress:
         result = quantize(
             model, images, output, count=count, validation=validation, overwrite=overwrite, progress=progress
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,19 +12,7 @@ from rich.markup import escape
 from perception.show import print_rows, stderr
 
 if TYPE_CHECKING:
-    from perception.quantize.accuracy import Progress
     from perception.quantize.quantize import Quantised
-
-
-@contextmanager
-def quantising(model: str) -> Iterator[Progress | None]:
-    """A line that tells how far it is, where standard error is a terminal; else None."""
-    console = stderr()
-    if not console.is_terminal:
-        yield None
-        return
-    with console.status(f"{escape(model)}: quantise") as status:
-        yield lambda what, done, total: status.update(f"{escape(model)}: {escape(what)}, {done} of {total}")
 
 
 def print_quantised(result: Quantised, output: Path, as_json: bool = False) -> None:

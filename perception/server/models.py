@@ -9,7 +9,8 @@ from pathlib import Path
 
 from perception.card import ModelCard, read_card
 from perception.errors import PerceptionError
-from perception.model import ModelFile, find_model, list_models, load_model, model_paths
+from perception.model import load_model
+from perception.model_files import ModelFile, find_model, list_models, model_paths
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, NotFound
 from perception.server.scheduler import Scheduler

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from perception.errors import UsageError
-from perception.model import DEFAULT_MODEL
+from perception.model_files import DEFAULT_MODEL
 
 
 class _Strict(BaseModel):

@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import pytest
 
-from perception import model as models
 from perception.card import load_onnx, read_card, write_card
 from perception.engines.quantised import find_quantised
 from perception.engines.trt import build as build_module
@@ -25,6 +24,7 @@ from perception.engines.trt.inspection import Inspection, check_precision
 from perception.engines.trt.recipe import make_profile, make_recipe
 from perception.engines.trt.reports import build_logger
 from perception.errors import EngineError, UsageError
+from perception.model_files import model_paths
 from perception.quantize.graph import tidied
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
 from tests.engines.trt_names import RTX_ONLY, names_in_binary, names_in_module, used_names
@@ -48,7 +48,7 @@ def save(path: Path, model: onnx.ModelProto, described: object) -> Path:
     return path
 
 
-PLAIN = sorted(name for name, path in models.model_paths().items() if not is_quantised(load_onnx(path)))
+PLAIN = sorted(name for name, path in model_paths().items() if not is_quantised(load_onnx(path)))
 """The shipped models but for quantised versions of them."""
 
 BUS = 400_000
@@ -61,7 +61,7 @@ BUS = 400_000
 def test_every_shipped_model_is_built_in_its_precision(
     rtx: Flavour, name: str, precision: str, tail: Tail | None
 ) -> None:
-    path = models.model_paths()[name]
+    path = model_paths()[name]
     described = read_card(path)
     capabilities = CAPABILITIES[1:] if precision == "bf16" else CAPABILITIES
     recipe = make_recipe(
@@ -108,7 +108,7 @@ def quantise(path: Path, output: Path, size: tuple[int, int]) -> Path:
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_shipped_model_is_built_in_int8(rtx: Flavour, name: str, tmp_path: Path) -> None:
     """The quantised version that ships, and where none does, one that is made here."""
-    path = models.model_paths()[name]
+    path = model_paths()[name]
     described = read_card(path)
     shipped = find_quantised(path, described)
     if shipped is not None:

@@ -13,6 +13,7 @@ from perception.server.patience import Patience
 from perception.server.problems import Busy, Forbidden, NotFound
 from perception.server.settings import Limits, ServerSettings
 from tests.media import http_folder, make_video, tcp_server
+from tests.server.threads import NewThreads
 
 ENDLESS = "synthetic:?size=64x48&fps=25&frames=0"
 PATIENCE = Patience(stall=1.0, silence=3.0, first_pause=0.05, longest_pause=0.2, age=10.0)
@@ -22,7 +23,7 @@ PATIENCE = Patience(stall=1.0, silence=3.0, first_pause=0.05, longest_pause=0.2,
 def hub_of(colors, tmp_path):
     """Makes hubs with a tiny model; closes them, and sees that nothing is left of them."""
     made = []
-    before = set(threading.enumerate())  # another server may be running
+    threads = NewThreads()
 
     def make(idle_s=60.0, **options):
         values = {"sources": {"street": ENDLESS, "park": ENDLESS + "&seed=1", "pipe": "-", "the yard": ENDLESS}}
@@ -37,15 +38,7 @@ def hub_of(colors, tmp_path):
     for hub, models in made:
         hub.close()
         models.close()
-    wait_for(
-        lambda: (
-            not [
-                t
-                for t in set(threading.enumerate()) - before
-                if t.name.startswith(("perception-str", "perception-capt"))
-            ]
-        )
-    )
+    wait_for(lambda: not threads.named("perception-stream", "perception-capture"))
 
 
 def wait_for(condition, seconds=30.0):

@@ -3,7 +3,6 @@
 import io
 import json
 import socket
-import threading
 import time
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -23,6 +22,7 @@ from perception.server.settings import Limits, ServerSettings
 from tests.media import make_video, read_stamp
 from tests.models import write_model
 from tests.server.served import served
+from tests.server.threads import NewThreads
 
 pytestmark = pytest.mark.timeout(400)  # the first one imports the page and everything below it
 
@@ -55,20 +55,12 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def client(server):
-    before = set(threading.enumerate())  # another server may be running
+    threads = NewThreads()
     with httpx.Client(base_url=server.url, timeout=60) as made:
         yield made
         for stream in server.hub.streams:
             made.delete(f"/v1/streams/{stream.id}")
-    wait_for(
-        lambda: (
-            not [
-                t
-                for t in set(threading.enumerate()) - before
-                if t.name.startswith(("perception-mjpeg", "perception-fmp4"))
-            ]
-        )
-    )
+    wait_for(lambda: not threads.named("perception-mjpeg", "perception-fmp4"))
 
 
 def wait_for(condition, seconds=30.0):
@@ -221,15 +213,14 @@ def test_a_stream_that_cannot_work_says_why(client):
 
 def test_viewers_who_leave_are_forgotten(client, server):
     id = opened(client, "street")
-    before = set(threading.enumerate())
-    encoders = lambda: [t.name for t in set(threading.enumerate()) - before if t.name.startswith("perception-mjpeg")]  # noqa: E731
+    threads = NewThreads()
     with watching(client, id, 3):
         assert client.get(f"/v1/streams/{id}").json()["viewers"] == 3
         assert 'perception_viewers{kind="stream"} 3.0' in client.get("/metrics").text
-        assert len(encoders()) == 1
+        assert len(threads.named("perception-mjpeg")) == 1
     wait_for(lambda: client.get(f"/v1/streams/{id}").json()["viewers"] == 0)
     wait_for(lambda: 'perception_viewers{kind="stream"} 0.0' in client.get("/metrics").text)
-    wait_for(lambda: not encoders())
+    wait_for(lambda: not threads.named("perception-mjpeg"))
 
 
 def test_viewers_of_equal_options_get_equal_bytes(client):

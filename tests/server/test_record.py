@@ -2,7 +2,6 @@
 
 import errno
 import os
-import threading
 import time
 from contextlib import closing
 
@@ -21,6 +20,7 @@ from perception.server.settings import Limits
 from perception.server.stream import Stream
 from tests.media import make_video, read_stamp
 from tests.models import write_model
+from tests.server.threads import NewThreads
 
 PLAIN = Options(opacity=0, legend=False, boxes=False)
 PATIENCE = Patience(first_pause=0.05, age=10.0)
@@ -35,11 +35,11 @@ def scheduler(tmp_path_factory):
 
 @pytest.fixture
 def recordings(tmp_path):
-    before = set(threading.enumerate())  # another server may be running
+    threads = NewThreads()
     made = Recordings(tmp_path / "recordings", Limits())
     yield made
     made.close()
-    assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("perception-record")]
+    assert not threads.named("perception-record")
 
 
 def stream_of(uri, scheduler, loop=True):

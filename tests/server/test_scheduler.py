@@ -14,6 +14,7 @@ from perception.server.problems import Busy
 from perception.server.scheduler import BULK_TURN, Scheduler
 from perception.types import Frame
 from tests.models import PALETTE, solid, write_model
+from tests.server.threads import NewThreads
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,7 @@ def test_an_error_is_the_frames_own(model):
 
 
 def test_close_cancels_what_waits_and_finishes_what_runs(model):
-    before = set(threading.enumerate())  # another server may be running
+    threads = NewThreads()
     gate = Gate(model)
     scheduler = Scheduler(gate.model, workers=1)
     running = scheduler.submit(frame("a"), client="a")
@@ -181,7 +182,7 @@ def test_close_cancels_what_waits_and_finishes_what_runs(model):
             future.result(0)
     with pytest.raises(EngineError, match="shut down"):
         scheduler.submit(frame("d"), client="d")
-    assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("perception-engine")]
+    assert not threads.named("perception-engine")
 
 
 def test_a_shared_model_runs_a_whole_pipeline_as_one_client(model, tmp_path):

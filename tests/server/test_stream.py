@@ -19,6 +19,7 @@ from perception.server.stream import ENGINE_ERRORS, MAX_LOOKS, Stream
 from perception.types import Frame
 from tests.media import make_image, make_video, read_stamp, stamp, tcp_server
 from tests.models import write_model
+from tests.server.threads import NewThreads
 
 QUICK = Patience(stall=0.5, silence=1.5, opening=6.0, first_pause=0.05, longest_pause=0.2, age=5.0)
 """Pauses cut short; results may be old, since the tests' machine may be slow."""
@@ -33,15 +34,11 @@ def scheduler(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left_behind():
-    before = set(threading.enumerate())  # another server may be running
+    threads = NewThreads()
     yield
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        left = [
-            t.name
-            for t in set(threading.enumerate()) - before
-            if t.name.startswith(("perception-capture", "perception-stream"))
-        ]
+        left = threads.named("perception-capture", "perception-stream")
         if not left:
             return
         time.sleep(0.02)

@@ -258,10 +258,10 @@ def test_a_fault_of_ours_is_an_answer_too(client: ClientConnection, monkeypatch:
 def test_a_model_that_does_not_load_is_an_error_of_the_request(
     client: ClientConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import perception.model
+    import perception.model_files
 
     (tmp_path / "broken.onnx").write_bytes(b"not a network")
-    monkeypatch.setattr(perception.model, "user_models_dir", lambda: tmp_path)
+    monkeypatch.setattr(perception.model_files, "user_models_dir", lambda: tmp_path)
     answer = ask(client, {"model": "broken"})
     assert answer["type"] == "error" and "ONNX" in answer["error"]
     assert isinstance(ask(client, frame(2, solid("red"))), Result)

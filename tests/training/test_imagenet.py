@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 import perception
 from perception.card import load_onnx
-from perception.model import find_model, model_paths
+from perception.model_files import find_model, model_paths
 from perception.networks.lite import EfficientNetLite
 from perception.training.half_weights import LEAST_VALUES, store_in_half
 from perception.training.imagenet import SIDE

@@ -173,7 +173,7 @@ def build_model(
         ModelError: no such model, or it is unusable; no quantised version of it.
         EngineError: it cannot be built.
     """
-    from perception.model import find_model
+    from perception.model_files import find_model
 
     chosen = find_flavour(flavour)
     path = find_model(name_or_path)

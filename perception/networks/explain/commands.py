@@ -42,7 +42,7 @@ def explain_model(
     """
     require("torch", "train", "explaining a model")
     require("captum", "train", "explaining a model")
-    from perception.explain.write import write_explanations
+    from perception.networks.explain.write import write_explanations
 
     for line in write_explanations(
         model, image, output, method=method, class_name=class_name, at=at, task=task, card=card, overwrite=overwrite

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from perception.card import read_card
 from perception.errors import UsageError
-from perception.explain.graph import GraphNetwork
-from perception.explain.target import Target, choose_target
-from perception.model import DEFAULT_MODEL, find_model
+from perception.model_files import DEFAULT_MODEL, find_model
+from perception.networks.explain.graph import GraphNetwork
+from perception.networks.explain.target import Target, choose_target
 from perception.preprocess import Letterbox, to_input
 from perception.types import F32, U8, Frame
 
@@ -79,7 +79,7 @@ def explain(
         method: ``gradient`` (Simonyan et al. 2014), ``guided`` backpropagation (Springenberg et al. 2015),
             ``deconvnet`` (Zeiler and Fergus 2013), ``smoothgrad`` (Smilkov et al. 2017: the mean gradient of noisy
             copies) or ``occlusion`` (Zeiler and Fergus 2013: how much the score falls where a grey patch covers).
-        class_name, at, task: what to explain, see `perception.explain.target.choose_target`.
+        class_name, at, task: what to explain, see `perception.networks.explain.target.choose_target`.
         samples: noisy copies of ``smoothgrad``.
         patches: of ``occlusion``, along the longer side; neighbours overlap by half.
         card: YAML card of a model without one.

@@ -39,7 +39,7 @@ def choose_target(
 
     Args:
         card: of the model.
-        outputs: of `perception.explain.graph.GraphNetwork`.
+        outputs: of `perception.networks.explain.graph.GraphNetwork`.
         letterbox: how the frame lies in the input.
         class_name: the class; None takes the one that the model is surest of (at the point, if there is one).
         at: a point (x, y) in frame pixels: the pixel whose class, or the object whose box, is explained. None takes

@@ -18,7 +18,7 @@ from typer.testing import CliRunner  # noqa: E402
 from perception.card import ModelCard, write_card  # noqa: E402
 from perception.cli import app  # noqa: E402
 from perception.errors import ModelError, PerceptionError, UsageError  # noqa: E402
-from perception.explain.maps import METHODS, Method, explain  # noqa: E402
+from perception.networks.explain.maps import METHODS, Method, explain  # noqa: E402
 
 W, H = 64, 48
 METHOD = pytest.mark.parametrize("method", METHODS)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from perception.errors import SourceError, UsageError
-from perception.explain.maps import METHODS, Explanation, Method, explain
+from perception.networks.explain.maps import METHODS, Explanation, Method, explain
 from perception.sinks.files import PartFile, check_not_source, sink_errors
 from perception.sources import open_source
 from perception.types import U8
@@ -34,7 +34,7 @@ def write_explanations(
     """Explain the first frame of ``image`` and write what mattered to ``output``.
 
     Args:
-        model, class_name, task, card: see `perception.explain.maps.explain`.
+        model, class_name, task, card: see `perception.networks.explain.maps.explain`.
         image: what `open_source` takes.
         output: a ``.png`` or ``.jpg``.
         method: of `METHODS`, or ``all``, side by side.
