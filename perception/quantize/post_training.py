@@ -98,7 +98,8 @@ def _import_nncf() -> Any:
         import nncf
     finally:
         logging.setLoggerClass(logger_class)  # it puts its own one into everybody's way
-    nncf.set_log_level(logging.ERROR)
+    # not nncf.set_log_level, which also sets every handler that others have put there, such as one that catches logs
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     # it looks at torch where there is one, and torch then complains of a CUDA that nobody asked for
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     return nncf
