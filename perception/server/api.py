@@ -13,12 +13,14 @@ from pydantic import BaseModel, Field
 
 from perception.card import ClassInfo, ModelCard
 from perception.model import Model
+from perception.server.form import FORM
 from perception.server.metrics import CONTENT_TYPE
 from perception.server.options import Options
-from perception.server.problems import Busy, NotAcceptable, Unsupported
+from perception.server.problems import Busy, NotAcceptable
 from perception.server.scheduler import Scheduler
 from perception.server.service import Service
-from perception.server.uploads import IMAGE_FORMATS, check_length, read_image, receive_bytes
+from perception.server.settings import Limits
+from perception.server.uploads import IMAGE_FORMATS, open_upload, read_image, receive_bytes
 from perception.sinks.records import Recorder
 from perception.types import U8, Frame, Picture, Planes, Prediction
 
@@ -28,7 +30,17 @@ IMAGE_TYPES = tuple(f"image/{name.lower()}" for name in IMAGE_FORMATS)
 _ANY = ("application/octet-stream", "")
 _JSON, _JPEG, _PNG = "application/json", "image/jpeg", "image/png"
 _ANSWERS = {_JSON: "application/json", _JPEG: ".jpg", _PNG: ".png"}
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+FILE_OF_A_FORM = {
+    "schema": {
+        "type": "object",
+        "properties": {"file": BINARY["schema"]},
+        "required": ["file"],
+        "additionalProperties": False,
+    }
+}
+PICTURE = {**dict.fromkeys((*IMAGE_TYPES, _ANY[0]), BINARY), FORM: FILE_OF_A_FORM}
+"""Bodies that hold a picture, for OpenAPI."""
 
 
 class Fault(BaseModel):
@@ -77,31 +89,40 @@ class ModelInfo(BaseModel):
     "/v1/predict",
     summary="Boxes and class masks of a picture",
     responses={
-        200: {"content": {_JSON: {}, _JPEG: _BINARY, _PNG: _BINARY}, "description": "As `Accept` asks."},
+        200: {"content": {_JSON: {}, _JPEG: BINARY, _PNG: BINARY}, "description": "As `Accept` asks."},
         **faults(404, 406, 408, 413, 415, 422, 429),
     },
     openapi_extra={
-        "requestBody": {"required": True, "content": dict.fromkeys((*IMAGE_TYPES, _ANY[0]), _BINARY)},
+        "requestBody": {"required": True, "content": PICTURE},
         "parameters": [{"in": "header", "name": "Accept", "schema": {"enum": list(_ANSWERS)}, "required": False}],
     },
 )
 async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
-    """The body is the picture itself: `curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'`.
+    """The picture as a form's only file, `curl -F file=@photo.jpg`, or as the body itself,
+    `curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'`.
 
     The answer is JSON, or with `Accept: image/jpeg` or `image/png` the annotated picture.
     """
     service: Service = request.app.state.service
     kind = media_type(request.headers.get("accept", ""), tuple(_ANSWERS))
-    check_type(request, (*IMAGE_TYPES, *_ANY), "an image")
     with service.pictures.slot():
-        limits = service.settings.limits
-        check_length(request.headers, limits.image_bytes, "the image")
-        data = await receive_bytes(request.stream(), limits.image_bytes, limits.body_timeout_s, "the image")
+        data = await receive_picture(request, service.settings.limits)
         scheduler = await asyncio.to_thread(service.models.scheduler, query.model)
         model, image = await asyncio.to_thread(_prepare, scheduler, query, data, service)
         prediction = await _result(scheduler, model, image, f"api {request.client.host if request.client else ''}")
         service.metrics.frame_done(prediction, "api")
         return await asyncio.to_thread(_answer, prediction, query, model.card, kind)
+
+
+async def receive_picture(request: Request, limits: Limits) -> bytes:
+    """The bytes of the picture that a request holds, not looked at yet.
+
+    Raises:
+        Problem: it holds something else, or more than is taken; see `open_upload` and `receive_bytes`.
+    """
+    size, patience_s = limits.image_bytes, limits.body_timeout_s
+    upload = await open_upload(request, (*IMAGE_TYPES, *_ANY), size, patience_s, "the image")
+    return await receive_bytes(upload.stream, size, patience_s, "the image")
 
 
 def _prepare(scheduler: Scheduler, query: PredictQuery, data: bytes, service: Service) -> tuple[Model, U8]:
@@ -188,18 +209,6 @@ async def readyz(request: Request) -> dict[str, str]:
 async def metrics(request: Request) -> Response:
     """Frames, drops, latencies, queues, engines, viewers, reconnects."""
     return Response(await asyncio.to_thread(request.app.state.service.metrics.render), media_type=CONTENT_TYPE)
-
-
-def check_type(request: Request, known: tuple[str, ...], what: str) -> None:
-    """Refuse a body that says it is something else.
-
-    Raises:
-        Unsupported: it does.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in known:
-        hint = " (the file itself, not a form)" if kind.startswith(("multipart/", "application/x-www-form")) else ""
-        raise Unsupported(f"send {what} as {', '.join(k for k in known if k)}{hint}, not as {kind[:60]!r}")
 
 
 def media_type(accept: str, known: tuple[str, ...]) -> str:

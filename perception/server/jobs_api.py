@@ -12,16 +12,16 @@ from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
 from perception.errors import PerceptionError
-from perception.server.api import check_type, faults
+from perception.server.api import BINARY, FILE_OF_A_FORM, faults
+from perception.server.form import FORM
 from perception.server.jobs import RESULTS, Job, ResultKind, State
 from perception.server.options import Options
 from perception.server.service import Service
-from perception.server.uploads import check_length, receive_file
+from perception.server.uploads import open_upload, receive_file
 
 router = APIRouter()
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_OTHER_TYPES = ("application/octet-stream", "application/mp4", "application/ogg", "")
+_TYPES = ("video/*", "application/octet-stream", "application/mp4", "application/ogg", "")
 
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="As POST /v1/jobs gave it.")]
 
@@ -30,11 +30,11 @@ class JobQuery(Options):
     """What a video is annotated with.
 
     Attributes:
-        name: what to call it; shown, and the stem of the results' names.
+        name: what to call it; shown, and the stem of the results' names. None: as the form's file is called.
         model: name of the model; None: the default one.
     """
 
-    name: str = Field(default="video", max_length=300)
+    name: str | None = Field(default=None, max_length=300)
     model: str | None = Field(default=None, max_length=200)
 
 
@@ -88,26 +88,25 @@ def _time(seconds: float) -> datetime:
     status_code=202,
     summary="Annotate a video",
     responses=faults(404, 408, 413, 415, 422, 429, 507),
-    openapi_extra={"requestBody": {"required": True, "content": {"video/*": _BINARY, _OTHER_TYPES[0]: _BINARY}}},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {**dict.fromkeys(_TYPES[:2], BINARY), FORM: FILE_OF_A_FORM}}
+    },
 )
 async def create(request: Request, query: Annotated[JobQuery, Query()], response: Response) -> JobInfo:
-    """The body is the video itself: `curl --data-binary @street.mp4 -H 'Content-Type: video/mp4'`.
+    """The video as a form's only file, `curl -F file=@street.mp4`, or as the body itself,
+    `curl --data-binary @street.mp4 -H 'Content-Type: video/mp4'`.
 
     The answer comes when the upload is complete and looks like a video; `Location` is where to ask how far it is.
     """
     service: Service = request.app.state.service
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not kind.startswith("video/"):
-        check_type(request, ("video/mp4", *_OTHER_TYPES), "a video")
-    limits = service.settings.limits
-    check_length(request.headers, limits.upload_bytes, "the video")
+    size, patience_s = service.settings.limits.upload_bytes, service.settings.limits.body_timeout_s
     await asyncio.to_thread(_check, service, query)
+    upload = await open_upload(request, _TYPES, size, patience_s, "the video")
+    name = query.name or upload.name or "video"
     options = Options.model_validate(query.model_dump(include=set(Options.model_fields)))
-    job = await asyncio.to_thread(service.jobs.create, query.name, options, query.model)
+    job = await asyncio.to_thread(service.jobs.create, name, options, query.model)
     try:
-        await receive_file(
-            request.stream(), service.jobs.input(job.id), limits.upload_bytes, limits.body_timeout_s, "the video"
-        )
+        await receive_file(upload.stream, service.jobs.input(job.id), size, patience_s, "the video")
         job = await asyncio.to_thread(service.jobs.queue, job.id)
     except (PerceptionError, ClientDisconnect, asyncio.CancelledError):
         service.jobs.discard(job.id)
@@ -145,7 +144,7 @@ async def delete(request: Request, job_id: JobId) -> None:
     "/v1/jobs/{job_id}/{kind}",
     summary="A result of a job",
     response_class=FileResponse,
-    responses={200: {"content": {kind: _BINARY for _, kind in RESULTS.values()}}, **faults(404, 409, 416, 422)},
+    responses={200: {"content": {kind: BINARY for _, kind in RESULTS.values()}}, **faults(404, 409, 416, 422)},
 )
 async def result(request: Request, job_id: JobId, kind: ResultKind) -> FileResponse:
     """The annotated video, or one line of JSON a frame. Parts may be asked for (`Range`)."""

@@ -11,15 +11,18 @@ import shutil
 import time
 import warnings
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
+from python_multipart.multipart import parse_options_header
+from starlette.requests import Request
 
 from perception.errors import PerceptionError, SinkError, SourceError
-from perception.server.problems import TooLarge, TooSlow
+from perception.server.form import FORM, MOST_AROUND, FormFile
+from perception.server.problems import TooLarge, TooSlow, Unsupported
 from perception.server.settings import Limits
 from perception.sinks.files import reason
 from perception.sources.decode import local_formats, open_container, video_stream
@@ -35,15 +38,56 @@ SLOWEST_BYTES_PER_S = 2000
 _SPARE_BYTES = 64 << 20  # of the disk, left free
 
 
-def check_length(headers: Any, limit: int, what: str) -> None:
-    """Refuse by ``Content-Length`` what is too large, before any of it is read.
+@dataclass(frozen=True)
+class Upload:
+    """What a client sends: the body itself, or the one file of a form.
+
+    Attributes:
+        stream: the bytes, as they come.
+        name: file name that a form gives; for people, never a path. Else nothing.
+    """
+
+    stream: AsyncIterator[bytes]
+    name: str = ""
+
+
+async def open_upload(request: Request, known: tuple[str, ...], limit: int, timeout_s: float, what: str) -> Upload:
+    """Look at what a request says that it carries, before any of it is read.
+
+    Args:
+        request: with the file for its body, or with a form that holds just one file.
+        known: media types that are taken; ``video/*`` stands for all videos, an empty one for none given.
+        limit: most bytes.
+        timeout_s: seconds to wait for the head of a form.
+        what: what is sent, for messages.
 
     Raises:
-        TooLarge: it is.
+        Unsupported: it says that it is something else.
+        TooLarge: by its ``Content-Length`` it is.
+        TooSlow: the head of a form did not come.
+        Problem: not a form, or none with one file.
     """
-    length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    is_form = kind == FORM.encode()
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit + (MOST_AROUND if is_form else 0):
         raise _too_large(what, limit)
+    if not is_form:
+        _check_kind(kind.decode("latin-1").strip(), known, what)
+        return Upload(request.stream())
+    form = FormFile(request.stream(), options.get(b"boundary", b""))
+    try:
+        await asyncio.wait_for(form.open(), timeout_s)
+    except asyncio.TimeoutError:
+        raise TooSlow(f"nothing came for {timeout_s:g} s; send {what} again") from None
+    _check_kind(form.kind, known, what)
+    return Upload(aiter(form), form.name)
+
+
+def _check_kind(kind: str, known: tuple[str, ...], what: str) -> None:
+    if kind not in known and f"{kind.partition('/')[0]}/*" not in known:
+        hint = " (the file itself, or a form: -F file=@NAME)" if "form" in kind else ""
+        raise Unsupported(f"send {what} as {', '.join(k for k in known if k)}{hint}, not as {kind[:60]!r}")
 
 
 async def chunks(stream: AsyncIterator[bytes], limit: int, timeout_s: float, what: str) -> AsyncIterator[bytes]:

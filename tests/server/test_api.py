@@ -170,7 +170,7 @@ def test_damaged_pictures(seed: int) -> None:
         (b"GIF89a\x01\0\x01\0", {}, 422, "not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, 422, "not an image"),
         (b"%!PS-Adobe", {}, 422, "not an image"),
-        (b"x", {"kind": "multipart/form-data; boundary=x"}, 415, "not a form"),
+        (b"x", {"kind": "application/x-www-form-urlencoded"}, 415, "-F file=@NAME"),
         (b"x", {"kind": "video/mp4"}, 415, "image/png"),
         (b"x", {"accept": "text/html"}, 406, "application/json"),
         (b"x", {"model": "nothing"}, 404, "nothing"),
