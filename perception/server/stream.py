@@ -50,6 +50,12 @@ MAX_LOOKS = 8
 LATE = 10
 """After so many results in a row that came too late to be shown, a stream says so."""
 
+WANTED_S = 3.0
+"""After so long without a viewer or a question a stream infers no more than a frame every `RESTING_S`: the engine is
+for those who look. Its connection stays, so that the next viewer sees a picture at once."""
+
+RESTING_S = 1.0
+
 ENGINE_ERRORS = 5
 """A stream fails after so many frames in a row that the engine failed on."""
 
@@ -106,6 +112,7 @@ class Stream:
         self._capture: Capture | None = None
         self._abandoned: list[Capture] = []
         self._arrived = 0.0
+        self._submitted = 0.0
         self._ready: Inference | None = None
         self._engine_error: PerceptionError | None = None
         self._engine_errors = 0
@@ -261,6 +268,9 @@ class Stream:
 
     def _deliver(self, frame: Frame) -> None:
         self._arrived = time.monotonic()
+        if self._arrived - self._submitted < RESTING_S and self._arrived - self.touched > WANTED_S and not self.viewers:
+            return
+        self._submitted = self._arrived
         try:
             future = self._scheduler.infer(frame, client=f"stream {self.id}", live=True)
         except Busy:

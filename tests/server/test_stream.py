@@ -152,6 +152,23 @@ def test_one_capture_and_one_inference_for_all_viewers(scheduler):
         assert not np.array_equal(seen[0][n].picture, seen[3][n].picture)
 
 
+def test_a_stream_that_nobody_watches_leaves_the_engine_to_others(scheduler, monkeypatch):
+    monkeypatch.setattr("perception.server.stream.WANTED_S", 0.2)
+    monkeypatch.setattr("perception.server.stream.RESTING_S", 0.5)
+    with stream_of("synthetic:?size=64x48&fps=40&frames=0", scheduler, reconnect=False) as stream:
+        with stream.subscribe() as viewer:
+            assert viewer.next(30) is not None
+        time.sleep(0.5)
+        frames, began = stream.frames, time.monotonic()
+        time.sleep(1.5)
+        most = (time.monotonic() - began) / 0.5 + 2
+        assert 1 <= stream.frames - frames <= most  # of 60
+        assert stream.state == "running"
+        with stream.subscribe() as viewer:
+            first = viewer.next(30).frame.index
+            assert viewer.next(30).frame.index < first + 20  # at full rate at once
+
+
 def test_a_slow_viewer_loses_frames_and_slows_nobody(scheduler):
     uri = "synthetic:?size=64x48&fps=40&frames=0"
     with stream_of(uri, scheduler, reconnect=False) as stream, stream.subscribe() as slow, stream.subscribe() as fast:
