@@ -22,7 +22,7 @@ from perception.pipeline import Report, run
 if TYPE_CHECKING:
     from perception.model import Model
     from perception.sources.base import Source
-    from perception.types import Picture, Prediction
+    from perception.types import Picture, Prediction, Stage
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".asf", ".avi", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov"),
@@ -48,6 +48,7 @@ class Outputs:
         parquet: one row per detection, columnar.
         masks: folder of class-mask PNGs.
         images: folder of annotated frames.
+        panoptic: folder of COCO panoptic PNGs and their JSON; wants a `perception.stages.panoptic.PanopticStage`.
     """
 
     video: str | None = None
@@ -57,6 +58,7 @@ class Outputs:
     parquet: str | None = None
     masks: str | None = None
     images: str | None = None
+    panoptic: str | None = None
 
     def given(self) -> dict[str, str]:
         """The outputs that are asked for, by kind."""
@@ -100,7 +102,7 @@ def plan(sources: Sequence[str], outputs: Outputs) -> list[Result]:
     given = outputs.given()
     if not given:
         raise UsageError(
-            "nothing to write: give -o OUT, or one of --jsonl, --coco, --csv, --parquet, --masks, --images"
+            "nothing to write: give -o OUT, or one of --jsonl, --coco, --csv, --parquet, --masks, --images, --panoptic"
         )
     sources = expand(sources)
     results, taken = [], set()
@@ -156,6 +158,7 @@ def annotate_all(
     outputs: Outputs,
     *,
     annotator: Callable[[Prediction], Picture],
+    stages: Sequence[Stage] = (),
     source_options: dict[str, Any] | None = None,
     sink_options: dict[str, dict[str, Any]] | None = None,
     overwrite: bool = False,
@@ -168,6 +171,7 @@ def annotate_all(
         model: a loaded model.
         outputs: what to write where.
         annotator: draws predictions.
+        stages: applied to each prediction before it is drawn.
         source_options: arguments of ``open_source``.
         sink_options: arguments of ``open_sink`` by kind of output.
         overwrite: replace existing files.
@@ -191,7 +195,7 @@ def annotate_all(
                     for kind, path in result.outputs.items()
                 ]
                 progress = started(result, source) if started is not None else None
-                result.report = run(source, model, sinks=sinks, annotator=annotator, progress=progress)
+                result.report = run(source, model, sinks=sinks, annotator=annotator, stages=stages, progress=progress)
         except PerceptionError as error:
             result.error = error
         yield result

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.types import U8, Frame, Picture, Planes
 
 Color: TypeAlias = tuple[int, int, int]
 """BGR, 0..255."""
+
+Contour: TypeAlias = NDArray[np.int32]
+"""Points x, y of a closed line, int32 ``[N, 1, 2]``, as OpenCV has them."""
 
 
 class Patch:
@@ -73,6 +78,9 @@ class Canvas(Protocol):
     def paste(self, patch: Patch, x: int, y: int, opacity: float = 1.0) -> None:
         """Put a patch with its top left corner at ``x, y`` (planes: at the even position left of and above it)."""
 
+    def outline(self, contours: Sequence[Contour], width: int, color: Color) -> None:
+        """Draw closed contours, a line of ``width`` pixels."""
+
 
 class BgrCanvas:
     """Draws on uint8 ``[H, W, 3]`` BGR."""
@@ -91,6 +99,11 @@ class BgrCanvas:
 
     def paste(self, patch: Patch, x: int, y: int, opacity: float = 1.0) -> None:
         _blend(self.image, patch.bgr, x, y, opacity)
+
+    def outline(self, contours: Sequence[Contour], width: int, color: Color) -> None:
+        import cv2
+
+        cv2.drawContours(self.image, contours, -1, color, width)
 
 
 class PlanesCanvas:
@@ -125,6 +138,16 @@ class PlanesCanvas:
         _blend(p.y, luma, half_x * 2, half_y * 2, opacity)
         _blend(p.u, u, half_x, half_y, opacity)
         _blend(p.v, v, half_x, half_y, opacity)
+
+    def outline(self, contours: Sequence[Contour], width: int, color: Color) -> None:
+        import cv2
+
+        p = self.planes
+        y, u, v = self._yuv(color)
+        halved = [contour // 2 for contour in contours]
+        cv2.drawContours(p.y, contours, -1, y, width)
+        cv2.drawContours(p.u, halved, -1, u, max(width // 2, 1))
+        cv2.drawContours(p.v, halved, -1, v, max(width // 2, 1))
 
     def _yuv(self, color: Color) -> tuple[int, int, int]:
         if color not in self._colors:

@@ -177,6 +177,8 @@ class ModelCard(_Strict):
         version: version of the weights.
         input: what the graph takes.
         segmentation, detection, classification: the tasks, at least one.
+        things: by name of a class of pixels whose instances can be told apart, the names of the boxes that show it:
+            ``{"car": ["car", "bus"]}``. None: the names that pixels and boxes share.
         licence: what the weights may be used for.
         trained_on: data sets, each with its licence.
         metrics: measured accuracy, such as ``{"camvid_val_miou": 0.71}``.
@@ -191,6 +193,7 @@ class ModelCard(_Strict):
     segmentation: SegmentationTask | None = None
     detection: DetectionTask | None = None
     classification: ClassificationTask | None = None
+    things: dict[str, list[str]] | None = None
     licence: str = Field(min_length=1)
     trained_on: list[str] = []
     metrics: dict[str, FiniteFloat] = {}
@@ -201,6 +204,19 @@ class ModelCard(_Strict):
     def _has_a_task(self) -> ModelCard:
         if not self.tasks:
             raise ValueError("a card needs at least one of: segmentation, detection, classification")
+        return self
+
+    @model_validator(mode="after")
+    def _things_exist(self) -> ModelCard:
+        if self.things is None:
+            return self
+        if self.segmentation is None or self.detection is None:
+            raise ValueError("things need both segmentation and detection")
+        pixels = [name for name in self.things if name not in self.segmentation.names]
+        boxes = [name for kinds in self.things.values() for name in kinds if name not in self.detection.names]
+        if pixels or boxes:
+            has = f"classes of pixels {pixels}" if pixels else f"classes of boxes {boxes}"
+            raise ValueError(f"things: there are no {has}")
         return self
 
     @property

@@ -73,6 +73,9 @@ def annotate(
     parquet: Annotated[str | None, typer.Option(help="Parquet, one row a box.", rich_help_panel=OUTPUT)] = None,
     masks: Annotated[str | None, typer.Option(help="Folder for class-mask PNGs.", rich_help_panel=OUTPUT)] = None,
     images: Annotated[str | None, typer.Option(help="Folder for annotated frames.", rich_help_panel=OUTPUT)] = None,
+    panoptic: Annotated[
+        str | None, typer.Option(help="Folder for COCO panoptic PNGs and JSON.", rich_help_panel=OUTPUT)
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=OUTPUT)
     ] = False,
@@ -108,6 +111,12 @@ def annotate(
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, comma-separated.", rich_help_panel=MODEL)
     ] = None,
+    things: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS=BOX+BOX,...", help="For panoptic: which boxes show which pixels.", rich_help_panel=MODEL
+        ),
+    ] = None,
     start: Annotated[float, typer.Option(min=0, help="Begin at this second.", rich_help_panel=INPUT)] = 0.0,
     duration: Annotated[
         float | None, typer.Option(min=0, help="Read this many seconds.", rich_help_panel=INPUT)
@@ -118,6 +127,10 @@ def annotate(
         float, typer.Option(min=0.1, help="Seconds to wait for a stream.", rich_help_panel=INPUT)
     ] = 10.0,
     decoder: Decoder = "auto",
+    view: Annotated[
+        Literal["boxes", "panoptic"],
+        typer.Option(help="Things as boxes, or as outlines of their pixels.", rich_help_panel=DRAWING),
+    ] = "boxes",
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the class colours.", rich_help_panel=DRAWING)] = 0.5,
     hide: Annotated[
         str | None,
@@ -139,20 +152,25 @@ def annotate(
 
       perception annotate 0 -o webcam.mp4 --duration 10
 
+      perception annotate street.mp4 -o instances.mp4 --view panoptic --panoptic segments/
+
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
     from perception.annotate import Outputs, annotate_all
     from perception.config import names
     from perception.config import size as parse_size
+    from perception.config import things as parse_things
     from perception.draw import Annotator
     from perception.model import load_model
     from perception.model_files import DEFAULT_MODEL
     from perception.show import Reporter, exit_code
+    from perception.stages.panoptic import PanopticStage
 
     wanted = names(classes)
     hidden = names(hide, ("masks", "boxes", "labels", "legend")) or []
+    told_apart = parse_things(things)
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
-    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images)
+    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images, panoptic)
     reporter = Reporter(quiet=quiet)
     with load_model(
         model or DEFAULT_MODEL, card=card, engine=engine, precision=precision, threads=threads, mode="throughput",
@@ -160,11 +178,12 @@ def annotate(
         class_agnostic=class_agnostic, classes=wanted, size=parse_size(size),
     ) as loaded:  # fmt: skip
         annotator = Annotator(
-            loaded.card, opacity=opacity, fps=show_fps, classes=wanted, **dict.fromkeys(hidden, False)
+            loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)
         )
+        stages = [PanopticStage(loaded.card, told_apart)] if panoptic or view == "panoptic" else []
         results = []
         for result in annotate_all(
-            sources, loaded, outputs, annotator=annotator, overwrite=overwrite, started=reporter.started,
+            sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, started=reporter.started,
             source_options={
                 "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
                 "decoder": decoder,

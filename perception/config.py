@@ -74,6 +74,24 @@ def size(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
+def things(text: str | None) -> dict[str, list[str]] | None:
+    """What boxes show what pixels, from text such as ``car=car+bus+truck,pedestrian=person``; None if there is none.
+
+    Raises:
+        UsageError: a part is not written like that, or names its pixels twice.
+    """
+    if not text:
+        return None
+    found: dict[str, list[str]] = {}
+    for part in text.split(","):
+        pixels, equals, boxes = (side.strip() for side in part.partition("="))
+        kinds = [kind.strip() for kind in boxes.split("+")]
+        if not (pixels and equals and all(kinds)) or pixels in found:
+            raise UsageError(f"things are written PIXELS=BOX+BOX,... such as car=car+bus+truck, not {text!r}")
+        found[pixels] = kinds
+    return found
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an error message: the valid name that is most like ``name``, or all of them if none is."""
     known = list(known)

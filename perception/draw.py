@@ -1,11 +1,13 @@
-"""Predictions drawn onto their frames: class colours, boxes with labels, a legend, a line with the frame rate."""
+"""Predictions drawn onto their frames: class colours, boxes or outlines with labels, a legend, the frame rate."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +18,13 @@ from perception.legend import draw_legend, label_patch, text_height
 from perception.postprocess.segmentation import counts_to_shares, overlay_bgr, overlay_planes
 from perception.types import U8, ClassMap, Detections, Frame, Picture, Prediction
 
+if TYPE_CHECKING:
+    from perception.postprocess.panoptic import Panoptic
+
 _STATUS: Color = (24, 24, 24)
+_RIM: Color = (255, 255, 255)
+SPECK = 6
+"""Parts of a thing whose outline is shorter than this many line widths are not outlined."""
 
 
 class Annotator:
@@ -36,6 +44,8 @@ class Annotator:
         line_width: of boxes, in pixels; None: follows the frame's size.
         font_scale: size of text relative to what suits the frame; None: 1.
         classes: names of the classes to draw; None: all.
+        view: things are shown by their boxes, or in the ``panoptic`` view by the outlines of their pixels; that wants a
+            `perception.stages.panoptic.PanopticStage`.
 
     Raises:
         UsageError: opacity, line_width or font_scale is out of range, or a class name is not in the card.
@@ -58,6 +68,7 @@ class Annotator:
         line_width: int | None = None,
         font_scale: float | None = None,
         classes: Iterable[str] | None = None,
+        view: Literal["boxes", "panoptic"] = "boxes",
     ) -> None:
         if not 0 <= opacity <= 1:
             raise UsageError(f"opacity must be from 0 to 1, not {opacity}")
@@ -69,6 +80,7 @@ class Annotator:
         self.opacity = opacity
         self.masks, self.boxes, self.labels, self.legend = masks, boxes, labels, legend
         self.line_width = line_width
+        self.view = view
         self.font_scale = 1.0 if font_scale is None else font_scale
         self._pool = BufferPool()
         self._rate = _Rate() if fps else None
@@ -91,13 +103,18 @@ class Annotator:
 
         Raises:
             ValueError: the class map or the detections do not fit the frame or the card.
+            UsageError: the panoptic view is wanted of a prediction without segments.
         """
         class_map = prediction.class_map if self.masks and self.card.segmentation is not None else None
         canvas = copy_canvas(prediction.frame, self._pool, copy=class_map is None)
         line = max(round(text_height(canvas.width, canvas.height) * self.font_scale), 4)
         if class_map is not None:
             self._draw_classes(canvas, prediction, class_map)
-        if self.boxes and prediction.detections is not None and self.card.detection is not None:
+        if self.boxes and self.view == "panoptic":
+            if prediction.panoptic is None:
+                raise UsageError("the panoptic view needs a PanopticStage among the stages")
+            self._draw_things(canvas, prediction.panoptic, line)
+        elif self.boxes and prediction.detections is not None and self.card.detection is not None:
             self._draw_boxes(canvas, prediction.detections, line)
         if self.legend and class_map is not None:
             draw_legend(canvas, self._names, self._colors, class_map.shares.tolist(), self._shown, line)
@@ -139,7 +156,7 @@ class Annotator:
         return masks.overlay_bgr(frame.image, mask, self._palette, self.opacity, canvas.image, hidden)
 
     def _draw_boxes(self, canvas: Canvas, detections: Detections, line: int) -> None:
-        width = self.line_width or max(round(min(canvas.width, canvas.height) / 360), 1)
+        width = self._line_width(canvas)
         tracks = detections.track_ids
         # The best box is drawn last, over the others.
         for i in reversed(np.flatnonzero(self._box_shown[detections.class_ids]).tolist()):
@@ -156,10 +173,34 @@ class Annotator:
             text = f"{self._box_names[class_id]} {detections.scores[i]:.0%}"
             if tracks is not None and tracks[i] >= 0:
                 text = f"#{tracks[i]} {text}"
-            patch = label_patch(text, color, line, canvas.width)
-            x = min(max(x0, 0), max(canvas.width - patch.width, 0))
-            y = y0 - patch.height if y0 >= patch.height else max(y0, 0)
-            canvas.paste(patch, x, min(y, max(canvas.height - patch.height, 0)))
+            _write_label(canvas, text, color, x0, y0, line)
+
+    def _draw_things(self, canvas: Canvas, view: Panoptic, line: int) -> None:
+        """Outline each thing that has a score, the best one last, over the others."""
+        width = self._line_width(canvas) + 1
+        shown = [s for s in view.segments if s.score is not None and self._shown[s.class_id]]
+        for segment in sorted(shown, key=lambda s: s.score or 0.0):
+            x0, y0, x1, y1 = segment.box
+            pixels = (view.ids[y0:y1, x0:x1] == segment.id).view(np.uint8)
+            contours, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
+            # of a speck nothing would be seen but its outline
+            contours = [c for c in contours if len(c) > SPECK * width] or contours
+            color = self._colors[segment.class_id]
+            canvas.outline(contours, width + 2, _RIM)
+            canvas.outline(contours, width, color)
+            if self.labels:
+                _write_label(canvas, f"{self._names[segment.class_id]} {segment.score:.0%}", color, x0, y0, line)
+
+    def _line_width(self, canvas: Canvas) -> int:
+        return self.line_width or max(round(min(canvas.width, canvas.height) / 360), 1)
+
+
+def _write_label(canvas: Canvas, text: str, color: Color, x0: int, y0: int, line: int) -> None:
+    """Above the place ``x0, y0``, or below it where there is no room; inside the picture in any case."""
+    patch = label_patch(text, color, line, canvas.width)
+    x = min(max(x0, 0), max(canvas.width - patch.width, 0))
+    y = y0 - patch.height if y0 >= patch.height else max(y0, 0)
+    canvas.paste(patch, x, min(y, max(canvas.height - patch.height, 0)))
 
 
 class _Rate:

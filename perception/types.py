@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from perception.postprocess.panoptic import Panoptic
     from perception.preprocess import Letterbox
 
 U8: TypeAlias = NDArray[np.uint8]
@@ -241,6 +242,7 @@ class Prediction:
         labels: whole-image classes as ``(class id, probability)``, most likely first, or None.
         timings: milliseconds spent on this frame, by stage (``resize``, ``infer``, ``postprocess``, ``draw``).
         picture: the annotated picture, where something asked for it. Sinks read it and never write into it.
+        panoptic: things and stuff as segments, where `perception.stages.panoptic.PanopticStage` ran, else None.
     """
 
     frame: Frame
@@ -249,6 +251,7 @@ class Prediction:
     labels: list[tuple[int, float]] | None = None
     timings: dict[str, float] = field(default_factory=dict)
     picture: Picture | None = None
+    panoptic: Panoptic | None = None
 
 
 @dataclass(frozen=True, slots=True)

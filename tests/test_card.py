@@ -86,6 +86,7 @@ def test_what_is_left_out_has_a_value() -> None:
         ("segmentation.ignored", [-1], r"ignored ids \[-1\]"),
         ("detection", {"classes": classes("a"), "score_threshold": 1.5}, "detection.score_threshold:"),
         ("detection", {"classes": classes("a"), "max_detections": 0}, "detection.max_detections:"),
+        ("things", {"road": ["car"]}, "things need both segmentation and detection"),
         ("metrics", {"miou": "good"}, "metrics.miou:"),
         ("metrics", {"miou": float("nan")}, "metrics.miou:"),
         ("format", 2, "format:"),
@@ -254,3 +255,17 @@ def test_class_colors_differ_and_begin_alike(count: int) -> None:
     assert len(set(colors)) == count
     assert colors[: count // 2] == class_colors(count // 2)
     assert not set(class_colors(count, colors)) & set(colors)
+
+
+def test_things_are_names_of_both_tasks() -> None:
+    both = CARD | {"detection": {"classes": classes("car", "bus")}}
+    card = validate_card(both | {"things": {"road": ["car", "bus"]}}, "x")
+    assert card.things == {"road": ["car", "bus"]}
+    assert validate_card(both, "x").things is None
+    assert "things" not in validate_card(both, "x").model_dump_json(exclude_none=True)
+    for things, says in (
+        ({"street": ["car"]}, r"pixels \['street'\]"),
+        ({"road": ["cab"]}, r"boxes \['cab'\]"),
+    ):
+        with pytest.raises(ModelError, match=f"things: there are no classes of {says}"):
+            validate_card(both | {"things": things}, "x")

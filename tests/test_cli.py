@@ -63,6 +63,19 @@ def test_annotate_writes_every_output_at_once(tmp_path: Path, model: str) -> Non
     assert (tmp_path / "o.parquet").stat().st_size > 0
 
 
+def test_annotate_shows_and_writes_instances(tmp_path: Path, model: str) -> None:
+    done = perception(
+        "annotate", SCENE, "-m", model, "-o", str(tmp_path / "o.mp4"), "--view", "panoptic",
+        "--panoptic", str(tmp_path / "segments"), "--things", "red=red+green,blue=blue",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert frames_in(tmp_path / "o.mp4") == 12
+    data = json.loads((tmp_path / "segments" / "panoptic.json").read_text())
+    assert [c["isthing"] for c in data["categories"]] == [1, 0, 1]
+    named = [a["file_name"] for a in data["annotations"]]
+    assert named == sorted(p.name for p in (tmp_path / "segments" / "panoptic").glob("*.png")) and len(named) == 12
+
+
 def test_json_lines_to_standard_output_are_nothing_but_json_lines(model: str) -> None:
     done = perception("annotate", SCENE, "-m", model, "--jsonl", "-")
     assert done.returncode == 0, done.stderr
@@ -105,6 +118,8 @@ def test_an_existing_output_is_kept_unless_told_otherwise(tmp_path: Path, model:
         (["annotate", SCENE, "-o", "x.mp4", "--score", "7"], 2, ["--score"]),
         (["annotate", SCENE, "-o", "x.xyz"], 2, ["x.xyz"]),
         (["annotate", SCENE, "-o", "no/such/place/x.mp4", "--classes", "unicorn"], 2, ["unicorn"]),
+        (["annotate", SCENE, "--panoptic", "p", "-m", "camvid"], 2, ["camvid does segmentation only"]),
+        (["annotate", SCENE, "-o", "x.mp4", "--view", "panoptic", "--things", "car"], 2, ["PIXELS=BOX"]),
         (["bench", "kernel"], 2, ["kernel"]),
         (["demo", "--clip", "strete"], 2, ["street"]),
         (["anotate"], 2, ["anotate"]),

@@ -86,14 +86,3 @@ def test_sliding_window() -> None:
     first, _, last = run("sliding_window.py", "60").splitlines()
     assert first.startswith("81 windows of 28x28, 4 pixels apart")
     assert float(last.rsplit(" ", 1)[1]) < 1e-4
-
-
-def test_panoptic_view(tmp_path: Path) -> None:
-    from tests.models import write_model
-
-    model = write_model(tmp_path / "colors.onnx", detection=True)
-    lines = run("panoptic_view.py", str(model), SCENE, str(tmp_path / "out"), "red=red", "blue=blue").splitlines()
-    assert len(lines) == 4
-    data = json.loads((tmp_path / "out" / "panoptic.json").read_text())
-    assert len(data["annotations"]) == 4
-    assert len(list((tmp_path / "out" / "panoptic").glob("*.png"))) == 4

@@ -14,6 +14,7 @@ from perception.card import ModelCard, validate_card
 from perception.draw import Annotator
 from perception.errors import UsageError
 from perception.legend import label_patch, text_color
+from perception.postprocess.panoptic import panoptic
 from perception.postprocess.segmentation import overlay_bgr
 from perception.preprocess import Letterbox, planes_to_bgr
 from perception.types import ClassMap, Detections, Frame, Planes, Prediction
@@ -93,6 +94,33 @@ def test_box_lies_where_the_detection_says() -> None:
     cv2.rectangle(expected, (20, 30), (89, 79), COLORS[0][::-1], -1)
     expected[32:78, 22:88] = 0
     assert (got == expected).all()
+
+
+@pytest.mark.parametrize("in_planes", [False, True])
+def test_panoptic_view_outlines_things(in_planes: bool) -> None:
+    mask = np.zeros((96, 128), np.uint8)
+    mask[20:60, 30:90] = 2
+    found = detect((30, 20, 60, 60), (60, 20, 90, 60))
+    found.class_ids[:] = 2
+    frame = Frame(planes=make_planes(128, 96)) if in_planes else Frame(np.full((96, 128, 3), 120, np.uint8))
+    before = as_bgr(frame.planes if in_planes else frame.image)
+    annotate = Annotator(make_card(), labels=False, legend=False, line_width=1, view="panoptic")
+    prediction = Prediction(frame, found, panoptic=panoptic(mask, found, {2: [2]}))
+    got = as_bgr(annotate(prediction)).astype(int)
+    changed = np.abs(got - before).max(2) > 12
+    ring = np.zeros(mask.shape, bool)  # the pixels within three of the edge of either half
+    for x0, x1 in ((30, 60), (60, 90)):
+        ring[17:63, x0 - 3 : x1 + 3] = True
+    for x0, x1 in ((30, 60), (60, 90)):
+        ring[24:56, x0 + 4 : x1 - 4] = False
+    assert not changed[~ring].any()
+    for y, x in ((20, 45), (59, 75), (40, 30), (40, 89), (40, 59)):  # the last: between the two
+        assert np.abs(got[y, x] - COLORS[2][::-1]).max() <= 40, (y, x)
+    assert (got[17:63, 27:93].min(2) > 200).sum() > 100  # a light rim
+    hidden = Annotator(make_card(), labels=False, legend=False, boxes=False, view="panoptic")(prediction)
+    assert np.abs(as_bgr(hidden).astype(int) - before).max() <= 2
+    with pytest.raises(UsageError, match="PanopticStage"):
+        annotate(Prediction(frame, found))
 
 
 def test_plane_fill_takes_the_pixels_luma_and_every_touched_chroma_sample() -> None:

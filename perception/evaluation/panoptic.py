@@ -1,91 +1,13 @@
-"""Panoptic files as COCO has them, and panoptic quality (Kirillov et al., "Panoptic Segmentation", 2019)."""
+"""Panoptic quality (Kirillov et al., "Panoptic Segmentation", 2019)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from perception.card import ClassInfo
 from perception.postprocess.panoptic import Panoptic
-from perception.sinks.files import PartFile, sink_errors
-from perception.types import U8
-
-
-class PanopticFolder:
-    """Writes COCO panoptic results: a PNG for each image, whose colours are segment ids, and one JSON for all.
-
-    Args:
-        folder: for ``panoptic.json`` and the PNGs in ``panoptic/``.
-        classes: of the class map.
-        things: class ids that are things.
-        overwrite: replace files that exist.
-
-    Raises:
-        UsageError: the JSON is there and ``overwrite`` is False.
-        SinkError: the folder cannot be written.
-    """
-
-    def __init__(
-        self, folder: Path, classes: Sequence[ClassInfo], things: Collection[int], overwrite: bool = False
-    ) -> None:
-        self.folder = folder / "panoptic"
-        self.overwrite = overwrite
-        self.things = set(things)
-        self._json = PartFile(folder / "panoptic.json", overwrite)
-        self._data: dict[str, list[dict[str, Any]]] = {
-            "images": [],
-            "annotations": [],
-            "categories": [
-                {"id": i, "name": c.name, "isthing": int(i in self.things), "color": list(c.color)}
-                for i, c in enumerate(classes)
-            ],
-        }
-
-    def write(self, name: str, view: Panoptic) -> None:
-        """Add an image, called ``name`` (its file's stem)."""
-        number = len(self._data["images"])
-        height, width = view.ids.shape
-        file = PartFile(self.folder / f"{name}.png", self.overwrite)
-        _, data = cv2.imencode(".png", id_colors(view.ids)[..., ::-1])
-        with file.open() as stream, sink_errors(str(file.path)):
-            stream.write(data.tobytes())
-        file.publish()
-        self._data["images"].append({"id": number, "file_name": f"{name}.jpg", "width": width, "height": height})
-        self._data["annotations"].append(
-            {
-                "image_id": number,
-                "file_name": f"{name}.png",
-                "segments_info": [
-                    {
-                        "id": s.id,
-                        "category_id": s.class_id,
-                        "area": s.area,
-                        "bbox": [s.box[0], s.box[1], s.box[2] - s.box[0], s.box[3] - s.box[1]],
-                        # a group of things that no box told apart
-                        "iscrowd": int(s.score is None and s.class_id in self.things),
-                    }
-                    for s in view.segments
-                ],
-            }
-        )
-
-    def close(self) -> None:
-        """Write the JSON."""
-        with self._json.open() as stream, sink_errors(str(self._json.path)):
-            stream.write(json.dumps(self._data).encode())
-        self._json.publish()
-
-
-def id_colors(ids: NDArray[np.int32]) -> U8:
-    """Segment ids as COCO colours them, uint8 ``[H, W, 3]`` RGB: ``id = R + 256 G + 65536 B``."""
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+from numba.core import types
 from numpy.typing import NDArray
 
+from perception.jit import F32_1D_IN, I32_1D, I64_1D, U8_ROWS_IN, kernel
 from perception.types import U8, Detections
 
-THICKNESS = 2  # of contours, in pixels
+CLASS_IDS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,12 @@ class Panoptic:
     """Attributes:
     ids: int32 ``[H, W]``: the segment of each pixel, 0 for none.
     segments: those of at least one pixel.
+    things: class ids whose instances are told apart; the others are stuff.
     """
 
     ids: NDArray[np.int32]
     segments: list[Segment]
+    things: frozenset[int] = frozenset()
 
 
 def panoptic(
@@ -65,67 +68,91 @@ def panoptic(
         ignored: class ids of the mask that are no segment.
         min_area: segments of fewer pixels are left out.
     """
+    claims = [
+        (number, class_id)
+        for number, kind in enumerate(detections.class_ids.tolist())
+        for class_id, kinds in things.items()
+        if kind in kinds
+    ]
+    rows = [number for number, _ in claims]
+    boxes = detections.boxes[rows].astype(np.float64).reshape(-1, 4)
+    scores = np.ascontiguousarray(detections.scores[rows], np.float32)
+    classes = [class_id for _, class_id in claims]
     height, width = mask.shape
-    ids = np.zeros((height, width), np.int32)
-    best = np.full((height, width), -np.inf, np.float32)
-    distance = np.full((height, width), np.inf, np.float32)
-    found: list[tuple[int, float | None]] = []  # class and score by id - 1
-    for box, score, kind in zip(detections.boxes, detections.scores, detections.class_ids, strict=True):
-        classes = [c for c, kinds in things.items() if int(kind) in kinds]
-        if not classes:
-            continue
-        # pixels whose centres are inside
-        x0, y0 = (int(np.ceil(max(v, 0) - 0.5)) for v in box[:2])
-        x1, y1 = (int(np.ceil(v - 0.5)) for v in box[2:])
-        window = np.s_[y0 : max(y1, y0), x0 : max(x1, x0)]
-        y, x = np.ogrid[window]
-        away = ((x + 0.5 - (box[0] + box[2]) / 2) ** 2 + (y + 0.5 - (box[1] + box[3]) / 2) ** 2)[
-            : best[window].shape[0], : best[window].shape[1]
-        ]
-        for class_id in classes:
-            mine = mask[window] == class_id
-            mine &= (score > best[window]) | ((score == best[window]) & (away < distance[window]))
-            if not mine.any():
-                continue
-            found.append((class_id, float(score)))
-            ids[window][mine] = len(found)
-            best[window][mine] = score
-            distance[window][mine] = away[mine]
-    for class_id in np.unique(mask[ids == 0]).tolist():
-        if class_id not in ignored:
-            found.append((class_id, None))
-            ids[(ids == 0) & (mask == class_id)] = len(found)
-    return _described(ids, found, min_area)
+    # pixels whose centres are inside
+    windows = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    ids = np.zeros(mask.shape, np.int32)
+    _claim(mask, windows, centres, scores, np.array(classes, np.int64), ids)
 
+    found: list[tuple[int, float | None]] = list(zip(classes, scores.tolist(), strict=True))
+    rest = np.zeros(CLASS_IDS, np.int32)
+    left = [class_id for class_id in range(CLASS_IDS) if class_id not in ignored]
+    rest[left] = np.arange(len(found) + 1, len(found) + 1 + len(left), dtype=np.int32)
+    found += [(class_id, None) for class_id in left]
+    measures = np.zeros((len(found) + 1, 5), np.int64)
+    measures[:, 1:3] = max(height, width)
+    _fill_and_measure(mask, rest, ids, measures)
 
-def _described(ids: NDArray[np.int32], found: Sequence[tuple[int, float | None]], min_area: int) -> Panoptic:
-    """Number the segments that have pixels left, and measure them."""
     segments: list[Segment] = []
     table = np.zeros(len(found) + 1, np.int32)
-    areas = np.bincount(ids.ravel(), minlength=len(found) + 1)
-    for number, (class_id, score) in enumerate(found, 1):
-        if areas[number] < max(min_area, 1):
+    for number in np.flatnonzero(measures[:, 0] >= max(min_area, 1)).tolist():
+        if number == 0:
             continue
-        rows, columns = (np.flatnonzero((ids == number).any(axis)) for axis in (1, 0))
-        box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+        class_id, score = found[number - 1]
+        area, x0, y0, x1, y1 = measures[number].tolist()
         table[number] = len(segments) + 1
-        segments.append(Segment(len(segments) + 1, class_id, score, int(areas[number]), box))
-    return Panoptic(table[ids], segments)
+        segments.append(Segment(len(segments) + 1, class_id, score, area, (x0, y0, x1, y1)))
+    _renumber(table, ids)
+    return Panoptic(ids, segments, frozenset(things))
 
 
-def draw_contours(image: U8, view: Panoptic, colors_bgr: Sequence[tuple[int, int, int]]) -> None:
-    """Draw the outline of every thing that has a score onto ``image``, uint8 ``[H, W, 3]`` BGR, in place.
+_I32_2D = types.Array(types.int32, 2, "C")
+_I64_2D = types.Array(types.int64, 2, "C")
+_F64_2D = types.Array(types.float64, 2, "C")
 
-    Args:
-        image: of the size of the map.
-        view: what to draw.
-        colors_bgr: by class id of the class map.
-    """
-    for segment in view.segments:
-        if segment.score is None:
-            continue
-        x0, y0, x1, y1 = segment.box
-        part = (view.ids[y0:y1, x0:x1] == segment.id).astype(np.uint8)
-        contours, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
-        cv2.drawContours(image, contours, -1, (255, 255, 255), THICKNESS + 2)
-        cv2.drawContours(image, contours, -1, colors_bgr[segment.class_id], THICKNESS)
+
+@kernel(types.void(U8_ROWS_IN, _I64_2D, _F64_2D, F32_1D_IN, I64_1D, _I32_2D))
+def _claim(mask, windows, centres, scores, classes, ids):  # type: ignore[no-untyped-def]
+    """Put the number of its box, from 1, into each pixel that has one."""
+    for i in range(len(windows)):
+        for y in range(windows[i, 1], windows[i, 3]):
+            for x in range(windows[i, 0], windows[i, 2]):
+                if mask[y, x] != classes[i]:
+                    continue
+                other = ids[y, x] - 1
+                if other >= 0:
+                    if scores[other] > scores[i]:
+                        continue
+                    if scores[other] == scores[i]:
+                        mine = (x + 0.5 - centres[i, 0]) ** 2 + (y + 0.5 - centres[i, 1]) ** 2
+                        its = (x + 0.5 - centres[other, 0]) ** 2 + (y + 0.5 - centres[other, 1]) ** 2
+                        if its <= mine:
+                            continue
+                ids[y, x] = i + 1
+
+
+@kernel(types.void(U8_ROWS_IN, I32_1D, _I32_2D, _I64_2D))
+def _fill_and_measure(mask, rest, ids, measures):  # type: ignore[no-untyped-def]
+    """Number the pixels of no box by ``rest`` of their class; area, x0, y0, x1 and y1 of each number."""
+    height, width = mask.shape
+    for y in range(height):
+        for x in range(width):
+            number = ids[y, x]
+            if number == 0:
+                number = rest[mask[y, x]]
+                ids[y, x] = number
+            m = measures[number]
+            m[0] += 1
+            m[1] = min(m[1], x)
+            m[2] = min(m[2], y)
+            m[3] = max(m[3], x + 1)
+            m[4] = max(m[4], y + 1)
+
+
+@kernel(types.void(I32_1D, _I32_2D))
+def _renumber(table, ids):  # type: ignore[no-untyped-def]
+    height, width = ids.shape
+    for y in range(height):
+        for x in range(width):
+            ids[y, x] = table[ids[y, x]]

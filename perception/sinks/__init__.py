@@ -28,6 +28,7 @@ _SINKS = {
     "parquet": ("parquet", "ParquetSink"),
     "masks": ("masks", "MaskSink"),
     "images": ("images", "ImageSink"),
+    "panoptic": ("panoptic", "PanopticSink"),
 }
 _BY_SUFFIX = {
     "mp4": "video",
@@ -59,6 +60,7 @@ def open_sink(
     ``parquet``  ``.parquet``              a table
     ``images``   ``folder/``               annotated pictures    ``format`` (``jpg``, ``png``), ``quality``
     ``masks``    only by kind              palette PNGs
+    ``panoptic`` only by kind              COCO panoptic
     ===========  ========================  ====================  ================================================
 
     Args:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from perception.card import ModelCard
-from perception.errors import SinkError
 from perception.sinks.base import Sink
-from perception.sinks.files import PartFile, check_not_source, sink_errors
+from perception.sinks.document import CocoDocument
 from perception.sinks.names import ClassNames
 from perception.types import Prediction, SourceInfo
 
@@ -42,17 +37,13 @@ class CocoSink(Sink):
     """
 
     def __init__(self, path: str | Path, *, overwrite: bool = False, masks: bool | None = None) -> None:
-        self._file = PartFile(path, overwrite)
+        self._document = CocoDocument(path, overwrite)
         self.where = str(path)
         self._masks = masks
         self._stuff_offset = 0
-        self._images: IO[bytes] | None = None
-        self._annotations: IO[bytes] | None = None
-        self._image_count = 0
         self._annotation_count = 0
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
-        check_not_source(self._file.path, info.path)
         names = ClassNames(card)
         if self._masks is None:
             self._masks = bool(names.segments) and not names.detections
@@ -63,30 +54,14 @@ class CocoSink(Sink):
                 {"id": self._stuff_offset + i, "name": n, "supercategory": "stuff"}
                 for i, n in enumerate(names.segments)
             ]
-        about = {"description": info.uri, "model": f"{card.name} {card.version}" if card else ""}
-        self._images = self._file.open()
-        with sink_errors(self.where):
-            self._annotations = tempfile.TemporaryFile(dir=self._file.path.parent)  # noqa: SIM115
-            head = {"info": about, "licenses": [], "categories": categories}
-            self._images.write(_dump(head)[:-1] + b',\n"images":[')
+        self._document.open(info, card, {"categories": categories})
 
     def write(self, prediction: Prediction) -> None:
-        assert self._images is not None and self._annotations is not None, "write before open"
-        frame = prediction.frame
-        image = {
-            "id": frame.index,
-            "file_name": frame.source,
-            "width": frame.width,
-            "height": frame.height,
-            "time": round(frame.time, 6),
-        }
-        with sink_errors(self.where):
-            self._images.write((b",\n" if self._image_count else b"\n") + _dump(image))
-            self._image_count += 1
-            for annotation in self._of(prediction):
-                self._annotation_count += 1
-                annotation = {"id": self._annotation_count, "image_id": frame.index, **annotation, "iscrowd": 0}
-                self._annotations.write((b",\n" if self._annotation_count > 1 else b"\n") + _dump(annotation))
+        self._document.add_image(prediction.frame)
+        for annotation in self._of(prediction):
+            self._annotation_count += 1
+            ids = {"id": self._annotation_count, "image_id": prediction.frame.index}
+            self._document.add_annotation({**ids, **annotation, "iscrowd": 0})
 
     def _of(self, prediction: Prediction) -> Iterator[dict[str, Any]]:
         found = prediction.detections
@@ -114,28 +89,7 @@ class CocoSink(Sink):
                     yield {"category_id": category, "bbox": box, "area": area, "segmentation": rle, "score": 1.0}
 
     def close(self) -> None:
-        if self._images is None:
-            return
-        self._finish()
-        self._file.publish()
+        self._document.close()
 
     def abort(self) -> None:
-        if self._images is None:
-            return
-        with suppress(SinkError):
-            self._finish()
-        self._file.leave()
-
-    def _finish(self) -> None:
-        images, annotations = self._images, self._annotations
-        assert images is not None and annotations is not None
-        self._images = self._annotations = None
-        with sink_errors(self.where), annotations, images:
-            images.write(b'\n],\n"annotations":[')
-            annotations.seek(0)
-            shutil.copyfileobj(annotations, images)
-            images.write(b"\n]}\n")
-
-
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        self._document.abort()

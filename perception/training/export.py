@@ -104,6 +104,7 @@ def make_card(config: AnyConfig, metrics: dict[str, float]) -> ModelCard:
         segmentation=segmentation,
         detection=detection,
         classification=classification,
+        things=config.model.things,
         licence=config.model.licence,
         trained_on=config.model.trained_on,
         metrics=metrics,

@@ -41,6 +41,7 @@ class ModelConfig(Strict):
     description: str = ""
     licence: str = Field(min_length=1)
     trained_on: list[str] = []
+    things: dict[str, list[str]] | None = None
 
 
 class RunConfig(Strict):

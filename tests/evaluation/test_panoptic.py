@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 
-from perception.card import ClassInfo
-from perception.errors import UsageError
 from perception.evaluation.camvid import CAMVID_11, CAMVID_32, VOID_11, ids_from_colors, to_eleven
-from perception.evaluation.panoptic import PanopticFolder, panoptic_quality
-from perception.postprocess.panoptic import Panoptic, Segment, draw_contours, panoptic
+from perception.evaluation.panoptic import panoptic_quality
+from perception.postprocess.panoptic import Panoptic, Segment, panoptic
+from perception.sources import synthetic
 from perception.types import Detections
 
 ROAD, CAR, SKY = 0, 1, 2
@@ -112,6 +107,41 @@ def test_ignored_classes_and_small_segments_are_none() -> None:
     assert [s.id for s in view.segments] == list(range(1, len(view.segments) + 1))
 
 
+def test_masks_of_any_layout_and_size() -> None:
+    mask, _, found = scene(2)
+    padded = np.zeros((90, 200), np.uint8)[:, :120]
+    padded[:] = mask
+    padded.flags.writeable = False
+    view = panoptic(mask, found, THINGS)
+    assert np.array_equal(panoptic(padded, found, THINGS).ids, view.ids)
+    assert view.things == {CAR}
+    empty = panoptic(np.zeros((0, 5), np.uint8), Detections.empty(), THINGS)
+    assert empty.ids.shape == (0, 5) and empty.segments == []
+    one = panoptic(np.full((1, 1), 255, np.uint8), Detections.empty(), THINGS)
+    assert [(s.class_id, s.area, s.box) for s in one.segments] == [(255, 1, (0, 0, 1, 1))]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_quality_on_the_drawn_street(seed: int) -> None:
+    """Boxes a pixel off cost its things little and its stuff nothing; without boxes there are no things."""
+    source = synthetic.SyntheticSource((320, 180), seed=seed)
+    things = {c: [c] for c in (synthetic.CAR, synthetic.PEDESTRIAN, synthetic.BICYCLIST)}
+    pairs, blind = [], []
+    for index in range(0, 200, 40):
+        detections, mask = source.truth(index)
+        truth = panoptic(mask, detections, things)
+        shift = np.random.default_rng(seed).uniform(-1, 1, detections.boxes.shape).astype(np.float32)
+        moved = Detections(detections.boxes + shift, detections.scores, detections.class_ids)
+        pairs.append((truth, panoptic(mask, moved, things)))
+        blind.append((truth, panoptic(mask, Detections.empty(), things)))
+    for class_id, quality in enumerate(panoptic_quality(pairs, 11)):
+        if class_id not in things:
+            assert quality.pq == pytest.approx(1) or np.isnan(quality.pq), class_id
+        elif quality.matched + quality.false_negatives:
+            assert quality.sq > 0.8 and quality.matched > quality.false_negatives, class_id
+    assert panoptic_quality(blind, 11)[synthetic.CAR].pq < 0.2
+
+
 def test_quality_by_hand() -> None:
     truth_ids, found_ids = np.zeros((10, 10), np.int32), np.zeros((10, 10), np.int32)
     truth_ids[:4], truth_ids[4:6], truth_ids[6:8] = 1, 2, 3  # rows 8 and 9 are void
@@ -134,41 +164,6 @@ def test_predictions_that_reach_into_void_are_measured_without_it() -> None:
     found = Panoptic(found_ids, [Segment(1, 0, 0.5, 40, (0, 0, 0, 0))])
     (quality,) = panoptic_quality([(truth, found)], 1)
     assert quality.pq == pytest.approx(1.0)
-
-
-def test_files_are_those_of_coco(tmp_path: Path) -> None:
-    mask, _, found = scene(3)
-    view = panoptic(mask, found, THINGS)
-    classes = [ClassInfo(name=n, color=c) for n, c in (("road", (1, 2, 3)), ("car", (4, 5, 6)), ("sky", (7, 8, 9)))]
-    folder = PanopticFolder(tmp_path, classes, THINGS)
-    big = Panoptic(view.ids * 70000, [])  # ids beyond one byte
-    folder.write("one", view)
-    folder.write("two", big)
-    assert not (tmp_path / "panoptic.json").exists()
-    folder.close()
-    data = json.loads((tmp_path / "panoptic.json").read_text())
-    assert [c["isthing"] for c in data["categories"]] == [0, 1, 0]
-    for entry, expected in zip(data["annotations"], (view.ids, big.ids), strict=True):
-        png = cv2.imread(str(tmp_path / "panoptic" / entry["file_name"])).astype(np.int64)
-        assert np.array_equal(png[..., 2] + 256 * png[..., 1] + 65536 * png[..., 0], expected)
-    infos = data["annotations"][0]["segments_info"]
-    for info in infos:
-        rows, columns = np.nonzero(view.ids == info["id"])
-        assert info["area"] == len(rows)
-        assert info["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-    with pytest.raises(UsageError, match="already there"):
-        PanopticFolder(tmp_path, classes, THINGS)
-
-
-def test_contours_are_drawn_around_things_alone() -> None:
-    mask = np.full((60, 60), ROAD, np.uint8)
-    mask[10:30, 20:45] = CAR
-    view = panoptic(mask, detections([[20, 10, 45, 30]], [0.9], [4]), THINGS)
-    image = np.zeros((60, 60, 3), np.uint8)
-    draw_contours(image, view, [(1, 1, 1), (0, 0, 255), (2, 2, 2)])
-    assert (image[10, 30] == (0, 0, 255)).all()
-    assert image[20, 32].max() == 0  # the inside stays
-    assert image[45:].max() == 0
 
 
 def test_camvid_colors_to_ids_to_eleven() -> None:

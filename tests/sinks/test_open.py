@@ -12,6 +12,7 @@ from perception.sinks.csv import CsvSink
 from perception.sinks.images import ImageSink
 from perception.sinks.jsonl import JsonLinesSink
 from perception.sinks.masks import MaskSink
+from perception.sinks.panoptic import PanopticSink
 from perception.sinks.parquet import ParquetSink
 from perception.sinks.video import VideoSink
 from tests.sinks.samples import card, info, prediction
@@ -29,6 +30,7 @@ from tests.sinks.samples import card, info, prediction
         ("a/", None, ImageSink),
         ("a.mp4/", None, ImageSink),
         ("a", "masks", MaskSink),
+        ("a", "panoptic", PanopticSink),
         ("a.dat", "jsonl", JsonLinesSink),
         ("frames", "images", ImageSink),
     ],
