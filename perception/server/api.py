@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from perception.card import ClassInfo, ModelCard
 from perception.model import Model
 from perception.server.form import FORM
+from perception.server.jpeg import to_bgr
 from perception.server.metrics import CONTENT_TYPE
 from perception.server.options import Options
 from perception.server.problems import Busy, NotAcceptable
@@ -22,7 +23,7 @@ from perception.server.service import Service
 from perception.server.settings import Limits
 from perception.server.uploads import IMAGE_FORMATS, open_upload, read_image, receive_bytes
 from perception.sinks.records import Recorder
-from perception.types import U8, Frame, Picture, Planes, Prediction
+from perception.types import U8, Frame, Prediction
 
 router = APIRouter()
 
@@ -149,11 +150,6 @@ def _answer(prediction: Prediction, query: PredictQuery, card: ModelCard, kind: 
 
 
 _OF_A_PICTURE = ("size", "detections", "shares", "masks", "labels", "timings")
-
-
-def to_bgr(picture: Picture) -> U8:
-    """A picture as uint8 ``[H, W, 3]`` BGR."""
-    return picture.to_bgr() if isinstance(picture, Planes) else picture
 
 
 @router.get("/v1/models", summary="Models that requests may name", responses=faults())

@@ -5,39 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
-import cv2
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from perception.errors import PerceptionError
 from perception.server.broadcast import Broadcast, Viewer
-from perception.types import U8, Picture, Planes, Prediction
+from perception.server.jpeg import encode_jpeg
+from perception.types import Prediction
 
 BOUNDARY = "perception-frame"
 CONTENT_TYPE = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
 
-QUALITY = 80
-
 REPEAT_S = 2.0
 """Where nothing new comes, the last frame is sent again after so long: that is how a viewer who left is noticed."""
-
-
-def to_bgr(picture: Picture) -> U8:
-    """A picture as uint8 ``[H, W, 3]`` BGR."""
-    return picture.to_bgr() if isinstance(picture, Planes) else picture
-
-
-def encode_jpeg(picture: Picture, quality: int = QUALITY) -> bytes:
-    """A picture as a JPEG file.
-
-    Raises:
-        PerceptionError: it is too large for one: a side of more than 65500 pixels.
-    """
-    image = to_bgr(picture)
-    if max(image.shape[:2]) > 65_500:
-        raise PerceptionError(f"{image.shape[1]}x{image.shape[0]} is too large for JPEG")
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()
 
 
 class Mjpeg(Broadcast[bytes]):

@@ -44,7 +44,8 @@ from perception.annotate import stem
 from perception.errors import PerceptionError
 from perception.server.api import faults
 from perception.server.fmp4 import VideoSession, read_options, refuse
-from perception.server.mjpeg import CONTENT_TYPE, Mjpeg, MjpegResponse, to_bgr
+from perception.server.jpeg import to_bgr
+from perception.server.mjpeg import CONTENT_TYPE, Mjpeg, MjpegResponse
 from perception.server.options import Options
 from perception.server.problems import Busy, Conflict
 from perception.server.record import State as RecordingState

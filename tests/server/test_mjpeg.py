@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from perception.server.app import create_app
-from perception.server.mjpeg import BOUNDARY, encode_jpeg
+from perception.server.mjpeg import BOUNDARY
 from perception.server.settings import Limits, ServerSettings
 from tests.media import make_video, read_stamp
 from tests.models import write_model
@@ -372,10 +372,3 @@ def test_the_socket_closes_with_its_stream(client, server):
                 segments(viewer, 1, texts)
         assert closed.value.rcvd.code == 1001
         assert texts[-1]["state"] == "ended"
-
-
-def test_jpeg_of_a_picture_that_is_too_large():
-    from perception.errors import PerceptionError
-
-    with pytest.raises(PerceptionError, match="too large"):
-        encode_jpeg(np.zeros((1, 65_501, 3), np.uint8))
