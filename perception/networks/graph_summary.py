@@ -14,6 +14,8 @@ from perception.networks.summary import Fields, Layer, Summary, joined
 
 POOLINGS = ("MaxPool", "AveragePool")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+UNPACKING = ("Cast", "DequantizeLinear", "Identity")
+QUANTISING = ("QuantizeLinear", "DequantizeLinear")
 SHOWN = (*WEIGHTED, *POOLINGS, "GlobalAveragePool", "BatchNormalization", "Resize", "Softmax")
 
 
@@ -29,7 +31,7 @@ def summarise_graph(name: str, size: tuple[int, int] | None = None) -> Summary:
         UsageError: a size that it cannot take.
     """
     import onnx
-    from onnx import helper, numpy_helper, shape_inference
+    from onnx import helper, shape_inference
 
     path: Path = find_model(name)
     card = read_card(path)
@@ -52,6 +54,11 @@ def summarise_graph(name: str, size: tuple[int, int] | None = None) -> Summary:
         for value in (*graph.value_info, *graph.output, given)
     }
     weights = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type in (1, 10, 11, 16, 3, 2)}
+    # weights may be stored in half or in eight bits
+    scales = {name for node in graph.node if node.op_type in QUANTISING for name in node.input[1:]}
+    for node in graph.node:
+        if node.op_type in UNPACKING and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
     fields: dict[str, Fields] = {card.input.name: (Field(), Field())}
     layers = []
     for node in graph.node:
@@ -63,7 +70,7 @@ def summarise_graph(name: str, size: tuple[int, int] | None = None) -> Summary:
         fields.update(dict.fromkeys(node.output, after))
         if node.op_type in SHOWN:
             layers.append(_layer(node, attributes, shapes, weights, after))
-    parameters = sum(numpy_helper.to_array(t).size for t in graph.initializer if t.data_type in (1, 10, 16))
+    parameters = sum(prod(t.dims) for t in graph.initializer if t.data_type in (1, 10, 16, 3) and t.name not in scales)
     return Summary(card.name, (3, height, width), layers, int(parameters))
 
 
@@ -105,7 +112,7 @@ def _layer(
 
 def _enlarged(before: tuple[Field, Field], given: tuple[int, ...], made: tuple[int, ...]) -> tuple[Field, Field]:
     """Behind bilinear enlargement: one neighbour more, nearer to each other."""
-    if len(given) != 4 or len(made) != 4 or 0 in (*given, *made):
+    if len(given) != 4 or len(made) != 4 or 0 in (*given[2:], *made[2:]):
         return before
     steps = [max(round(f.step * given[axis] / made[axis]), 1) for f, axis in zip(before, (2, 3), strict=True)]
     rows, columns = (Field(f.size + f.step, step) for f, step in zip(before, steps, strict=True))
@@ -116,7 +123,7 @@ def _seen(
     kind: str, before: Fields, attributes: dict[str, Any], weights: dict[str, tuple[int, ...]], inputs: Any
 ) -> Fields:
     """The receptive fields behind a node."""
-    if before is None or kind in ("GlobalAveragePool", "Gemm"):
+    if before is None or kind in ("GlobalAveragePool", "ReduceMean", "Gemm"):
         return None
     if kind == "Conv" or kind in POOLINGS:
         kernel = attributes.get("kernel_shape") or weights[inputs[1]][2:]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from typer.testing import CliRunner  # noqa: E402
@@ -18,6 +19,7 @@ from perception.errors import PerceptionError, UsageError  # noqa: E402
 from perception.networks.classifier import Classifier, build_classifier  # noqa: E402
 from perception.networks.summary import summarise_named  # noqa: E402
 from perception.training.export import export_network  # noqa: E402
+from perception.training.half_weights import store_in_half  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["lenet_color", "mini_alexnet_v4"])
@@ -40,8 +42,23 @@ def test_a_model_file_has_the_layers_of_its_network(name: str, tmp_path: Path) -
     if name == "lenet_color":  # no batch normalisations that are folded or stay
         assert file.parameters == torchs.parameters
         assert [layer.parameters for layer in theirs] == [layer.parameters for layer in ours]
+    model = onnx.load(str(path))
+    store_in_half(model)
+    onnx.save(model, str(tmp_path / "half.onnx"))
+    assert summarise_named(str(tmp_path / "half.onnx")) == file
     with pytest.raises(UsageError, match=f"this model takes {side}x{side} only, not 64x64"):
         summarise_named(str(path), size=(64, 64))
+
+
+@pytest.mark.parametrize("name", ["camvid", "street"])
+def test_shipped_models_have_the_same_layers_in_eight_bits(name: str) -> None:
+    full, eight = summarise_named(name), summarise_named(f"{name}-int8")
+    assert full.multiplications == eight.multiplications > 1e9
+    assert full.parameters == eight.parameters > 3e6
+    strides = [layer.step[0] for layer in full.layers if layer.step is not None]
+    assert strides[0] == 2 and max(strides) == 32
+    heads = [layer for layer in full.layers if "/head/classify" in layer.name]
+    assert heads[-1].field is None  # a part of the pyramid's context is the mean of the whole picture
 
 
 def test_the_command_prints_numbers_and_nothing_else() -> None:
