@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,59 @@ def test_what_is_no_video_is_refused_in_words(page: Any, tmp_path: Path, content
         arg=words,
     )
     assert here.get_by_role("button", name="Annotate", exact=True).is_enabled()
+
+
+def reload(page: Any) -> Any:
+    """The Video tab of the page, loaded anew."""
+    page.reload(wait_until="domcontentloaded")
+    page.wait_for_function("() => window.perception?.live")
+    return tab(page, "Video")
+
+
+def test_a_job_is_taken_up_again_after_a_reload(
+    open_page: Callable[..., Any], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits or runs, when it is done, and not at all when it is gone."""
+    take = site.service.jobs.take
+    go_on = threading.Event()
+    monkeypatch.setattr(site.service.jobs, "take", lambda timeout_s: take(timeout_s) if go_on.wait(timeout_s) else None)
+    page = open_page()
+    here = tab(page, "Video")
+    here.locator(".pv-file").set_input_files(str(site.video))
+    here.get_by_role("button", name="Annotate", exact=True).click()
+    page.wait_for_function("() => localStorage.getItem('perception.job')")
+    job = page.evaluate("localStorage.getItem('perception.job')")
+    sent: list[str] = []
+    page.on("request", lambda asked: sent.append(asked.url) if asked.method == "POST" and "/v1/" in asked.url else None)
+
+    here = reload(page)
+    page.wait_for_function(
+        "() => document.querySelector('#pv-video .pv-progress').checkVisibility()"
+        " && document.querySelector('#pv-video .pv-note').innerText === 'square.mp4: waiting for other jobs'"
+    )
+    go_on.set()
+    here.locator(".pv-result").wait_for()
+    here = reload(page)
+    here.locator(".pv-result").wait_for()
+    assert f"/v1/jobs/{job}/video" in here.get_by_text("Video (MP4)").get_attribute("href")
+    assert here.locator(".pv-cancel").is_hidden()
+    assert not [url for url in sent if "/v1/jobs" in url]
+
+    site.service.jobs.delete(job)
+    here = reload(page)
+    page.wait_for_function("() => !localStorage.getItem('perception.job')")
+    assert here.locator(".pv-note").inner_text() == ""
+    assert here.locator(".pv-result").is_hidden()
+    assert here.locator(".pv-progress").is_hidden()
+
+
+@pytest.mark.parametrize("kept", ["../../healthz", "0" * 32, "nonsense"])
+def test_what_is_no_job_is_forgotten(open_page: Callable[..., Any], kept: str) -> None:
+    page = open_page()
+    page.evaluate("(kept) => localStorage.setItem('perception.job', kept)", kept)
+    here = reload(page)
+    page.wait_for_function("() => !localStorage.getItem('perception.job')")
+    assert here.locator(".pv-note").inner_text() == ""
 
 
 def test_a_picture_before_and_after(page: Any, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ export function classNames(model) {
   return [...new Set([...model.segmentation, ...model.detection, ...model.classification].map((c) => c.name))];
 }
 
-/** fetch(), with the server's own line of text as the error where it refuses. */
+/** fetch(), with the server's own line of text as the error where it refuses, and the status as its `status`. */
 export async function request(path, init) {
   let response;
   try {
@@ -72,7 +72,26 @@ export async function request(path, init) {
   } catch {
     // an answer that is not JSON: the status has to do
   }
-  throw new Error(retry ? `${text} (again in ${retry} s)` : text);
+  throw Object.assign(new Error(retry ? `${text} (again in ${retry} s)` : text), { status: response.status });
+}
+
+/** Keep a text in this browser under a name, over reloads; null forgets it. Where that is not allowed, nothing is kept. */
+export function keep(name, text) {
+  try {
+    if (text === null) localStorage.removeItem(`perception.${name}`);
+    else localStorage.setItem(`perception.${name}`, text);
+  } catch {
+    // a browser that keeps nothing
+  }
+}
+
+/** The text that was kept under a name, or null. */
+export function kept(name) {
+  try {
+    return localStorage.getItem(`perception.${name}`);
+  } catch {
+    return null;
+  }
 }
 
 /** Offer a Blob or an address as a file to keep. */

@@ -1,10 +1,12 @@
-// The Video tab: a file goes up as a job, the bar follows it, the results come back as files.
+// The Video tab: a file goes up as a job, the bar follows it, the results come back as files. The browser remembers
+// the job: the page may be reloaded meanwhile.
 
 import { onFile } from "./drop.js";
-import { address, defaults, options, query, request, settings } from "./page.js";
+import { address, defaults, keep, kept, options, query, request, settings } from "./page.js";
 
 const ASK_MS = 500;
 const MOST_LOST = 120; // questions without an answer in a row
+const GONE = [404, 422]; // the server has no such job (any more)
 
 export function mount(element, known) {
   defaults({ model: known.default, hidden: new Set() });
@@ -21,6 +23,7 @@ class VideoTab {
     onFile(this.parts.drop, this.parts.file, (file) => this.choose(file));
     this.parts.go.onclick = () => this.run();
     this.parts.cancel.onclick = () => this.cancel();
+    this.resume();
   }
 
   choose(file) {
@@ -38,9 +41,24 @@ class VideoTab {
     try {
       const job = await this.upload();
       this.job = job.id;
+      keep("job", job.id);
       await this.follow();
     } catch (error) {
       this.note(error.message);
+    } finally {
+      this.busy(false);
+    }
+  }
+
+  /** Take up the job that was there before the page was reloaded, whatever has become of it. */
+  async resume() {
+    this.job = kept("job");
+    if (!this.job) return;
+    this.busy(true);
+    try {
+      await this.follow();
+    } catch (error) {
+      this.note(GONE.includes(error.status) ? "" : error.message);
     } finally {
       this.busy(false);
     }
@@ -78,19 +96,24 @@ class VideoTab {
       if (!this.job) throw new Error("Cancelled.");
       let job;
       try {
-        job = await (await request(`v1/jobs/${this.job}`)).json();
+        job = await (await request(`v1/jobs/${encodeURIComponent(this.job)}`)).json();
         lost = 0;
       } catch (error) {
+        if (GONE.includes(error.status)) this.forget();
         if (!this.job || ++lost > MOST_LOST) throw error;
         this.note(`${error.message} The job goes on there; asking again …`);
         await new Promise((done) => setTimeout(done, 2 * ASK_MS));
         continue;
       }
       const { frames, total } = job.progress;
-      if (job.state === "failed") throw new Error(job.error ?? "The job failed.");
+      if (job.state === "failed") {
+        this.forget();
+        throw new Error(job.error ?? "The job failed.");
+      }
       if (job.state === "done") return this.finished(job);
       this.bar(total ? 0.25 + 0.75 * Math.min(frames / total, 1) : undefined);
-      this.note(job.state === "running" ? `${frames}${total ? ` of ${total}` : ""} frames` : "Waiting for other jobs");
+      const far = job.state === "running" ? `${frames}${total ? ` of ${total}` : ""} frames` : "waiting for other jobs";
+      this.note(`${job.name}: ${far}`);
       await new Promise((done) => setTimeout(done, ASK_MS));
     }
   }
@@ -99,7 +122,7 @@ class VideoTab {
     const { parts } = this;
     this.job = null;
     this.bar(1);
-    this.note(`${job.progress.frames} frames${job.fps ? ` at ${job.fps.toFixed(1)} a second` : ""}`);
+    this.note(`${job.name}: ${job.progress.frames} frames${job.fps ? ` at ${job.fps.toFixed(1)} a second` : ""}`);
     const at = (kind) => address(job.results[kind].replace(/^\//, "")).href;
     parts.player.src = at("video");
     parts["get-video"].href = at("video");
@@ -110,8 +133,13 @@ class VideoTab {
   async cancel() {
     this.call?.abort();
     const job = this.job;
-    this.job = null;
+    this.forget();
     if (job) await request(`v1/jobs/${job}`, { method: "DELETE" }).catch((error) => this.note(error.message));
+  }
+
+  forget() {
+    this.job = null;
+    keep("job", null);
   }
 
   busy(running) {
