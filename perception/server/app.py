@@ -27,6 +27,7 @@ from perception.errors import PerceptionError, UsageError
 from perception.server import api, jobs_api, streams_api, webcam
 from perception.server.access import Gate
 from perception.server.allow import check_patterns
+from perception.server.docs import mount_docs
 from perception.server.http import Protocol
 from perception.server.problems import headers_of, status_of
 from perception.server.service import Service
@@ -70,7 +71,14 @@ def create_app(settings: ServerSettings) -> FastAPI:
         finally:
             await asyncio.to_thread(service.close)
 
-    app = FastAPI(title="perception", version=__version__, description=_ABOUT, lifespan=lifespan)
+    app = FastAPI(
+        title="perception",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages take their scripts from elsewhere
+        redoc_url=None,
+    )
     app.state.service = service
     app.add_middleware(Gate, settings=settings, metrics=service.metrics)
     for module in _ROUTERS:
@@ -83,6 +91,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.add_exception_handler(Exception, _fault)
     for path in _CLOSED:
         app.add_api_route(path, _no_such_route, methods=_METHODS, include_in_schema=False)
+    mount_docs(app)
     mount_page(app, service)  # last: it takes every path that is left
     return app
 
