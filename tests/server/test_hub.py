@@ -85,7 +85,7 @@ def test_what_nobody_watches_is_closed(hub_of):
     wait_for(lambda: idle.over)
     with pytest.raises(NotFound, match="nobody watched"):
         hub.get("park")
-    assert 'stream="park"' not in metrics.render().decode()
+    wait_for(lambda: 'stream="park"' not in metrics.render().decode())
     time.sleep(0.6)
     assert not watched.over
     viewer.close()
