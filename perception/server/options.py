@@ -43,7 +43,7 @@ class Options(BaseModel):
     score: Unit | None = None
     iou: Unit | None = None
     max_detections: int | None = Field(default=None, ge=1, le=1000)
-    classes: Annotated[Annotated[tuple[Name, ...], Field(max_length=1000)] | None, BeforeValidator(_split)] = None
+    classes: Annotated[tuple[Name, ...] | None, Field(max_length=1000), BeforeValidator(_split)] = None
     opacity: Unit = 0.5
     masks: bool = True
     boxes: bool = True
