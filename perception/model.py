@@ -42,6 +42,7 @@ def load_model(
     threads: int | None = None,
     device: str = "CPU",
     size: tuple[int, int] | None = None,
+    batch: int | None = None,
     score_threshold: float | Mapping[str, float] | None = None,
     iou_threshold: float | None = None,
     max_detections: int | None = None,
@@ -57,6 +58,7 @@ def load_model(
             section the model is rewritten first, see `perception.foreign`, and kept in the user's cache.
         engine, precision, mode, threads, device: see `perception.engines.open_engine`.
         size: (width, height) of the network's input in pixels, for models that allow more than one.
+        batch: most frames that `Model.infer_batch` computes together, see `perception.engines.open_engine`.
         score_threshold: least score of a detection, in 0..1: one for all classes, or by class name (the card's
             for the names left out). The card's where None.
         iou_threshold: boxes that overlap more are suppressed, in 0..1. The card's where None.
@@ -84,8 +86,9 @@ def load_model(
     size = _check_size(read, size, path)
     post = _PostProcessing(read, score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic)
     opened = open_engine(
-        path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size
-    )
+        path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size,
+        batch=batch,
+    )  # fmt: skip
     return Model(read, opened, post)
 
 
@@ -147,10 +150,25 @@ class Model:
 
         Args, errors: as for `predict`.
         """
-        if not isinstance(frame, Frame):
-            frame = _as_frame(frame)
-        outputs, letterbox, timings = self.engine.infer_frame(frame, self.card.input.resize, self._buffer())
-        return Inference(frame, outputs, letterbox, timings)
+        return self.infer_batch([frame])[0]
+
+    def infer_batch(self, frames: Sequence[Frame | U8]) -> list[Inference]:
+        """The same for several frames at once, for engines that compute ``engine.batch`` of them together.
+
+        Where that is 1, the calls of several threads are quicker than one call with several frames.
+
+        Args:
+            frames: as for `predict`, of any sizes.
+
+        Returns:
+            What `infer` gives, for each frame.
+
+        Raises:
+            UsageError, EngineError: as for `predict`, of any one of them; what became of the others is not told.
+        """
+        checked = [_as_frame(frame) for frame in frames]
+        results = self.engine.infer_frames(checked, self.card.input.resize, self._buffer())
+        return [Inference(frame, *result) for frame, result in zip(checked, results, strict=True)]
 
     def interpret(self, inference: Inference) -> Prediction:
         """The second half of `predict`: what this model's options make of a network's outputs.
@@ -216,7 +234,7 @@ class Model:
         buffer: U8 | None = getattr(self._buffers, "frames", None)
         if buffer is None:
             frames, *shape = self.engine.input_shape
-            buffer = self._buffers.frames = np.zeros((frames or 1, *shape), np.uint8)
+            buffer = self._buffers.frames = np.zeros((frames or self.engine.batch, *shape), np.uint8)
         return buffer
 
     def __enter__(self) -> Model:
@@ -312,13 +330,16 @@ def _check_size(card: ModelCard, size: tuple[int, int] | None, path: Path) -> tu
     return width, height
 
 
-def _as_frame(image: U8) -> Frame:
+def _as_frame(given: Frame | U8) -> Frame:
+    if isinstance(given, Frame) and given.planes is not None:
+        return given
+    image = given.image if isinstance(given, Frame) else given
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UsageError(f"an image must be a uint8 array [H, W, 3] in BGR order, not {got}")
     if not image.size:
         raise UsageError(f"an image must have pixels; this one is {image.shape[1]}x{image.shape[0]}")
-    return Frame(np.ascontiguousarray(image))
+    return given if isinstance(given, Frame) else Frame(np.ascontiguousarray(image))
 
 
 def _kept(

@@ -59,6 +59,7 @@ def open_engine(
     threads: int | None = None,
     device: str = "CPU",
     size: tuple[int, int] | None = None,
+    batch: int | None = None,
 ) -> Engine:
     """Load a model file into a runtime, run it once, and check that its results are what the card says.
 
@@ -72,26 +73,35 @@ def open_engine(
             `perception.engines.quantised`; so does ``auto`` in OpenVINO on a CPU, where that was measured to be faster.
         mode, threads, device: see `EngineOptions`.
         size: (width, height) to run at, in pixels; the card's own where None.
+        batch: most frames that are computed together where several wait at the same time, see `EngineOptions`. None:
+            as many as ``perception build --batch`` has built a TensorRT engine for, else one.
 
     Raises:
-        UsageError: an unknown engine, precision or mode; a number of threads below 1.
+        UsageError: an unknown engine, precision or mode; a number of threads or frames below 1.
         ModelError: the file is missing or not ONNX, or the graph does not fit the card; no quantised version.
         EngineError: the engine is not available, or refuses the model.
     """
+    from perception.engines.trt.graph import fixed_batch  # knows ONNX, and so takes long to import
+
     path = Path(path)
     _check_choice("precision", precision, get_args(Precision))
     _check_choice("mode", mode, get_args(Mode))
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
+    if batch is not None and batch < 1:
+        raise UsageError(f"batch must be at least 1, not {batch}")
     if precision == "int8":
         path, card = require_quantised(path, card)
         precision = "auto"
     size = size or (card.input.width, card.input.height)
     model = load_onnx(path)
     check_graph(model, card, size, path)
+    fixed = fixed_batch(model, card.input.name)
+    if batch not in (None, 1, fixed or batch):
+        raise UsageError(f"the file takes {fixed} frame(s) a call and no other number", path)
     outputs = tuple(output.name for output in model.graph.output)
     del model  # the engine reads the file in its own way
-    options = EngineOptions(size, outputs, precision, mode, threads, device, card)
+    options = EngineOptions(size, outputs, precision, mode, threads, device, card, batch)
     candidates, refused = _candidates(engine)
     for name, module in candidates:
         try:
@@ -120,7 +130,7 @@ def _open(name: str, module: ModuleType, path: Path, options: EngineOptions, car
     except Exception as error:  # runtimes raise whatever their C++ throws
         raise EngineError(f"{name} refuses the model: {brief(error)}", path) from error
     try:
-        frames = opened.input_shape[0] or 1
+        frames = opened.input_shape[0] or opened.batch  # a graph may say that it takes any number, and not do so
         trial = opened.infer(np.zeros((frames, *opened.input_shape[1:]), np.uint8))
         check_outputs(trial, frames, card, options.size, path)
     except BaseException:

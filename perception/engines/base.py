@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 Mode = Literal["latency", "throughput"]
+
+FrameResult = tuple[dict[str, F32], "Letterbox", dict[str, float]]
+"""What `Engine.infer_frames` gives for a frame: outputs by name, how it lies in the input, milliseconds by stage."""
 
 _ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
 _ORT_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\) ")
@@ -48,6 +52,8 @@ class EngineOptions:
         threads: cores to use, or None for all that this process may use.
         device: ``CPU``, or another device name that the engine knows.
         card: the model's card, for engines that do more than the graph does.
+        batch: most frames that `Engine.infer_frames` computes together; None for what the engine holds to be best,
+            which on a CPU is one: there, what a frame costs does not depend on how many come with it.
     """
 
     size: tuple[int, int]
@@ -57,6 +63,7 @@ class EngineOptions:
     threads: int | None = None
     device: str = "CPU"
     card: ModelCard | None = None
+    batch: int | None = None
 
 
 class Engine(ABC):
@@ -70,6 +77,8 @@ class Engine(ABC):
         precision: arithmetic that the network runs in: ``f32``, ``bf16``, ``f16`` or ``int8``.
         description: one line for people: runtime, version, precision, streams, device.
         streams: how many calls of `infer` run at once usefully.
+        batch: how many frames `infer_frames` computes together at most. Where it is 1, frames that wait at the same
+            time are best given one by one, over the streams.
         input_shape: ``(N, H, W, 3)`` of the frames; N is None where any number is taken in one call.
     """
 
@@ -78,6 +87,7 @@ class Engine(ABC):
     precision: str
     description: str
     streams: int
+    batch: int = 1
     input_shape: tuple[int | None, int, int, int]
 
     def infer(self, frames: U8) -> dict[str, F32]:
@@ -110,34 +120,43 @@ class Engine(ABC):
         except Exception as error:  # runtimes raise whatever their C++ throws
             raise EngineError(f"{self.name} failed while running the model: {brief(error)}", self.path) from error
 
-    def infer_frame(
-        self, frame: Frame, resize: ResizeMode, buffer: U8
-    ) -> tuple[dict[str, F32], Letterbox, dict[str, float]]:
-        """Fit one frame into the network's input and run the network on it.
+    def infer_frames(self, frames: Sequence[Frame], resize: ResizeMode, buffer: U8) -> list[FrameResult]:
+        """Fit frames into the network's input and run the network on them, up to ``batch`` in one execution.
 
-        An engine with a GPU does both there: the frame crosses the bus once, as it came from its source.
+        An engine with a GPU does both there: each frame crosses the bus once, as it came from its source.
 
         Args:
-            frame: of any size. Read during the call only.
-            resize: how it is fitted into the input.
-            buffer: uint8 ``[N, H, W, 3]`` of the engine's input shape, the caller's, to be written into.
+            frames: of any sizes, which may differ. Read during the call only.
+            resize: how they are fitted into the input.
+            buffer: uint8 ``[N, H, W, 3]`` of the engine's input shape, the caller's, to be written into; N is at least
+                ``batch``, or that of the input shape.
 
         Returns:
-            Outputs as of `infer`, of which the first of the batch is this frame's; how the frame lies in the input;
-            and the milliseconds of ``resize`` and ``infer``.
+            For each frame: outputs as of `infer`, with a batch of one in front; how it lies in the input; and the
+            milliseconds of ``resize``, its own, and ``infer``, of all that were computed with it.
 
         Raises:
-            EngineError: the engine is closed, or the runtime failed.
+            EngineError: the engine is closed, or the runtime failed. What became of the other frames is not told.
         """
         from perception.preprocess import to_input
 
         _, height, width, _ = self.input_shape
-        start = time.perf_counter()
-        _, letterbox = to_input(frame, width, height, resize, out=buffer[0])
-        resized = time.perf_counter()
-        outputs = self.infer(buffer)
-        inferred = time.perf_counter()
-        return outputs, letterbox, {"resize": (resized - start) * 1e3, "infer": (inferred - resized) * 1e3}
+        results: list[FrameResult] = []
+        step = min(self.batch, len(buffer))  # another engine may have taken over, see FallbackEngine
+        for first in range(0, len(frames), step):
+            together = frames[first : first + step]
+            fitted = []
+            for frame, row in zip(together, buffer, strict=False):
+                start = time.perf_counter()
+                _, letterbox = to_input(frame, width, height, resize, out=row)
+                fitted.append((letterbox, (time.perf_counter() - start) * 1e3))
+            start = time.perf_counter()
+            outputs = self.infer(buffer[: self.input_shape[0] or len(together)])
+            infer_ms = (time.perf_counter() - start) * 1e3
+            for i, (letterbox, resize_ms) in enumerate(fitted):
+                own = {name: array[i : i + 1] for name, array in outputs.items()}
+                results.append((own, letterbox, {"resize": resize_ms, "infer": infer_ms}))
+        return results
 
     @abstractmethod
     def _run(self, frames: U8) -> dict[str, F32]:

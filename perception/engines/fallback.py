@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from perception.engines.base import Engine
@@ -12,7 +12,8 @@ from perception.errors import EngineError
 from perception.types import F32, U8, Frame
 
 if TYPE_CHECKING:
-    from perception.preprocess import Letterbox, ResizeMode
+    from perception.engines.base import FrameResult
+    from perception.preprocess import ResizeMode
 
 _log = logging.getLogger("perception")
 
@@ -34,7 +35,8 @@ class FallbackEngine(Engine):
     def _take(self, engine: Engine) -> None:
         self._current = engine
         self.name, self.path, self.precision = engine.name, engine.path, engine.precision
-        self.description, self.streams, self.input_shape = engine.description, engine.streams, engine.input_shape
+        self.description, self.input_shape = engine.description, engine.input_shape
+        self.streams, self.batch = engine.streams, engine.batch
 
     def _run(self, frames: U8) -> dict[str, F32]:
         current = self._current
@@ -43,15 +45,13 @@ class FallbackEngine(Engine):
         except EngineError as error:
             return self._next(current, error).infer(frames)
 
-    def infer_frame(
-        self, frame: Frame, resize: ResizeMode, buffer: U8
-    ) -> tuple[dict[str, F32], Letterbox, dict[str, float]]:
-        """See `Engine.infer_frame`; each engine fits frames in its own way."""
+    def infer_frames(self, frames: Sequence[Frame], resize: ResizeMode, buffer: U8) -> list[FrameResult]:
+        """See `Engine.infer_frames`; each engine fits frames in its own way, and takes as many at once as it likes."""
         current = self._current
         try:
-            return current.infer_frame(frame, resize, buffer)
+            return current.infer_frames(frames, resize, buffer)
         except EngineError as error:
-            return self._next(current, error).infer_frame(frame, resize, buffer)
+            return self._next(current, error).infer_frames(frames, resize, buffer)
 
     def _next(self, failed: Engine, error: EngineError) -> Engine:
         """The engine after the one that failed; one thread opens it, the others wait for it."""

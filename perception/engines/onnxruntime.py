@@ -65,6 +65,7 @@ class OnnxRuntimeEngine(Engine):
         width, height = options.size
         batch = session.get_inputs()[0].shape[0]
         self.input_shape = (batch if isinstance(batch, int) else None, height, width, 3)
+        self.batch = self.input_shape[0] or options.batch or 1
         self.description = (
             f"ONNX Runtime {_version()} {self.precision}, {self.streams} stream{'s' if self.streams > 1 else ''}, "
             f"{hardware.cpu_name()}"

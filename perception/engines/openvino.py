@@ -93,6 +93,7 @@ class OpenVinoEngine(Engine):
         fixed = self._model.input(0).partial_shape[0]
         batch = fixed.get_length() if fixed.is_static else None
         self.input_shape = (batch, height, width, 3)
+        self.batch = batch or options.batch or 1
         self._lock = threading.Lock()
         self._requests: dict[bool, SimpleQueue[Any]] = {}
         self.streams = 1

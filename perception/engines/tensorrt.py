@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,15 +16,15 @@ import numpy as np
 
 from perception import hardware
 from perception.card import load_onnx, read_card
-from perception.engines.base import Engine, EngineOptions, brief
-from perception.engines.trt.build import DEFAULT_TAIL, obtain
+from perception.engines.base import Engine, EngineOptions, FrameResult, brief
+from perception.engines.trt.build import DEFAULT_TAIL, GpuMemoryError, kept_batch, obtain, smaller
 from perception.engines.trt.cache import read_private, write_private
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
 from perception.engines.trt.graph import GraphPrecision, is_quantised
 from perception.engines.trt.inspection import Inspection, Tensor
-from perception.engines.trt.recipe import make_profile, make_recipe
+from perception.engines.trt.recipe import Recipe, make_profile, make_recipe
 from perception.engines.trt.reports import build_logger
-from perception.engines.trt.worker import Worker
+from perception.engines.trt.worker import Worker, out_of_memory
 from perception.errors import EngineError, PerceptionError
 from perception.preprocess import Letterbox, ResizeMode
 from perception.types import U8, Frame
@@ -65,11 +67,11 @@ def open_model(path: Path, options: EngineOptions) -> Engine:
 
 
 class TensorRtEngine(Engine):
-    """See `Engine`. One execution context, CUDA stream and set of buffers per worker; threads borrow them.
+    """See `Engine`. Execution contexts, a CUDA stream and a set of buffers per worker; threads borrow them.
 
-    Frames go through one by one, unless the file takes several at once: a shape that never changes is what CUDA graphs
-    and the tuning of kernels want. A frame of a source crosses the bus once, as planes if it has them; it is fitted
-    into the input on the GPU, and only masks and candidate boxes come back.
+    Frames go through one by one, unless the file takes several at once, or an engine was asked for, now or ahead with
+    ``perception build --batch``, that does. A frame of a source crosses the bus once, as planes if it has them; it is
+    fitted into its place in the input on the GPU, and only masks and candidate boxes come back.
     """
 
     name = "tensorrt"
@@ -83,19 +85,47 @@ class TensorRtEngine(Engine):
         self.precision = _choose_precision(path, options.precision)
         width, height = options.size
         recipe = make_recipe(
-            path, card, flavour, self.precision, make_profile(card, 1, options.size),
+            path, card, flavour, self.precision, make_profile(card, options.batch or 1, options.size),
             capabilities=_own_capability(flavour), tail=DEFAULT_TAIL,
         )  # fmt: skip
+        if options.batch is None:
+            recipe = recipe.with_batch(kept_batch(recipe))
+        self._lock = threading.Lock()
+        self._too_large = math.inf
+        self._closed = False
+        _make_current()
+        while True:
+            try:
+                self._load(recipe, flavour, 1 if options.mode == "latency" else _STREAMS)
+                break
+            except GpuMemoryError as error:
+                recipe = smaller(recipe, error)
+        fixed = int(self._engine.get_tensor_shape(card.input.name)[0]) > 0
+        self.input_shape = (self.batch if fixed else None, height, width, 3)
+        gpus, _ = hardware.nvidia_gpus()
+        self.description = (
+            f"{flavour.title} {self.precision}, {self.streams} stream{'s' if self.streams > 1 else ''}"
+            f"{f' of up to {self.batch} frames' if self.batch > 1 else ''}, {gpus[0].name if gpus else 'GPU'}"
+        )
+
+    def _load(self, recipe: Recipe, flavour: Flavour, streams: int) -> None:
+        """Take a recipe's engine, from the cache or newly built, to the GPU, and make its workers.
+
+        Raises:
+            GpuMemoryError: the GPU has not enough memory; for fewer frames a call it may have.
+            EngineError: it cannot be built, loaded or run.
+        """
+        path = self.path
+        self._engine: Any = None  # one that was too large makes room
         built = obtain(recipe)
         kept = built.engine
         if kept.built:
             _log.info("%s: engine built in %.0f s: %s", path.name, built.seconds, built.inspection)
-        _make_current()
         logger = build_logger(flavour.trt)
         runtime = flavour.trt.Runtime(logger)
         engine = runtime.deserialize_cuda_engine(kept.plan)
         if engine is None and logger.lacks_memory():
-            raise EngineError("the GPU has not enough memory to load the engine; end what else uses it", path)
+            raise GpuMemoryError("the GPU has not enough memory to load the engine; end what else uses it", path)
         if engine is None:
             raise EngineError(
                 f"{flavour.title} cannot load the engine for this GPU: {logger.said() or 'no reason was given'}; "
@@ -103,82 +133,88 @@ class TensorRtEngine(Engine):
                 path,
             )
         check_engine(engine, built.inspection, path)
-        self._engine: Any = engine
+        self._engine = engine
         self._runtime, self._logger = runtime, logger  # must outlive the engine
         self._runtime_cache_path = None if kept.path is None else kept.path.with_suffix(".runtime")
-        self._lock = threading.Lock()
         self._workers: SimpleQueue[Worker] = SimpleQueue()
-        self._frames_fit = True
-        self._closed = False
-        self.streams = self._start_workers(flavour, 1 if options.mode == "latency" else _STREAMS)
-        batch = max(int(engine.get_tensor_shape(card.input.name)[0]), 0)
-        self.input_shape = (batch or None, height, width, 3)
-        gpus, _ = hardware.nvidia_gpus()
-        self.description = (
-            f"{flavour.title} {self.precision}, {self.streams} stream{'s' if self.streams > 1 else ''}, "
-            f"{gpus[0].name if gpus else 'GPU'}"
-        )
+        self.streams = self._start_workers(flavour, recipe.profile.batch, streams)
 
-    def _start_workers(self, flavour: Flavour, wanted: int) -> int:
+    def _start_workers(self, flavour: Flavour, batch: int, wanted: int) -> int:
         """Make the workers; fewer than wanted where the GPU's memory does not suffice for all. Returns their number."""
         path = self._runtime_cache_path
         compiled = b"" if path is None else read_private(path)
+        made = 0
         for index in range(wanted):
             try:
-                worker = Worker(self._engine, flavour, compiled)
+                worker = Worker(self._engine, flavour, batch, compiled)
             except Exception as error:
                 if index == 0:
-                    raise EngineError(f"cannot run on the GPU: {error}; is its memory used up?", self.path) from error
+                    kind = GpuMemoryError if out_of_memory(error) else EngineError
+                    raise kind(f"cannot run on the GPU: {error}; is its memory used up?", self.path) from error
                 _log.warning("%s: %d of %d streams, the GPU has no room for more: %s", self.path, index, wanted, error)
-                return index
-            if worker.runtime_cache is not None and path is not None:
-                compiled = bytes(worker.runtime_cache.serialize())
+                break
+            self.batch, compiled = worker.batch, worker.compiled
             self._workers.put(worker)
+            made += 1
         if compiled and path is not None:
             try:
                 write_private(path, compiled)
             except OSError as error:
                 _log.debug("compiled kernels are not kept: %s", error)
-        return wanted
+        return made
 
     def _run(self, frames: U8) -> dict[str, Any]:
         worker = self._borrow()
         try:
-            step = worker.batch
-            results = [worker.run(frames[i : i + step]) for i in range(0, len(frames), step)]
+            results = [worker.run(frames[i : i + self.batch]) for i in range(0, len(frames), self.batch)]
         finally:
             self._workers.put(worker)
         if len(results) == 1:
             return results[0]
         return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 
-    def infer_frame(
-        self, frame: Frame, resize: ResizeMode, buffer: U8
-    ) -> tuple[dict[str, Any], Letterbox, dict[str, float]]:
-        """See `Engine.infer_frame`. On the CPU only where the GPU has no room for frames of this size."""
-        if not self._frames_fit:
-            return super().infer_frame(frame, resize, buffer)
+    def infer_frames(self, frames: Sequence[Frame], resize: ResizeMode, buffer: U8) -> list[FrameResult]:
+        """See `Engine.infer_frames`. On the CPU only where the GPU has no room for frames of their size."""
+        results: list[FrameResult] = []
+        for first in range(0, len(frames), self.batch):
+            together = frames[first : first + self.batch]
+            largest = max(frame.width * frame.height for frame in together)
+            if largest < self._too_large:
+                try:
+                    results += self._infer_together(together, resize)
+                    continue
+                except MemoryError as error:
+                    _log.warning("%s: frames are resized on the CPU: %s", self.path.name, error)
+                    self._too_large = largest
+            results += super().infer_frames(together, resize, buffer)
+        return results
+
+    def _infer_together(self, frames: Sequence[Frame], resize: ResizeMode) -> list[FrameResult]:
+        """At most ``batch`` frames, each fitted into its place of the input on the GPU, in one execution."""
         _, height, width, _ = self.input_shape
-        letterbox = Letterbox.fit(frame.width, frame.height, width, height, resize)
+        fitted: list[tuple[Letterbox, float]] = []
+        worker = self._borrow()
         try:
-            worker = self._borrow()
+            for slot, frame in enumerate(frames):
+                start = time.perf_counter()
+                letterbox = Letterbox.fit(frame.width, frame.height, width, height, resize)
+                worker.fit(frame, letterbox, slot)
+                fitted.append((letterbox, (time.perf_counter() - start) * 1e3))
             start = time.perf_counter()
-            try:
-                worker.fit(frame, letterbox)
-                fitted = time.perf_counter()
-                outputs = worker.finish()
-            finally:
-                self._workers.put(worker)
-        except MemoryError as error:
-            _log.warning("%s: frames are resized on the CPU: %s", self.path.name, error)
-            self._frames_fit = False
-            return super().infer_frame(frame, resize, buffer)
-        except PerceptionError:
-            raise
-        except Exception as error:  # CUDA's, and Numba's about CUDA
+            outputs = worker.finish(len(frames))
+            infer_ms = (time.perf_counter() - start) * 1e3
+        except BaseException as error:
+            worker.abandon()
+            if isinstance(error, (MemoryError, PerceptionError)) or not isinstance(error, Exception):
+                raise
+            # CUDA's, and Numba's about CUDA
             raise EngineError(f"{self.name} failed while running the model: {brief(error)}", self.path) from error
-        done = time.perf_counter()
-        return outputs, letterbox, {"resize": (fitted - start) * 1e3, "infer": (done - fitted) * 1e3}
+        finally:
+            self._workers.put(worker)
+        return [
+            ({name: array[i : i + 1] for name, array in outputs.items()}, box, {"resize": ms, "infer": infer_ms})
+            for i, (box, ms) in enumerate(fitted)
+        ]
 
     def _borrow(self) -> Worker:
         if self._closed:

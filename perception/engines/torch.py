@@ -78,6 +78,7 @@ class TorchEngine(Engine):
         batch = frames.type.tensor_type.shape.dim[0]
         width, height = options.size
         self.input_shape = (batch.dim_value if batch.HasField("dim_value") else None, height, width, 3)
+        self.batch = self.input_shape[0] or options.batch or 1
         cpu = self._device.type == "cpu"
         device = hardware.cpu_name() if cpu else torch.cuda.get_device_name(self._device)
         self.description = f"PyTorch {version('torch')} {self.precision} eager, 1 stream, {device}"

@@ -5,6 +5,10 @@ another by sending more. Live clients come first; so that they do not starve the
 to those if they wait. A live client never has more than one frame under way and one waiting, of which only the newest
 is worth anything: a newer one replaces it, and the older one's future is cancelled.
 
+Where the engine computes several frames together (``engine.batch``), those that wait when it is free go together, as
+many as it takes: one turn each, given out by the same rules. It never waits for more to come. Frames are handed over
+only when the engine is free for them, for until then they can still be joined, replaced or taken back.
+
     with Scheduler(model) as scheduler:
         future = scheduler.submit(frame, client="camera 1", live=True)      # never waits
         prediction = future.result()                                       # or `await asyncio.wrap_future(future)`
@@ -13,10 +17,11 @@ is worth anything: a newer one replaces it, and the older one's future is cancel
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -36,9 +41,13 @@ LIVE_CLIENTS = 256
 """Live clients that may have a frame waiting at once; far more than an engine can serve."""
 
 
+_log = logging.getLogger("perception")
+
+
 @dataclass(eq=False)
 class _Task:
-    work: Callable[[], Any]
+    frame: Frame | U8
+    finish: Callable[[Inference], Any]
     future: Future[Any]
 
     def give_up(self) -> None:
@@ -53,6 +62,14 @@ class _Client:
     running: int = 0
 
 
+@dataclass(eq=False)
+class _Turn:
+    name: str
+    client: _Client
+    task: _Task
+    live: bool
+
+
 class Scheduler:
     """Runs a model for many clients, fairly and with bounded waiting. Safe to use from any thread.
 
@@ -60,7 +77,7 @@ class Scheduler:
         model: a loaded model; it is not closed with the scheduler.
         waiting: frames of bulk clients that may wait, all clients together; beyond that ``submit`` raises ``Busy``.
         workers: threads that run the model; by default as many calls as the engine takes at once and one more,
-            which resizes meanwhile.
+            which resizes or post-processes meanwhile.
 
     Attributes:
         model: as given.
@@ -76,6 +93,7 @@ class Scheduler:
         self._live: OrderedDict[str, _Client] = OrderedDict()
         self._bulk: OrderedDict[str, _Client] = OrderedDict()
         self._live_turns = 0
+        self._batches = 0  # under way in the engine, where it computes several frames together
         self._frame_s = 0.05
         self._closed = False
         self._count = workers or model.engine.streams + 1
@@ -104,12 +122,11 @@ class Scheduler:
             Busy: too many frames are waiting; it says when to try again.
             EngineError: the scheduler is closed.
         """
-        chosen = model or self.model
-        return self._submit(lambda: chosen.predict(frame), client, live)
+        return self._submit(frame, (model or self.model).interpret, client, live)
 
     def infer(self, frame: Frame | U8, *, client: str, live: bool = False) -> Future[Inference]:
         """The same for the network alone; what comes is for ``Model.interpret``, of several models if need be."""
-        return self._submit(lambda: self.model.infer(frame), client, live)
+        return self._submit(frame, _as_it_is, client, live)
 
     def shared(self, client: str, *, live: bool = False, model: Model | None = None) -> SharedModel:
         """A model that runs here, for whatever takes a ``Model``; its ``predict`` waits for the client's turn.
@@ -148,7 +165,9 @@ class Scheduler:
     ) -> None:
         self.close()
 
-    def _submit(self, work: Callable[[], Result], client: str, live: bool, wait: bool = False) -> Future[Result]:
+    def _submit(
+        self, frame: Frame | U8, finish: Callable[[Inference], Result], client: str, live: bool, wait: bool = False
+    ) -> Future[Result]:
         future: Future[Result] = Future()
         replaced: _Task | None = None
         with self._changed:
@@ -168,7 +187,7 @@ class Scheduler:
             if live and entry.waiting:
                 replaced = entry.waiting.popleft()
                 self.replaced += 1
-            entry.waiting.append(_Task(work, future))
+            entry.waiting.append(_Task(frame, finish, future))
             self._changed.notify_all()
         if replaced is not None:
             replaced.give_up()  # outside the lock: callbacks may submit again
@@ -183,8 +202,18 @@ class Scheduler:
         wait_s = max(0.1, self._limit * self._frame_s)
         return Busy("the model is busy with other requests; try again shortly", retry_after_s=wait_s)
 
-    def _take(self) -> tuple[str, _Client, _Task, bool] | None:
-        """The next task by the rules; None where nothing may run now."""
+    def _take(self) -> list[_Turn]:
+        """The next turns, as many as the engine computes together; none where nothing may run now."""
+        engine = self.model.engine
+        if engine.batch > 1 and self._batches >= engine.streams:
+            return []
+        turns: list[_Turn] = []
+        while len(turns) < engine.batch and (turn := self._next()) is not None:
+            turns.append(turn)
+        return turns
+
+    def _next(self) -> _Turn | None:
+        """The next turn by the rules; None where nobody may have one now."""
         order = [(self._live, True), (self._bulk, False)]
         if self._live_turns >= BULK_TURN - 1:
             order.reverse()
@@ -195,36 +224,77 @@ class Scheduler:
                     entry.running += 1
                     queue.move_to_end(name)
                     self._live_turns = self._live_turns + 1 if live else 0
-                    return name, entry, task, live
+                    return _Turn(name, entry, task, live)
         return None
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._closed and (taken := self._take()) is None:
+                while not self._closed and not (turns := self._take()):
                     self._changed.wait()
                 if self._closed:
                     return
-                assert taken is not None
-                name, entry, task, live = taken
-                self._changed.notify_all()  # there is room for one more
-            started = time.perf_counter()
-            if task.future.set_running_or_notify_cancel():
-                try:
-                    result = task.work()
-                except BaseException as error:
-                    task.future.set_exception(error)
-                else:
-                    self._frame_s += 0.1 * (time.perf_counter() - started - self._frame_s)
-                    task.future.set_result(result)
-                    del result
-            del task, taken
+                batched = self.model.engine.batch > 1
+                self._batches += batched
+                self._changed.notify_all()  # there is room for more
+            self._serve(turns, batched)
+            del turns
+
+    def _serve(self, turns: list[_Turn], batched: bool) -> None:
+        started = time.perf_counter()
+        wanted: list[_Turn] = []
+        for turn in turns:
+            if turn.task.future.set_running_or_notify_cancel():
+                wanted.append(turn)
+            else:
+                self._end(turn)  # it was taken back
+        outcomes = self._infer([turn.task.frame for turn in wanted])
+        if batched:
             with self._changed:
-                entry.running -= 1
-                queue = self._live if live else self._bulk
-                if not entry.waiting and not entry.running and queue.get(name) is entry:
-                    del queue[name]
+                self._batches -= 1  # the engine is free; what follows is done on the CPU
                 self._changed.notify_all()
+        for turn, outcome in zip(wanted, outcomes, strict=True):
+            result: Any = outcome
+            if not isinstance(result, BaseException):
+                try:
+                    result = turn.task.finish(result)
+                except BaseException as error:
+                    result = error
+            if isinstance(result, BaseException):
+                turn.task.future.set_exception(result)
+            else:
+                turn.task.future.set_result(result)
+            del result  # buffers are reused once nobody refers to them
+            self._end(turn)
+        if wanted:
+            self._frame_s += 0.1 * ((time.perf_counter() - started) / len(wanted) - self._frame_s)
+
+    def _infer(self, frames: Sequence[Frame | U8]) -> list[Inference | BaseException]:
+        """What the network says of each frame, or why it says nothing."""
+        if len(frames) > 1:
+            try:
+                return list(self.model.infer_batch(frames))
+            except Exception as error:  # of one of them, perhaps: it must not take the others with it
+                _log.debug("%d frames one by one, for together they failed: %s", len(frames), error)
+        outcomes: list[Inference | BaseException] = []
+        for frame in frames:
+            try:
+                outcomes.append(self.model.infer(frame))
+            except BaseException as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _end(self, turn: _Turn) -> None:
+        with self._changed:
+            turn.client.running -= 1
+            queue = self._live if turn.live else self._bulk
+            if not turn.client.waiting and not turn.client.running and queue.get(turn.name) is turn.client:
+                del queue[turn.name]
+            self._changed.notify_all()
+
+
+def _as_it_is(inference: Inference) -> Inference:
+    return inference
 
 
 class SharedModel(Model):
@@ -247,8 +317,16 @@ class SharedModel(Model):
         Raises:
             EngineError: the engine failed, or the scheduler was closed meanwhile.
         """
-        run = self._scheduler.model.infer
-        future = self._scheduler._submit(lambda: run(frame), self._client, self._live, wait=not self._live)
+        return self._result(self._ask(frame))
+
+    def infer_batch(self, frames: Sequence[Frame | U8]) -> list[Inference]:
+        """See `Model.infer_batch`; each frame takes a turn of its own. Errors: as of `infer`."""
+        return [self._result(future) for future in [self._ask(frame) for frame in frames]]
+
+    def _ask(self, frame: Frame | U8) -> Future[Inference]:
+        return self._scheduler._submit(frame, _as_it_is, self._client, self._live, wait=not self._live)
+
+    def _result(self, future: Future[Inference]) -> Inference:
         try:
             return future.result()
         except CancelledError:

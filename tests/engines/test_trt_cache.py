@@ -89,6 +89,16 @@ def test_an_engine_for_more_gpus_serves_one_of_them(cache: EngineCache) -> None:
     assert make.calls == 4
 
 
+def test_whether_an_engine_is_there_without_reading_it(cache: EngineCache) -> None:
+    assert not cache.holds(FIELDS) and not cache.folder.exists()
+    cache.obtain(FIELDS, Maker())
+    assert cache.holds(FIELDS) and cache.holds(FIELDS | {"capabilities": ["89"]})
+    for other in ({"capabilities": ["75"]}, {"profile": "64x48, batch 1..4"}, {"graph": "bb"}):
+        assert not cache.holds(FIELDS | other)
+    only(cache, "*.plan").unlink()
+    assert cache.holds(FIELDS)  # it is to be had: built again when it is taken
+
+
 @pytest.mark.parametrize(
     ("fault", "why"),
     [

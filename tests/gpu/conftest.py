@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from perception import hardware
+from perception.jit import cache_directory
 
 if TYPE_CHECKING:
     from tests.gpu.stand_in import StandIn
@@ -26,6 +27,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep engines out of the user's cache."""
+    cache_directory()  # looked up once: compiled kernels stay where they are, for they take a minute to make
     folder = tmp_path / "cache"
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(folder))
     return folder

@@ -56,6 +56,7 @@ class Context:
         if self.engine.broken:
             raise RuntimeError("CUDA error 999: the GPU has fallen off the bus")
         frames = self.memory("frames", np.uint8, self.shapes["frames"])
+        self.engine.executions.append(len(frames))
         names = [o.name for o in self.engine.session.get_outputs()]
         for name, result in zip(names, self.engine.session.run(names, {"frames": frames}), strict=True):
             self.memory(name, result.dtype, result.shape)[...] = result
@@ -76,6 +77,7 @@ class CudaEngine:
         self.num_io_tensors = len(self.tensors)
         self.broken = False
         self.contexts: list[Context] = []
+        self.executions: list[int] = []
 
     def get_tensor_name(self, index: int) -> str:
         return self.tensors[index].name
@@ -152,14 +154,28 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
             engine.contexts.append(Context(engine))
             return engine.contexts[-1], RuntimeCache()
 
+    from numba import cuda
+
+    upload = cuda.cudadrv.devicearray.FakeCUDAArray.copy_to_device
+
     class Stream:
+        """Copies at once, and sees to it that nobody writes into the pinned memory before the stream has come there."""
+
+        def __init__(self) -> None:
+            self.under_way: list[tuple[np.ndarray, np.ndarray]] = []
+
         def __int__(self) -> int:
             return 7
 
         def synchronize(self) -> None:
-            pass
+            for pinned, copied in self.under_way:
+                assert np.array_equal(pinned, copied), "pinned memory was written while it was being copied"
+            self.under_way.clear()
 
-    from numba import cuda
+    def copy_to_device(self: Any, array: Any, stream: Any = 0) -> None:
+        upload(self, array, stream)
+        if isinstance(stream, Stream):
+            stream.under_way.append((array, array.copy()))
 
     gpu = Gpu("NVIDIA Simulated", (8, 9), 8 << 30)
     monkeypatch.setattr(hardware, "nvidia_gpus", lambda: ([gpu], "CUDA driver 13.0"))
@@ -167,4 +183,5 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setattr(tensorrt, "find_flavour", Fake)
     monkeypatch.setattr(worker, "address", lambda array: array._ary.ctypes.data)
     monkeypatch.setattr(cuda, "stream", Stream)
+    monkeypatch.setattr(cuda.cudadrv.devicearray.FakeCUDAArray, "copy_to_device", copy_to_device)
     return state

@@ -61,7 +61,7 @@ def test_the_network_sees_what_the_cpu_would_show_it(
         for seed, (width, height) in enumerate([(64, 36), (64, 36), (41, 27), (WIDTH, HEIGHT)]):
             frame = frame_of(kind, width, height, seed)
             monkeypatch.setattr(type(cuda.device_array(1)), "copy_to_device", counted)
-            outputs, letterbox, timings = engine.infer_frame(frame, resize, buffer)
+            ((outputs, letterbox, timings),) = engine.infer_frames([frame], resize, buffer)
             monkeypatch.setattr(type(cuda.device_array(1)), "copy_to_device", upload)
             fitted, expected_box = to_input(frame, WIDTH, HEIGHT, resize)
             assert letterbox == expected_box and set(timings) == {"resize", "infer"}
@@ -111,8 +111,21 @@ def test_a_frame_too_large_for_the_gpu_is_resized_on_the_cpu(
         raise Full("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
 
     with load_model(path, engine="tensorrt") as model, caplog.at_level(logging.WARNING, "perception"):
-        monkeypatch.setattr(cuda, "device_array", full)
-        for color in ("red", "green", "blue"):
-            seen = model.predict(solid(color, 64, 48)).class_map
-            assert seen is not None and (seen.mask == ["red", "green", "blue"].index(color)).all()
-    assert caplog.text.count("frames are resized on the CPU: the GPU has no room for a frame of 64x48") == 1
+        with monkeypatch.context() as patched:
+            patched.setattr(cuda, "device_array", full)
+            for color in ("red", "green", "blue"):
+                seen = model.predict(solid(color, 64, 48)).class_map
+                assert seen is not None and (seen.mask == ["red", "green", "blue"].index(color)).all()
+        assert caplog.text.count("frames are resized on the CPU: the GPU has no room for a frame of 64x48") == 1
+        fitted: list[tuple[int, ...]] = []
+        fit = kernels.fit
+
+        def noted(image: Any, *rest: Any) -> None:
+            fitted.append(image.shape)
+            fit(image, *rest)
+
+        monkeypatch.setattr(kernels, "fit", noted)
+        for width, height in ((64, 48), (63, 48), (65, 48)):
+            seen = model.predict(solid("green", width, height)).class_map
+            assert seen is not None and (seen.mask == 1).all()
+        assert fitted == [(48, 63, 3)]  # smaller ones may have room, and do

@@ -4,12 +4,13 @@ import asyncio
 import threading
 from collections import Counter
 from concurrent.futures import CancelledError, wait
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from perception import EngineError, load_model, open_sink, open_source, run
+from perception import EngineError, UsageError, load_model, open_sink, open_source, run
 from perception.server.problems import Busy
 from perception.server.scheduler import BULK_TURN, Scheduler
 from perception.types import Frame
@@ -24,25 +25,42 @@ def model(tmp_path_factory):
         yield loaded
 
 
+@pytest.fixture(scope="module")
+def batching(tmp_path_factory):
+    """A real engine that computes four frames together."""
+    path = write_model(tmp_path_factory.mktemp("models") / "m.onnx", detection=True)
+    with load_model(path, engine="onnxruntime", batch=4) as loaded:
+        assert loaded.engine.batch == 4
+        yield loaded
+
+
 class Gate:
-    """A model's engine that waits for ``step()`` before each call and notes whose frames came in which order."""
+    """A model's engine that waits for ``step()`` before each call and notes whose frames came in which order.
+
+    Attributes:
+        served: whose frames they were.
+        calls: the same, one list a call.
+    """
 
     def __init__(self, model):
         self.served = []
+        self.calls = []
         self._steps = threading.Semaphore(0)
         self._entered = threading.Semaphore(0)
         self.model = model.tuned()
-        infer = self.model.infer
+        infer = self.model.infer_batch
 
-        def gated(frame):
-            self.served.append(frame.source)
+        def gated(frames):
+            sources = [frame.source for frame in frames]
+            self.served += sources
+            self.calls.append(sources)
             self._entered.release()
             assert self._steps.acquire(timeout=60)
-            if frame.source == "broken":
+            if "broken" in sources:
                 raise EngineError("the engine failed")
-            return infer(frame)
+            return infer(frames)
 
-        self.model.infer = gated
+        self.model.infer_batch = gated
 
     def wait_inside(self):
         assert self._entered.acquire(timeout=60)
@@ -204,8 +222,146 @@ def test_a_shared_model_runs_a_whole_pipeline_as_one_client(model, tmp_path):
     assert without_times(tmp_path / "a.jsonl") == without_times(tmp_path / "b.jsonl")
 
 
-def test_many_threads_at_once(model):
+def noisy(source, seed):
+    size = (48 + seed, 64 - seed, 3)
+    return Frame(np.random.default_rng(seed).integers(0, 256, size, np.uint8), index=seed, source=source)
+
+
+def same(got, expected):
+    np.testing.assert_array_equal(got.class_map.mask, expected.class_map.mask)
+    np.testing.assert_array_equal(got.class_map.logits, expected.class_map.logits)
+    np.testing.assert_array_equal(got.detections.boxes, expected.detections.boxes)
+    np.testing.assert_array_equal(got.detections.scores, expected.detections.scores)
+
+
+def test_what_waits_goes_together_and_each_frame_gets_its_own_answer(batching):
+    gate = Gate(batching)
+    with Scheduler(gate.model, waiting=100) as scheduler:
+        futures = [scheduler.submit(noisy("first", 0), client="first")]
+        gate.wait_inside()
+        # A second worker is free, but the engine is not: until it is, frames may still join.
+        futures += [scheduler.submit(noisy("job", i), client="job") for i in range(1, 5)]
+        futures += [scheduler.submit(noisy("request", 5), client="request")]
+        futures += [scheduler.submit(noisy(name, 6), client=name, live=True) for name in ("cam 1", "cam 2")]
+        assert scheduler.waiting == 7
+        gate.step(3)
+        results = [future.result(60) for future in futures]
+        # One that is alone waits for no company.
+        gate.step()
+        results.append(scheduler.submit(noisy("last", 7), client="last").result(60))
+    assert gate.calls == [["first"], ["cam 1", "cam 2", "job", "request"], ["job", "job", "job"], ["last"]]
+    with load_model(batching.engine.path, engine="onnxruntime") as one_by_one:
+        assert one_by_one.engine.batch == 1
+        for result in results:
+            same(result, one_by_one.predict(result.frame))
+
+
+def test_turns_are_given_by_the_same_rules_when_frames_go_together(batching):
+    gate = Gate(batching)
+    live = [f"cam {i}" for i in range(13)]  # more than the engine can do
+    ended = threading.Event()
+
+    def send(name):
+        scheduler.submit(frame(name), client=name, live=True).add_done_callback(lambda done: again(name, done))
+
+    def again(name, done):
+        if not (ended.is_set() or done.cancelled()):
+            with suppress(EngineError):  # it is being closed
+                send(name)
+
+    with Scheduler(gate.model, waiting=100, workers=1) as scheduler:
+        scheduler.submit(frame("first"), client="first")
+        gate.wait_inside()
+        bulk = [scheduler.submit(frame(name), client=name) for _ in range(3) for name in ("job", "request")]
+        for name in live:
+            send(name)
+        gate.step(10_000)
+        done, _ = wait(bulk, 60)
+        ended.set()
+    assert len(done) == len(bulk)
+    served = gate.served[1:]
+    places = [i for i, source in enumerate(served) if source in ("job", "request")]
+    assert places == [BULK_TURN * i - 1 for i in range(1, 7)]
+    assert [served[i] for i in places] == ["job", "request"] * 3
+    counts = Counter(served[: places[-1]])
+    assert max(counts[name] for name in live) - min(counts[name] for name in live) <= 1
+    assert {len(call) for call in gate.calls[1:13]} == {4}
+    for call in gate.calls:
+        assert max(call.count(name) for name in live) <= 1
+
+
+def test_a_newer_live_frame_takes_the_place_of_the_older_until_the_engine_is_free(batching):
+    gate = Gate(batching)
+    with Scheduler(gate.model) as scheduler:
+        scheduler.submit(frame("first"), client="first")
+        gate.wait_inside()
+        older = scheduler.submit(frame("cam", 1), client="cam", live=True)
+        newer = scheduler.submit(frame("cam", 2), client="cam", live=True)
+        assert older.cancelled() and scheduler.replaced == 1
+        gate.step(2)
+        assert newer.result(30).frame.index == 2
+    assert gate.calls == [["first"], ["cam"]]
+
+
+def test_a_frame_that_fails_or_is_taken_back_takes_no_other_with_it(batching):
+    gate = Gate(batching)
+    with Scheduler(gate.model, waiting=100) as scheduler:
+        scheduler.submit(frame("first"), client="first")
+        gate.wait_inside()
+        good = scheduler.submit(noisy("good", 1), client="good")
+        bad = scheduler.submit(Frame(np.zeros((48, 64), np.uint8), source="bad"), client="bad")  # no picture
+        gone = scheduler.submit(frame("gone"), client="gone")
+        other = scheduler.submit(noisy("other", 2), client="other", live=True)
+        assert gone.cancel()
+        gate.step(100)
+        with pytest.raises(UsageError, match=r"uint8 array \[H, W, 3\].*\[48, 64\]"):
+            bad.result(60)
+        for future in (good, other):
+            same(future.result(60), batching.predict(future.result(60).frame))
+        broken = [scheduler.submit(frame("broken"), client=str(i)) for i in range(4)]
+        wait(broken, 60)
+        assert all(isinstance(future.exception(), EngineError) for future in broken)
+        assert scheduler.submit(frame("after"), client="x").result(60).class_map is not None
+        assert scheduler.waiting == 0
+    assert gate.calls[1:5] == [["other", "good", "bad"], ["other"], ["good"], ["bad"]]
+    assert "gone" not in gate.served
+
+
+def test_the_engine_goes_on_while_results_are_made_of_what_it_said(batching):
+    gate = Gate(batching)
+    slow = batching.tuned()
+    interpret, go_on = slow.interpret, threading.Event()
+
+    def held(inference):
+        assert go_on.wait(60)
+        return interpret(inference)
+
+    slow.interpret = held
+    with Scheduler(gate.model) as scheduler:
+        first = scheduler.submit(frame("first"), client="first", model=slow)
+        gate.step()
+        gate.wait_inside()
+        second = scheduler.submit(frame("second"), client="second")
+        gate.wait_inside()
+        gate.step()
+        assert second.result(60).frame.source == "second" and not first.done()
+        go_on.set()
+        assert first.result(60).frame.source == "first"
+
+
+def test_a_shared_model_gives_several_frames_a_turn_each(batching):
+    frames = [noisy("a", seed) for seed in range(5)]
+    with Scheduler(batching, waiting=2) as scheduler:
+        inferences = scheduler.shared("job").infer_batch(frames)
+    for inference, expected in zip(inferences, batching.infer_batch(frames), strict=True):
+        assert inference.frame is expected.frame
+        np.testing.assert_array_equal(inference.outputs["class_logits"], expected.outputs["class_logits"])
+
+
+@pytest.mark.parametrize("kind", ["model", "batching"])
+def test_many_threads_at_once(kind, request):
     """A storm of clients: every future ends, with its own frame's answer or cancelled by a newer frame of its own."""
+    model = request.getfixturevalue(kind)
     rng = np.random.default_rng(0)
     names = list(PALETTE)[:3]
     plans = [rng.integers(0, 3, 40).tolist() for _ in range(6)]

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from perception.engines.trt.cache import Cached, EngineCache, write_private
 from perception.engines.trt.flavour import find_flavour, this_machine
 from perception.engines.trt.graph import Tail, is_quantised
 from perception.engines.trt.inspection import Inspection, check_precision, inspect_network
-from perception.engines.trt.recipe import Recipe, graph_precision, make_profile, make_recipe
+from perception.engines.trt.recipe import MAX_BATCH, Recipe, graph_precision, make_profile, make_recipe
 from perception.engines.trt.reports import Progress, build_logger, build_monitor, parser_fault
 from perception.errors import EngineError
 
@@ -142,6 +142,16 @@ def obtain(recipe: Recipe, engines: EngineCache | None = None, progress: Progres
     return Built(recipe, got, Inspection.from_data(got.summary), time.perf_counter() - start)
 
 
+def kept_batch(recipe: Recipe, engines: EngineCache | None = None) -> int:
+    """For how many frames a call an engine of this recipe is in the cache: the most of them, or 1."""
+    engines = engines or EngineCache()
+    fields = recipe.key_fields()
+    for batch in range(MAX_BATCH, 1, -1):
+        if engines.holds(fields | {"profile": str(replace(recipe.profile, batch=batch))}):
+            return batch
+    return 1
+
+
 def build_model(
     name_or_path: str | Path,
     *,
@@ -189,13 +199,23 @@ def build_model(
         path, described = require_quantised(path, described)
     if not capabilities and this_machine() is None:
         capabilities = chosen.common_capabilities()
+    profile = make_profile(described, batch, size)
+    recipe = make_recipe(path, described, chosen, wanted, profile, capabilities=capabilities, tail=tail)
     while True:
-        profile = make_profile(described, batch, size)
-        recipe = make_recipe(path, described, chosen, wanted, profile, capabilities=capabilities, tail=tail)
         try:
             return obtain(recipe, progress=progress)
         except GpuMemoryError as error:
-            if batch == 1:
-                raise
-            batch //= 2
-            _log.warning("%s; trying batch %d", error, batch)
+            recipe = smaller(recipe, error)
+
+
+def smaller(recipe: Recipe, error: GpuMemoryError) -> Recipe:
+    """The recipe for half as many frames a call, with a line that says so.
+
+    Raises:
+        GpuMemoryError: ``error``, where it is for one already.
+    """
+    batch = recipe.profile.batch // 2
+    if not batch:
+        raise error
+    _log.warning("%s; trying batch %d", error, batch)
+    return recipe.with_batch(batch)

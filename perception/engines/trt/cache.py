@@ -114,6 +114,17 @@ class EngineCache:
             self._evict(keep=key_of(fields))
         return Cached(plan, summary, path, why)
 
+    def holds(self, fields: dict[str, Any]) -> bool:
+        """Whether there is an engine that ``fields`` describe; whether it is intact shows when it is taken.
+
+        Raises:
+            EngineError: somebody else could write into the folder.
+        """
+        if not self.folder.is_dir():
+            return False
+        self._check_owner()
+        return self._manifest(fields) is not None
+
     def entries(self) -> list[Entry]:
         """All engines, the one used last first. Damaged ones have no fields."""
         found = []
@@ -158,14 +169,10 @@ class EngineCache:
         if not self.folder.is_dir():
             return None, "there is none of this model, precision and shape"
         self._check_owner()
-        key = key_of(fields)
-        manifest = self.folder / f"{key}.json"
-        if not manifest.exists():
-            others = [e for e in self.entries() if e.fields.get("model") == fields.get("model")]
-            wider = next((e for e in others if _serves(e.fields, fields)), None)
-            if wider is None:
-                return None, _difference(fields, [e.fields for e in others])
-            manifest = self.folder / f"{wider.key}.json"
+        manifest = self._manifest(fields)
+        if manifest is None:
+            others = [e.fields for e in self.entries() if e.fields.get("model") == fields.get("model")]
+            return None, _difference(fields, others)
         try:
             data = _parse(manifest)
             if data is None:
@@ -185,6 +192,14 @@ class EngineCache:
         with contextlib.suppress(OSError):  # a read-only cache is fine to read from
             os.utime(manifest)
         return Cached(plan, summary, manifest.with_suffix(".plan"), ""), ""
+
+    def _manifest(self, fields: dict[str, Any]) -> Path | None:
+        """The manifest of an engine that serves, or None."""
+        manifest = self.folder / f"{key_of(fields)}.json"
+        if manifest.exists():
+            return manifest
+        wider = next((e for e in self.entries() if _serves(e.fields, fields)), None)
+        return None if wider is None else self.folder / f"{wider.key}.json"
 
     def _prepare(self) -> bool:
         """Make the folder; say whether it can be written."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,10 @@ class Recipe:
     profile: Profile
     capabilities: tuple[str, ...]
     flavour: Flavour
+
+    def with_batch(self, batch: int) -> Recipe:
+        """The same for another number of frames a call; the graph does not depend on it."""
+        return replace(self, profile=replace(self.profile, batch=batch))
 
     def key_fields(self) -> dict[str, Any]:
         """What the cache tells engines apart by; everything in it is plain data."""

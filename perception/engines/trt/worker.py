@@ -1,8 +1,9 @@
-"""What one call of a TensorRT engine needs: a context, a stream, and memory on both sides of the bus."""
+"""What one call of a TensorRT engine needs: contexts, a stream, and memory on both sides of the bus."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,68 +19,76 @@ _DTYPES = {"FLOAT": np.float32, "UINT8": np.uint8}
 _OUT_OF_MEMORY = 2
 """``CUDA_ERROR_OUT_OF_MEMORY``."""
 
+_SHAPES_KEPT = 4
+"""Frames beyond those of a call whose memory is kept: for clients whose frames differ in size and take turns."""
+
 _log = logging.getLogger("perception")
 
 
 class Worker:
-    """An execution context, a stream of its own, and buffers, for one call at a time.
+    """Execution contexts, a stream of its own, and buffers, for one call at a time.
 
     Args:
         engine: a loaded engine.
         flavour: which TensorRT it is of.
-        compiled: kernels that an earlier context compiled; may be empty.
+        batch: most frames of a call; an engine for a fixed number takes that one.
+        compiled: kernels that earlier contexts compiled; may be empty.
 
     Attributes:
-        batch: frames of a call.
-        runtime_cache: the kernels that the context has compiled, or None where the flavour keeps none.
+        batch: most frames of a call.
+        compiled: the kernels that all contexts so far have compiled; empty where the flavour keeps none.
 
     Raises:
         MemoryError: the GPU has no room for it.
         EngineError: the engine does not take the memory or the work.
     """
 
-    def __init__(self, engine: Any, flavour: Flavour, compiled: bytes) -> None:
+    def __init__(self, engine: Any, flavour: Flavour, batch: int, compiled: bytes) -> None:
         from numba import cuda
 
         trt = flavour.trt
-        self.context, self.runtime_cache = flavour.create_context(engine, compiled)
-        if self.context is None:
-            raise MemoryError("no execution context can be made")
+        tensors = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        (source,) = [name for name in tensors if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        fixed, *shape = engine.get_tensor_shape(source)
+        self.batch = batch if fixed < 0 else int(fixed)
+        self.compiled = compiled
         self.stream: Any = cuda.stream()
-        self._outputs: dict[str, tuple[Any, Any]] = {}
-        self._staged: dict[tuple[tuple[int, ...], ...], list[tuple[Any, Any]]] = {}
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-                shape = tuple(engine.get_tensor_shape(name))
-                self.batch = max(shape[0], 1)
-                shape = (self.batch, *shape[1:])
-                self.context.set_input_shape(name, shape)
-                self._frames_host = cuda.pinned_array(shape, np.uint8)
-                self._frames = cuda.device_array(shape, np.uint8)
-                self._first = self._frames[0]
-                self._bind(name, self._frames)
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
-                shape = tuple(self.context.get_tensor_shape(name))  # known now that the input's is
-                dtype = _DTYPES[engine.get_tensor_dtype(name).name]
-                self._outputs[name] = (cuda.device_array(shape, dtype), cuda.pinned_array(shape, dtype))
-                self._bind(name, self._outputs[name][0])
-        self._graph: Any = None
-        self._enqueue()  # the first time compiles and allocates, which cannot be captured
-        self.stream.synchronize()
-        if not flavour.portable:
-            self._graph = capture(self._enqueue, self.stream)  # the other flavour does that by itself
+        host = cuda.pinned_array((self.batch, *shape), np.uint8)
+        frames = cuda.device_array((self.batch, *shape), np.uint8)
+        self._slots = [frames[slot] for slot in range(self.batch)]
+        self._staging = _Staging(self.batch + _SHAPES_KEPT, self.stream)
+        self._passes: dict[int, _Pass] = {}
+        outputs: dict[str, tuple[Any, Any]] = {}
+        # All of them now, the largest first: so no frame waits for one, and what does not fit shows at once.
+        for count in range(self.batch, 0, -1) if fixed < 0 else [self.batch]:
+            context, cache = flavour.create_context(engine, self.compiled)
+            if context is None:
+                raise MemoryError("no execution context can be made")
+            context.set_input_shape(source, (count, *shape))
+            for name in tensors:
+                if name not in outputs and name != source:
+                    size = tuple(context.get_tensor_shape(name))  # known now that the input's is
+                    dtype = _DTYPES[engine.get_tensor_dtype(name).name]
+                    outputs[name] = (cuda.device_array(size, dtype), cuda.pinned_array(size, dtype))
+            for name, array in {source: frames, **{name: device for name, (device, _) in outputs.items()}}.items():
+                if not context.set_tensor_address(name, address(array)):
+                    raise EngineError(f"the engine does not take memory for {name!r}")
+            results = {name: (device[:count], pinned[:count]) for name, (device, pinned) in outputs.items()}
+            # the other flavour makes CUDA graphs by itself
+            made = _Pass(context, self.stream, (frames[:count], host[:count]), results, graph=not flavour.portable)
+            self._passes[count] = made
+            if cache is not None:
+                self.compiled = bytes(cache.serialize())
 
     def run(self, frames: U8) -> dict[str, Any]:
-        """Frames uint8 ``[batch, H, W, 3]`` to arrays of the caller's own, ``[batch, ...]``."""
-        np.copyto(self._frames_host, frames)
-        self._frames.copy_to_device(self._frames_host, stream=self.stream)
-        return self.finish()
+        """Frames uint8 ``[n, H, W, 3]``, at most ``batch``, to arrays of the caller's own, ``[n, ...]``."""
+        device, host = self._pass(len(frames)).frames
+        np.copyto(host, frames)
+        device.copy_to_device(host, stream=self.stream)
+        return self.finish(len(frames))
 
-    def fit(self, frame: Frame, letterbox: Letterbox) -> None:
-        """Bring a frame to the GPU as it is, and fit it there into the first of the input's; `finish` does the rest.
+    def fit(self, frame: Frame, letterbox: Letterbox, slot: int = 0) -> None:
+        """Bring a frame to the GPU as it is, and fit it there into one of the input's; `finish` does the rest.
 
         Raises:
             MemoryError: the GPU has no room for a frame of this size.
@@ -88,55 +97,138 @@ class Worker:
 
         planes = frame.planes
         arrays = (frame.image,) if planes is None else (planes.y, planes.u, planes.v)
-        on_gpu = self._stage(arrays)
+        on_gpu = self._staging.upload(arrays)
         if planes is None:
-            kernels.fit(on_gpu[0], letterbox, self._first, self.stream)
+            kernels.fit(on_gpu[0], letterbox, self._slots[slot], self.stream)
         else:
-            kernels.fit_planes(on_gpu, planes.matrix, planes.full_range, letterbox, self._first, self.stream)
+            kernels.fit_planes(on_gpu, planes.matrix, planes.full_range, letterbox, self._slots[slot], self.stream)
 
-    def finish(self) -> dict[str, Any]:
-        """Run the network on what is on the GPU, and bring back its outputs, as arrays of the caller's own."""
-        if self._graph is not None:
-            self._graph.launch(self.stream)
-        else:
-            self._enqueue()
-        for device, host in self._outputs.values():
+    def finish(self, count: int) -> dict[str, Any]:
+        """Run the network on the first ``count`` frames on the GPU, in one go, and bring back its outputs.
+
+        Returns:
+            arrays of the caller's own, ``[count, ...]``, or of the number that the engine is fixed to.
+        """
+        chosen = self._pass(count)
+        chosen.start()
+        for device, host in chosen.results.values():
             device.copy_to_host(host, stream=self.stream)
         self.stream.synchronize()
-        return {name: np.array(host) for name, (_, host) in self._outputs.items()}
+        self._staging.recycle()
+        return {name: np.array(host) for name, (_, host) in chosen.results.items()}
+
+    def abandon(self) -> None:
+        """Let go of frames that were fitted for a call that failed."""
+        with suppress(Exception):  # a GPU that is lost; the caller has that error already
+            self.stream.synchronize()
+        self._staging.recycle()
 
     def release(self) -> None:
-        """Let go of the context, before its engine goes."""
-        self.context = None
-        self._graph = None
-        self._staged.clear()
+        """Let go of the contexts, before their engine goes."""
+        self._passes.clear()
+        self._staging.clear()
 
-    def _stage(self, arrays: tuple[U8, ...]) -> list[Any]:
-        """Arrays on the GPU with what ``arrays`` hold; their memory is kept for the next frame of the same shapes."""
-        from numba import cuda
+    def _pass(self, count: int) -> _Pass:
+        return self._passes.get(count) or self._passes[self.batch]
 
-        shapes = tuple(array.shape for array in arrays)
-        if shapes not in self._staged:
-            self._staged.clear()  # those of another source
-            try:
-                made = [(cuda.pinned_array(s, np.uint8), cuda.device_array(s, np.uint8)) for s in shapes]
-            except Exception as error:
-                if out_of_memory(error):
-                    raise MemoryError(f"the GPU has no room for a frame of {shapes[0][1]}x{shapes[0][0]}") from error
-                raise
-            self._staged[shapes] = made
-        for array, (host, device) in zip(arrays, self._staged[shapes], strict=True):
-            np.copyto(host, array)
-            device.copy_to_device(host, stream=self.stream)
-        return [device for _, device in self._staged[shapes]]
 
-    def _bind(self, name: str, array: Any) -> None:
-        if not self.context.set_tensor_address(name, address(array)):
-            raise EngineError(f"the engine does not take memory for {name!r}")
+class _Pass:
+    """The network for one number of frames: a context with its shapes, and its CUDA graph.
+
+    A graph holds the shapes that the context had, and TensorRT does not allow to change a context that was captured:
+    so there is one for each number of frames.
+
+    Args:
+        context: an execution context, with shapes and addresses set.
+        stream: where it runs.
+        frames: the input's memory on the GPU, and pinned.
+        results: the same for the outputs, by name.
+        graph: whether to record a CUDA graph.
+
+    Raises:
+        EngineError: the GPU does not take the work.
+    """
+
+    def __init__(
+        self, context: Any, stream: Any, frames: tuple[Any, Any], results: dict[str, tuple[Any, Any]], graph: bool
+    ) -> None:
+        self.context = context
+        self.frames = frames
+        self.results = results
+        self._stream = stream
+        self._graph: _Graph | None = None
+        self._enqueue()  # the first time compiles and allocates, which cannot be captured
+        stream.synchronize()
+        if graph:
+            self._graph = capture(self._enqueue, stream)
+
+    def start(self) -> None:
+        """Put the network on the stream."""
+        if self._graph is not None:
+            self._graph.launch(self._stream)
+        else:
+            self._enqueue()
 
     def _enqueue(self) -> None:
-        if not self.context.execute_async_v3(int(self.stream)):
+        if not self.context.execute_async_v3(int(self._stream)):
             raise EngineError("the GPU did not take the work")
+
+
+class _Staging:
+    """Memory, pinned and on the GPU, for frames as they come; kept for the next ones of the same shapes.
+
+    Args:
+        limit: frames whose memory is kept at most.
+        stream: on which frames are copied.
+    """
+
+    def __init__(self, limit: int, stream: Any) -> None:
+        self._limit = limit
+        self._stream = stream
+        self._free: list[list[tuple[Any, Any]]] = []  # the one used last at the end
+        self._used: list[list[tuple[Any, Any]]] = []
+
+    def upload(self, arrays: tuple[U8, ...]) -> list[Any]:
+        """Arrays on the GPU with what ``arrays`` hold; theirs until `recycle`.
+
+        Raises:
+            MemoryError: the GPU has no room for them.
+        """
+        pairs = self._take([array.shape for array in arrays])
+        self._used.append(pairs)
+        for array, (host, device) in zip(arrays, pairs, strict=True):
+            np.copyto(host, array)
+            device.copy_to_device(host, stream=self._stream)
+        return [device for _, device in pairs]
+
+    def recycle(self) -> None:
+        """Take back the memory of all frames; the stream has come to its end."""
+        self._free += self._used
+        self._used.clear()
+
+    def clear(self) -> None:
+        """Give back all memory."""
+        self._free.clear()
+        self._used.clear()
+
+    def _take(self, shapes: list[tuple[int, ...]]) -> list[tuple[Any, Any]]:
+        from numba import cuda
+
+        for index in reversed(range(len(self._free))):
+            if [host.shape for host, _ in self._free[index]] == shapes:
+                return self._free.pop(index)
+        while self._free and len(self._free) + len(self._used) >= self._limit:
+            del self._free[0]
+        while True:
+            try:
+                return [(cuda.pinned_array(s, np.uint8), cuda.device_array(s, np.uint8)) for s in shapes]
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                if not self._free:
+                    height, width = shapes[0][:2]
+                    raise MemoryError(f"the GPU has no room for a frame of {width}x{height}") from error
+                self._free.clear()
 
 
 def address(array: Any) -> int:
