@@ -255,9 +255,9 @@ def build(
 
     [bold]Examples[/bold]
 
-      perception build camvid
+      perception build street
 
-      perception build camvid --flavour rtx --precision fp16 --compute-capability 75,80,86,89,120
+      perception build street --flavour rtx --precision fp16 --compute-capability 75,80,86,89,120
     """
     from perception.config import names
     from perception.engines.trt.build import build_model

@@ -52,9 +52,9 @@ def test_built_then_cached_then_listed_then_cleared(own_cache: Path, tmp_path: P
 def test_without_a_gpu_and_a_target_it_is_built_for_all_from_ampere_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command of the README: what it built, and that it was cached."""
     monkeypatch.setattr(build_module, "this_machine", lambda: None)
-    command = ["build", "camvid", "--flavour", "rtx", "--precision", "fp16"]
+    command = ["build", "street", "--flavour", "rtx", "--precision", "fp16"]
     first = run(*command)
-    assert re.search(r"camvid f16 for compute capability 80, 86, 89, 120.*, \d+\.\d MB", first)
+    assert re.search(r"street f16 for compute capability 80, 86, 89, 120.*, \d+\.\d MB", first)
     assert "built in" in first and "class_logits uint8 [?, 360, 480]" in first and "in half" in first
     assert "in float" not in first
     second = run(*command)
