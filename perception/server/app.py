@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 
 from perception import __version__
 from perception.errors import PerceptionError, UsageError
-from perception.server import api, jobs_api, streams_api, webcam
+from perception.server import api, explain_api, jobs_api, streams_api, webcam
 from perception.server.access import Gate
 from perception.server.allow import check_patterns
 from perception.server.docs import mount_docs
@@ -41,7 +41,7 @@ WEBSOCKET_BYTES = 8 << 20
 SHUTDOWN_S = 3
 """Viewers that are there when the server stops have so long to leave."""
 
-_ROUTERS = (api, jobs_api, streams_api, webcam)
+_ROUTERS = (api, explain_api, jobs_api, streams_api, webcam)
 _ABOUT = """Boxes and class masks of pictures, videos and streams.
 
 Errors are JSON, `{"error": "one line"}`. Where credentials are set, send `Authorization: Bearer TOKEN`, user and

@@ -71,6 +71,26 @@ class Models:
         own = name == self.default
         return read_card(find_model(self._settings.model if own else name), self._settings.card if own else None)
 
+    def source(self, name: str | None = None) -> tuple[Path, Path | None]:
+        """The file of a model, and the YAML card that it needs beside it, or None.
+
+        Raises:
+            NotFound: there is no model of that name.
+            ModelError: it is not usable.
+        """
+        name = name or self.default
+        self._check(name)
+        if name != self.default:
+            return find_model(name), None
+        path, card = find_model(self._settings.model), self._settings.card
+        if card is not None:
+            from perception.foreign import adapted
+
+            rewritten = adapted(path, card)
+            if rewritten is not None:
+                return rewritten, None  # the card is inside
+        return path, card
+
     def loaded(self) -> dict[str, Scheduler]:
         """The models that are loaded now, by name."""
         with self._lock:

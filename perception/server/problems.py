@@ -65,6 +65,12 @@ class NotAcceptable(Problem):
     status = HTTPStatus.NOT_ACCEPTABLE
 
 
+class NotInstalled(Problem):
+    """This server lacks what it takes: a package that the operator can install."""
+
+    status = HTTPStatus.NOT_IMPLEMENTED
+
+
 class Busy(Problem):
     """A limit is reached; the same request may succeed later.
 

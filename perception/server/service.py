@@ -57,6 +57,7 @@ class Service:
         streams: server-side sources.
         jobs: uploaded videos and what becomes of them.
         pictures: places for pictures that are received and looked at.
+        explanations: the one place for a picture that is explained.
         ready: set when the default model is loaded and warm.
         problem: why the default model could not be loaded, or None.
     """
@@ -69,6 +70,7 @@ class Service:
         self.jobs = JobStore(settings.folder / "jobs", settings.limits, self.metrics)
         self._worker = Worker(self.jobs, self.models, self.metrics, settings.limits)
         self.pictures = Slots(2 * settings.limits.waiting, "other pictures")
+        self.explanations = Slots(1, "another explanation")
         self.ready = threading.Event()
         self.problem: str | None = None
 

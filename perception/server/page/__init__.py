@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from perception.errors import PerceptionError
+from perception.server.explain_process import METHODS, missing
 
 if TYPE_CHECKING:
     from perception.card import ModelCard
@@ -113,7 +114,12 @@ import(new URL("static/perception/NAME.js", document.baseURI))
 
 def _known(service: Service) -> dict[str, Any]:
     """What a tab is given; a default model that is not usable is a message on the page and not its end."""
-    known: dict[str, Any] = {"source": sources(service)[0][1], "default": service.models.default}
+    known: dict[str, Any] = {
+        "source": sources(service)[0][1],
+        "default": service.models.default,
+        "methods": METHODS,
+        "lacking": missing(),  # for explanations
+    }
     try:
         return {**known, "models": models(service), "problem": None}
     except PerceptionError as error:

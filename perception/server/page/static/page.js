@@ -105,6 +105,12 @@ export function download(what, name) {
   if (what instanceof Blob) setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
+/** Show a Blob in an <img>; the address of the one before is given back. */
+export function show(image, blob) {
+  if (image.src) URL.revokeObjectURL(image.src);
+  return (image.src = URL.createObjectURL(blob));
+}
+
 /** A name for a file made now: perception-2026-11-22-141503.png */
 export function fileName(ending) {
   const pad = (n) => String(n).padStart(2, "0");

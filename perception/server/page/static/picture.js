@@ -1,7 +1,8 @@
 // The Picture tab: one picture, before and after, drawn anew when a setting changes.
 
 import { onFile } from "./drop.js";
-import { defaults, fileName, onSettings, options, query, request, settings } from "./page.js";
+import { Explain } from "./explain.js";
+import { defaults, fileName, onSettings, options, query, request, settings, show } from "./page.js";
 
 const SETTLE_MS = 250;
 
@@ -17,6 +18,7 @@ class PictureTab {
     this.parts = Object.fromEntries(
       ["drop", "file", "note", "pair", "before", "after", "get-image"].map((name) => [name, find(name)]),
     );
+    this.explain = new Explain(element.querySelector(".pv-explain"), [this.parts.before, this.parts.after], known);
     onFile(this.parts.drop, this.parts.file, (file) => this.choose(file));
     element.ownerDocument.addEventListener("paste", (event) => {
       const [file] = event.clipboardData?.files ?? [];
@@ -31,8 +33,9 @@ class PictureTab {
   choose(file) {
     this.file = file;
     this.parts.drop.querySelector("b").textContent = file.name;
-    this.show(this.parts.before, file);
+    show(this.parts.before, file);
     this.parts.pair.hidden = true;
+    this.explain.about(null);
     this.predict();
   }
 
@@ -49,21 +52,17 @@ class PictureTab {
       const annotated = await answer.blob();
       if (abort.signal.aborted) return;
       const link = this.parts["get-image"];
-      link.href = this.show(this.parts.after, annotated);
+      link.href = show(this.parts.after, annotated);
       link.download = fileName("png");
       this.parts.pair.hidden = link.parentElement.hidden = false;
       this.note(`${Math.round(performance.now() - started)} ms`);
+      this.explain.about(file);
     } catch (error) {
       if (abort.signal.aborted) return;
       this.parts.pair.hidden = this.parts["get-image"].parentElement.hidden = true;
       this.note(error.message);
+      this.explain.about(null);
     }
-  }
-
-  /** Show a Blob; the address of the one before is given back. */
-  show(image, blob) {
-    if (image.src) URL.revokeObjectURL(image.src);
-    return (image.src = URL.createObjectURL(blob));
   }
 
   note(text) {
