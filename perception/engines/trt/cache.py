@@ -23,6 +23,7 @@ from typing import Any
 
 from perception import __version__
 from perception.engines.cache import compiled_models_dir
+from perception.engines.trt.private import NotOwnError, is_own, read_own, write_private
 from perception.errors import EngineError
 
 LIMIT_BYTES = 4 << 30
@@ -177,7 +178,7 @@ class EngineCache:
             data = _parse(manifest)
             if data is None:
                 return None, "the manifest in the cache is damaged"
-            plan = _read_own(manifest.with_suffix(".plan"))
+            plan = read_own(manifest.with_suffix(".plan"))
             if key_of(data["fields"]) != manifest.stem:
                 return None, "the manifest in the cache belongs to another engine"
             if len(plan) != data["bytes"]:
@@ -187,7 +188,7 @@ class EngineCache:
             summary = data["summary"]
         except (KeyError, TypeError):
             return None, "the manifest in the cache is damaged"
-        except (OSError, _NotOwnError) as error:
+        except (OSError, NotOwnError) as error:
             return None, f"the engine in the cache cannot be used: {error}"
         with contextlib.suppress(OSError):  # a read-only cache is fine to read from
             os.utime(manifest)
@@ -214,7 +215,7 @@ class EngineCache:
 
     def _check_owner(self) -> None:
         status = self.folder.lstat()
-        if not stat.S_ISDIR(status.st_mode) or not _is_own(status):
+        if not stat.S_ISDIR(status.st_mode) or not is_own(status):
             raise EngineError(
                 "the cache of engines belongs to somebody else, or others can write into it, and an engine is code; "
                 "`chmod 700` it if it is yours, else remove it",
@@ -286,57 +287,11 @@ def key_of(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read and write; it appears whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mode 600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def read_private(path: Path) -> bytes:
-    """A file that `write_private` wrote, or nothing where there is none that can be trusted."""
-    try:
-        return _read_own(path)
-    except (OSError, _NotOwnError):
-        return b""
-
-
-class _NotOwnError(Exception):
-    pass
-
-
-def _read_own(path: Path) -> bytes:
-    """The bytes of a file that belongs to this user, that nobody else can write, and that is no link."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or not _is_own(status):
-            raise _NotOwnError(f"{path.name} belongs to somebody else, or others can write it")
-        return file.read()
-
-
-def _is_own(status: os.stat_result) -> bool:
-    if not hasattr(os, "getuid"):
-        return True  # Windows keeps a user's cache directory to the user
-    return status.st_uid == os.getuid() and not status.st_mode & 0o022
-
-
 def _parse(manifest: Path) -> dict[str, Any] | None:
     """A manifest's content, or None where it is damaged or of another format."""
     try:
-        data = json.loads(_read_own(manifest))
-    except (OSError, ValueError, _NotOwnError):
+        data = json.loads(read_own(manifest))
+    except (OSError, ValueError, NotOwnError):
         return None
     if not isinstance(data, dict) or data.get("format") != _FORMAT or not isinstance(data.get("fields"), dict):
         return None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from perception import hardware
-from perception.engines.trt.cache import read_private
+from perception.engines.trt.private import read_private
 from perception.errors import EngineError, UsageError
 
 FlavourName = Literal["tensorrt", "rtx"]
