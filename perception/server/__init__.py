@@ -15,6 +15,7 @@ One process, one event loop for the network and threads for the work. A room imp
 | ``hub.py``, ``stream.py``, ``capture.py`` | one capture and one inference a source, any number of viewers |
 | ``subscription.py``, ``broadcast.py`` | a viewer's place: in this process, on the network |
 | ``mjpeg.py``, ``jpeg.py``, ``fmp4.py``, ``record.py`` | what viewers get of a stream |
+| ``memory.py`` | what the C library keeps of freed memory, given back |
 | ``jobs.py``, ``worker.py`` | uploaded videos: kept in SQLite and files, worked off one after the other |
 | ``explain_process.py`` | what a model looked at, in a process of its own |
 | ``service.py`` | models, streams, jobs and metrics of one running server |

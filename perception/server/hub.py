@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from perception.errors import UsageError
 from perception.server.allow import check_source
+from perception.server.memory import give_back
 from perception.server.metrics import Metrics
 from perception.server.models import Models
 from perception.server.patience import Patience
@@ -30,6 +31,9 @@ IDLE_S = 60.0
 
 CLEANING_S = 60.0
 """Old recordings are looked for so often."""
+
+GIVING_BACK_S = 20.0
+"""Memory that was freed is given back to the system so often."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -210,7 +214,7 @@ class StreamHub:
         )
 
     def _close_idle(self) -> None:
-        cleaned = -CLEANING_S
+        cleaned, given_back = -CLEANING_S, time.monotonic()
         while not self._closing.wait(min(1.0, self._idle_s / 4)):
             with self._lock:
                 idle = self._take_idle(self._idle_s)
@@ -218,6 +222,9 @@ class StreamHub:
             if time.monotonic() - cleaned > CLEANING_S:
                 self.recordings.delete_old()
                 cleaned = time.monotonic()
+            if time.monotonic() - given_back > GIVING_BACK_S:
+                give_back()
+                given_back = time.monotonic()
 
     def _take_idle(self, seconds: float, most: int | None = None) -> list[Stream]:
         """Take out those in which nobody took an interest for so long, the longest first. Under the lock."""
