@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import cast
 
 import cv2
-import numpy as np
 
 from perception.errors import SourceError, UsageError
-from perception.networks.explain.maps import METHODS, Explanation, Method, explain
+from perception.networks.explain.maps import METHODS, Method, explain
+from perception.networks.tiles import side_by_side
 from perception.sinks.files import PartFile, check_not_source, sink_errors
 from perception.sources import open_source
-from perception.types import U8
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-CAPTION = 22  # pixels above each picture where there are several
 
 
 def write_explanations(
@@ -63,7 +61,11 @@ def write_explanations(
         made = explain(model, frame, method=name, class_name=class_name, at=point, task=task, card=card)
         pictures.append(made)
         yield f"{name}: {made.what}"
-    whole = pictures[0].picture() if len(pictures) == 1 else _side_by_side(pictures)
+    whole = (
+        pictures[0].picture()
+        if len(pictures) == 1
+        else side_by_side([("image", pictures[0].image), *((e.method, e.picture()) for e in pictures)])
+    )
     _, data = cv2.imencode(output.suffix.lower(), whole)
     with file.open() as stream, sink_errors(str(output)):
         stream.write(data.tobytes())
@@ -77,18 +79,3 @@ def _point(text: str) -> tuple[float, float]:
     except ValueError:
         raise UsageError(f"--at takes X,Y in pixels, such as 120,80, not {text!r}") from None
     return x, y
-
-
-def _side_by_side(explanations: list[Explanation]) -> U8:
-    """The frame and every map beside it, three in a row, each with its name above."""
-    tiles = [_titled("image", explanations[0].image)]
-    tiles += [_titled(e.method, e.picture()) for e in explanations]
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 3)
-    rows = [np.concatenate(tiles[i : i + 3], 1) for i in range(0, len(tiles), 3)]
-    return np.concatenate(rows, 0)
-
-
-def _titled(title: str, image: U8) -> U8:
-    bar = np.zeros((CAPTION, image.shape[1], 3), np.uint8)
-    cv2.putText(bar, title, (4, CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.concatenate((bar, image), 0)
