@@ -197,17 +197,24 @@ def test_all_three_heads(rtx: Flavour, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_operator_that_is_not_there_is_named_with_what_to_do(rtx: Flavour, tmp_path: Path) -> None:
-    nodes = [
-        *bytes_to_planes(),
-        node("MaxPool", "planes", "small where", kernel_shape=[2, 2], strides=[2, 2]),
-        node("MaxUnpool", "small where", "class_logits", kernel_shape=[2, 2], strides=[2, 2]),
-    ]
-    nodes[-1].name = "decoder"
+@pytest.mark.parametrize("place", ["pooling", "unpooling"])
+def test_an_operator_that_is_not_there_is_named_with_what_to_do(rtx: Flavour, place: str, tmp_path: Path) -> None:
+    """The indices of a pooling, which has no name, and what takes them: the first that the parser comes to is named."""
+    where = np.zeros((1, 3, 8, 8), np.int64)
+    unpooling = node("MaxUnpool", "small where", "class_logits", kernel_shape=[2, 2], strides=[2, 2])
+    unpooling.name = "decoder"
+    pooling = node("MaxPool", "planes", "small where" if place == "pooling" else "small", kernel_shape=[2, 2])
+    pooling.attribute.append(onnx.helper.make_attribute("strides", [2, 2]))
     described = card()
-    path = save(tmp_path / "unpool.onnx", graph(nodes, {}, {"class_logits": ["N", 3, 16, 16]}), described)
+    made = graph(
+        [*bytes_to_planes(), pooling, unpooling],
+        {} if place == "pooling" else {"where": where},
+        {"class_logits": ["N", 3, 16, 16]},
+    )
+    path = save(tmp_path / "unpool.onnx", made, described)
     recipe = make_recipe(path, described, rtx, "f32", make_profile(described), capabilities=("89",))
-    with pytest.raises(EngineError, match=r"does not take MaxPool|MaxUnpool") as caught:
+    named = r"MaxPool \(node 'small'\)" if place == "pooling" else r"MaxUnpool \(node 'decoder'\)"
+    with pytest.raises(EngineError, match=rf"does not take {named}: .*; .*decode with bilinear") as caught:
         build(recipe)
     assert "\n" not in str(caught.value) and "checkMacros" not in str(caught.value)
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import stat
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,35 @@ def test_without_a_place_engines_are_built_and_not_kept(tmp_path: Path, caplog: 
     got = EngineCache(tmp_path / "file" / "engines").obtain(FIELDS, make)
     assert got.plan == b"\1" * 100 and got.path is None and got.built
     assert "not kept" in caplog.text and len(caplog.records) == 1
+
+
+def _use_a_read_only_folder(folder: Path) -> None:
+    if os.getuid() == 0:  # whom nothing is read-only to
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, 65534, 65534)
+        os.setgid(65534)
+        os.setuid(65534)
+    folder.chmod(0o500)
+    try:
+        make = Maker()
+        assert EngineCache(folder).obtain(FIELDS, make).path is not None and not make.calls  # what is there serves
+        new = EngineCache(folder).obtain(FIELDS | {"graph": "bb"}, make)
+        assert new.plan == b"\1" * 100 and new.path is None and new.built
+    finally:
+        folder.chmod(0o700)
+
+
+@posix
+def test_a_read_only_folder_is_read_and_what_is_built_is_not_kept() -> None:
+    with tempfile.TemporaryDirectory() as parent:  # pytest's own folders are closed to others
+        Path(parent).chmod(0o755)
+        cache = EngineCache(Path(parent) / "engines")
+        cache.obtain(FIELDS, Maker())
+        process = multiprocessing.get_context("spawn").Process(target=_use_a_read_only_folder, args=(cache.folder,))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+        assert len(list(cache.folder.glob("*.plan"))) == 1
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_engine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception import EngineError, UsageError, hardware, load_model
+from perception import EngineError, UsageError, hardware, load_model, open_sink, open_source, run
 from perception.card import read_card
 from perception.engines import engine_status, open_engine, tensorrt
 from perception.engines.trt import flavour as flavour_module
 from perception.engines.trt import worker
 from perception.engines.trt.flavour import Flavour, installed
 from perception.hardware import Gpu
+from perception.types import Prediction
 from tests.engines.trt_models import card as make_card
 from tests.engines.trt_models import detector
 from tests.gpu.conftest import SIMULATED
@@ -245,3 +247,27 @@ def test_auto_takes_the_next_engine_where_the_first_refuses(
     with caplog.at_level(logging.INFO, "perception"), load_model(path, engine="auto") as model:
         assert model.engine.name == "openvino"
     assert "taking the next best engine" in caplog.text and "(not tensorrt: cannot run on the GPU" in caplog.text
+
+
+@pytest.mark.parametrize("engine", ["auto", "tensorrt"])
+def test_a_gpu_that_disappears_in_mid_stream(
+    stand_in: StandIn, tmp_path: Path, engine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``auto`` loses no frame by it; who asked for TensorRT is told."""
+    path = write_model(tmp_path / "colors.onnx", width=16, height=8)
+    lines = tmp_path / "lines.jsonl"
+
+    def lose(prediction: Prediction) -> Prediction:
+        if prediction.frame.index == 2:
+            stand_in.engines[-1].broken = True
+        return prediction
+
+    with load_model(path, engine=engine) as model, open_source("synthetic:?size=32x16&frames=16") as source:
+        if engine == "auto":
+            report = run(source, model, stages=[lose], sinks=[open_sink(lines)])
+            assert report.frames == 16 and model.engine.name == "openvino"
+            assert [json.loads(line)["index"] for line in lines.read_text().splitlines()] == list(range(16))
+            assert caplog.text.count("going on with OpenVINO") == 1
+        else:
+            with pytest.raises(EngineError, match="fallen off the bus"):
+                run(source, model, stages=[lose], sinks=[open_sink(lines)])

@@ -85,6 +85,8 @@ def prepare(
     graph.CopyFrom(model)
     _check_quantisation(graph, precision)
     make_signed(graph)
+    for node in graph.graph.node:
+        node.name = node.name or node.output[0]  # so that the parser's faults can be told by node
     if size is not None:
         _fix_size(graph, card.input.name, size)
     _cast_first(graph, card.input.name)

@@ -13,6 +13,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what the builder does, the steps done, and the steps there are."""
 
 _INSTEAD = {
+    "MaxPool": "where its indices are taken, for unpooling: decode with bilinear Resize or ConvTranspose",
     "MaxUnpool": "decode with bilinear Resize or ConvTranspose",
     "NonMaxSuppression": "leave suppression out of the graph: perception does it after the network",
     "Loop": "unroll it when exporting",
