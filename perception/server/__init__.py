@@ -12,7 +12,7 @@ One process, one event loop for the network and threads for the work. A room imp
 | ``access.py``, ``login.py`` | who may come in: credentials, origin, number of connections; HTTP and WebSocket alike |
 | ``metrics.py`` | counters and histograms for Prometheus |
 | ``models.py``, ``scheduler.py`` | models by name; one engine, shared fairly |
-| ``hub.py``, ``stream.py``, ``capture.py`` | one capture and one inference a source, any number of viewers |
+| ``hub.py``, ``stream.py``, ``capture.py``, ``figures.py`` | one capture and inference a source, many viewers |
 | ``subscription.py``, ``broadcast.py`` | a viewer's place: in this process, on the network |
 | ``mjpeg.py``, ``jpeg.py``, ``fmp4.py``, ``record.py`` | what viewers get of a stream |
 | ``memory.py`` | what the C library keeps of freed memory, given back |

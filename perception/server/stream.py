@@ -11,16 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal
 
-import numpy as np
-
 from perception.errors import EngineError, PerceptionError, SourceError, UsageError
 from perception.model import Inference, Model
 from perception.server.capture import Capture, Clock
+from perception.server.figures import Figures, legend
 from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.patience import Patience
@@ -118,8 +116,7 @@ class Stream:
         self._engine_errors = 0
         self._late = 0
         self._shot: Shot | None = None
-        self._shown_at: deque[float] = deque(maxlen=120)
-        self._latencies: deque[float] = deque(maxlen=300)
+        self._figures = Figures()
         self._looks: dict[Options, Look] = {}
         self._plain = Look(PLAIN, self._model)
         self._subscriptions: set[Subscription] = set()
@@ -186,11 +183,7 @@ class Stream:
     def status(self) -> dict[str, Any]:
         """Everything about it, for JSON; see `perception.server.streams_api`."""
         newest = self.newest()
-        with self._changed:
-            latencies = list(self._latencies)
-            shown = [t for t in self._shown_at if t > time.monotonic() - 3.0]
-        p50, p95 = np.percentile(latencies, (50, 95)).tolist() if latencies else (0.0, 0.0)
-        rate = (len(shown) - 1) / (shown[-1] - shown[0]) if len(shown) > 2 and shown[-1] > shown[0] else 0.0
+        p50, p95 = self._figures.latency_ms
         frame = None if newest is None else newest.frame
         info = self.info
         return {
@@ -201,14 +194,14 @@ class Stream:
             "message": self._message,
             "width": frame.width if frame else info.width if info else 0,
             "height": frame.height if frame else info.height if info else 0,
-            "fps": round(rate, 2),
+            "fps": round(self._figures.fps, 2),
             "latency_ms": {"p50": round(p50, 2), "p95": round(p95, 2)},
             "frames": self.frames,
             "dropped": self.dropped,
             "reconnects": self.reconnects,
             "viewers": self.viewers,
             "engine": self._model.engine.description,
-            "legend": self._legend(newest),
+            "legend": legend(newest, self._model.card),
             "boxes": 0 if newest is None or newest.detections is None else len(newest.detections),
             "age_s": round(time.monotonic() - frame.arrived, 3) if frame else None,
         }
@@ -223,22 +216,6 @@ class Stream:
         self._wake()
         if wait and self._thread is not threading.current_thread():
             self._thread.join()
-
-    def _legend(self, newest: Prediction | None) -> list[dict[str, Any]]:
-        task = self._model.card.segmentation
-        if newest is None or newest.class_map is None or task is None:
-            return []
-        shares = newest.class_map.shares
-        seen = [i for i in np.argsort(-shares).tolist() if shares[i] >= 0.0005 and i not in newest.class_map.ignored]
-        return [
-            {
-                "id": i,
-                "name": task.classes[i].name,
-                "color": "#{:02x}{:02x}{:02x}".format(*task.classes[i].color),
-                "share": round(float(shares[i]), 4),
-            }
-            for i in seen
-        ]
 
     # For subscriptions.
 
@@ -405,8 +382,7 @@ class Stream:
         with self._changed:
             self._shot = shot
             self.frames += 1
-            self._shown_at.append(time.monotonic())
-            self._latencies.append(1e3 * age)
+            self._figures.add(age)
             self._changed.notify_all()
 
     def _enter(self, state: State, message: str = "") -> None:
