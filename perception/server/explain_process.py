@@ -36,7 +36,7 @@ NEEDED = ("torch", "captum")
 MAX_SIDE = 1280
 """Pictures are made smaller to this longer side, in pixels: the maps are no finer than a network's input."""
 
-PATIENCE_S = 180.0
+PATIENCE_S = 300.0
 """After so long an explanation is given up."""
 
 _LOOK_S = 0.2
@@ -149,7 +149,7 @@ def _ask(question: bytes, given_up: threading.Event) -> tuple[dict[str, Any], by
 def main() -> None:
     """The process's own side."""
     if hasattr(os, "nice"):
-        os.nice(10)  # live streams first: about a tenth of a core that they could use
+        os.nice(5)  # live streams first: they get three times as much of a core that both want
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # libraries may print; the answer is ours alone
     asked = json.loads(sys.stdin.buffer.readline())
