@@ -82,6 +82,7 @@ def make_card(config: AnyConfig, metrics: dict[str, float]) -> ModelCard:
             score_threshold=0.5 / len(config.data.classes) if windows is None else windows.score_threshold,
             iou_threshold=0.0 if windows is None else windows.iou_threshold,
             max_detections=1 if windows is None else 100,
+            class_agnostic=windows is not None,  # a window has one object
         )
     else:
         multiple = MULTIPLE

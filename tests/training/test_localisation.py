@@ -178,6 +178,7 @@ def test_windows_become_a_detector_of_scenes(data: Path, tmp_path: Path) -> None
     assert {"background", "loss_confidence"} <= set(rows[0])
     card = release(result.best, tmp_path / "run" / "best.onnx")
     assert {"places_val_map", "places_val_map50"} <= set(card.metrics)
+    assert card.detection is not None and card.detection.class_agnostic  # a thing is a car or a truck
     with load_model(tmp_path / "run" / "best.onnx", engine="onnxruntime") as model:
         assert model.size == (96, 72)
         found = model.predict(np.random.default_rng(0).integers(0, 256, (144, 192, 3), np.uint8)).detections
