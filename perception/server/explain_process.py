@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal, get_args
 
 import cv2
@@ -123,15 +124,18 @@ def _ask(question: bytes, given_up: threading.Event) -> tuple[dict[str, Any], by
     """The answer of a new process."""
     command = [sys.executable, "-m", __name__]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        given: bytes | None = question
+    # Not a pipe: communicate() forgets what it has not written yet when its time is over. The file has no name.
+    with TemporaryFile() as given:
+        given.write(question)
+        given.seek(0)
+        process = subprocess.Popen(command, stdin=given, stdout=pipe, stderr=pipe)
+    with process:
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
-                answer, complaints = process.communicate(given, timeout=_LOOK_S)
+                answer, complaints = process.communicate(timeout=_LOOK_S)
                 break
             except subprocess.TimeoutExpired:
-                given = None
                 if given_up.is_set() or time.monotonic() > until:
                     process.kill()
     if given_up.is_set():

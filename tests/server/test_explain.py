@@ -76,7 +76,10 @@ def test_a_point_of_a_large_picture(server: httpx.Client) -> None:
     """It is made smaller, and the point moves along."""
     scale = 40
     assert 64 * scale > MAX_SIDE
-    image = png(scene(64 * scale, 48 * scale))
+    large = scene(64 * scale, 48 * scale)
+    large[-200:] = np.random.default_rng(0).integers(0, 256, large[-200:].shape)
+    image = png(large)  # also more bytes than a pipe holds
+    assert len(image) > 1 << 20
     answer = ask(server, image, x=24.5 * scale, y=24.5 * scale, task="detection", method="gradient")
     assert answer.status_code == 200, answer.text
     assert unquote(answer.headers["x-explained"]).startswith("red box")
