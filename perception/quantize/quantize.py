@@ -17,7 +17,7 @@ from perception.card import ModelCard, Quantization, load_onnx, read_card, write
 from perception.engines import open_engine
 from perception.engines.openvino import native_precisions
 from perception.engines.quantised import SUFFIX, file_sha256
-from perception.engines.timing import median_ms
+from perception.engines.timing import call_ms
 from perception.errors import UsageError
 from perception.quantize.accuracy import Progress, Validation
 from perception.quantize.calibration import CalibrationPictures
@@ -239,7 +239,7 @@ def _compare(
             file, card = (quantised, new_card) if precision == "int8" else (source, card)
             options: Any = {"engine": "openvino", "precision": precision}
             engines.append(opened.enter_context(open_engine(file, card, **options)))
-        times = median_ms(engines, MEASURE_SECONDS)
+        times = call_ms(engines, MEASURE_SECONDS)
     sizes = {p: (quantised if p == "int8" else source).stat().st_size / 1e6 for p in metrics}
     return [Variant(p, m, ms, sizes[p]) for (p, m), ms in zip(metrics.items(), times, strict=True)]
 
