@@ -128,6 +128,14 @@ class Scheduler:
         """The same for the network alone; what comes is for ``Model.interpret``, of several models if need be."""
         return self._submit(frame, _as_it_is, client, live)
 
+    def infer_then(
+        self, frame: Frame | U8, finish: Callable[[Inference], Result], *, client: str, live: bool = False
+    ) -> Future[Result]:
+        """The same, and what ``finish`` makes of it in the engine's thread, which must not take long: threads that
+        hand a frame on wait for each other where the cores are busy.
+        """
+        return self._submit(frame, finish, client, live)
+
     def shared(self, client: str, *, live: bool = False, model: Model | None = None) -> SharedModel:
         """A model that runs here, for whatever takes a ``Model``; its ``predict`` waits for the client's turn.
 

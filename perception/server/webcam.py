@@ -26,7 +26,7 @@ import struct
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,7 +42,7 @@ from perception.types import U8, Frame, Prediction
 
 if TYPE_CHECKING:
     from perception.card import ModelCard
-    from perception.model import Model
+    from perception.model import Inference, Model
     from perception.server.scheduler import Scheduler
     from perception.server.service import Service
     from perception.server.settings import Limits
@@ -234,24 +234,18 @@ class Session:
     async def _answer(self, message: bytes, arrived: float) -> None:
         number = _NUMBER.unpack_from(message)[0] if len(message) >= _NUMBER.size else None
         try:
-            image = await _in_pool(read_frame, message, self._service.settings.limits)
-            decoded = time.perf_counter()
-            scheduler, model = self._scheduler, self._model
-            if scheduler is None or model is None:
-                opened = await asyncio.to_thread(self._open, self._settings)
-                scheduler, model = self._scheduler, self._model = opened
-            since = time.monotonic() - (time.perf_counter() - arrived)
-            frame = Frame(image, index=number or 0, source=self._client, arrived=since)
-            future = scheduler.submit(frame, client=self._client, live=True, model=model)
+            if self._scheduler is None or self._model is None:
+                self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
+            begin = self._begin, self._scheduler, self._model
+            future = await _in_pool(*begin, message, number or 0, arrived)
             try:
-                prediction = await asyncio.wrap_future(future)
+                prediction, message = await asyncio.wrap_future(future)
             except asyncio.CancelledError:
                 if self._closed:
                     raise
                 self._service.metrics.dropped(1, "webcam")
                 await self._send_json({"type": "dropped", "frame": number})
                 return
-            message = await _in_pool(self._pack, number or 0, prediction, arrived, decoded)
         except PerceptionError as error:
             await self._refuse(error, number)
             return
@@ -265,15 +259,27 @@ class Session:
             with suppress(RuntimeError, WebSocketDisconnect):  # the client has left
                 await self._socket.send_bytes(message)
 
-    def _pack(self, number: int, prediction: Prediction, arrived: float, decoded: float) -> bytes:
-        ready = time.perf_counter()
-        known = sum(prediction.timings.values())
-        timings = {
-            "decode": 1e3 * (decoded - arrived),
-            "wait": max(1e3 * (ready - decoded) - known, 0.0),
-            "server": 1e3 * (ready - arrived),
-        }
-        return pack(number, prediction, timings, longest=self._settings.map_cells)
+    def _begin(
+        self, scheduler: Scheduler, model: Model, message: bytes, number: int, arrived: float
+    ) -> Future[tuple[Prediction, bytes]]:
+        """Decode a frame and have it inferred; the thread that does so makes the answer, too."""
+        image = read_frame(message, self._service.settings.limits)
+        decoded = time.perf_counter()
+        since = time.monotonic() - (decoded - arrived)
+        frame = Frame(image, index=number, source=self._client, arrived=since)
+
+        def finish(inference: Inference) -> tuple[Prediction, bytes]:
+            prediction = model.interpret(inference)
+            ready = time.perf_counter()
+            known = sum(prediction.timings.values())
+            timings = {
+                "decode": 1e3 * (decoded - arrived),
+                "wait": max(1e3 * (ready - decoded) - known, 0.0),
+                "server": 1e3 * (ready - arrived),
+            }
+            return prediction, pack(number, prediction, timings, longest=self._settings.map_cells)
+
+        return scheduler.infer_then(frame, finish, client=self._client, live=True)
 
     async def _refuse(self, error: PerceptionError, number: int | None = None) -> None:
         answer: dict[str, Any] = {"type": "error", "frame": number, "error": str(error)}
@@ -294,7 +300,7 @@ class Session:
 
 
 _pool = ThreadPoolExecutor(4, thread_name_prefix="perception-webcam")
-"""For decoding and packing; not for loading models, behind which the frames of others would wait."""
+"""For decoding; not for loading models, behind which the frames of others would wait."""
 
 
 async def _in_pool(work: Callable[..., T], *arguments: Any) -> T:
