@@ -1,5 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both are safe to run twice, and quick the second time.
 PYTHON ?= python3
+OLDEST := $(shell command -v python3.10 || echo $(PYTHON))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # A stamp per dependency set: pip runs again only when pyproject.toml changes.
@@ -8,8 +9,11 @@ DEV     := $(VENV)/.dev-installed
 LIVE    := $(VENV)/.live-installed
 MEDIA   := $(VENV)/.media-installed
 SYSTEM  := $(VENV)/.system-installed
+# Compiled when they are imported, and kept: the first live page need not wait for it.
+KERNELS := perception.yuv, perception.postprocess.detection, perception.postprocess.masks, perception.postprocess.panoptic, \
+  perception.postprocess.runs, perception.postprocess.segmentation, perception.server.jpeg
 
-.PHONY: help demo live test test-slow test-lowest lint bench classics clean
+.PHONY: help demo live test run-tests test-slow test-lowest lint bench classics clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,14 +24,16 @@ demo: $(RUNTIME) $(MEDIA)  ## annotate a street clip: demo.mp4, demo.jsonl, demo
 live: $(LIVE) $(MEDIA)  ## open the live page: http://127.0.0.1:7860
 	$(BIN)/perception live
 
-test: $(DEV) $(MEDIA) $(SYSTEM) lint  ## install what the tests need and run them
+test: lint run-tests  ## install what the tests need and run them
+
+run-tests: $(DEV) $(MEDIA) $(SYSTEM)
 	$(BIN)/python -m pytest
 
 test-slow: $(DEV) $(MEDIA) $(SYSTEM)  ## the long tests (memory, training)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 test-lowest:  ## the quick tests with the lowest versions that pyproject.toml allows
-	$(MAKE) VENV=.venv-lowest PIP_CONSTRAINT=$(CURDIR)/tests/lowest.txt test
+	$(MAKE) VENV=.venv-lowest PIP_CONSTRAINT=$(CURDIR)/tests/lowest.txt PYTHON=$(OLDEST) run-tests
 
 lint: $(DEV)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -52,6 +58,7 @@ $(RUNTIME): pyproject.toml | $(BIN)/python
 
 $(LIVE): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[live]"
+	$(BIN)/python -c "import $(KERNELS)"
 	touch $(RUNTIME) $@
 
 $(DEV): pyproject.toml | $(BIN)/python
