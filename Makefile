@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both are safe to run twice, and quick the second time.
 PYTHON ?= python3
-OLDEST := $(shell command -v python3.10 || echo $(PYTHON))
+OLDEST := $(shell python3.10 -V >/dev/null 2>&1 && echo python3.10 || echo $(PYTHON))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # A stamp per dependency set: pip runs again only when pyproject.toml changes.
