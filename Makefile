@@ -1,5 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both are safe to run twice, and quick the second time.
 PYTHON ?= python3
+# Kernels are compiled once for a checkout and user: here, so that the first run need not.
+KERNELS := from perception.postprocess import warmup; warmup()
 OLDEST := $(shell python3.10 -V >/dev/null 2>&1 && echo python3.10 || echo $(PYTHON))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -9,9 +11,6 @@ DEV     := $(VENV)/.dev-installed
 LIVE    := $(VENV)/.live-installed
 MEDIA   := $(VENV)/.media-installed
 SYSTEM  := $(VENV)/.system-installed
-# Compiled when they are imported, and kept: the first live page need not wait for it.
-KERNELS := perception.yuv, perception.postprocess.detection, perception.postprocess.masks, perception.postprocess.panoptic, \
-  perception.postprocess.runs, perception.postprocess.segmentation, perception.server.jpeg
 
 .PHONY: help demo live test run-tests test-slow test-lowest lint bench classics clean
 
@@ -54,11 +53,12 @@ $(BIN)/python:
 
 $(RUNTIME): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -c "$(KERNELS)"
 	touch $@
 
 $(LIVE): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[live]"
-	$(BIN)/python -c "import $(KERNELS)"
+	$(BIN)/python -c "$(KERNELS); import perception.postprocess.runs, perception.server.jpeg"
 	touch $(RUNTIME) $@
 
 $(DEV): pyproject.toml | $(BIN)/python

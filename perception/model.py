@@ -74,6 +74,7 @@ def load_model(
         EngineError: the engine is not available or refuses the model.
     """
     from perception.engines import open_engine
+    from perception.postprocess import warmup
 
     path = find_model(name_or_path)
     if card is not None:
@@ -85,6 +86,7 @@ def load_model(
     read = read_card(path, card)
     size = _check_size(read, size, path)
     post = _PostProcessing(read, score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic)
+    warmup()  # before a source is opened: a camera's frames would wait, or be lost
     opened = open_engine(
         path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size,
         batch=batch,
@@ -213,9 +215,6 @@ class Model:
 
     def warmup(self, width: int, height: int) -> None:
         """Do once, for frames of this size in pixels, all that is slower the first time: kernels, buffers, caches."""
-        from perception.postprocess import warmup
-
-        warmup()
         chroma = np.zeros(((height + 1) // 2, (width + 1) // 2), np.uint8)
         planes = Planes(np.zeros((height, width), np.uint8), chroma, chroma)
         # pictures and planes have each a kernel of their own

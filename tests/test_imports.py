@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import perception
 
@@ -57,3 +58,17 @@ except SystemExit as end:
 def test_public_names_all_resolve() -> None:
     for name in perception.__all__:
         assert getattr(perception, name) is not None
+
+
+def test_a_loaded_model_leaves_no_kernel_to_be_compiled_while_frames_wait(tmp_path: Path) -> None:
+    code = f"""
+import perception
+from perception.jit import KERNELS
+with perception.load_model("street", mode="throughput", precision="f32") as model:
+    ready = len(KERNELS)
+    with perception.open_source("synthetic:?size=64x48&frames=3") as source:
+        sinks = [perception.open_sink(path) for path in ({str(tmp_path / "v.mp4")!r}, {str(tmp_path / "v.jsonl")!r})]
+        perception.run(source, model, sinks=sinks, annotator=perception.Annotator(model.card))
+assert ready and len(KERNELS) == ready, [k.__name__ for k in KERNELS[ready:]]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

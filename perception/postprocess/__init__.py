@@ -10,5 +10,6 @@ def warmup() -> None:
     with a warm cache. See `perception.jit.cache_directory` for where the cache is.
     """
     import perception.postprocess.detection
+    import perception.postprocess.masks
     import perception.postprocess.segmentation
     import perception.yuv  # noqa: F401
