@@ -19,6 +19,7 @@ from perception.card import ModelCard, write_card  # noqa: E402
 from perception.cli import app  # noqa: E402
 from perception.errors import ModelError, PerceptionError, UsageError  # noqa: E402
 from perception.networks.explain.maps import METHODS, Method, explain  # noqa: E402
+from perception.networks.tiles import CAPTION, MARGIN
 
 W, H = 64, 48
 METHOD = pytest.mark.parametrize("method", METHODS)
@@ -220,7 +221,7 @@ def test_the_command_writes_every_method_side_by_side(halves: Path, tmp_path: Pa
     for method in METHODS:
         assert f"{method}: right" in result.output
     made = cv2.imread(str(tmp_path / "heat.png"))
-    assert made.shape == (2 * (2 * H + 22), 3 * 2 * W, 3)
+    assert made.shape == (2 * (2 * H + CAPTION), 3 * 2 * W + 2 * MARGIN, 3)
     assert [p.name for p in tmp_path.glob("*.part")] == []
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, UsageError)
