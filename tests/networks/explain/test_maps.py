@@ -19,7 +19,7 @@ from perception.card import ModelCard, write_card  # noqa: E402
 from perception.cli import app  # noqa: E402
 from perception.errors import ModelError, PerceptionError, UsageError  # noqa: E402
 from perception.networks.explain.maps import METHODS, Method, explain  # noqa: E402
-from perception.networks.tiles import CAPTION, MARGIN
+from perception.networks.tiles import CAPTION, MARGIN  # noqa: E402
 
 W, H = 64, 48
 METHOD = pytest.mark.parametrize("method", METHODS)
