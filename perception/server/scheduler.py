@@ -122,19 +122,54 @@ class Scheduler:
             Busy: too many frames are waiting; it says when to try again.
             EngineError: the scheduler is closed.
         """
-        return self._submit(frame, (model or self.model).interpret, client, live)
+        return self.infer_then(frame, (model or self.model).interpret, client=client, live=live)
 
     def infer(self, frame: Frame | U8, *, client: str, live: bool = False) -> Future[Inference]:
         """The same for the network alone; what comes is for ``Model.interpret``, of several models if need be."""
-        return self._submit(frame, _as_it_is, client, live)
+        return self.infer_then(frame, _as_it_is, client=client, live=live)
 
     def infer_then(
-        self, frame: Frame | U8, finish: Callable[[Inference], Result], *, client: str, live: bool = False
+        self,
+        frame: Frame | U8,
+        finish: Callable[[Inference], Result],
+        *,
+        client: str,
+        live: bool = False,
+        wait: bool = False,
     ) -> Future[Result]:
-        """The same, and what ``finish`` makes of it in the engine's thread, which must not take long: threads that
-        hand a frame on wait for each other where the cores are busy.
+        """The network for one frame, and what ``finish`` makes of it in the engine's thread, which must not take long.
+
+        Each thread that a frame is handed to makes it wait where the cores are busy.
+
+        Args:
+            frame, client, live: as for ``submit``.
+            finish: is given what the network said.
+            wait: for a place to wait in, where a bulk client finds none.
         """
-        return self._submit(frame, finish, client, live)
+        future: Future[Result] = Future()
+        replaced: _Task | None = None
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self._closed or self._has_room())
+            if self._closed:
+                raise EngineError("the model is being shut down; try again later")
+            queue = self._live if live else self._bulk
+            entry = queue.get(client)
+            if live:
+                if entry is None and len(queue) >= LIVE_CLIENTS:
+                    raise self._busy()
+            elif not self._has_room():
+                raise self._busy()
+            if entry is None:
+                entry = queue[client] = _Client()
+            if live and entry.waiting:
+                replaced = entry.waiting.popleft()
+                self.replaced += 1
+            entry.waiting.append(_Task(frame, finish, future))
+            self._changed.notify_all()
+        if replaced is not None:
+            replaced.give_up()  # outside the lock: callbacks may submit again
+        return future
 
     def shared(self, client: str, *, live: bool = False, model: Model | None = None) -> SharedModel:
         """A model that runs here, for whatever takes a ``Model``; its ``predict`` waits for the client's turn.
@@ -172,34 +207,6 @@ class Scheduler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _submit(
-        self, frame: Frame | U8, finish: Callable[[Inference], Result], client: str, live: bool, wait: bool = False
-    ) -> Future[Result]:
-        future: Future[Result] = Future()
-        replaced: _Task | None = None
-        with self._changed:
-            if wait:
-                self._changed.wait_for(lambda: self._closed or self._has_room())
-            if self._closed:
-                raise EngineError("the model is being shut down; try again later")
-            queue = self._live if live else self._bulk
-            entry = queue.get(client)
-            if live:
-                if entry is None and len(queue) >= LIVE_CLIENTS:
-                    raise self._busy()
-            elif not self._has_room():
-                raise self._busy()
-            if entry is None:
-                entry = queue[client] = _Client()
-            if live and entry.waiting:
-                replaced = entry.waiting.popleft()
-                self.replaced += 1
-            entry.waiting.append(_Task(frame, finish, future))
-            self._changed.notify_all()
-        if replaced is not None:
-            replaced.give_up()  # outside the lock: callbacks may submit again
-        return future
 
     def _has_room(self) -> bool:
         tasks = [task for client in self._bulk.values() for task in client.waiting]
@@ -332,7 +339,7 @@ class SharedModel(Model):
         return [self._result(future) for future in [self._ask(frame) for frame in frames]]
 
     def _ask(self, frame: Frame | U8) -> Future[Inference]:
-        return self._scheduler._submit(frame, _as_it_is, self._client, self._live, wait=not self._live)
+        return self._scheduler.infer_then(frame, _as_it_is, client=self._client, live=self._live, wait=not self._live)
 
     def _result(self, future: Future[Inference]) -> Inference:
         try:

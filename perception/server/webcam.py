@@ -236,10 +236,9 @@ class Session:
         try:
             if self._scheduler is None or self._model is None:
                 self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
-            begin = self._begin, self._scheduler, self._model
-            future = await _in_pool(*begin, message, number or 0, arrived)
+            future = await _in_pool(self._begin, self._scheduler, self._model, message, number or 0, arrived)
             try:
-                prediction, message = await asyncio.wrap_future(future)
+                prediction, answer = await asyncio.wrap_future(future)
             except asyncio.CancelledError:
                 if self._closed:
                     raise
@@ -257,7 +256,7 @@ class Session:
         self._service.metrics.frame_done(prediction, "webcam")
         async with self._sending:
             with suppress(RuntimeError, WebSocketDisconnect):  # the client has left
-                await self._socket.send_bytes(message)
+                await self._socket.send_bytes(answer)
 
     def _begin(
         self, scheduler: Scheduler, model: Model, message: bytes, number: int, arrived: float
