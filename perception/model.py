@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from perception.card import ClassificationTask, DetectionTask, ModelCard, SegmentationTask, read_card
 from perception.errors import UsageError
-from perception.model_files import DEFAULT_MODEL, find_model
+from perception.model_files import DEFAULT_MODEL, find_with_card
 from perception.types import F32, U8, ClassMap, Detections, Frame, Planes, Prediction
 
 if TYPE_CHECKING:
@@ -76,13 +76,7 @@ def load_model(
     from perception.engines import open_engine
     from perception.postprocess import warmup
 
-    path = find_model(name_or_path)
-    if card is not None:
-        from perception.foreign import adapted
-
-        rewritten = adapted(path, card)
-        if rewritten is not None:
-            path, card = rewritten, None  # the card is inside
+    path, card = find_with_card(name_or_path, card)
     read = read_card(path, card)
     size = _check_size(read, size, path)
     post = _PostProcessing(read, score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic)

@@ -46,6 +46,26 @@ def find_model(name_or_path: str | Path) -> Path:
     raise ModelError(f"no model is called {text!r}; {known} A path must end in .onnx")
 
 
+def find_with_card(name_or_path: str | Path, card: str | Path | None) -> tuple[Path, str | Path | None]:
+    """The file of a model, and the YAML card to be read with it: a foreign model is rewritten first.
+
+    Args:
+        name_or_path: see `find_model`.
+        card: YAML card of a file without one. With an ``adapter`` section the model is rewritten, see
+            `perception.foreign`, and kept in the user's cache: the card is inside what comes, and None comes with it.
+
+    Raises:
+        ModelError: as `find_model`, and as `perception.foreign.adapted`.
+    """
+    path = find_model(name_or_path)
+    if card is None:
+        return path, None
+    from perception.foreign import adapted
+
+    rewritten = adapted(path, card)
+    return (path, card) if rewritten is None else (rewritten, None)
+
+
 def list_models() -> list[ModelFile]:
     """The models that can be loaded by name, those that ship first. Unusable files are logged and left out."""
     found = []

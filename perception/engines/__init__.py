@@ -18,7 +18,7 @@ import numpy as np
 
 from perception.card import ModelCard, load_onnx
 from perception.engines.base import Engine, EngineOptions, Mode, Precision, brief
-from perception.engines.contract import check_graph, check_outputs
+from perception.engines.contract import check_graph, check_outputs, fixed_batch
 from perception.engines.fallback import FallbackEngine
 from perception.engines.quantised import require_quantised
 from perception.errors import EngineError, PerceptionError, UsageError
@@ -81,7 +81,6 @@ def open_engine(
         ModelError: the file is missing or not ONNX, or the graph does not fit the card; no quantised version.
         EngineError: the engine is not available, or refuses the model.
     """
-    from perception.engines.trt.graph import fixed_batch  # knows ONNX, and so takes long to import
 
     path = Path(path)
     _check_choice("precision", precision, get_args(Precision))

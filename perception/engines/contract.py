@@ -142,3 +142,11 @@ def list_tensors(described: Mapping[str, tuple[str, tuple[int | None, ...]]]) ->
         for name, (dtype, shape) in described.items()
     ]
     return ", ".join(texts) or "none"
+
+
+def fixed_batch(model: Any, name: str) -> int:
+    """How many frames a call takes, or 0 where any number is."""
+    for value in model.graph.input:
+        if value.name == name and value.type.tensor_type.shape.dim:
+            return int(value.type.tensor_type.shape.dim[0].dim_value)
+    return 0

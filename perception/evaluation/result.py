@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from perception.card import ModelCard, read_card
 from perception.errors import ModelError
 from perception.model import Model, load_model
-from perception.model_files import find_model
+from perception.model_files import find_with_card
 from perception.types import U8
 
 Kept = TypeVar("Kept")
@@ -147,16 +147,10 @@ def find_for(task: str, model: str | Path, card: str | Path | None = None) -> tu
     Raises:
         ModelError: there is no such model, its card is not valid, or it does something else.
     """
-    path = loaded = find_model(model)
-    if card is not None:
-        from perception.foreign import adapted
-
-        rewritten = adapted(path, card)
-        if rewritten is not None:
-            loaded, card = rewritten, None  # the card is inside
+    loaded, card = find_with_card(model, card)
     read = read_card(loaded, card)
     if task not in read.tasks:
-        raise ModelError(f"this model does no {task}; what it does: {', '.join(read.tasks)}", path)
+        raise ModelError(f"this model does no {task}; what it does: {', '.join(read.tasks)}", model)
     return loaded, card, read
 
 

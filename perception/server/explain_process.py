@@ -62,7 +62,7 @@ class Question:
     """
 
     model: Path
-    card: Path | None = None
+    card: str | Path | None = None
     method: Method = "smoothgrad"
     class_name: str | None = None
     task: str | None = None

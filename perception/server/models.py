@@ -10,7 +10,7 @@ from pathlib import Path
 from perception.card import ModelCard, read_card
 from perception.errors import PerceptionError
 from perception.model import load_model
-from perception.model_files import ModelFile, find_model, list_models, model_paths
+from perception.model_files import ModelFile, find_model, find_with_card, list_models, model_paths
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, NotFound
 from perception.server.scheduler import Scheduler
@@ -71,7 +71,7 @@ class Models:
         own = name == self.default
         return read_card(find_model(self._settings.model if own else name), self._settings.card if own else None)
 
-    def source(self, name: str | None = None) -> tuple[Path, Path | None]:
+    def source(self, name: str | None = None) -> tuple[Path, str | Path | None]:
         """The file of a model, and the YAML card that it needs beside it, or None.
 
         Raises:
@@ -82,14 +82,7 @@ class Models:
         self._check(name)
         if name != self.default:
             return find_model(name), None
-        path, card = find_model(self._settings.model), self._settings.card
-        if card is not None:
-            from perception.foreign import adapted
-
-            rewritten = adapted(path, card)
-            if rewritten is not None:
-                return rewritten, None  # the card is inside
-        return path, card
+        return find_with_card(self._settings.model, self._settings.card)
 
     def loaded(self) -> dict[str, Scheduler]:
         """The models that are loaded now, by name."""

@@ -156,7 +156,7 @@ def kept_batch(recipe: Recipe, engines: EngineCache | None = None) -> int:
 def build_model(
     name_or_path: str | Path,
     *,
-    card: Path | None = None,
+    card: str | Path | None = None,
     flavour: str = "auto",
     precision: str = "fp16",
     batch: int = 1,
@@ -184,16 +184,10 @@ def build_model(
         ModelError: no such model, or it is unusable; no quantised version of it.
         EngineError: it cannot be built.
     """
-    from perception.model_files import find_model
+    from perception.model_files import find_with_card
 
     chosen = find_flavour(flavour)
-    path = find_model(name_or_path)
-    if card is not None:
-        from perception.foreign import adapted
-
-        rewritten = adapted(path, card)
-        if rewritten is not None:
-            path, card = rewritten, None  # the card is inside
+    path, card = find_with_card(name_or_path, card)
     described = read_card(path, card)
     wanted = graph_precision(precision)
     if wanted == "int8" and not is_quantised(load_onnx(path)):

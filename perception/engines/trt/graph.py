@@ -97,14 +97,6 @@ def prepare(
     return graph
 
 
-def fixed_batch(model: onnx.ModelProto, name: str) -> int:
-    """How many frames a call takes, or 0 where any number is."""
-    for value in model.graph.input:
-        if value.name == name and value.type.tensor_type.shape.dim:
-            return int(value.type.tensor_type.shape.dim[0].dim_value)
-    return 0
-
-
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether a graph holds Q/DQ nodes."""
     return any(node.op_type in _QUANTISED for node in model.graph.node)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from perception.card import ModelCard, load_onnx
+from perception.engines.contract import fixed_batch
 from perception.engines.trt.flavour import Flavour, lacks_bf16, this_machine
-from perception.engines.trt.graph import GraphPrecision, Tail, fixed_batch, prepare
+from perception.engines.trt.graph import GraphPrecision, Tail, prepare
 from perception.errors import UsageError
 
 MAX_BATCH = 8
