@@ -14,6 +14,7 @@ from perception.server.problems import Busy, Forbidden, NotFound
 from perception.server.settings import Limits, ServerSettings
 from tests.media import http_folder, make_video, tcp_server
 from tests.server.threads import NewThreads
+from tests.server.waiting import wait_for
 
 ENDLESS = "synthetic:?size=64x48&fps=25&frames=0"
 PATIENCE = Patience(stall=1.0, silence=3.0, first_pause=0.05, longest_pause=0.2, age=10.0)
@@ -39,13 +40,6 @@ def hub_of(colors, tmp_path):
         hub.close()
         models.close()
     wait_for(lambda: not threads.named("perception-stream", "perception-capture"))
-
-
-def wait_for(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_source_is_open_once(hub_of):

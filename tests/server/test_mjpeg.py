@@ -23,6 +23,7 @@ from tests.media import make_video, read_stamp
 from tests.models import write_model
 from tests.server.served import served
 from tests.server.threads import NewThreads
+from tests.server.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(400)  # the first one imports the page and everything below it
 
@@ -61,13 +62,6 @@ def client(server):
         for stream in server.hub.streams:
             made.delete(f"/v1/streams/{stream.id}")
     wait_for(lambda: not threads.named("perception-mjpeg", "perception-fmp4"))
-
-
-def wait_for(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def opened(client, name, **more):

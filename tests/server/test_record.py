@@ -21,6 +21,7 @@ from perception.server.stream import Stream
 from tests.media import make_video, read_stamp
 from tests.models import write_model
 from tests.server.threads import NewThreads
+from tests.server.waiting import wait_for
 
 PLAIN = Options(opacity=0, legend=False, boxes=False)
 PATIENCE = Patience(first_pause=0.05, age=10.0)
@@ -45,13 +46,6 @@ def recordings(tmp_path):
 def stream_of(uri, scheduler, loop=True):
     connect = lambda: open_source(uri)  # noqa: E731
     return closing(Stream("s", "the street", connect, scheduler, reconnect=False, loop=loop, patience=PATIENCE))
-
-
-def wait_for(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 def frames_of(path):

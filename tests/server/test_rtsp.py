@@ -16,6 +16,7 @@ from perception.server.scheduler import Scheduler
 from perception.server.stream import Stream
 from tests.media import make_video, read_stamp
 from tests.models import write_model
+from tests.server.waiting import wait_for
 
 PYTHON = "/usr/bin/python3"
 NEEDS = "apt-get install gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good python3-gi"
@@ -81,13 +82,6 @@ def scheduler(tmp_path_factory):
         yield made
 
 
-def wait_for(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
 def watch(stream, count):
     """The next ``count`` frames that a viewer sees."""
     frames = []
@@ -121,7 +115,7 @@ def test_a_server_that_is_stopped_twice_and_started_again(server, scheduler):
         frames = watch(stream, 5)
         for how in (signal.SIGKILL, signal.SIGTERM):
             server.stop(how)
-            wait_for(lambda: stream.state == "reconnecting")
+            wait_for(lambda: stream.state == "reconnecting", 60)
             status = stream.status()
             assert "trying again in" in status["message"]
             assert "s3cret" not in str(status)
@@ -129,7 +123,7 @@ def test_a_server_that_is_stopped_twice_and_started_again(server, scheduler):
             assert stream.state == "reconnecting"  # several refusals later
             before = stream.reconnects
             server.start()
-            wait_for(lambda b=before: stream.reconnects == b + 1)
+            wait_for(lambda b=before: stream.reconnects == b + 1, 60)
             frames += watch(stream, 5)
             states.append(stream.state)
         assert states == ["running", "running"]
@@ -144,10 +138,10 @@ def test_a_server_that_freezes(server, scheduler):
     with open_stream(server, scheduler) as stream:
         watch(stream, 3)
         server.process.send_signal(signal.SIGSTOP)
-        wait_for(lambda: stream.state == "stalled")
-        wait_for(lambda: stream.state == "reconnecting")
+        wait_for(lambda: stream.state == "stalled", 60)
+        wait_for(lambda: stream.state == "reconnecting", 60)
         server.process.send_signal(signal.SIGCONT)
-        wait_for(lambda: stream.reconnects >= 1)
+        wait_for(lambda: stream.reconnects >= 1, 60)
         watch(stream, 3)
         assert stream.state == "running"
 
@@ -156,5 +150,5 @@ def test_a_path_that_the_server_does_not_have(server, scheduler):
     uri = f"rtsp://127.0.0.1:{server.port}/nothing"
     connect = lambda: open_source(uri, timeout=3)  # noqa: E731
     with closing(Stream("cam", "camera", connect, scheduler, patience=PATIENCE)) as stream:
-        wait_for(lambda: stream.state == "reconnecting")
+        wait_for(lambda: stream.state == "reconnecting", 60)
         assert "404" in stream.status()["message"]

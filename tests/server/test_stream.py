@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 
 from perception import EngineError, SourceError, UsageError, load_model, open_source
-from perception.server.capture import Capture, Clock
 from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.patience import Patience
 from perception.server.problems import Busy
 from perception.server.scheduler import Scheduler
 from perception.server.stream import ENGINE_ERRORS, MAX_LOOKS, Stream
-from perception.types import Frame
-from tests.media import make_image, make_video, read_stamp, stamp, tcp_server
+from tests.media import make_image, make_video, read_stamp, tcp_server
 from tests.models import write_model
 from tests.server.threads import NewThreads
+from tests.server.waiting import wait_for
 
 QUICK = Patience(stall=0.5, silence=1.5, opening=6.0, first_pause=0.05, longest_pause=0.2, age=5.0)
 """Pauses cut short; results may be old, since the tests' machine may be slow."""
@@ -49,13 +48,6 @@ def stream_of(uri, scheduler, **options):
     options = {"patience": QUICK} | options
     connect = options.pop("connect", lambda: open_source(uri, timeout=options["patience"].silence))
     return closing(Stream("s", "test", connect, scheduler, **options))
-
-
-def wait_for(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 def collect(stream, count, options=None, timeout=30.0):
@@ -422,37 +414,3 @@ def test_closing_wakes_who_waits(scheduler):
         for thread in threads:
             thread.join(20)
         assert answers == [None, None]
-
-
-def test_the_clock_never_runs_back():
-    clock = Clock()
-    seen = []
-
-    def show(times):
-        for t in times:
-            frame = Frame(stamp(0), time=t)
-            clock.stamp(frame)
-            seen.append(frame)
-
-    show([100.0, 100.04, 100.08])
-    clock.restart()
-    show([3.0, 3.04])
-    show([2.0, 2.04])  # a camera that sets its clock back
-    show([9000.0, 9000.04])  # and forth
-    assert [f.index for f in seen] == list(range(9))
-    times = [f.time for f in seen]
-    assert times[:3] == pytest.approx([0, 0.04, 0.08])
-    assert all(0 < b - a < 0.1 for a, b in pairwise(times))
-
-
-def test_a_capture_that_is_stopped_gives_nothing_more(tmp_path):
-    path = make_video(tmp_path / "v.mp4", frames=100, fps=100)
-    frames = []
-    capture = Capture(lambda: open_source(path), frames.append, lambda: None, Clock(), loop=True)
-    wait_for(lambda: len(frames) > 5)
-    capture.stop()
-    count = len(frames)
-    wait_for(lambda: not capture.alive)
-    assert len(frames) <= count + 1
-    assert capture.ended
-    assert capture.error is None
