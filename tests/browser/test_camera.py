@@ -165,6 +165,25 @@ def test_a_camera_that_is_unplugged(page: Any) -> None:
     results(page, 3)
 
 
+def test_a_second_frame_goes_where_the_way_is_long_and_only_there(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    start_camera(page)
+    page.evaluate(
+        """() => { const { view } = window.perception.live; const { socket } = view; window.sends = [];
+        const send = socket.send.bind(socket); const receive = socket.onmessage;
+        socket.send = (m) => { window.sends.push([view.sent.size, view.aloneMs / view.frameMs]); send(m); };
+        socket.onmessage = (m) => setTimeout(() => receive(m), window.delay ?? 0); }"""
+    )
+    results(page, 10)
+    page.evaluate("window.delay = 300")
+    page.wait_for_function("() => window.sends.filter(([size]) => size === 2).length > 5")
+    sends = page.evaluate("window.sends")
+    assert all(size == 1 or (size == 2 and frames >= 1.2) for size, frames in sends)
+    page.evaluate("window.delay = 0")
+    quick = "window.perception.live.view.aloneMs < 200"  # some frames go alone, so that it shows
+    page.wait_for_function(f"() => {quick}")
+
+
 def test_a_lost_connection_comes_back(page: Any) -> None:
     page.evaluate("window.perception.live.view.socket.close()")
     page.wait_for_function("() => document.querySelector('.pv-state').innerText.startsWith('reconnecting')")

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,12 @@ def live(*args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate(timeout=120)
 
 
+def switches(pid: int) -> int:
+    """How often the main thread of a process went to sleep."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.M)[1])
+
+
 @pytest.mark.timeout(600)
 def test_it_serves_until_it_is_ended_and_the_demo_asks_it(colors: Path, tmp_path: Path) -> None:
     """One process for all that: starting one takes seconds."""
@@ -56,6 +63,9 @@ def test_it_serves_until_it_is_ended_and_the_demo_asks_it(colors: Path, tmp_path
             wait_until_ready(client)
             assert client.get("/").status_code == 200
             assert client.get("/v1/streams").json()["sources"] == ["clip"]
+            before = switches(process.pid)
+            time.sleep(2)
+            assert switches(process.pid) - before < 600  # of which an idle Gradio alone would make 1700
         for name in ("red.png", "clip.mp4"):
             command = [sys.executable, str(DEMO), str(tmp_path / name), here, TOKEN]
             done = subprocess.run(command, capture_output=True, text=True, timeout=200)

@@ -27,6 +27,9 @@ SHOWN = ("Masks", "Boxes", "Labels", "Legend")
 WEBCAM, FILE, URL = "webcam", "file", "url"
 """Sources that are not the server's own; those are called ``server:NAME``."""
 
+QUEUE_S = 0.03
+"""How long a control that Python answers (source, model) may wait."""
+
 _SCORE, _IOU, _OPACITY = 0.3, 0.6, 0.5
 _FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # of the machine: nothing is fetched from anywhere
 _MONO = ["ui-monospace", "monospace"]
@@ -36,9 +39,10 @@ def mount_page(app: FastAPI, service: Service) -> None:
     """Mount the page at ``/`` and its scripts at ``/static/perception`` of an application."""
     app.mount("/static/perception", StaticFiles(directory=FOLDER / "static"), name="page")
     theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
+    page = build_page(service)
     gr.mount_gradio_app(
         app,
-        build_page(service),
+        page,
         path="/",
         theme=theme,
         css_paths=[FOLDER / "page.css"],
@@ -50,6 +54,9 @@ def mount_page(app: FastAPI, service: Service) -> None:
         enable_monitoring=False,
         max_file_size=service.settings.limits.upload_bytes,
     )
+    # Gradio asks itself a thousand times a second whether a control has changed. Each time the engine's threads are
+    # interrupted and the interpreter is taken: 3 ms of a live frame's way, and a twentieth of a core for ever.
+    page._queue.sleep_when_free = QUEUE_S
 
 
 def build_page(service: Service) -> gr.Blocks:

@@ -37,7 +37,7 @@ export class Overlay {
       }
       context.globalAlpha = options.opacity;
       context.imageSmoothingEnabled = true;
-      context.imageSmoothingQuality = "high";
+      context.imageSmoothingQuality = "low";
       context.drawImage(this.map, 0, 0, width, height);
       context.restore();
     }

@@ -1,14 +1,21 @@
 // The browser's own picture: its camera or a video file, played at full rate, with the server's results beside it.
 //
-// Small JPEGs go to /v1/webcam and results come back, see perception/server/webcam.py. One frame is in flight; a second
-// one is sent so that it arrives when the engine is about to be free, which keeps the engine busy and nothing waiting.
+// Small JPEGs go to /v1/webcam and results come back, see perception/server/webcam.py. One frame is in flight. Where its
+// round trip is longer than from one frame of the video to the next, a second one is sent so that it arrives when the
+// engine is about to be free: that keeps the engine busy. Where it is not, a second one would but compete with the first.
 
 import { unpack } from "./message.js";
 import { address, backOff, settings } from "./page.js";
 
 const QUALITY = 0.8; // of the JPEGs
 const LEAST_SIDE = 320; // pixels of the longer side: JPEG keeps colours at half the size
+const LATE = 1.2; // a round trip of more frames than this asks for a second one in flight
+const ALONE_EVERY = 32; // frames, of which one goes alone, to see whether that would do
+const LONGEST_FRAME_MS = 500; // longer between two frames is a pause
 const ANSWER_MS = 10_000; // longer without an answer counts as a lost connection
+
+/** A running mean, of about the last ten values; 0 is none yet. */
+const mean = (old, value) => old + (value - old) * (old ? 0.1 : 1);
 
 /** Why a browser gives no camera, in words. */
 export function cameraProblem(error) {
@@ -34,9 +41,11 @@ export class WebcamView {
     this.video = video;
     this.on = on;
     this.canvas = document.createElement("canvas");
-    this.sent = new Map(); // number of a frame -> when it was taken
+    this.sent = new Map(); // number of a frame -> {taken, alone}: when, and whether none was in flight then
     this.number = 0;
-    this.engineMs = 0; // how long the engine is busy with a frame, a running mean
+    this.engineMs = 0; // how long the engine is busy with a frame, a running mean like those below
+    this.aloneMs = 0; // round trip of a frame that goes alone; quicker to fall than to rise
+    this.frameMs = 0; // from one frame of the video to the next
     this.presented = 0; // frames that the video showed
     this.analysed = 0;
     this.lost = 0; // frames that the server dropped
@@ -185,12 +194,13 @@ export class WebcamView {
   }
 
   onResult(result) {
-    const taken = this.sent.get(result.number);
+    const { taken, alone } = this.sent.get(result.number) ?? {};
     if (taken === undefined) return;
     for (const number of this.sent.keys()) if (number <= result.number) this.sent.delete(number);
     const { resize, infer, postprocess } = result.timings;
-    const busy = resize + infer + postprocess;
-    this.engineMs += (busy - this.engineMs) * (this.engineMs ? 0.1 : 1);
+    this.engineMs = mean(this.engineMs, resize + infer + postprocess);
+    const trip = performance.now() - taken;
+    if (alone) this.aloneMs = trip < this.aloneMs ? (trip + this.aloneMs) / 2 : mean(this.aloneMs, trip); // not for a hiccup
     this.analysed += 1;
     this.on.result(result, taken);
   }
@@ -199,9 +209,14 @@ export class WebcamView {
   watchFrames() {
     const video = this.video;
     let first = null;
+    let last = NaN;
     const seen = (count) => {
       if (this.closed) return;
       first ??= count - 1;
+      const now = performance.now();
+      const passed = (now - last) / (count - first - this.presented);
+      if (passed < LONGEST_FRAME_MS) this.frameMs = mean(this.frameMs, passed);
+      last = now;
       this.presented = count - first;
       this.fresh = true;
       if (this.asleep && !this.paused) this.connect();
@@ -215,11 +230,11 @@ export class WebcamView {
         });
       next();
     } else {
-      let last = -1;
+      let shown = -1;
       const next = () =>
         requestAnimationFrame(() => {
-          if (video.currentTime !== last && !video.paused) seen(this.presented + 1);
-          last = video.currentTime;
+          if (video.currentTime !== shown && !video.paused) seen(this.presented + 1);
+          shown = video.currentTime;
           if (!this.closed) next();
         });
       next();
@@ -231,7 +246,9 @@ export class WebcamView {
     if (this.closed || !this.ready || !this.fresh || !this.video.videoWidth) return;
     if (this.socket.readyState !== WebSocket.OPEN || this.sent.size > 1) return;
     const now = performance.now();
-    if (this.sent.size === 1) {
+    const alone = this.sent.size === 0;
+    if (!alone) {
+      if (this.aloneMs < LATE * this.frameMs || this.number % ALONE_EVERY === 0) return;
       const free = this.lastSent + this.engineMs;
       if (!this.engineMs || now < free) {
         clearTimeout(this.next);
@@ -248,7 +265,7 @@ export class WebcamView {
       return this.on.error(`The picture cannot be taken: ${error.message}`);
     }
     this.lastSent = performance.now();
-    this.sent.set(number, now);
+    this.sent.set(number, { taken: now, alone });
     const { socket } = this;
     socket.send(message);
     clearTimeout(this.watchdog);
