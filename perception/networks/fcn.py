@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.networks.backbone import Backbone
 
 FINEST = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}
+
+STRIDE = 8
+"""Of the logits that leave the network, whatever its finest skip."""
 
 
 class DoublingConv(nn.ConvTranspose2d):
@@ -64,13 +68,15 @@ class FCNHead(nn.Module):
 class FCN(nn.Module):
     """A backbone under an `FCNHead`.
 
-    The paper's last step, bilinear upsampling to the size of the picture, is not learnt and not part of the network:
-    the loss and the post-processing do it.
+    The paper's last step, bilinear upsampling to the size of the picture, is not learnt: the loss and the
+    post-processing do it, which take logits to lie over the picture from edge to edge. Twelve cells of 32 pixels are
+    384, though, not 360. So coarser scores than `STRIDE` are enlarged to it here and cut to the picture: sides that
+    are multiples of `STRIDE` are covered exactly.
 
     Args:
         classes: number of classes.
         backbone: gives features at strides 8, 16 and 32.
-        finest: stride of the logits: 32, 16 or 8.
+        finest: stride of the finest scores: 32, 16 or 8.
         dropout: channel dropout before the coarsest scores.
     """
 
@@ -94,6 +100,14 @@ class FCN(nn.Module):
             with_masks: M, how many of the images, from the first, are wanted; None for all.
 
         Returns:
-            ``{"class_logits": [M, classes, ceil(H / finest), ceil(W / finest)]}``.
+            ``{"class_logits": [M, classes, ceil(H / STRIDE), ceil(W / STRIDE)]}``.
         """
-        return {"class_logits": self.head(self.backbone(images[:with_masks]))}
+        features = self.backbone(images[:with_masks])
+        logits: Tensor = self.head(features)
+        finest = self.head.strides[-1]
+        if finest > STRIDE:
+            height, width = features[STRIDE].shape[-2:]
+            factor = float(finest // STRIDE)
+            logits = F.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)
+            logits = logits[..., :height, :width]
+        return {"class_logits": logits}

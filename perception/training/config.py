@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from perception.card import ClassInfo
 from perception.errors import UsageError
 from perception.networks.backbone import BackboneName
+from perception.networks.fcn import STRIDE as FCN_STRIDE
 from perception.training.recipe import RunConfig, Strict
 from perception.training.recipe_classification import ClassificationConfig
 from perception.training.recipe_detection import DetectionConfig
@@ -167,11 +168,28 @@ class TrainConfig(RunConfig):
     loss: LossConfig = LossConfig()
     detection: DetectionConfig | None = None
 
+    @property
+    def cell(self) -> int:
+        """Pixels that both sides of the network's input are multiples of: those of a cell of its logits."""
+        # the pyramid's finest level folds stride 2, for which the export was traced at even sizes
+        return max(4, min(self.network.widths)) if self.network.decoder == "fpn" else FCN_STRIDE
+
     @model_validator(mode="after")
     def _rare_classes_exist(self) -> TrainConfig:
         wrong = [i for i in self.augment.rare_classes if not 0 <= i < len(self.data.classes)]
         if wrong:
             raise ValueError(f"augment.rare_classes {wrong} are not among the {len(self.data.classes)} classes")
+        return self
+
+    @model_validator(mode="after")
+    def _size_is_whole_cells(self) -> TrainConfig:
+        """Logits are taken to lie over the picture from edge to edge; a part of a cell would move all of them."""
+        if any(side < 1 or side % self.cell for side in self.data.size):
+            near = "x".join(str(max(round(side / self.cell), 1) * self.cell) for side in self.data.size)
+            raise ValueError(
+                f"data.size: both sides are multiples of {self.cell} with network.decoder {self.network.decoder}, not "
+                f"{self.data.size[0]}x{self.data.size[1]}; try {near}"
+            )
         return self
 
     @model_validator(mode="after")

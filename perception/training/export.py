@@ -30,7 +30,6 @@ from perception.training.recipe_localisation import LocalisationConfig
 Deployable: TypeAlias = StreetNetwork | FCN | Classifier | Localiser | SlidingWindowDetector
 
 OPSET = 17  # the oldest with all that is used here: the more runtimes read it
-MULTIPLE = 4  # sizes the exported graph takes: folding the stride-2 map was traced for even ones
 TOLERANCE = 1e-3  # of the largest value of an output
 
 
@@ -85,7 +84,7 @@ def make_card(config: AnyConfig, metrics: dict[str, float]) -> ModelCard:
             class_agnostic=windows is not None,  # a window has one object
         )
     else:
-        multiple = MULTIPLE
+        multiple = config.cell
         segmentation = SegmentationTask(output="class_logits", classes=config.data.classes)
         if config.detection is not None:
             detection = DetectionTask(

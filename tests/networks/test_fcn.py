@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,7 +13,7 @@ import torch.nn.functional as F  # noqa: E402
 
 from perception.networks.backbone import build_backbone  # noqa: E402
 from perception.networks.camera import normalise  # noqa: E402
-from perception.networks.fcn import FCN, DoublingConv, FCNHead  # noqa: E402
+from perception.networks.fcn import FCN, STRIDE, DoublingConv, FCNHead  # noqa: E402
 from perception.networks.lite import EfficientNetLite  # noqa: E402
 from perception.networks.segmenter import StreetNetwork  # noqa: E402
 from perception.networks.zoo import IMAGENET_MEAN, IMAGENET_STD, STAGES  # noqa: E402
@@ -26,12 +28,42 @@ def test_doubling_starts_as_bilinear_interpolation() -> None:
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 99), (72, 104)])
 @pytest.mark.parametrize("finest", [32, 16, 8])
-def test_logits_have_the_stride_of_the_finest_skip(finest: int, size: tuple[int, int]) -> None:
+def test_logits_have_one_stride_whatever_the_finest_skip(finest: int, size: tuple[int, int]) -> None:
     network = FCN(5, EfficientNetLite(), finest).eval()
     with torch.inference_mode():
         logits = network(torch.zeros(2, 3, *size))["class_logits"]
         assert network(torch.zeros(2, 3, *size), 1)["class_logits"].shape[0] == 1
-    assert logits.shape == (2, 5, -(-size[0] // finest), -(-size[1] // finest))
+        features = network.backbone(torch.zeros(2, 3, *size))
+        assert network.head(features).shape == (2, 5, -(-size[0] // finest), -(-size[1] // finest))
+    assert logits.shape == (2, 5, -(-size[0] // STRIDE), -(-size[1] // STRIDE))
+
+
+class Ruler(torch.nn.Module):
+    """A backbone whose features say where their cells are: x and y of their centres in pixels."""
+
+    channels: ClassVar = {8: 2, 16: 2, 32: 2}
+
+    def forward(self, images: torch.Tensor) -> dict[int, torch.Tensor]:
+        features = {}
+        for stride in self.channels:
+            y, x = (torch.arange(-(-side // stride)) * stride + stride / 2 for side in images.shape[2:])
+            features[stride] = torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
+        return features
+
+
+@pytest.mark.parametrize("size", [(360, 480), (128, 192), (136, 168)])  # whole cells of 32 pixels, and parts of them
+@pytest.mark.parametrize("finest", [32, 16, 8])
+def test_logits_lie_over_the_picture_from_edge_to_edge(finest: int, size: tuple[int, int]) -> None:
+    network = FCN(2, Ruler(), finest).eval()  # type: ignore[arg-type]
+    with torch.inference_mode():
+        network.head.score["32"].weight.copy_(torch.eye(2)[:, :, None, None])
+        logits = network(torch.zeros(1, 3, *size))["class_logits"]
+        found = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]  # as loss and runtime do
+    inside = (slice(48, size[0] - 48), slice(48, size[1] - 48))  # the rims repeat the last cell, or see zeros
+    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+    assert x[inside].numel()
+    torch.testing.assert_close(found[0][inside], x[inside], atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[1][inside], y[inside], atol=1e-3, rtol=0)
 
 
 def test_skips_start_at_nothing_and_learn() -> None:

@@ -53,6 +53,8 @@ def changed(tmp_path: Path, **changes: object) -> Path:
         ({"data__ignore": 1}, "ignore id 1 is the id of class box"),
         ({"network": {"frozen_stride": 4, "backbone": "resnet18"}}, "frozen_stride is for efficientnet_lite0"),
         ({"model": {}}, "model.licence: Field required"),
+        ({"data__size": [98, 72]}, "data.size: both sides are multiples of 4 .*98x72; try 96x72"),
+        ({"data__size": [96, 68], "network__decoder": "fcn32s"}, "multiples of 8 .*fcn32s, not 96x68; try 96x64"),
     ],
 )
 def test_faults_of_a_recipe_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -104,7 +106,7 @@ def test_weights_of_another_network_say_which_tensors_differ(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("decoder", "backbone", "stride"),
-    [("fcn8s", "mobilenet_v3_small", 8), ("fcn32s", "resnet18", 32), ("fpn", "mobilenet_v3_large", 4)],
+    [("fcn8s", "mobilenet_v3_small", 8), ("fcn32s", "resnet18", 8), ("fpn", "mobilenet_v3_large", 4)],
 )
 def test_every_network_of_a_recipe_exports(tmp_path: Path, decoder: str, backbone: str, stride: int) -> None:
     onnx = pytest.importorskip("onnx")
@@ -114,7 +116,9 @@ def test_every_network_of_a_recipe_exports(tmp_path: Path, decoder: str, backbon
     torch.manual_seed(0)
     network = build_network(config).eval()
     output = tmp_path / "a.onnx"
-    export_network(network, make_card(config, {}), output)  # compares with torch, or fails
+    card = make_card(config, {})
+    assert card.input.multiple == stride
+    export_network(network, card, output)  # compares with torch, or fails
     dimensions = onnx.load(output).graph.output[0].type.tensor_type.shape.dim
     assert dimensions[1].dim_value == 3
     with torch.inference_mode():
