@@ -60,6 +60,7 @@ def check_labels(
 
     Raises:
         SourceError: a folder is missing, or there are no images.
+        UsageError: an id to ignore that no label can have.
     """
     folder = LabelFolder(images, labels, MOST_CLASSES if names is None else len(names), ignore)
     faults, pixels = folder.check(progress)

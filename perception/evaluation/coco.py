@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from perception.errors import SourceError
 from perception.evaluation.faults import Fault
 from perception.evaluation.pictures import BadPicture, read_picture
 from perception.types import F32, U8
+
+LARGEST = 1e30
+"""Numbers from here on are no pixels; their squares would be infinite."""
 
 SLACK = 1.0
 """Pixels that a box may reach over its image's edge: tools count pixels from 0, from 1, or by their centres."""
@@ -204,7 +206,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise SourceError("no such file", path) from None
     except OSError as error:
         raise SourceError(f"cannot read the annotations: {error.strerror or error}", path) from None
-    except ValueError as error:  # of JSON, or of its encoding
+    except (ValueError, RecursionError) as error:  # of JSON, or of its encoding
         raise SourceError(f"not JSON: {error}", path) from None
     keys = ("images", "annotations", "categories")
     for key in keys:
@@ -218,7 +220,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
 
 
 def _is_size(value: Any) -> bool:
@@ -226,9 +228,10 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # the comparison, unlike isfinite(), takes whole numbers of any length
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _area(entry: dict[str, Any], box: list[float]) -> float:
-    area = entry.get("area")
-    return float(area) if _is_number(area) else (box[2] - box[0]) * (box[3] - box[1])  # type: ignore[arg-type]
+    area: Any = entry.get("area")  # the evaluator takes a negative one for a box that does not count
+    return float(area) if _is_number(area) and area >= 0 else (box[2] - box[0]) * (box[3] - box[1])

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import SourceError
+from perception.errors import SourceError, UsageError
 from perception.evaluation.faults import Fault
-from perception.evaluation.pictures import BadPicture, picture_paths, read_labels, read_picture, same_stems
+from perception.evaluation.pictures import BadPicture, is_picture, picture_paths, read_labels, read_picture, same_stems
 from perception.types import U8
 
 
@@ -44,19 +44,24 @@ class LabelFolder:
 
     Raises:
         SourceError: a folder is missing, or there are no images.
+        UsageError: an id to ignore that no label can have.
     """
 
     def __init__(self, images: str | Path, labels: str | Path, classes: int, ignore: Collection[int] = ()) -> None:
+        check_ignored(ignore)
         self.images, self.labels = Path(images), Path(labels)
         self.classes = classes
         self.ignore = tuple(ignore)
         self._paths = picture_paths(self.images)
         if not self.labels.is_dir():
             raise SourceError("no such folder", self.labels)
-        label_paths = {path.stem: path for path in sorted(self.labels.iterdir()) if path.suffix.lower() == ".png"}
+        pngs = (
+            path for path in sorted(self.labels.iterdir()) if path.suffix.lower() == ".png" and is_picture(path.name)
+        )
+        label_paths = {path.stem: path for path in pngs}
         self._label_paths = [label_paths.get(p.stem, self.labels / f"{p.stem}.png") for p in self._paths]
         self._known = np.zeros(256, np.bool_)
-        self._known[[*range(classes), *(i for i in self.ignore if 0 <= i < 256)]] = True
+        self._known[[*range(classes), *self.ignore]] = True
         self.faults = [
             Fault(str(same[0]), f"has the name of {', '.join(p.name for p in same[1:])}: one label for several images")
             for same in same_stems(self._paths).values()
@@ -128,3 +133,14 @@ class LabelFolder:
                 progress(index + 1, len(self))
         pixels[list(self.ignore)] = 0
         return faults, pixels[: self.classes]
+
+
+def check_ignored(ignore: Collection[int]) -> None:
+    """Refuse ids that labels of 8 bits cannot have.
+
+    Raises:
+        UsageError: naming them.
+    """
+    wrong = [i for i in ignore if not 0 <= i <= 255]
+    if wrong:
+        raise UsageError(f"label ids are from 0 to 255; {wrong} cannot be ignored")

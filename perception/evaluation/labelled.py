@@ -12,7 +12,7 @@ import numpy as np
 
 from perception.errors import SourceError
 from perception.evaluation.faults import Fault
-from perception.evaluation.pictures import IMAGE_SUFFIXES, BadPicture, decode_picture, read_picture
+from perception.evaluation.pictures import BadPicture, decode_picture, is_picture, read_picture
 from perception.types import U8
 
 
@@ -72,7 +72,7 @@ def open_labelled(path: str | Path) -> LabelledPictures:
 class _Folder(LabelledPictures):
     def __init__(self, path: Path) -> None:
         self.path = path
-        files = sorted(p for p in path.glob("*/*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        files = sorted(p for p in path.glob("*/*") if is_picture(p.name) and p.is_file())
         if not files:
             raise SourceError("no images in folders named after their classes (class/name.jpg)", path)
         self._files = files
@@ -94,11 +94,7 @@ class _Zip(LabelledPictures):
             self._zip = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise SourceError(f"cannot be read as a zip: {error}", path) from None
-        files = sorted(
-            name
-            for name in self._zip.namelist()
-            if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and len(PurePosixPath(name).parts) > 1
-        )
+        files = sorted(name for name in self._zip.namelist() if is_picture(name) and len(PurePosixPath(name).parts) > 1)
         if not files:
             raise SourceError("no images in folders named after their classes (class/name.jpg)", path)
         self._files = files

@@ -20,6 +20,11 @@ class BadPicture(Exception):
     """``str(error)`` says what is wrong; the file's name is known to the caller."""
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file of that name is to be read as a picture. Hidden ones are not: macOS puts its notes there."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not Path(name).name.startswith(".")
+
+
 def picture_paths(folder: Path) -> list[Path]:
     """The pictures of a folder, ordered by name.
 
@@ -28,7 +33,7 @@ def picture_paths(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise SourceError("no such folder", folder)
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    paths = sorted(p for p in folder.iterdir() if is_picture(p.name) and p.is_file())
     if not paths:
         raise SourceError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in this folder", folder)
     return paths

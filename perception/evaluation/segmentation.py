@@ -14,7 +14,7 @@ import numpy as np
 from perception.card import ModelCard
 from perception.errors import UsageError
 from perception.evaluation.faults import Fault, refuse
-from perception.evaluation.folders import LabelFolder, Sample
+from perception.evaluation.folders import LabelFolder, Sample, check_ignored
 from perception.evaluation.metrics import ConfusionMatrix
 from perception.evaluation.result import Confusion, Evaluation, Example, Rows, Worst, load_for, number_or_none
 from perception.evaluation.workers import Progress, in_order
@@ -108,9 +108,7 @@ def evaluate_segmentation(
         SourceError: pictures or labels are missing, damaged, or do not fit each other or the model; all are named.
         PerceptionError: the model cannot be loaded or does no segmentation.
     """
-    wrong = [i for i in ignore if not 0 <= i <= 255]
-    if wrong:
-        raise UsageError(f"label ids are from 0 to 255; {wrong} cannot be ignored")
+    check_ignored(ignore)  # before the model is loaded
     with load_for("segmentation", model, **options) as loaded:
         card = loaded.card
         assert card.segmentation is not None

@@ -47,6 +47,8 @@ def test_folders_zips_and_arrays_give_the_same(tmp_path: Path, folder: Path, mod
         for path in sorted(folder.glob("*/*")):
             file.write(path, f"top/{path.parent.name}/{path.name}")
         file.writestr("readme.txt", "no picture")
+        file.writestr("__MACOSX/top/red/._0.png", "what the Finder adds for each file")
+    (folder / "red" / "._0.png").write_bytes(b"the same on a stick")
     arrays = tmp_path / "set.npz"
     images = np.stack([solid(name)[:, :, ::-1] for name in DRAWN])  # RGB
     np.savez(arrays, images=images, labels=np.array([list(PALETTE).index(n) for n in LABELS], np.uint8))

@@ -74,8 +74,10 @@ def test_boxes_that_cannot_be_are_named(tmp_path: Path) -> None:
         7: ([1, 2, float("nan"), 4], "bbox must be 4 numbers"),
         8: (["1", 2, 3, 4], "bbox must be 4 numbers"),
         9: (None, "bbox must be 4 numbers"),
+        10: ([1, 2, 10**400, 4], "bbox must be 4 numbers"),
     }
-    good = [box(1, [0, 0, 64, 48], id=20), box(1, [-0.5, -1, 65, 50], id=21)]
+    # an evaluator would leave out boxes of a negative area, and count them all the same
+    good = [box(1, [0, 0, 64, 48], id=20, area=-1), box(1, [-0.5, -1, 65, 50], id=21, area=10**400)]
     read = CocoFile(write(tmp_path, annotations=[*(box(1, b, id=i) for i, (b, _) in odd.items()), *good]), tmp_path)
     assert len(read.faults) == len(odd)
     for fault, (number, (_, message)) in zip(read.faults, odd.items(), strict=True):
@@ -91,6 +93,10 @@ def test_boxes_that_cannot_be_are_named(tmp_path: Path) -> None:
     [
         ({"annotations": [box(9, [1, 1, 2, 2])]}, "annotations[0] (id 1)", "unknown image_id 19"),
         ({"annotations": [box(0, [1, 1, 2, 2], 4)]}, "annotations[0] (id 1)", "unknown category_id 4"),
+        (
+            {"categories": [{"id": 3, "name": "car"}, {"id": 1 << 70, "name": "bus"}]},
+            "categories[1]", "needs a whole id and a name",
+        ),
         ({"annotations": [box(0, [1, 1, 2, 2], image_id="x")]}, "annotations[0] (id 1)", "unknown image_id 'x'"),
         ({"categories": [{"id": 3, "name": "car"}, {"id": 3, "name": "bus"}]}, "categories[1]", "id 3 is used twice"),
         ({"categories": [{"id": 3, "name": "car"}, {"id": 4}]}, "categories[1]", "needs a whole id and a name"),
@@ -139,6 +145,7 @@ def test_file_names_may_carry_the_folder(tmp_path: Path) -> None:
         (None, "no such file"),
         ("", "not JSON"),
         ("\xff\xfe", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[1, 2]", "no list of 'images'"),
         ('{"images": [], "annotations": {}, "categories": []}', "no list of 'annotations'"),
         ('{"images": [3], "annotations": [], "categories": []}', "an entry of 'images' is not an object"),

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.errors import SourceError
+from perception.errors import SourceError, UsageError
+from perception.evaluation.check import check_labels
 from perception.evaluation.faults import FAULTS_SHOWN, FILES_SHOWN, Fault, refuse
 from perception.evaluation.folders import LabelFolder, Sample
 from perception.evaluation.pictures import BadPicture, read_labels, read_picture
@@ -139,6 +140,21 @@ def test_ignored_ids_are_known_but_not_counted(tmp_path: Path) -> None:
     faults, pixels = LabelFolder(*parts, ignore=[11, 255, 0]).check()
     assert faults == []
     assert pixels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("wrong", [-1, 256, 300])
+def test_ids_that_no_label_can_have_are_not_ignored(tmp_path: Path, wrong: int) -> None:
+    write(tmp_path, "a.png", np.zeros((1, 6, 3), np.uint8), np.zeros((1, 6), np.uint8))
+    with pytest.raises(UsageError, match=rf"from 0 to 255; \[{wrong}\]"):
+        check_labels(tmp_path / "images", tmp_path / "labels", ignore=[255, wrong])
+
+
+def test_hidden_files_are_no_pictures_and_no_labels(tmp_path: Path) -> None:
+    write(tmp_path, "a.png", np.zeros((1, 6, 3), np.uint8), np.zeros((1, 6), np.uint8))
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "._a.png").write_bytes(b"a note of macOS")
+    check = check_labels(tmp_path / "images", tmp_path / "labels")
+    assert (check.images, check.faults) == (1, [])
 
 
 def test_folders_that_are_not_there_or_empty(tmp_path: Path) -> None:
