@@ -12,12 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from perception.errors import PerceptionError, UsageError
+from perception.errors import PerceptionError, SourceError, UsageError
 from perception.pipeline import Report, run
+from perception.sources.uri import is_folder, kind_of
 
 if TYPE_CHECKING:
     from perception.model import Model
@@ -29,9 +30,6 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
 )
 """Files in a folder that are taken for videos."""
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp")
-"""Sources that are images: in a folder, their annotated form is images too."""
 
 STDOUT = "-"
 
@@ -83,21 +81,25 @@ def expand(sources: Sequence[str]) -> list[str]:
     """Sources with each folder that holds videos replaced by those videos, sorted by name."""
     expanded: list[str] = []
     for source in sources:
-        folder = Path(source)
-        videos = (
-            sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-            if folder.is_dir()
-            else []
-        )
-        expanded += videos or [source]
+        expanded += _videos(Path(source)) or [source]
     return expanded
+
+
+def _videos(folder: Path) -> list[str]:
+    """The videos in a folder; none where it cannot be read, which is told when it is opened as a source."""
+    if not is_folder(folder):
+        return []
+    try:
+        return sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    except OSError:
+        return []
 
 
 def plan(sources: Sequence[str], outputs: Outputs) -> list[Result]:
     """Which outputs each source makes; nothing is opened yet.
 
     Raises:
-        UsageError: no output at all, or several sources for one file.
+        UsageError: no output at all, several sources or outputs for one file, or an output that is a source.
     """
     given = outputs.given()
     if not given:
@@ -114,7 +116,36 @@ def plan(sources: Sequence[str], outputs: Outputs) -> list[Result]:
         taken.add(unique)
         made = dict(_place(kind, path, source, unique, len(sources) > 1) for kind, path in given.items())
         results.append(Result(source, made))
+    _check_files(results)
     return results
+
+
+def _check_files(results: Sequence[Result]) -> None:
+    """Refuse to write two outputs into one file, and over a file that is still to be read.
+
+    Raises:
+        UsageError: that would happen.
+    """
+    sources = {file for file in (_file_id(result.source) for result in results) if file is not None}
+    for result in results:
+        names: dict[str, str] = {}
+        for kind, path in result.outputs.items():
+            if kind not in SUFFIXES:
+                continue
+            other = names.setdefault(path if path == STDOUT else str(Path(path).resolve()), kind)
+            if other != kind:
+                raise UsageError(f"{other} and {kind} cannot both be written here; give each a name of its own", path)
+            if _file_id(path) in sources:
+                raise UsageError("this is one of the files to be read; give another name, or another folder", path)
+
+
+def _file_id(path: str) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever it is called; None where there is no file of that name."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def stem(source: str) -> str:
@@ -124,11 +155,20 @@ def stem(source: str) -> str:
     if source.isdigit():
         return f"camera{source}"
     if "://" in source:
-        parts = urlsplit(source)
-        name = f"{parts.hostname or ''}{Path(parts.path).with_suffix('')}"
+        name = _url_name(source)
     else:
         name = Path(source.partition(":")[0] if source.startswith("synthetic:") else source).stem
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "source"
+
+
+def _url_name(url: str) -> str:
+    """Host and path of a URL, without the ending of its file; ``csi0`` for a camera on a Jetson."""
+    try:
+        parts = urlsplit(url)
+        host, path = parts.hostname or "", PurePosixPath(parts.path)
+    except ValueError:  # no URL at all, which is told when it is opened
+        return ""
+    return f"{'csi' if parts.scheme == 'csi' else ''}{host}{path.parent}/{path.stem}"
 
 
 def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple[str, str]:
@@ -136,7 +176,7 @@ def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple
     suffix = SUFFIXES.get(kind)
     if suffix is None:  # a folder in any case
         return kind, str(Path(path) / name) if several else path
-    folder = path.endswith("/") or Path(path).is_dir()
+    folder = path.endswith("/") or is_folder(Path(path))
     if several and not folder:
         if path == STDOUT or Path(path).suffix:
             raise UsageError(f"several sources need a folder for {kind}, not one file; give one, such as out/", path)
@@ -149,7 +189,11 @@ def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple
 
 
 def _is_images(source: str) -> bool:
-    return "*" in source or Path(source).is_dir() or Path(source).suffix.lower() in IMAGE_SUFFIXES
+    """Whether the source is images: in a folder, their annotated form is images too."""
+    try:
+        return kind_of(source) == "images"
+    except SourceError:  # told when it is opened
+        return False
 
 
 def annotate_all(

@@ -36,6 +36,9 @@ def test_several_sources_make_several_outputs_and_never_the_same_twice() -> None
 
 def test_images_in_a_folder_become_images() -> None:
     assert outputs_of(["a.png"], video="out/") == [{"images": "out/"}]
+    assert outputs_of(["a.PPM"], video="out/") == [{"images": "out/"}]
+    assert outputs_of(["frames/a?.png"], video="out/") == [{"images": "out/"}]
+    assert outputs_of(["http://camera/live.jpg"], video="out/") == [{"video": "out/camera_live.mp4"}]
     assert outputs_of(["a.png"], video="a.mp4") == [{"video": "a.mp4"}]
 
 
@@ -43,6 +46,29 @@ def test_images_in_a_folder_become_images() -> None:
 def test_several_sources_need_a_folder(path: str) -> None:
     with pytest.raises(UsageError, match="folder"):
         plan(["a.mp4", "b.mp4"], Outputs(video=path))
+
+
+@pytest.mark.parametrize("paths", [("x.txt", "x.txt"), ("x.txt", "./d/../x.txt"), ("-", "-")])
+def test_two_outputs_are_never_one_file(paths: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="jsonl and csv"):
+        plan(["a.mp4"], Outputs(jsonl=paths[0], csv=paths[1]))
+
+
+def test_no_output_is_a_file_that_is_still_to_be_read(tmp_path: Path) -> None:
+    for name in ("a.mkv", "a.mp4"):
+        (tmp_path / name).touch()
+    # a.mkv comes first, and makes an a.mp4
+    with pytest.raises(UsageError, match=r"a\.mp4: this is one of the files to be read"):
+        plan([str(tmp_path)], Outputs(video=str(tmp_path)))
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mkv")
+    with pytest.raises(UsageError, match=r"link\.mp4"):
+        plan([str(tmp_path / "a.mkv")], Outputs(video=str(tmp_path / "link.mp4")))
+    assert len(plan([str(tmp_path)], Outputs(video=str(tmp_path / "out")))) == 3
+
+
+@pytest.mark.parametrize("text", ["n" * 300, f"http://camera/{'n' * 300}?token={'n' * 300}"])
+def test_names_that_no_file_system_can_hold_are_sources_and_outputs_like_others(text: str) -> None:
+    assert outputs_of([text], video=text) == [{"video": text}]
 
 
 def test_no_output_is_an_error() -> None:
@@ -69,6 +95,10 @@ def test_a_folder_of_videos_is_its_videos(tmp_path: Path) -> None:
         ("rtsp://user:secret@cam.example:554/live/main.sdp", "cam.example_live_main"),
         ("synthetic:?size=64x48", "synthetic"),
         ("frames/*.png", "source"),
+        ("rtsp://camera", "camera"),
+        ("http://10.0.0.1:8080/", "10.0.0.1"),
+        ("csi://1?size=1280x720&fps=30", "csi1"),
+        ("http://[no-address/x", "source"),
     ],
 )
 def test_stem(source: str, name: str) -> None:

@@ -53,7 +53,7 @@ def kind_of(uri: str) -> Kind:
             )
         if any(c in uri for c in "*?["):
             return "images"
-    if (exists(path) and path.is_dir()) or path.suffix.lower() in IMAGE_SUFFIXES:
+    if is_folder(path) or path.suffix.lower() in IMAGE_SUFFIXES:
         return "images"
     return "file"
 
@@ -64,6 +64,11 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; False too for names that no file system can hold."""
+    return exists(path) and path.is_dir()
 
 
 def redact(uri: str) -> str:
