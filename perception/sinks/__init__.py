@@ -16,7 +16,7 @@ from typing import Any
 
 from perception.errors import UsageError
 from perception.sinks.base import Sink
-from perception.sinks.files import STDOUT, name_of
+from perception.sinks.files import STDOUT, name_of, sink_errors
 
 __all__ = ["Sink", "open_sink"]
 
@@ -97,7 +97,9 @@ def _kind(path: str, suffix: str) -> str:
     """
     if path == STDOUT:
         return _BY_SUFFIX.get(suffix, "jsonl")
-    if path.endswith(("/", "\\")) or Path(path).is_dir():
+    with sink_errors(path):
+        is_folder = path.endswith(("/", "\\")) or Path(path).is_dir()
+    if is_folder:
         return "images"
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class AudioTrack:
         import av
 
         self._path = path
-        self._input = av.open(path, metadata_errors="ignore")
+        # Without the scheme FFmpeg would take "at-10:30.mp4" for the protocol "at-10".
+        self._input = av.open(f"file:{Path(path).absolute()}", metadata_errors="ignore")
         self.start = Fraction(self._input.start_time or 0, av.time_base)
         self.stream: Any = self._input.streams.best("audio") if self._input.streams.audio else None
         self._output: OutputContainer | None = None

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from perception.card import ModelCard
 from perception.errors import SinkError
-from perception.sinks.files import PartFile, check_not_source, sink_errors
+from perception.sinks.files import PartFile, check_not_source, sink_errors, utf8
 from perception.types import Frame, SourceInfo
 
 
@@ -100,4 +100,4 @@ class CocoDocument:
 
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return utf8(json.dumps(value, ensure_ascii=False, separators=(",", ":")))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from perception.errors import SinkError, UsageError
 
@@ -27,6 +27,7 @@ _REASONS = {
     errno.EACCES: "no permission to write here; choose another place",
     errno.EPERM: "no permission to write here; choose another place",
     errno.EROFS: "the file system is read-only; choose another place",
+    errno.EEXIST: "the file has appeared meanwhile; give another name, or --overwrite to replace it",
     errno.ENOENT: "no such folder; create it first",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EISDIR: "this is a folder, not a file",
@@ -47,6 +48,11 @@ def sink_errors(where: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise SinkError(reason(error), where) from error
+
+
+def utf8(text: str) -> bytes:
+    """UTF-8. Bytes of a file name that are none become what JSON has for them: ``caf\\udce9.mp4``."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def name_of(path: str | Path) -> str:
@@ -103,6 +109,24 @@ def make_folder(folder: Path, where: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
+def open_stdout() -> tuple[int | None, Any]:
+    """Standard output: a descriptor of our own, or else, where it has none, the interpreter's binary stream.
+
+    Closing the descriptor does not close the interpreter's, and nothing stays in the interpreter's buffer to fail once
+    more at exit when the reader has gone.
+
+    Raises:
+        SinkError: it is closed.
+    """
+    if sys.stdout is None:
+        raise SinkError("it is closed; give the output a file name", STDOUT_NAME)
+    sys.stdout.flush()
+    try:
+        return os.dup(sys.stdout.fileno()), None
+    except OSError:
+        return None, sys.stdout.buffer
+
+
 def check_not_source(path: Path, source: str | None) -> None:
     """Refuse to write over the file that is being read.
 
@@ -117,12 +141,19 @@ class PartFile:
     """A file that is written beside its name, as ``NAME.part``, and gets its name when it is complete.
 
     Attributes:
-        path: the name that it gets in the end.
+        path: the name that it gets in the end; what a link points to.
         part: the name that it has until then.
+
+    Raises:
+        UsageError: as :func:`check_output`, or it is a device or a pipe, whose place the file would take.
+        SinkError: as :func:`check_output`.
     """
 
     def __init__(self, path: str | Path, overwrite: bool) -> None:
-        self.path = check_output(path, overwrite)
+        checked = check_output(path, overwrite)
+        self.path = checked.resolve() if checked.is_symlink() else checked
+        if self.path.exists() and not self.path.is_file():
+            raise UsageError("this is a device or a pipe; an output of this kind needs a file", path)
         self.overwrite = overwrite
         self.part = self.path.with_name(self.path.name + ".part")
 
@@ -167,10 +198,11 @@ class LineFile:
 
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.where = name_of(path)
-        self.overwrite = overwrite
         self.path = None if str(path) == STDOUT else check_output(path, overwrite)
+        # what was there before this, in spite of that, is a device or a pipe
+        self._exclusive = self.path is not None and not overwrite and not self.path.exists()
         self._fd: int | None = None
-        self._buffer: object | None = None
+        self._buffer: Any = None
         self._size = 0
 
     def open(self) -> None:
@@ -183,15 +215,9 @@ class LineFile:
             make_folder(self.path.parent, self.where)
         with sink_errors(self.where):
             if self.path is None:
-                # A descriptor of our own: closing it does not close the interpreter's, and nothing stays in the
-                # interpreter's buffer to fail once more at exit when the reader has gone.
-                sys.stdout.flush()
-                try:
-                    self._fd = os.dup(sys.stdout.fileno())
-                except OSError:
-                    self._buffer = sys.stdout.buffer
+                self._fd, self._buffer = open_stdout()
             else:
-                exclusive = 0 if self.overwrite or self.path.exists() else os.O_EXCL
+                exclusive = os.O_EXCL if self._exclusive else 0
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | exclusive | getattr(os, "O_BINARY", 0)
                 self._fd = os.open(self.path, flags, 0o666)
 
@@ -203,8 +229,8 @@ class LineFile:
         """
         with sink_errors(self.where):
             if self._buffer is not None:
-                self._buffer.write(entry)  # type: ignore[attr-defined]
-                self._buffer.flush()  # type: ignore[attr-defined]
+                self._buffer.write(entry)
+                self._buffer.flush()
                 return
             assert self._fd is not None, "write before open"
             rest = memoryview(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 from perception.errors import UsageError
@@ -30,9 +31,11 @@ class PictureFolder:
         self.suffix = suffix
         self._by_stem = False
         self._used: set[str] = set()
-        if self.path.exists() and not self.path.is_dir():
+        with sink_errors(str(path)):
+            is_there, is_folder = self.path.exists(), self.path.is_dir()
+        if is_there and not is_folder:
             raise UsageError("this is a file, not a folder; give another name", path)
-        if self.path.is_dir() and not overwrite and any(self.path.glob(f"*{suffix}")):
+        if is_folder and not overwrite and any(self.path.glob(f"*{suffix}")):
             raise UsageError(
                 f"the folder already has {suffix} files; give another name, or --overwrite to replace them", path
             )
@@ -48,19 +51,17 @@ class PictureFolder:
         self._by_stem = info.kind == "images"
         self._used.clear()
         make_folder(self.path, str(self.path))
-        if self._by_stem and info.path is not None:
-            source = Path(info.path)
-            read_from = source if source.is_dir() else source.parent
-            if read_from.exists() and read_from.samefile(self.path):
-                raise UsageError("the source's images are in this folder; give another one", self.path)
+        if self._by_stem and any(folder.samefile(self.path) for folder in _folders_of(info.uri)):
+            raise UsageError("the source's images are in this folder; give another one", self.path)
 
     def name(self, frame: Frame) -> str:
         """Name of the frame's picture, a new one for each frame."""
         if not self._by_stem:
             return f"{frame.index:06d}{self.suffix}"
-        stem = Path(frame.source).stem
-        if stem in self._used:
-            stem = f"{stem}-{frame.index:06d}"
+        stem = own = Path(frame.source).stem
+        number = frame.index
+        while stem in self._used:
+            stem, number = f"{own}-{number:06d}", number + 1
         self._used.add(stem)
         return stem + self.suffix
 
@@ -80,3 +81,11 @@ class PictureFolder:
                 part.unlink(missing_ok=True)
                 raise
         return path
+
+
+def _folders_of(images: str) -> set[Path]:
+    """The folders in which the images lie that a file, a folder or a glob names."""
+    path = Path(images)
+    if path.exists():
+        return {path if path.is_dir() else path.parent}
+    return {Path(found).parent for found in glob.glob(images, recursive=True)}  # noqa: PTH207 (takes absolute patterns)

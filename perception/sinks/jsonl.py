@@ -7,7 +7,7 @@ from pathlib import Path
 
 from perception.card import ModelCard
 from perception.sinks.base import Sink
-from perception.sinks.files import LineFile, check_not_source
+from perception.sinks.files import LineFile, check_not_source, utf8
 from perception.sinks.records import Recorder
 from perception.types import Prediction, SourceInfo
 
@@ -39,7 +39,7 @@ class JsonLinesSink(Sink):
 
     def write(self, prediction: Prediction) -> None:
         line = json.dumps(self._recorder(prediction), ensure_ascii=False, separators=(",", ":"))
-        self._file.write(line.encode() + b"\n")
+        self._file.write(utf8(line) + b"\n")
 
     def close(self) -> None:
         self._file.close()

@@ -13,6 +13,7 @@ from perception.errors import UsageError
 from perception.postprocess.panoptic import Panoptic
 from perception.sinks.base import Sink
 from perception.sinks.document import CocoDocument
+from perception.sinks.files import sink_errors
 from perception.sinks.folder import PictureFolder
 from perception.types import U8, Prediction, SourceInfo
 
@@ -35,8 +36,9 @@ class PanopticSink(Sink):
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise UsageError("this is a file, not a folder; give another name", path)
+        with sink_errors(str(path)):
+            if path.exists() and not path.is_dir():
+                raise UsageError("this is a file, not a folder; give another name", path)
         self.where = str(path)
         self._document = CocoDocument(path / "panoptic.json", overwrite)
         self._pictures = PictureFolder(path / "panoptic", ".png", overwrite)

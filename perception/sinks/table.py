@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from perception.card import ModelCard
+from perception.sinks.files import utf8
 from perception.sinks.names import ClassNames
 from perception.types import Prediction
 
@@ -47,7 +48,7 @@ class Table:
     def rows(self, prediction: Prediction) -> list[tuple[Any, ...]]:
         """The rows of one frame, each with a value (or None) for each column."""
         frame = prediction.frame
-        head = (frame.source, frame.index, round(frame.time, 6))
+        head = (utf8(frame.source).decode(), frame.index, round(frame.time, 6))
         if self._task == "detection":
             return [(*head, *row) for row in self._boxes(prediction)]
         if self._task == "segmentation":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +18,7 @@ from perception.card import ModelCard
 from perception.errors import PerceptionError, SinkError, UsageError
 from perception.sinks.base import Sink
 from perception.sinks.codecs import CONTAINERS, Encoder, choose_encoder
-from perception.sinks.files import STDOUT, check_not_source, check_output, make_folder, name_of, reason
+from perception.sinks.files import STDOUT, check_not_source, check_output, make_folder, name_of, open_stdout, reason
 from perception.sinks.fragments import cut_to_whole_fragments
 from perception.sinks.priority import ordinary_priority
 from perception.types import Picture, Prediction, SourceInfo
@@ -221,13 +220,13 @@ class VideoSink(Sink):
         """What is opened for writing: a path, a descriptor, or the interpreter's own stream if it has none."""
         if self._path is not None:
             make_folder(self._path.parent, self.where)
-            return str(self._path)
-        sys.stdout.flush()
-        try:
-            self._file = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-        except OSError:
-            return sys.stdout.buffer
-        return f"pipe:{self._file.fileno()}"
+            # Without the scheme FFmpeg would take "at-10:30.mp4" for the protocol "at-10".
+            return f"file:{self._path.absolute()}"
+        descriptor, stream = open_stdout()
+        if descriptor is None:
+            return stream
+        self._file = os.fdopen(descriptor, "wb", buffering=0)
+        return f"pipe:{descriptor}"
 
     def _open_source(self, first: Fraction) -> None:
         """Find the time that becomes 0 in the output, and the sound."""

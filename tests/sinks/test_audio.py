@@ -18,7 +18,7 @@ def annotate(
     source: Path, out: Path, *, start: float = 0, limit: int | None = None, every: int = 1, **known: Any
 ) -> Path:
     """Read a file and write it again, as the pipeline would."""
-    with av.open(str(source)) as container:
+    with av.open(str(source.absolute())) as container:
         stream = container.streams.video[0]
         base = stream.time_base
         info = SourceInfo(
@@ -144,6 +144,13 @@ def test_a_file_without_sound_or_sound_that_is_not_wanted(tmp_path: Path) -> Non
         sink.open(SourceInfo(str(source), "file", 64, 48, Fraction(25), path=str(source)), None)
         sink.write(Prediction(Frame(image(0)), picture=image(0)))
     assert packets(tmp_path / "b.mp4", "audio") == []
+
+
+def test_a_colon_makes_no_protocol_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_video(tmp_path / "at-10:30:00.mp4")
+    out = annotate(Path("at-10:30:00.mp4"), tmp_path / "out.mp4")
+    assert packets(out, "audio")
 
 
 def test_sound_is_written_along_and_not_at_the_end(tmp_path: Path) -> None:

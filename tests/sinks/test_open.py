@@ -15,7 +15,7 @@ from perception.sinks.masks import MaskSink
 from perception.sinks.panoptic import PanopticSink
 from perception.sinks.parquet import ParquetSink
 from perception.sinks.video import VideoSink
-from tests.sinks.samples import card, info, prediction
+from tests.sinks.samples import card, info, pictures, prediction
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,64 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, name: str, monkeypatch
         open_sink(f"{locked}/{name}")
     assert str(locked) in str(caught.value)
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.json", "a.parquet"])
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    sink = open_sink(path)
+    path.write_text("precious")
+    with pytest.raises(PerceptionError, match="appeared meanwhile"), sink:
+        sink.open(info(), card())
+        sink.write(prediction(0))
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.parquet"])
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path, name: str) -> None:
+    # nor is a device: to the superuser /dev/null would be lost
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match="a device or a pipe"):
+        open_sink(tmp_path / name, overwrite=True)
+    assert (tmp_path / name).is_fifo()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_stays_a_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "there" / name)
+    (tmp_path / "there" / name).write_text("old")
+    with open_sink(tmp_path / name, overwrite=True) as sink:
+        sink.open(info(), card())
+        sink.write(prediction(0))
+    assert (tmp_path / name).is_symlink()
+    assert b"old" not in (tmp_path / "there" / name).read_bytes()
+    assert [p.name for p in (tmp_path / "there").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "video", "coco", "images", "masks", "panoptic", None])
+def test_a_name_that_is_too_long_is_a_sinks_error(tmp_path: Path, kind: str | None) -> None:
+    with pytest.raises(SinkError, match="too long"):
+        open_sink(tmp_path / ("n" * 300 + ".mp4"), kind=kind)
+
+
+def test_a_colon_makes_no_protocol_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_sink("at-10:30:00.mp4") as sink:
+        sink.open(info(), card())
+        sink.write(prediction(0))
+    assert [p.name for p in tmp_path.iterdir()] == ["at-10:30:00.mp4"]
+    assert len(pictures(tmp_path / "at-10:30:00.mp4")) == 1
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "video"])
+def test_standard_output_that_is_closed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)  # what Python makes of `>&-`
+    sink = open_sink("-", kind=kind)
+    with pytest.raises(SinkError, match="standard output: it is closed"):
+        sink.open(info(), card())
+        sink.write(prediction(0))
+    sink.abort()
 
 
 @pytest.mark.parametrize("name", NAMES)

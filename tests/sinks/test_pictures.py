@@ -10,6 +10,7 @@ import pytest
 from perception.errors import SinkError, UsageError
 from perception.sinks import open_sink
 from perception.sinks.masks import encode_palette_png
+from perception.sources import open_source
 from perception.types import Planes
 from tests.sinks.samples import card, class_map, info, planes, prediction
 
@@ -96,13 +97,24 @@ def test_a_folder_with_pictures_is_not_mixed_into(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000.jpg", "notes.txt"]
 
 
-def test_the_sources_own_images_are_not_written_over(tmp_path: Path) -> None:
-    source = tmp_path / "a.png"
-    cv2.imwrite(str(source), np.zeros((4, 4, 3), np.uint8))
-    for path in (tmp_path, source):
-        sink = open_sink(tmp_path, overwrite=True, format="png")
-        with pytest.raises(UsageError, match="source's images"):
-            sink.open(info(kind="images", path=str(path)), card())
+@pytest.mark.parametrize("uri", ["", "/a.png", "/*.png", "/../*/a.png"])
+def test_the_sources_own_images_are_not_written_over(tmp_path: Path, uri: str) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    with open_source(f"{tmp_path}{uri}") as source:
+        for kind in ("images", "masks"):
+            sink = open_sink(tmp_path, kind=kind, overwrite=True)
+            with pytest.raises(UsageError, match="source's images"):
+                sink.open(source.info, card())
+
+
+def test_images_of_one_stem_never_share_a_name(tmp_path: Path) -> None:
+    # the name that the third one would get is already the first one's
+    names = ["a-000002.jpg", "a.jpg", "a.png"]
+    with open_sink(f"{tmp_path}/out/") as sink:
+        sink.open(info(kind="images", uri=str(tmp_path)), card())
+        for index, name in enumerate(names):
+            sink.write(prediction(index, source=name))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a-000002.jpg", "a-000003.jpg", "a.jpg"]
 
 
 def test_a_picture_that_cannot_be_written_leaves_no_part(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +270,18 @@ def test_the_file_that_is_read_is_not_written_over(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="being read"):
             sink.open(info(kind="file", path=str(path)), None)
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet", "out.json"])
+def test_names_of_sources_may_be_no_utf8(tmp_path: Path, name: str) -> None:
+    source = os.fsdecode(b"caf\xe9.mp4")
+    with open_sink(tmp_path / name) as sink:
+        sink.open(info(uri=source), card())
+        sink.write(prediction(0, source=source, detections=detections(2)))
+    if name == "out.parquet":
+        assert pq.read_table(tmp_path / name)["source"].to_pylist() == [r"caf\udce9.mp4"] * 2
+        return
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    assert text.count(r"caf\udce9.mp4") == {"out.jsonl": 1, "out.csv": 2, "out.json": 2}[name]
+    if name == "out.jsonl":
+        assert os.fsencode(json.loads(text)["source"]) == b"caf\xe9.mp4"
