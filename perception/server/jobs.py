@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import shutil
 import sqlite3
@@ -30,6 +31,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+
+from pydantic import ValidationError
 
 from perception.errors import PerceptionError, SinkError
 from perception.server.metrics import Metrics
@@ -52,6 +55,7 @@ RESULTS: dict[ResultKind, tuple[str, str]] = {
 ATTEMPTS = 2
 """A job during which the server ended so many times is failed: it may be what ended it."""
 
+_FOLDER = re.compile(r"[0-9a-f]{32}")
 _OPEN = ("receiving", "queued", "running")
 _ENDED = ("done", "failed")
 _COLUMNS = "id, name, state, model, options, created, updated, frames, total, fps, error, attempts"
@@ -129,6 +133,7 @@ class JobStore:
             with self._db:
                 self._db.execute(_TABLE)
                 self._db.execute("UPDATE jobs SET attempts = attempts")  # takes the lock, for good
+            self._recover()
         except sqlite3.OperationalError as error:
             raise SinkError(
                 "another server uses this folder; give each its own (--data-dir)"
@@ -138,7 +143,6 @@ class JobStore:
             ) from None
         except (OSError, sqlite3.DatabaseError) as error:
             raise SinkError(f"cannot be used for jobs: {error}", folder) from None
-        self._recover()
         metrics.jobs_waiting(lambda: self._count(_OPEN))
 
     def _recover(self) -> None:
@@ -154,9 +158,21 @@ class JobStore:
                 (now, f"the server ended {ATTEMPTS} times in the middle of it", ATTEMPTS),
             )
             self._db.execute("UPDATE jobs SET state = 'queued', updated = ? WHERE state = 'running'", (now,))
+            for job_id, options in self._db.execute("SELECT id, options FROM jobs").fetchall():
+                if not _is_options(options):
+                    self._db.execute("UPDATE jobs SET options = '{}' WHERE id = ?", (job_id,))
+                    self._db.execute(
+                        "UPDATE jobs SET state = 'failed', updated = ?, error = ? WHERE id = ? AND state = 'queued'",
+                        (
+                            now,
+                            "another version of the server took it, with settings unknown here; send it again",
+                            job_id,
+                        ),
+                    )
         known = {job.id for job in self.all()}
         for path in self.folder.iterdir():
-            if path.is_dir() and path.name not in known:
+            # Nothing but what was made here: the operator may have named a folder that holds more.
+            if path.is_dir() and _FOLDER.fullmatch(path.name) and path.name not in known:
                 shutil.rmtree(path, ignore_errors=True)
         for job in self.all():
             self._tidy(job.id, job.state)
@@ -182,13 +198,12 @@ class JobStore:
                 raise Busy(f"{self._limits.jobs_waiting} jobs are waiting, which is the limit", 30, 429)
             try:
                 (self.folder / job.id).mkdir()
-                with self._db:
-                    self._db.execute(
-                        f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * 12)})",
-                        (job.id, job.name, job.state, model, options.model_dump_json(exclude_defaults=True))
-                        + (now, now, 0, None, None, None, 0),
-                    )
-            except (OSError, sqlite3.Error) as error:
+                self._write(
+                    f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * 12)})",
+                    (job.id, job.name, job.state, model, options.model_dump_json(exclude_defaults=True))
+                    + (now, now, 0, None, None, None, 0),
+                )
+            except (OSError, SinkError) as error:
                 shutil.rmtree(self.folder / job.id, ignore_errors=True)
                 raise SinkError(f"the server cannot keep another job: {error}") from None
         return job
@@ -198,6 +213,7 @@ class JobStore:
 
         Raises:
             PerceptionError: it is not a video, or exceeds a limit; the job is removed.
+            SinkError: the data base cannot be written, on a full disk for one. So do all methods that change a job.
             NotFound: it was removed meanwhile.
         """
         job = self.get(job_id)
@@ -258,8 +274,7 @@ class JobStore:
         """
         with self._changed:
             job = self.get(job_id)
-            with self._db:
-                self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+            self._write("DELETE FROM jobs WHERE id = ?", (job_id,))
             self._progress.pop(job_id, None)
             if self._held != job_id:
                 shutil.rmtree(self.folder / job_id, ignore_errors=True)
@@ -307,13 +322,17 @@ class JobStore:
             return True
 
     def release(self, job_id: str, state: State, **values: Any) -> None:
-        """The worker lets go of a job, with what became of it; ``queued`` puts it back for the next server."""
+        """The worker lets go of a job, with what became of it; ``queued`` puts it back for the next server.
+
+        To be called again where it raises SinkError.
+        """
         with self._changed:
             self._held = None
-            done = self._progress.pop(job_id, None)
+            done = self._progress.get(job_id)
             if done is not None and state != "queued":
                 values = {"frames": done[0], "total": done[1], **values}
             there = self._update(job_id, state=state, **values)
+            self._progress.pop(job_id, None)
             if not there:
                 shutil.rmtree(self.folder / job_id, ignore_errors=True)
             else:
@@ -363,10 +382,26 @@ class JobStore:
         values = {**values, "updated": time.time()}
         columns = ", ".join(f"{name} = ?" for name in values)
         with self._changed:
-            with self._db:
-                cursor = self._db.execute(f"UPDATE jobs SET {columns} WHERE id = ?", (*values.values(), job_id))
+            changed = self._write(f"UPDATE jobs SET {columns} WHERE id = ?", (*values.values(), job_id))
             self._changed.notify_all()
-            return cursor.rowcount > 0
+            return changed > 0
+
+    def _write(self, statement: str, values: Sequence[Any]) -> int:
+        """Change the data base; the number of rows that changed."""
+        try:
+            with self._db:
+                return self._db.execute(statement, values).rowcount
+        except sqlite3.Error as error:
+            raise SinkError(f"the data base of jobs cannot be written: {error}") from None
+
+
+def _is_options(text: str) -> bool:
+    """Whether these are options, in JSON, of this version."""
+    try:
+        Options.model_validate_json(text)
+    except ValidationError:
+        return False
+    return True
 
 
 def _unknown(job_id: str) -> Problem:

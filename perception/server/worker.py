@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Any
 
-from perception.errors import PerceptionError
+from perception.errors import PerceptionError, SinkError
 from perception.pipeline import run
-from perception.server.jobs import Job, JobStore
+from perception.server.jobs import Job, JobStore, State
 from perception.server.metrics import Metrics
 from perception.server.models import Models
 from perception.server.problems import Busy, TooLarge
@@ -22,6 +23,9 @@ log = logging.getLogger("perception")
 
 EXPIRE_S = 60.0
 """How often finished jobs are looked through for those whose time is up."""
+
+AGAIN_S = 5.0
+"""Where the jobs' data base cannot be written, on a full disk for one, it is tried again after so long."""
 
 
 class Worker:
@@ -55,33 +59,48 @@ class Worker:
     def _work(self) -> None:
         looked = time.monotonic()
         while not self._stop.is_set():
-            job = self._store.take(timeout_s=0.5)
-            if job is not None:
-                self._do(job)
-            if time.monotonic() - looked > EXPIRE_S:
-                looked = time.monotonic()
-                self._store.expire()
+            try:
+                job = self._store.take(timeout_s=0.5)
+                if job is not None:
+                    self._do(job)
+                if time.monotonic() - looked > EXPIRE_S:
+                    looked = time.monotonic()
+                    self._store.expire()
+            except Exception as error:  # no end of this thread: the jobs behind would wait for ever
+                log.warning("jobs: %s", error)
+                self._stop.wait(AGAIN_S)
 
     def _do(self, job: Job) -> None:
         try:
             fps = self._annotate(job)
         except Busy as busy:  # as many models as may be are loaded: nothing that a later try would change soon
-            self._store.release(job.id, "failed", error=busy.message)
+            self._let_go(job, "failed", error=busy.message)
         except PerceptionError as error:
             if self._stop.is_set():
-                self._store.release(job.id, "queued")
+                self._let_go(job, "queued")
             else:
                 log.info("job %s: %s", job.id, error)
-                self._store.release(job.id, "failed", error=f"{job.name}: {error.message}")
+                self._let_go(job, "failed", error=f"{job.name}: {error.message}")
         except Exception as error:
             log.exception("job %s", job.id)
-            self._store.release(job.id, "failed", error=f"{job.name}: {type(error).__name__} in the server")
+            self._let_go(job, "failed", error=f"{job.name}: {type(error).__name__} in the server")
         else:
             if fps is None:
                 # Put back at a stop, which is no fault of the job.
-                self._store.release(job.id, "queued", attempts=job.attempts - 1)
+                self._let_go(job, "queued", attempts=job.attempts - 1)
             else:
-                self._store.release(job.id, "done", fps=fps)
+                self._let_go(job, "done", fps=fps)
+
+    def _let_go(self, job: Job, state: State, **values: Any) -> None:
+        """Note what became of a job, however long that takes; at a stop the next server finds it as it was."""
+        while True:
+            try:
+                self._store.release(job.id, state, **values)
+                return
+            except SinkError as error:
+                log.warning("job %s is %s, but %s", job.id, state, error)
+                if self._stop.wait(AGAIN_S):
+                    return
 
     def _annotate(self, job: Job) -> float | None:
         """Make the results; frames a second, or None if it was stopped."""

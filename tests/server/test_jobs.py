@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from perception.errors import SinkError, SourceError
+from perception.server import worker
 from perception.server.jobs import ATTEMPTS, JobStore
 from perception.server.metrics import Metrics
+from perception.server.models import Models
 from perception.server.options import Options
 from perception.server.problems import Busy, Conflict, NotFound
+from perception.server.scheduler import Scheduler
 from perception.server.settings import Limits
+from tests.server.waiting import wait_for
 
 
 @pytest.fixture
@@ -121,6 +125,74 @@ def test_a_restart(store: JobStore, clip: bytes) -> None:
     finally:
         again._held = None
         again.close()
+
+
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+    """The operator may name a folder that has a ``jobs`` of its own."""
+    own = tmp_path / "jobs" / "2026" / "offers"
+    own.mkdir(parents=True)
+    (own / "letter.txt").write_text("dear")
+    JobStore(tmp_path / "jobs", Limits(), Metrics()).close()
+    assert (own / "letter.txt").read_text() == "dear"
+
+
+def test_options_of_another_version(store: JobStore, clip: bytes) -> None:
+    """The server starts; a job that waits is failed, one that is done keeps its results."""
+    done, waiting, good = (upload(store, clip) for _ in range(3))
+    assert store.take(1).id == done  # type: ignore[union-attr]
+    store.output(done, "jsonl").write_text("{}")
+    store.release(done, "done")
+    with store._db:
+        store._db.execute("UPDATE jobs SET options = '{\"hue\": 1}' WHERE id != ?", (good,))
+    again = reopened(store)
+    try:
+        assert {job.id: job.state for job in again.all()} == {done: "done", waiting: "failed", good: "queued"}
+        assert "another version" in (again.get(waiting).error or "")
+        assert again.result(done, "jsonl").read_text() == "{}"
+        assert again.get(good).options == Options(opacity=0.25, classes=("red",))
+    finally:
+        again.close()
+
+
+def test_a_data_base_that_cannot_be_written(
+    tmp_path: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch, make: Any
+) -> None:
+    """On a full disk, say: what asks is told so; the worker goes on when it can be written again, and loses nothing."""
+    monkeypatch.setattr(worker, "AGAIN_S", 0.01)
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(Models):
+        def scheduler(self, name: str | None = None) -> Scheduler:
+            began.set()
+            go_on.wait(30)
+            return super().scheduler(name)
+
+    store = JobStore(tmp_path / "jobs", Limits(), Metrics())
+    first, second = upload(store, clip), upload(store, clip)
+    models = Slow(make(), Metrics())
+    working = worker.Worker(store, models, Metrics(), Limits())
+    working.start()
+    try:
+        assert began.wait(30)
+        receiving = store.create("a.mp4", Options()).id
+        store.input(receiving).write_bytes(clip)
+        store._db.execute("PRAGMA query_only = ON")
+        with pytest.raises(SinkError, match="cannot be written"):
+            store.queue(receiving)
+        with pytest.raises(SinkError, match="cannot keep another job"):
+            store.create("b.mp4", Options())
+        assert {p.name for p in store.folder.iterdir() if p.is_dir()} == {first, second, receiving}
+        go_on.set()
+        wait_for(lambda: store.get(first).frames == 40)
+        assert store.get(first).state == "running"
+        store._db.execute("PRAGMA query_only = OFF")
+        wait_for(lambda: store.get(second).state == "done")
+        assert (store.get(first).state, store.get(first).frames) == ("done", 40)
+    finally:
+        go_on.set()
+        working.close()
+        store.close()
+        models.close()
 
 
 def test_a_job_that_ends_the_server_is_not_tried_for_ever(store: JobStore, clip: bytes) -> None:
