@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from perception.errors import ModelError
+from perception.errors import ModelError, SinkError
 
 FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` so that ``path`` is always whole: beside it first, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``state`` so that ``path`` is always whole: beside it first, then renamed over it.
+
+    Raises:
+        SinkError: It cannot be written; what was there before still is.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             torch.save({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch has an error of its own for a full disk
+        reason = getattr(error, "strerror", None) or "torch could not write all of it; is the disk full?"
+        raise SinkError(f"cannot write the checkpoint ({reason}); what was saved before is untouched", path) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from perception.model_files import find_model
 from perception.training.config import AnyConfig, read_config
 from perception.training.loop import train
 from perception.training.release import release
+from perception.training.run_log import RunLog
 
 HEADLINE = ("accuracy", "error_percent", "iou_mean", "miou", "map50", "map")
 EXPORTED = "best.onnx"
@@ -36,10 +36,9 @@ def run(recipe: Path) -> Path:
 
 def row(config: AnyConfig) -> dict[str, Any]:
     """What the exported model of a recipe reached, measured on its held-out pictures by OpenVINO in float32."""
-    model, log = config.output / EXPORTED, config.output / "log.jsonl"
+    model, rows = config.output / EXPORTED, RunLog(config.output / "log.jsonl").rows()
     result: dict[str, Any] = {"recipe": config.name}
-    if log.is_file():
-        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    if rows:
         result |= {"epochs": rows[-1]["epoch"], "minutes": round(sum(r["seconds"] for r in rows) / 60, 1)}
     if model.is_file():
         metrics = read_card(model).metrics

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from perception.training.run_log import RunLog
 
 SCORES = ("accuracy", "iou_mean", "miou", "map50")
 NUMBERS_UP_TO = 20  # classes for which the matrix's cells are labelled
 
 
-def draw_curves(log: Path, output: Path) -> None:
-    """Draw the loss and the score of every epoch in ``log`` (JSON Lines) into the PNG ``output``."""
+def draw_curves(log: RunLog, output: Path) -> None:
+    """Draw the loss and the score of every epoch in ``log`` into the PNG ``output``."""
     from matplotlib.figure import Figure
 
-    rows: list[dict[str, Any]] = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    rows = log.rows()
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     for axes, names, title in ((losses, ("loss", "val_loss"), "loss"), (scores, SCORES, "score")):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from perception.errors import PerceptionError, UsageError
 from perception.networks.camera import normalise
+from perception.sinks.files import sink_errors
 from perception.training.board import Board
 from perception.training.build import start_from
 from perception.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -31,6 +32,8 @@ from perception.training.progress import TrainProgress
 from perception.training.ranks import join_ranks
 from perception.training.recipe_classification import ClassificationConfig
 from perception.training.recipe_localisation import LocalisationConfig
+from perception.training.resume import check_recipe
+from perception.training.run_log import RunLog
 from perception.training.schedule import rate_factor
 from perception.training.street import StreetTask
 from perception.training.task import AnyBatch, Task
@@ -117,6 +120,7 @@ class Trainer:
         self.batches = self.task.batches(self.ranks)
         self.epoch = 0
         self.step = 0
+        self.log = RunLog(config.output / "log.jsonl")
         self.board: Board | None = None
         self.cold_step = -COLD_STEPS
         self.best = -1.0
@@ -126,6 +130,8 @@ class Trainer:
         """Train to the end of the recipe (or to ``stop_after`` epochs in all)."""
         output = self.config.output
         last, best = output / "last.pt", output / "best.pt"
+        with sink_errors(str(output)):  # before any work
+            output.mkdir(parents=True, exist_ok=True)
         if resume and last.is_file():
             self.load(last)
         else:
@@ -134,6 +140,11 @@ class Trainer:
             if self.config.network.start is not None:
                 start_from(self.network, self.config.network.start)
                 self.average = MovingAverage(self.network, self.config.ema_decay)
+        if self.ranks.is_first:
+            with sink_errors(str(output)):
+                self.log.begin(self.epoch)
+                if self.epoch == 0:
+                    best.unlink(missing_ok=True)  # an earlier run's
         if self.config.tensorboard and self.ranks.is_first:
             self.board = Board(output / "board", self.task.card({}))
         self.shared = self.ranks.share(self.network)
@@ -152,9 +163,10 @@ class Trainer:
                     break
         if self.board is not None:
             self.board.close()
-        if self.ranks.is_first and (output / "log.jsonl").is_file():
-            draw_curves(output / "log.jsonl", output / "curves.png")
-            self.task.draw(output)
+        if self.ranks.is_first and self.log.rows():
+            with sink_errors(str(output)):
+                draw_curves(self.log, output / "curves.png")
+                self.task.draw(output)
         self.ranks.leave()
         return TrainResult(best if best.is_file() else last, last, self.best, self.epoch)
 
@@ -193,18 +205,28 @@ class Trainer:
         """Take up the run saved in ``path``.
 
         A compact checkpoint (`perception.training.compact`) has neither the optimiser's state nor that of the
-        random numbers: the run goes on from the averaged weights, warming up again, but not bit for bit.
+        random numbers: the run goes on from the averaged weights, warming up again, but not bit for bit. Where the
+        recipe has changed since, rates and schedule are those of the recipe as it is now.
+
+        Raises:
+            ModelError: The checkpoint cannot be read, or is of another network.
+            UsageError: It belongs to another recipe, see `perception.training.resume`.
         """
         state = load_checkpoint(path)
+        check_recipe(state["config"], self.config, path)
         compact = "network" not in state
         load_weights(self.network, state["average" if compact else "network"], path)
         load_weights(self.average.network, state["average"], path)
         self.average.steps = state["average_steps"]
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch = state["epoch"]
+        self.step = self.epoch * len(self.batches)  # as saved, unless batches have another size now
         self.best, self.stale = state["best"], state["stale"]
-        self.cold_step = self.step if compact else state.get("cold_step", -COLD_STEPS)
+        self.cold_step = self.step if compact else min(state.get("cold_step", -COLD_STEPS), self.step)
         if not compact:
+            settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimiser.param_groups]
             self.optimiser.load_state_dict(state["optimiser"])
+            for group, own in zip(self.optimiser.param_groups, settings, strict=True):
+                group.update(own)  # the state comes from the checkpoint, rates and decay from the recipe
             torch.set_rng_state(state["torch_rng"])
             if state["cuda_rng"] and self.device.type == "cuda":
                 torch.cuda.set_rng_state_all(state["cuda_rng"])
@@ -280,8 +302,8 @@ class Trainer:
 
     def _not_a_number(self, batch: AnyBatch, value: float) -> PerceptionError:
         path = self.config.output / "bad_batch.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(batch.names) + "\n", encoding="utf-8")
+        with sink_errors(str(path)):
+            path.write_text("\n".join(batch.names) + "\n", encoding="utf-8")
         return PerceptionError(
             f"the loss became {value} in epoch {self.epoch + 1}, step {self.step}; "
             f"the batch was {', '.join(batch.names)} (saved in {path}); try a lower learning_rate",
@@ -305,9 +327,8 @@ class Trainer:
         return False
 
     def _log(self, row: dict[str, Any]) -> None:
-        path = self.config.output / "log.jsonl"
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        with sink_errors(str(self.log.path)):
+            self.log.add(row)
         if self.board is not None:
             self.board.scalars({k: v for k, v in row.items() if k != "epoch"}, row["epoch"])
         log.info("%s", " ".join(f"{k}={v}" for k, v in row.items() if not isinstance(v, dict)))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import cv2
 import numpy as np
 import torch
@@ -17,6 +14,7 @@ from perception.legend import label_patch
 from perception.networks.classifier import build_classifier
 from perception.networks.fcn import DoublingConv
 from perception.networks.summary import Layer, summarise, summarise_named
+from perception.training.run_log import RunLog
 from perception.training.tour.stop import Stop
 from perception.types import U8
 
@@ -121,8 +119,9 @@ def learning(stop: Stop) -> U8:
     found: dict[str, list[tuple[str, list[tuple[int, float]]]]] = {title: [] for title in groups.values()}
     for log in sorted(stop.runs.glob("*/log.jsonl")):
         title = next((title for part, title in groups.items() if part in log.parent.name), None)
-        rows: list[dict[str, Any]] = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        points = [(int(r["epoch"]), float(r[key])) for r in rows for key in ("accuracy", "miou") if key in r]
+        points = [
+            (int(r["epoch"]), float(r[key])) for r in RunLog(log).rows() for key in ("accuracy", "miou") if key in r
+        ]
         if title is not None and len(points) > 1:
             name = log.parent.name
             for part in ("-mnist", "-cifar10", "-camvid", "gtsrb-"):
