@@ -7,6 +7,7 @@ One process, one event loop for the network and threads for the work. A room imp
 | ``settings.py`` | what the operator set: address, credentials, sources, limits |
 | ``problems.py`` | errors and the HTTP status of each |
 | ``uploads.py``, ``form.py`` | pictures and videos of clients, received and looked at within limits |
+| ``bodies.py`` | all other bodies, within limits |
 | ``options.py`` | what a client may set: thresholds, classes, drawing |
 | ``allow.py`` | which sources a client may open |
 | ``access.py``, ``login.py`` | who may come in: credentials, origin, number of connections; HTTP and WebSocket alike |

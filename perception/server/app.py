@@ -27,6 +27,7 @@ from perception.errors import PerceptionError, UsageError
 from perception.server import api, explain_api, jobs_api, streams_api, webcam
 from perception.server.access import Gate
 from perception.server.allow import check_patterns
+from perception.server.bodies import WholeBody
 from perception.server.docs import mount_docs
 from perception.server.http import Protocol
 from perception.server.problems import headers_of, status_of
@@ -80,7 +81,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    app.add_middleware(Gate, settings=settings, metrics=service.metrics)
+    app.add_middleware(WholeBody, timeout_s=settings.limits.body_timeout_s)
+    app.add_middleware(Gate, settings=settings, metrics=service.metrics)  # the last one comes first
     for module in _ROUTERS:
         app.include_router(module.router)
     app.add_api_route("/v1/{rest:path}", _no_such_route, methods=_METHODS, include_in_schema=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import time
@@ -322,6 +323,26 @@ def test_clients_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
                 connection.close()
             spoken.ping().wait(30)
             assert httpx.get(f"http://{address}/", timeout=60).status_code == 200
+
+
+def test_clients_that_stop_in_the_middle_of_their_second_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One answer is no licence to hold a connection; a slow answer is no silence."""
+    monkeypatch.setattr(http, "SILENCE_S", 1.0)
+
+    async def slow(request: Request) -> PlainTextResponse:
+        await asyncio.sleep(3.5)
+        return PlainTextResponse("at last")
+
+    with served(Starlette(routes=[Route("/slow", slow)])) as address:
+        name, _, port = address.partition(":")
+        head = f"GET /none HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
+        with socket.create_connection((name, int(port)), timeout=60) as half:
+            half.sendall(head)
+            assert half.recv(4096).startswith(b"HTTP/1.1 404")
+            half.sendall(head[:10])
+            assert httpx.get(f"http://{address}/slow", timeout=60).text == "at last"
+            half.settimeout(0)
+            assert half.recv(1) == b""
 
 
 def test_headers_of_every_answer(opened: str) -> None:

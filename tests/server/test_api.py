@@ -226,6 +226,21 @@ def test_a_client_that_stops_in_the_middle(narrow: httpx.Client) -> None:
     assert send(narrow, png(solid("red"))).status_code == 200
 
 
+@pytest.mark.parametrize("route", ["/v1/streams", "/gradio_api/queue/join"])
+def test_bodies_that_are_no_uploads_have_limits_too(narrow: httpx.Client, route: str) -> None:
+    json = {"content-type": "application/json"}
+    for content in (b" " * 1_200_000, (b" " * 100_000 for _ in range(12))):  # announced, and not
+        answer = narrow.post(route, content=content, headers=json)
+        assert (answer.status_code, answer.json()) == (
+            413,
+            {"error": "the body is larger than 1 MB, the most that is taken"},
+        )
+    assert narrow.post("/v1/streams", content=b'{"source": "no' + b"o" * 900 + b'"}', headers=json).status_code == 403
+    if route == "/v1/streams":
+        with speak(narrow, POST.replace(b"predict", b"streams").replace(b"image/png", b"application/json")) as half:
+            assert b" 408 " in half.recv(4096).split(b"\r\n")[0]
+
+
 def test_pictures_that_are_received_at_once_have_a_limit(narrow: httpx.Client) -> None:
     until = time.monotonic() + 60
     answer = None

@@ -16,6 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from perception.server import http
 from perception.server.app import create_app
 from perception.server.mjpeg import BOUNDARY
 from perception.server.settings import Limits, ServerSettings
@@ -249,6 +250,24 @@ def test_a_viewer_who_does_not_read_slows_nobody(client, server):
             assert len(images(response, 40)) == 40
         assert time.monotonic() - began < 40  # 40 frames at 25 a second; a viewer that blocked would block for good
     wait_for(lambda: client.get(f"/v1/streams/{id}").json()["viewers"] == 0)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system cannot tell who does not read")
+@pytest.mark.parametrize("route", ["mjpeg", "video"])
+def test_a_viewer_who_never_reads_loses_its_place(client, server, monkeypatch, route):
+    monkeypatch.setattr(http, "STUCK_S", 2.0)
+    id = opened(client, "street")
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    key = "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+    head = f"GET /v1/streams/{id}/{route} HTTP/1.1\r\nHost: {server.address}\r\n"
+    with socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect((client.base_url.host, client.base_url.port))
+        stuck.sendall(f"{head}{upgrade + key if route == 'video' else ''}\r\n".encode())
+        viewers = lambda: client.get(f"/v1/streams/{id}").json()["viewers"]  # noqa: E731
+        with watching(client, id, 1) as (reading,):
+            wait_for(lambda: viewers() == 2)
+            wait_for(lambda: next(reading) is not None and viewers() == 1)
 
 
 @pytest.mark.parametrize("route", ["mjpeg", "snapshot"])
