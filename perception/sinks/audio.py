@@ -21,6 +21,8 @@ COPIED: dict[str, frozenset[str] | None] = {
     "matroska": None,
 }
 HELD_PACKETS = 4096
+JUMP_S = 1
+"""A clock that goes back by more begins a new stretch: files joined together, a camera that restarted."""
 _LAYOUTS = {"mono", "stereo"}
 
 
@@ -57,6 +59,8 @@ class AudioTrack:
 
     def attach(self, output: OutputContainer, container: str) -> None:
         """Add an audio stream to ``output``: a copy where the container takes it, else AAC or Opus."""
+        import av
+
         assert self.stream is not None
         codec = self.stream.codec_context.name
         allowed = COPIED[container]
@@ -69,8 +73,10 @@ class AudioTrack:
                 return
             except ValueError:
                 self._copies = False
-        name, rate = ("libopus", 48000) if container == "webm" else ("aac", self.stream.codec_context.sample_rate)
-        self._to = output.add_stream(name, rate=rate)
+        name = "libopus" if container == "webm" else "aac"
+        rate = self.stream.codec_context.sample_rate
+        rates = av.Codec(name, "w").audio_rates or [rate]
+        self._to = output.add_stream(name, rate=min(rates, key=lambda taken: (abs(taken - rate), -taken)))
         layout = self.stream.codec_context.layout.name
         self._to.codec_context.layout = layout if layout in _LAYOUTS else "stereo"
         self._to.codec_context.bit_rate = 64000 * self._to.codec_context.layout.nb_channels
@@ -96,18 +102,21 @@ class AudioTrack:
         if cut:
             self._input.seek(max(0, int((origin - 1) * 1_000_000)))
         video = [s for s in self._input.streams.video if not s.disposition & 1024][:1]  # 1024: a cover picture
-        self._packets = self._audio_of(self._input.demux(self.stream, *video), origin if cut else None)
+        rates = [rate for s in video for rate in (s.average_rate, s.guessed_rate) if rate]
+        packets = _one_clock(self._input.demux(self.stream, *video), 1 / rates[0] if rates else Fraction(1, 25))
+        self._packets = self._audio_of(packets, origin if cut else None)
         self._advance()
 
     def _audio_of(self, packets: Iterator[Any], first: Fraction | None) -> Iterator[Any]:
+        """The sound from ``first`` on, in times that only grow, as those of the frames do."""
+        latest = None
         for packet in packets:
-            if packet.pts is None or not packet.size:
-                continue
             time = packet.pts * packet.time_base
             if packet.stream.type == "video":
                 if not packet.is_discard and (self._latest_video is None or time > self._latest_video):
                     self._latest_video = time
-            elif first is None or time >= first:
+            elif (first is None or time >= first) and (latest is None or time > latest):
+                latest = time
                 yield packet
 
     def _advance(self) -> None:
@@ -158,7 +167,7 @@ class AudioTrack:
             shift = round(self._origin / base)
             packet.pts -= shift
             packet.dts = packet.pts if packet.dts is None else packet.dts - shift
-            for whole in [packet] if self._filter is None else self._filter.filter(packet):
+            for whole in self._whole(packet):
                 whole.stream, whole.time_base = self._to, base
                 self._output.mux(whole)
             return
@@ -173,6 +182,17 @@ class AudioTrack:
                 frame.pts -= round(self._origin / frame.time_base)
             self._output.mux(self._to.encode(frame))
 
+    def _whole(self, packet: Any) -> list[Any]:
+        """The packet as the container wants it; nothing of a damaged one: a gap in the sound, as when it is played."""
+        import av
+
+        if self._filter is None:
+            return [packet]
+        try:
+            return list(self._filter.filter(packet))
+        except av.FFmpegError:
+            return []
+
     def _flush(self) -> None:
         if not self._copies and self._output is not None:
             self._output.mux(self._to.encode(None))
@@ -182,6 +202,61 @@ class AudioTrack:
         self._packets = iter(())
         self._next = None
         self._input.close()
+
+
+def _one_clock(packets: Iterator[Any], step: Fraction) -> Iterator[Any]:
+    """Packets of sound and video that have time stamps, moved onto one clock where theirs goes back.
+
+    The video decides, as its decoder does: its new stretch begins where the last one ended, and the sound of that
+    stretch is moved by as much. Sound that comes before the video of its stretch waits for it.
+
+    Args:
+        packets: as they lie in the file; their time stamps are changed.
+        step: seconds for which a frame is shown.
+    """
+    shifts = {0: Fraction(0)}  # seconds by which the packets of each stretch are moved
+    stretch = {"video": 0, "audio": 0}
+    latest: dict[str, Fraction] = {}  # as stored
+    end = {"video": Fraction(0), "audio": Fraction(0)}  # as moved
+    waiting: list[Any] = []
+
+    def moved(packet: Any) -> Any:
+        kind, base = packet.stream.type, packet.time_base
+        units = round(shifts[stretch[kind]] / base)
+        packet.pts += units
+        packet.dts = packet.pts if packet.dts is None else packet.dts + units
+        length = step if kind == "video" else (packet.duration or 0) * base
+        end[kind] = max(end[kind], packet.pts * base + length)
+        return packet
+
+    for packet in packets:
+        if packet.pts is None or not packet.size:
+            continue
+        kind, time = packet.stream.type, packet.pts * packet.time_base
+        if time < latest.get(kind, time) - JUMP_S:
+            del latest[kind]
+            if kind == "video":
+                stretch[kind] += 1
+                shifts[stretch[kind]] = end[kind] - time
+            elif abs(time + shifts[stretch["video"]] - end["video"]) > JUMP_S:
+                stretch[kind] = stretch["video"] + 1
+            else:  # the video is there already
+                stretch[kind] = stretch["video"]
+        latest[kind] = max(time, latest.get(kind, time))
+        if stretch[kind] not in shifts:
+            waiting.append(packet)
+            if len(waiting) < HELD_PACKETS:
+                continue
+            shifts[stretch[kind]] = end[kind] - waiting[0].pts * packet.time_base  # the video does not follow
+            packet = None
+        if stretch["audio"] in shifts:
+            yield from map(moved, waiting)
+            waiting.clear()
+        if packet is not None:
+            yield moved(packet)
+    if waiting:
+        shifts[stretch["audio"]] = end["audio"] - waiting[0].pts * waiting[0].time_base
+        yield from map(moved, waiting)
 
 
 def _codec_id(name: str) -> str:

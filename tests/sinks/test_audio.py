@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from perception.sinks import open_sink
+from perception.sources import open_source
 from perception.types import Frame, Prediction, SourceInfo
 from tests.sinks.samples import image, make_video, packets
 
@@ -171,3 +172,62 @@ def test_a_source_that_ends_in_the_middle_of_its_sound(tmp_path: Path) -> None:
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
     out = annotate(cut, tmp_path / "out.mp4")
     assert len(packets(out, "audio")) == len(packets(cut, "audio")) > 10
+
+
+def through(source: Path, out: Path) -> Path:
+    """The frames of a source as they are, written again."""
+    with open_source(source) as opened, open_sink(out) as sink:
+        sink.open(opened.info, None)
+        for frame in opened:
+            sink.write(Prediction(frame))
+    return out
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("audio_s", [1.5, 2.0, 2.5])
+def test_recordings_joined_together_stay_in_step(tmp_path: Path, audio_s: float, suffix: str) -> None:
+    """The clock of each part begins again; the second one's sound belongs to the second one's pictures."""
+    part = make_video(tmp_path / "part.ts", audio_s=audio_s)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 3)
+    out = through(joined, tmp_path / f"out.{suffix}")
+    assert len(packets(out, "video")) == 150
+    one = [float(start) for start, *_ in packets(part, "audio")]
+    found = [float(start) for start, *_ in packets(out, "audio")]
+    expected: list[float] = []
+    for n in range(3):  # sound that is longer than its pictures keeps its place
+        expected += [time + 2.0 * n for time in one if not expected or time + 2.0 * n > expected[-1]]
+    assert len(expected) >= 3 * len(one) - 50
+    np.testing.assert_allclose(np.subtract(found, found[0]), np.subtract(expected, expected[0]), atol=0.002)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_sound_is_a_gap_and_not_the_end(tmp_path: Path, seed: int) -> None:
+    source = make_video(tmp_path / "in.ts")
+    data = bytearray(source.read_bytes())
+    headers = [i for i in range(len(data) - 1) if data[i] == 0xFF and data[i + 1] & 0xF6 == 0xF0]  # ADTS, ISO 13818-7
+    assert len(headers) > 80
+    for i in np.random.default_rng(seed).choice(headers[10:-10], 5, replace=False):
+        data[i + 1] = 0
+    source.write_bytes(data)
+    out = through(source, tmp_path / "out.mp4")
+    assert len(packets(out, "video")) == 50
+    assert 60 < len(packets(out, "audio")) < len(headers)
+    assert float(end(packets(out, "audio"))) == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize("rate", [6000, 37800, 192000])
+def test_rates_that_the_encoder_does_not_have(tmp_path: Path, rate: int) -> None:
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        video = out.add_stream("libx264", rate=25, width=64, height=48)
+        sound = out.add_stream("pcm_s16le", rate=rate)
+        sound.codec_context.layout = "mono"
+        for i in range(25):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(image(i), format="bgr24")))
+        out.mux(video.encode(None))
+        chunk = av.AudioFrame.from_ndarray(np.zeros((1, rate), np.int16), format="s16", layout="mono")
+        chunk.sample_rate, chunk.pts, chunk.time_base = rate, 0, Fraction(1, rate)
+        out.mux(sound.encode(chunk))
+    result = through(source, tmp_path / "out.mp4")
+    assert float(end(packets(result, "audio"))) == pytest.approx(1.0, abs=0.2)
