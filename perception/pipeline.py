@@ -357,19 +357,24 @@ def run(
     with _opened(sinks, source, model):
         started, cpu_started = time.perf_counter(), time.process_time()
         running = _Run(_Inference(source, model, workers), sinks, annotator, stages)
-        while not running.finished.is_set():
-            try:
-                running.finished.wait(timeout=0.1)
-                if progress is not None:
-                    progress(running.frames, source.dropped)
-                if stop is not None and stop.is_set() and not report.interrupted:
+        try:
+            while not running.finished.is_set():
+                try:
+                    running.finished.wait(timeout=0.1)
+                    if progress is not None:
+                        progress(running.frames, source.dropped)
+                    if stop is not None and stop.is_set() and not report.interrupted:
+                        report.interrupted = True
+                        running.flow.stop()
+                except KeyboardInterrupt as interrupt:
+                    if report.interrupted:
+                        running.flow.fail(interrupt)
                     report.interrupted = True
                     running.flow.stop()
-            except KeyboardInterrupt as interrupt:
-                if report.interrupted:
-                    running.flow.fail(interrupt)
-                report.interrupted = True
-                running.flow.stop()
+        except BaseException as error:  # of `progress`; the sinks must be at rest before they are aborted
+            running.flow.fail(error)
+            running.finished.wait()
+            raise
         if running.error is not None:
             raise _as_perception_error(running.error, source)
     # Closing a sink is work too (the encoder's last frames, the index of the file).
@@ -388,19 +393,28 @@ def _opened(sinks: Sequence[Sink], source: Source, model: Model) -> Iterator[Non
             ready.append(sink)
             sink.open(source.info, model.card)
         yield
-    except BaseException:
-        for sink in ready:
-            with suppress(Exception):
-                sink.abort()
+        errors: list[Exception] = []
+        while ready:
+            try:
+                ready[0].close()
+            except Exception as error:
+                errors.append(error)
+                _abort(ready[:1])
+            del ready[0]
+        if errors:
+            raise errors[0]
+    except Exception as error:
+        _abort(ready)
+        raise _as_perception_error(error, source)  # noqa: B904 (has its cause)
+    except BaseException:  # Ctrl-C, also while they are closed
+        _abort(ready)
         raise
-    errors: list[Exception] = []
+
+
+def _abort(sinks: Sequence[Sink]) -> None:
     for sink in sinks:
-        try:
-            sink.close()
-        except Exception as error:
-            errors.append(error)
-    if errors:
-        raise _as_perception_error(errors[0], source)
+        with suppress(Exception):
+            sink.abort()
 
 
 def _as_perception_error(error: BaseException, source: Source) -> BaseException:

@@ -44,25 +44,38 @@ class Frames(Source):
 class Collect(Sink):
     """Keeps what it is given; can be slow or fail."""
 
-    def __init__(self, *, fail_at: int | None = None, delay: float = 0.0, picture: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        fail_at: int | None = None,
+        delay: float = 0.0,
+        picture: bool = False,
+        closing: BaseException | None = None,
+        opening: Exception | None = None,
+    ) -> None:
         self.indices: list[int] = []
         self.pictures: list[object] = []
         self.calls: list[str] = []
-        self._fail_at, self._delay = fail_at, delay
+        self._fail_at, self._delay, self._opening, self._closing = fail_at, delay, opening, closing
         self.wants_picture = picture  # type: ignore[misc]
 
     def open(self, info: SourceInfo, card: object = None) -> None:
         self.calls.append("open")
+        if self._opening is not None:
+            raise self._opening
 
     def write(self, prediction: Prediction) -> None:
         if len(self.indices) == self._fail_at:
             raise SinkError("no space left on the device", "collect")
         time.sleep(self._delay)
+        assert "abort" not in self.calls
         self.indices.append(prediction.frame.index)
         self.pictures.append(prediction.picture)
 
     def close(self) -> None:
         self.calls.append("close")
+        if self._closing is not None:
+            raise self._closing
 
     def abort(self) -> None:
         self.calls.append("abort")
@@ -227,6 +240,43 @@ def test_a_second_ctrl_c_gives_up_at_once(model: Model) -> None:
     with Frames(1_000_000) as source, pytest.raises(KeyboardInterrupt):
         run(source, model, sinks=[sink], progress=press)
     assert sink.calls == ["open", "abort"]
+
+
+def test_ctrl_c_while_sinks_are_closed_ends_them_all(model: Model) -> None:
+    sinks = [Collect(), Collect(closing=KeyboardInterrupt()), Collect()]
+    with pytest.raises(KeyboardInterrupt):
+        run(Frames(3), model, sinks=sinks)
+    assert [sink.calls for sink in sinks] == [["open", "close"], ["open", "close", "abort"], ["open", "abort"]]
+
+
+def test_a_sink_that_cannot_be_closed_keeps_no_other_open(model: Model) -> None:
+    sinks = [Collect(closing=SinkError("no space left on the device", "x")), Collect()]
+    with pytest.raises(SinkError, match="no space left"):
+        run(Frames(3), model, sinks=sinks)
+    assert [sink.calls for sink in sinks] == [["open", "close", "abort"], ["open", "close"]]
+
+
+def test_a_sink_that_fails_to_open_is_one_line(model: Model) -> None:
+    sinks = [Collect(), Collect(opening=ValueError("what a name")), Collect()]
+    with pytest.raises(PerceptionError, match="frames: ValueError: what a name") as caught:
+        run(Frames(3), model, sinks=sinks)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert [sink.calls for sink in sinks] == [["open", "abort"], ["open", "abort"], []]
+
+
+def test_a_progress_callback_that_fails_ends_the_threads_before_the_sinks(model: Model) -> None:
+    def progress(frames: int, dropped: int) -> None:
+        if frames > 2:
+            raise ValueError("what a terminal")
+
+    sink = Collect(delay=0.05)
+    with pytest.raises(PerceptionError, match="what a terminal"):
+        run(Frames(10_000), model, sinks=[sink], progress=progress)
+    assert sink.calls == ["open", "abort"]
+    written = len(sink.indices)
+    time.sleep(0.3)
+    assert len(sink.indices) == written
+    assert not [t for t in threading.enumerate() if t.name.startswith("perception-")]
 
 
 def test_a_live_source_is_read_only_when_a_worker_is_free(model: Model) -> None:
