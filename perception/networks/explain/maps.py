@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from perception.card import read_card
 from perception.errors import UsageError
-from perception.model_files import DEFAULT_MODEL, find_model
+from perception.model_files import DEFAULT_MODEL, find_with_card
 from perception.networks.explain.graph import GraphNetwork
 from perception.networks.explain.target import Target, choose_target
 from perception.preprocess import Letterbox, to_input
@@ -82,7 +82,7 @@ def explain(
         class_name, at, task: what to explain, see `perception.networks.explain.target.choose_target`.
         samples: noisy copies of ``smoothgrad``.
         patches: of ``occlusion``, along the longer side; neighbours overlap by half.
-        card: YAML card of a model without one.
+        card: YAML card of a model without one; with an ``adapter`` section the model is rewritten first.
 
     Raises:
         ModelError: no such model, or one whose graph gradients cannot pass.
@@ -90,7 +90,7 @@ def explain(
     """
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
-    path = find_model(model)
+    path, card = find_with_card(model, card)
     known = read_card(path, card)
     if image is None:
         raise UsageError("an image is needed to explain what a model sees in it")

@@ -12,6 +12,7 @@ pytest.importorskip("captum")
 onnx = pytest.importorskip("onnx")
 
 import cv2  # noqa: E402
+import yaml  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -20,6 +21,7 @@ from perception.cli import app  # noqa: E402
 from perception.errors import ModelError, PerceptionError, UsageError  # noqa: E402
 from perception.networks.explain.maps import METHODS, Method, explain  # noqa: E402
 from perception.networks.tiles import CAPTION, MARGIN  # noqa: E402
+from tests.foreign.graphs import Net  # noqa: E402
 
 W, H = 64, 48
 METHOD = pytest.mark.parametrize("method", METHODS)
@@ -229,3 +231,23 @@ def test_the_command_writes_every_method_side_by_side(halves: Path, tmp_path: Pa
     for bad, message in ((["--overwrite", "--at", "here"], "takes X,Y"), (["--overwrite", "--class", "x"], "no class")):
         refused = CliRunner().invoke(app, [*command, *bad])
         assert message in str(refused.exception)
+
+
+def test_a_foreign_model_is_explained_by_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perception.engines.cache.compiled_models_dir", lambda engine: tmp_path / "cache" / engine)
+    net = Net(32, 24)
+    net.output(net.conv(4, 4), "logits", ["batch", 4, 6, 8])
+    onnx.save(net.build(), str(tmp_path / "foreign.onnx"))
+    card = {
+        "name": "foreign", "licence": "MIT", "input": {"width": 32, "height": 24},
+        "segmentation": {"classes": ["a", "b", "c", "d"]},
+        "adapter": {"input": {"scale": "1/255", "channels": "BGR"}, "segmentation": {"values": "logits"}},
+    }  # fmt: skip
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    made = explain(tmp_path / "foreign.onnx", image, card=tmp_path / "card.yaml", method="gradient", at=(20, 9))
+    assert made.what.endswith(" at the point")
+    inside = np.zeros((24, 32), np.bool_)
+    inside[8:12, 20:24] = True  # what a convolution of 4x4 in steps of 4 sees
+    assert made.heat[inside].max() == 1
+    assert not made.heat[~inside].any()
