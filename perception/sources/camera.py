@@ -52,7 +52,7 @@ class CameraSource(LiveSource):
         self._select = selection
         self._size_wh = size_wh
         self._fps = fps
-        self._patience = timeout + selection.start
+        self._patience = timeout
         self._opened = threading.Event()
         self._first_size: tuple[int, int] | None = None
         self._device_fps = 0.0
@@ -95,7 +95,7 @@ class CameraSource(LiveSource):
         """What the device gave, as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None."""
         return None, cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if picture.ndim == 2 else picture  # type: ignore[return-value]
 
-    def _produce(self, stopping: threading.Event) -> Iterator[Frame]:
+    def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
         """Runs in the reader thread, which alone touches the device."""
         capture = None
         try:
@@ -110,9 +110,11 @@ class CameraSource(LiveSource):
             first = Frame(bgr, planes=planes)
             self._first_size = first.width, first.height
             self._opened.set()
-            for index, seconds, (arrived, picture) in selected(
-                self._grabbed(capture, image, began, stopping), self._select
-            ):
+            for chosen in selected(self._grabbed(capture, image, began, stopping), self._select):
+                if chosen is None:
+                    yield None
+                    continue
+                index, seconds, (arrived, picture) = chosen
                 planes, bgr = self._convert(picture)
                 yield Frame(
                     bgr,

@@ -23,7 +23,7 @@ class LatestReader:
     after ``stopping`` is set and clean up when its generator is closed.
 
     Args:
-        produce: a function that gives the frames.
+        produce: a function that gives the frames; None for one that came and is not wanted.
         where: what to name in errors.
 
     Attributes:
@@ -31,13 +31,14 @@ class LatestReader:
         stopping: set when the thread should end.
     """
 
-    def __init__(self, produce: Callable[[threading.Event], Iterator[Frame]], where: str) -> None:
+    def __init__(self, produce: Callable[[threading.Event], Iterator[Frame | None]], where: str) -> None:
         self.dropped = 0
         self.stopping = threading.Event()
         self._produce = produce
         self._where = where
         self._changed = threading.Condition()
         self._newest: Frame | None = None
+        self._came = 0
         self._error: PerceptionError | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"read {where}", daemon=True)
@@ -51,9 +52,11 @@ class LatestReader:
                 with self._changed:
                     if self.stopping.is_set():
                         break
-                    if self._newest is not None:
-                        self.dropped += 1
-                    self._newest = frame
+                    self._came += 1
+                    if frame is not None:
+                        if self._newest is not None:
+                            self.dropped += 1
+                        self._newest = frame
                     self._changed.notify_all()
             close = getattr(frames, "close", None)
             if close is not None:
@@ -72,12 +75,18 @@ class LatestReader:
         """The newest frame that was not taken yet, waiting for one if need be; None at the end.
 
         Raises:
-            SourceError: the thread failed (after its last frame was taken), or no frame came in ``timeout`` seconds.
+            SourceError: the thread failed (after its last frame was taken), or in ``timeout`` seconds no frame came at
+                all, wanted or not.
         """
         with self._changed:
-            ready = self._changed.wait_for(
-                lambda: self._newest is not None or self._ended or self.stopping.is_set(), timeout
-            )
+            ready = False
+            while not ready:
+                before = self._came
+                ready = self._changed.wait_for(
+                    lambda: self._newest is not None or self._ended or self.stopping.is_set(), timeout
+                )
+                if self._came == before:
+                    break
             if self.stopping.is_set():
                 return None
             frame, self._newest = self._newest, None
@@ -140,7 +149,7 @@ class LiveSource(Source):
             log.warning("%s: did not end in time; left behind", self.info.uri)
 
 
-def selected(items: Iterator[tuple[float, Item]], selection: Selection) -> Iterator[tuple[int, float, Item]]:
+def selected(items: Iterator[tuple[float, Item]], selection: Selection) -> Iterator[tuple[int, float, Item] | None]:
     """What ``selection`` wants of things that come one after the other.
 
     Args:
@@ -149,12 +158,14 @@ def selected(items: Iterator[tuple[float, Item]], selection: Selection) -> Itera
 
     Yields:
         the number of the thing, counting those that ``every`` leaves out but not those before ``start``; its time; it.
+        None for each thing that is left out: who waits long for one that is wanted learns that others come.
     """
     index = 0
     for seconds, item in items:
         if seconds >= selection.end:
             return
-        if seconds >= selection.start:
-            if index % selection.every == 0:
-                yield index, seconds, item
-            index += 1
+        if seconds < selection.start:
+            yield None
+            continue
+        yield None if index % selection.every else (index, seconds, item)
+        index += 1

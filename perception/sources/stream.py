@@ -151,10 +151,14 @@ class StreamSource(LiveSource):
         self._first = first
         self._reader = LatestReader(self._produce, self.info.uri)
 
-    def _produce(self, stopping: threading.Event) -> Iterator[Frame]:
+    def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
         """Runs in the reader thread, which from here on alone uses the decoder."""
         try:
-            for index, seconds, picture in selected(self._decoded(stopping), self._select):
+            for chosen in selected(self._decoded(stopping), self._select):
+                if chosen is None:
+                    yield None
+                    continue
+                index, seconds, picture = chosen
                 planes, image = self._convert(picture)
                 yield Frame(
                     image,

@@ -100,6 +100,12 @@ def test_parts(device):
     assert frames
 
 
+def test_who_wants_few_frames_waits_as_long_as_any_come(device):
+    device(frames=400)
+    with open_source("0", every=60, start=0.4, max_frames=2, timeout=0.3) as source:
+        assert [f.index for f in source] == [0, 60]
+
+
 def test_a_camera_in_use(device, monkeypatch):
     device()
 

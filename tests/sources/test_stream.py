@@ -347,3 +347,19 @@ def test_reader_times_out():
     with pytest.raises(SourceError, match=r"no frame came in 0\.1 s"):
         reader.take(0.1)
     reader.stop()
+
+
+def test_reader_waits_for_a_wanted_frame_as_long_as_any_come():
+    def produce(stopping):
+        for _ in range(20):
+            time.sleep(0.05)
+            yield None
+        yield Frame(stamp(7), index=7)
+        stopping.wait(5)
+
+    reader = LatestReader(produce, "x")
+    assert reader.take(0.5).index == 7
+    with pytest.raises(SourceError, match=r"no frame came in 0\.1 s"):
+        reader.take(0.1)
+    assert reader.dropped == 0
+    reader.stop()
