@@ -150,6 +150,57 @@ def test_record(page: Any, tmp_path: Path) -> None:
     assert np.abs(frames[-1][y, x].astype(int) - (255, 0, 0)).max() < 60
 
 
+def test_what_is_recorded_is_kept_when_the_source_goes(page: Any) -> None:
+    page.get_by_role("button", name="Record").click()
+    page.wait_for_timeout(1500)
+    with page.expect_download() as download:
+        page.evaluate("window.perception.live.view.stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+    assert download.value.path().stat().st_size > 1000
+    assert page.evaluate("window.perception.live.recording") is None
+    assert page.locator(".pv-record").inner_text() == "Record"
+    page.get_by_role("button", name="Try again").click()
+    results(page, 3)
+
+
+def test_an_answer_of_the_model_before_is_not_taken_for_one_of_the_new_one(page: Any) -> None:
+    page.evaluate(
+        """() => new Promise((done) => { const { live } = window.perception; const { view } = live;
+        const receive = view.socket.onmessage;
+        view.socket.onmessage = (message) => {
+          if (message.data instanceof ArrayBuffer) {
+            view.socket.onmessage = receive;
+            const other = { ...view.model, model: "other", detection: [] };
+            receive({ data: JSON.stringify({ type: "ready", ...other }) });
+            window.drawn = live.figures.total;
+            receive(message);
+            window.drawn = live.figures.total - window.drawn;
+            live.redraw();
+            live.showLegend();
+            view.configure(); // what is true again
+            done();
+          } else receive(message);
+        }; })"""
+    )
+    assert page.evaluate("window.drawn") == 0
+    page.wait_for_function("() => window.perception.live.view.model.model !== 'other'")
+    results(page, 3)
+
+
+def test_a_setting_acts_on_a_paused_picture_though_the_server_hung_up(page: Any) -> None:
+    page.get_by_role("button", name="Pause").click()
+    page.evaluate(
+        """() => { const { view } = window.perception.live; view.asleep = true;
+        view.socket.onclose = null; view.socket.close(); }"""
+    )
+    total = page.evaluate("window.perception.live.figures.total")
+    set_slider(page, "pv-score", "1")
+    page.wait_for_function(f"() => window.perception.live.figures.total > {total}")
+    page.wait_for_function("() => window.perception.live.result.scores.length === 0")
+    page.reload()
+    page.wait_for_function("() => window.perception?.live")
+    start_camera(page)
+
+
 def test_a_camera_that_is_denied_is_said_in_words(open_page: Callable[..., Any]) -> None:
     page = open_page(camera=False)
     choose(page, "pv-source", "camera of this browser")

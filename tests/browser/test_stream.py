@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.browser.conftest import SQUARE_XYXY, Site, choose, pages, set_slider
+from tests.server.waiting import wait_for
 
 X, Y = (SQUARE_XYXY[0] + SQUARE_XYXY[2]) // 2, (SQUARE_XYXY[1] + SQUARE_XYXY[3]) // 2
 BLUE, HALF_YELLOW = (255, 0, 0), (80, 207, 207)  # BGR
@@ -108,6 +109,21 @@ def test_snapshot_and_recording(page: Any, tmp_path: Path) -> None:
         frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
     assert len(frames) >= 5
     assert np.abs(frames[-1][Y, X].astype(int) - BLUE).max() < 60
+
+
+def test_a_recording_ends_with_the_page_or_its_source(page: Any, site: Site) -> None:
+    wait_for_picture(page)
+    states = lambda: [r.state for r in site.service.streams.recordings._recordings.values()]  # noqa: E731
+    before = len(states())
+    for leave in ("window.perception.live.select()", "location.reload()"):
+        page.get_by_role("button", name="Record").click()
+        page.get_by_role("button", name="Stop recording").wait_for()
+        page.wait_for_timeout(1000)
+        page.evaluate(leave)
+        wait_for(lambda: "recording" not in states())
+        page.wait_for_function("() => window.perception?.live")
+        wait_for_picture(page)
+    assert states()[before:] == ["finished", "finished"]
 
 
 def test_a_lost_connection_comes_back(page: Any) -> None:

@@ -116,8 +116,6 @@ class Live {
     const view = this.view;
     this.view = null;
     view?.close();
-    this.recording = null;
-    this.parts.record.textContent = "Record";
     this.parts.pause.textContent = "Pause";
     this.result = null;
     this.status = null;
@@ -128,6 +126,7 @@ class Live {
     this.legend([]);
     this.redraw();
     this.showFigures();
+    this.guarded(() => this.endRecording()); // what was recorded is kept, and nothing records on unseen
   }
 
   failed(message) {
@@ -200,7 +199,7 @@ class Live {
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, width, height);
     video.classList.toggle("pv-mirrored", Boolean(this.view?.mirror));
-    if (this.view instanceof WebcamView) this.overlay.draw(context, this.result, this.view.model, this.drawn());
+    if (this.view instanceof WebcamView) this.overlay.draw(context, this.result, this.result?.model, this.drawn());
   }
 
   /** The picture and what lies over it, as one. */
@@ -213,7 +212,7 @@ class Live {
     }
     context.drawImage(this.parts.video, 0, 0, width, height);
     context.restore();
-    this.overlay.draw(context, this.result, this.view.model, this.drawn());
+    this.overlay.draw(context, this.result, this.result?.model, this.drawn());
   }
 
   // Buttons
@@ -246,12 +245,7 @@ class Live {
     record.disabled = true;
     try {
       if (this.recording) {
-        const stop = this.recording;
-        this.recording = null;
-        record.textContent = "Record";
-        this.note("The recording is being finished …");
-        await stop();
-        this.note("The recording is in your downloads.");
+        await this.endRecording();
       } else if (this.view instanceof StreamView) {
         const finish = await this.view.record();
         this.recording = async () => download(await finish(), fileName("mp4"));
@@ -266,6 +260,17 @@ class Live {
     } finally {
       record.disabled = !this.view;
     }
+  }
+
+  /** Finish the recording, if there is one, and offer its file. */
+  async endRecording() {
+    const stop = this.recording;
+    if (!stop) return;
+    this.recording = null;
+    this.parts.record.textContent = "Record";
+    this.note("The recording is being finished …");
+    await stop();
+    this.note("The recording is in your downloads.");
   }
 
   enable(running) {
@@ -327,8 +332,8 @@ class Live {
     if (!settings.show.includes("Legend")) return this.legend([]);
     if (this.status) return this.legend(this.status.legend.map((c) => ({ ...c, css: c.color })));
     const { result } = this;
-    const model = this.view?.model;
-    if (!result || !model?.segmentation) return this.legend([]);
+    const model = result?.model;
+    if (!model) return this.legend([]);
     const rows = new Map();
     const row = ({ name, color }) => rows.get(name) ?? rows.set(name, { name, css: rgb(color) }).get(name);
     model.segmentation.forEach((c, i) => {

@@ -41,7 +41,7 @@ export class StreamView {
     if (this.closed) return;
     this.id = status.id;
     this.onStatus(status);
-    this.start();
+    if (!this.paused) this.start(); // it may be opened again meanwhile
   }
 
   get wanted() {
@@ -94,7 +94,10 @@ export class StreamView {
   async record() {
     const started = await request(`v1/streams/${this.id}/recordings?${query(options(this.model))}`, { method: "POST" });
     const { id } = await started.json();
+    const left = () => navigator.sendBeacon(address(`v1/recordings/${id}/stop`)); // or it goes on for an hour
+    window.addEventListener("pagehide", left);
     return async () => {
+      window.removeEventListener("pagehide", left);
       const done = await (await request(`v1/recordings/${id}/stop`, { method: "POST" })).json();
       if (done.state === "failed") throw new Error(`The recording failed: ${done.message}`);
       return address(`v1/recordings/${id}/video`).href;
@@ -174,7 +177,9 @@ export class StreamView {
         this.buffer = source.addSourceBuffer(type);
       } catch (error) {
         this.on.error(`This browser does not play ${type}; pictures are shown instead.`);
-        this.socket.close();
+        const { socket } = this;
+        this.socket = null; // or its end would be a lost connection
+        socket.close();
         this.showImages();
         return;
       }

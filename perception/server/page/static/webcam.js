@@ -97,6 +97,7 @@ export class WebcamView {
 
   /** Send what the user changed; it holds from the next frame on. Classes are hidden here, by the drawing. */
   configure() {
+    if (this.asleep) return this.connect(); // which sends them
     if (this.socket?.readyState !== WebSocket.OPEN) return;
     const wanted = { model: settings.model, map_cells: settings.mapCells ?? 320 };
     if (this.model?.model === settings.model && this.model.detection.length)
@@ -175,6 +176,7 @@ export class WebcamView {
   onText(message) {
     if (message.type === "ready") {
       const other = this.model?.model !== message.model;
+      if (other) this.sent.clear(); // what is still to come of those is not this model's
       this.model = message;
       if (other && message.detection.length) this.configure(); // thresholds mean something only now
       this.ready = true;
@@ -202,6 +204,7 @@ export class WebcamView {
     const trip = performance.now() - taken;
     if (alone) this.aloneMs = trip < this.aloneMs ? (trip + this.aloneMs) / 2 : mean(this.aloneMs, trip); // not for a hiccup
     this.analysed += 1;
+    result.model = this.model; // what its numbers mean
     this.on.result(result, taken);
   }
 
