@@ -22,6 +22,7 @@ import numpy as np
 from perception.errors import SourceError, UsageError
 from perception.sources.base import Selection
 from perception.sources.camera import CameraSource
+from perception.sources.uri import exact
 from perception.types import U8, Planes
 
 FLIPS = (
@@ -85,7 +86,7 @@ class CsiCamera:
             return replace(self, width=int(sides[1]), height=int(sides[2]))._checked(uri)
         if name == "fps":
             try:
-                return replace(self, fps=Fraction(value))._checked(uri)
+                return replace(self, fps=exact(value))._checked(uri)
             except (ValueError, ZeroDivisionError):
                 raise UsageError(f"fps must be a number, not {value!r}", uri) from None
         if name == "flip":

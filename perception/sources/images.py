@@ -18,7 +18,7 @@ import numpy as np
 
 from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
-from perception.sources.uri import IMAGE_SUFFIXES, exists
+from perception.sources.uri import IMAGE_SUFFIXES, exists, is_folder
 from perception.types import U8, Frame, SourceInfo
 
 _SLACK = 1e-6  # seconds: what the user types is rarely a whole number of frames
@@ -109,11 +109,14 @@ def find_images(uri: str) -> list[Path]:
     """The image files that ``uri`` names, in natural order.
 
     Raises:
-        SourceError: there are none.
+        SourceError: there are none, or the folder cannot be read.
     """
     path = Path(uri)
-    if exists(path) and path.is_dir():
-        files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    if is_folder(path):
+        try:
+            files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        except OSError as error:
+            raise SourceError(f"the folder cannot be read: {error.strerror}", uri) from None
         if not files:
             raise SourceError("no images in this folder (looked for .jpg, .png, .tif, .webp, .bmp and the like)", uri)
     elif exists(path):
@@ -149,6 +152,10 @@ def read_image(path: Path) -> U8 | None:
 def _unreadable(paths: list[Path]) -> str:
     if len(paths) > 1:
         return f"none of its {len(paths)} images can be read"
-    if paths[0].stat().st_size == 0:
-        return "the file is empty"
+    try:
+        with paths[0].open("rb") as file:
+            if not file.read(1):
+                return "the file is empty"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
     return "not an image that can be read; it may be damaged or not what its name says"

@@ -22,6 +22,7 @@ from perception.sources.base import Selection, Source
 from perception.sources.latest import LatestReader
 from perception.sources.sprites import Color, Sprite
 from perception.sources.street import PAVEMENT_FAR, PAVEMENT_NEAR, POLE, ROAD_FAR, ROAD_NEAR, draw_street
+from perception.sources.uri import exact
 from perception.types import U8, Detections, Frame, SourceInfo
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
@@ -132,7 +133,7 @@ class SyntheticSource(Source):
         values = _PARAMETERS | given
         try:
             width, height = (int(side) for side in values["size"].lower().split("x"))
-            fps = Fraction(values["fps"])
+            fps = exact(values["fps"])
             frames, seed, live = int(values["frames"]), int(values["seed"]), int(values["live"])
         except (ValueError, ZeroDivisionError):
             raise UsageError("size is written 640x360; fps, frames, seed and live are numbers", uri) from None

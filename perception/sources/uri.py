@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from perception.errors import SourceError
 
@@ -26,7 +27,7 @@ def kind_of(uri: str) -> Kind:
     """Which kind of source ``uri`` names. Something that exists on disk wins over a scheme of the same look.
 
     Raises:
-        SourceError: the URI is empty or has a scheme that is not allowed. FFmpeg knows many more
+        SourceError: the URI is empty, no valid URL, or has a scheme that is not allowed. FFmpeg knows many more
             (``concat:``, ``subfile:``, ``data:``): they would let a file name reach other files and hosts.
     """
     if uri == "-":
@@ -45,6 +46,10 @@ def kind_of(uri: str) -> Kind:
             if name == "csi":
                 return "csi"
             if name in STREAM_SCHEMES and uri[scheme.end() :].startswith("://"):
+                try:
+                    urlsplit(uri)
+                except ValueError as error:
+                    raise SourceError(f"not a URL: {error}", redact(uri)) from None
                 return "stream"
             allowed = ", ".join(f"{s}://" for s in (*STREAM_SCHEMES, "csi"))
             raise SourceError(
@@ -69,6 +74,18 @@ def exists(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether a folder is there; False too for names that no file system can hold."""
     return exists(path) and path.is_dir()
+
+
+def exact(text: str) -> Fraction:
+    """A number in a URI: ``25``, ``29.97`` or ``30000/1001``.
+
+    Raises:
+        ValueError: it is none, or too long to be one; ``1e999999999`` would take all the machine's memory.
+    """
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?(/\d{1,9})?", text.strip()):
+        raise ValueError(f"not a number: {text!r}")
+    top, _, bottom = text.strip().partition("/")
+    return Fraction(top) / Fraction(bottom or 1)
 
 
 def redact(uri: str) -> str:

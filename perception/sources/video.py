@@ -1,8 +1,9 @@
 """Video files, and container streams from a pipe: everything that comes is given, in order, nothing dropped.
 
 Time. ``Frame.time`` is in seconds from the beginning of the container: its time stamp times ``time_base``, less the
-container's start time where that is above zero (MPEG-TS and recordings of broadcasts begin anywhere). A video track
-that begins after the audio therefore begins after 0. ``Frame.pts`` is the stamp as stored, except that missing ones
+container's start time where that is above zero (MPEG-TS and recordings of broadcasts begin anywhere), or the video's
+own where that is below (a clock that wraps). A video track that begins after the audio therefore begins after 0.
+``Frame.pts`` is the stamp as stored, except that missing ones
 are filled in and ones that run backwards are moved on; ``pts * time_base - time`` is the container's start.
 """
 
@@ -48,6 +49,8 @@ class VideoSource(Source):
         SourceError: there is nothing to decode, or nothing from ``start`` on.
     """
 
+    _decoded = False  # whether a frame could be
+
     def __init__(
         self,
         container: av.container.InputContainer,
@@ -73,7 +76,8 @@ class VideoSource(Source):
             raise
         self._first: av.VideoFrame | None = first
         stream = decoder.stream
-        total, exact = (stream.frames or None), bool(stream.frames)
+        total = _shown(stream) or None
+        exact = total is not None
         if total is None and decoder.fps is not None:
             if stream.duration is not None:
                 length = float(stream.duration * decoder.time_base)
@@ -105,6 +109,7 @@ class VideoSource(Source):
         decoder, start = self._decoder, self._select.start
         frames = decoder.frames()
         first = next(frames, None)
+        self._decoded = first is not None
         if first is None:
             reason = (
                 f"nothing in it can be decoded ({decoder.corrupt} damaged packets)"
@@ -112,6 +117,8 @@ class VideoSource(Source):
                 else "there is a video stream, but no frame in it"
             )
             raise SourceError(reason, decoder.where)
+        # An MPEG-TS clock that wraps soon is counted from below zero: none of that may count as before the beginning.
+        decoder.origin += min(0.0, decoder.seconds(first))
         if decoder.seconds(first) >= start - _SLACK:
             return frames, first
         begin = decoder.seconds(first)
@@ -187,6 +194,17 @@ class VideoSource(Source):
         self._decoder.close()
 
 
+def _shown(stream: av.VideoStream) -> int:
+    """How many frames the container says are shown; 0 where it does not say.
+
+    MP4 and MOV count all that is stored: those that a cut on a phone has left out (an edit list, ISO/IEC 14496-12,
+    8.6.6) are there but not in the index, or marked as not shown.
+    """
+    if stream.frames and "mov" in stream.container.format.name and len(stream.index_entries):
+        return sum(not entry.is_discard for entry in stream.index_entries)
+    return stream.frames
+
+
 def open_file(path: str | Path, selection: Selection, *, decoding: str = "auto", **options: Any) -> VideoSource:
     """A video file: every container and codec that PyAV's FFmpeg reads.
 
@@ -260,7 +278,10 @@ class PipeSource(VideoSource):
     """A container stream from standard input, read as it comes. It cannot seek: ``start`` decodes up to there."""
 
     def __init__(self, selection: Selection, stream: Any = None, *, decoding: str = "auto", **options: Any) -> None:
-        stream = sys.stdin.buffer if stream is None else stream
+        if stream is None:
+            if sys.stdin is None:
+                raise SourceError("standard input is closed; pipe a video into it", "-")
+            stream = sys.stdin.buffer
         if stream.isatty():
             raise SourceError("standard input is a terminal; pipe a video into it", "-")
         self._pipe = _Pipe(stream)
@@ -271,7 +292,7 @@ class PipeSource(VideoSource):
         except SourceError:
             if not self._pipe.head:
                 raise SourceError("standard input is empty", "-") from None
-            if self._pipe.head[4:8] == b"ftyp":
+            if self._pipe.head[4:8] == b"ftyp" and not self._decoded:
                 raise SourceError(
                     "this MP4 has its index at the end and cannot be read from a pipe; "
                     "give the file by its path, or pipe MPEG-TS, Matroska or fragmented MP4",

@@ -1,8 +1,11 @@
 """Inputs that are not what they should be: each is one line that names them, and no traceback of a library."""
 
+import errno
 import os
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from perception.errors import SourceError
@@ -105,6 +108,25 @@ def test_no_permission(tmp_path):
     path = make_video(tmp_path / "v.mp4")
     path.chmod(0)
     assert "Permission denied" in fault(path)
+
+
+def test_places_that_may_not_be_read(tmp_path, monkeypatch):
+    # as the system says it to all but the superuser
+    def refuse(path, *args, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    image = make_image(tmp_path / "a.png")
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert "the folder cannot be read: Permission denied" in fault(tmp_path)
+    monkeypatch.setattr(np, "fromfile", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    assert "cannot be read: Permission denied" in fault(image)
+
+
+def test_urls_that_are_none():
+    assert "not a URL" in fault("http://[no-address/x")
+    with pytest.raises(SourceError, match=r"^rtsp://\[no-address/x: not a URL"):
+        open_source("rtsp://bob:s3cret@[no-address/x")
 
 
 def test_playlists_reach_nothing(tmp_path):

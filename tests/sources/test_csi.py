@@ -89,6 +89,7 @@ def test_quarter_turns_exchange_the_sides(flip):
         ("csi://0?fps=fast", "fps must be a number"),
         ("csi://0?fps=0", r"fps must be in 0\.\.1000"),
         ("csi://0?fps=1/0", "fps must be a number"),
+        ("csi://0?fps=1e9999999999", "fps must be a number"),
         ("csi://0?mode=256", r"mode must be in 0\.\.255"),
         ("csi://0?sise=1x1", "unknown parameter 'sise'; did you mean 'size'"),
         ("csi://0?size=640x480 ! filesink location=x", "size is written"),

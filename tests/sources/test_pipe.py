@@ -57,6 +57,17 @@ def test_faults(tmp_path):
     assert "has its index at the end and cannot be read from a pipe" in run(late_index)
 
 
+def test_a_start_behind_the_end_is_not_a_late_index(tmp_path):
+    fragmented = make_video(tmp_path / "v.mp4", frames=20, container={"movflags": "frag_keyframe+empty_moov"})
+    assert "it ends before second 100" in run(fragmented.read_bytes(), "{'start': 100}")
+
+
+def test_standard_input_that_is_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
+    with pytest.raises(SourceError, match="standard input is closed"):
+        open_source("-")
+
+
 def test_a_pipe_cut_short_ends_with_what_came(tmp_path):
     data = make_video(tmp_path / "v.ts", frames=100, keyint=10).read_bytes()
     numbers = [int(w) for w in run(data[: len(data) // 2]).split()[:-2]]

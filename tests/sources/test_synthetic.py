@@ -154,6 +154,7 @@ def test_any_size(size):
         ("size=0x5", "1x1 to 8192x8192"),
         ("fps=0", "fps must"),
         ("fps=1/0", "size is written"),
+        ("fps=1e9999999999", "size is written"),  # a number that no memory holds
         ("frames=-1", "at least 0"),
         ("live=2", "0 or 1"),
         ("hello", "unknown parameter"),

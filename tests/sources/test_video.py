@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import struct
 from fractions import Fraction
 
 import av
@@ -10,7 +11,7 @@ import pytest
 
 from perception.errors import SourceError, UsageError
 from perception.sources import open_source
-from tests.media import corrupt, make_video, packet_spans, read_stamp, truncate
+from tests.media import corrupt, make_video, packet_spans, read_stamp, stamp, truncate
 
 
 def stamps(source):
@@ -192,6 +193,48 @@ def test_a_whole_file_gives_no_warning(tmp_path, caplog):
         with open_source(make_video(tmp_path / f"v.{ending}", frames=40, codec=codec)) as source:
             assert stamps(source) == list(range(40))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("first", [0, 3, 15, 20])
+@pytest.mark.parametrize("length", [None, 25])
+def test_frames_that_a_cut_left_out_are_not_missing(tmp_path, caplog, first, length):
+    """An edit list, as phones write one for a cut: all frames are stored, some are shown (ISO/IEC 14496-12, 8.6.6)."""
+    path = make_video(tmp_path / "v.mp4", frames=50, keyint=10)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12
+    duration, begin = struct.unpack(">Ii", data[at : at + 8])
+    assert duration == 2000  # milliseconds
+    frame = 12800 // 25
+    data[at : at + 8] = struct.pack(">Ii", duration if length is None else 40 * length, begin + frame * first)
+    path.write_bytes(data)
+    with open_source(path) as source:
+        frames = list(source)
+    expected = list(range(first, 50 if length is None else first + length))
+    assert [read_stamp(f.image) for f in frames] == expected
+    np.testing.assert_allclose([f.time for f in frames], [(i - first) / 25 for i in expected], atol=1e-6)
+    assert (source.info.frame_count, source.info.exact_count) == (len(expected), True)
+    assert not caplog.records
+
+
+def test_a_clock_that_wraps_in_the_middle_loses_no_frame(tmp_path):
+    """MPEG-TS counts to 2**33 at 90 kHz; FFmpeg counts what comes before the wrap from below zero."""
+    path = tmp_path / "v.ts"
+    with av.open(str(path), "w", options={"avoid_negative_ts": "disabled", "muxdelay": "0"}) as out:
+        stream = out.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        for i in range(20):
+            frame = av.VideoFrame.from_ndarray(stamp(i), "bgr24")
+            frame.pts = i - 8
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].start_time < 0
+    with open_source(path) as source:
+        frames = list(source)
+    assert [read_stamp(f.image) for f in frames] == list(range(20))
+    np.testing.assert_allclose([f.time for f in frames], np.arange(20) / 25, atol=1e-4)
+    with open_source(path, start=0.2, duration=0.4) as source:
+        assert [read_stamp(f.image) for f in source] == list(range(5, 15))
 
 
 def test_the_largest_stream_is_read_unless_another_is_the_default(tmp_path):
