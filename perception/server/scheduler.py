@@ -88,7 +88,10 @@ class Scheduler:
         self.model = model
         self.replaced = 0
         self._limit = waiting
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        # A frame that can go wakes one thread: each that is woken for nothing takes the interpreter from the others.
+        self._ready = threading.Condition(self._lock)  # for workers
+        self._room = threading.Condition(self._lock)  # for who waits for a place to wait in
         # In the order in which they are served next; clients without waiting or running frames are not in it.
         self._live: OrderedDict[str, _Client] = OrderedDict()
         self._bulk: OrderedDict[str, _Client] = OrderedDict()
@@ -148,9 +151,9 @@ class Scheduler:
         """
         future: Future[Result] = Future()
         replaced: _Task | None = None
-        with self._changed:
+        with self._lock:
             if wait:
-                self._changed.wait_for(lambda: self._closed or self._has_room())
+                self._room.wait_for(lambda: self._closed or self._has_room())
             if self._closed:
                 raise EngineError("the model is being shut down; try again later")
             queue = self._live if live else self._bulk
@@ -166,7 +169,7 @@ class Scheduler:
                 replaced = entry.waiting.popleft()
                 self.replaced += 1
             entry.waiting.append(_Task(frame, finish, future))
-            self._changed.notify_all()
+            self._ready.notify()
         if replaced is not None:
             replaced.give_up()  # outside the lock: callbacks may submit again
         return future
@@ -182,18 +185,19 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Frames that wait for their turn."""
-        with self._changed:
+        with self._lock:
             clients = [*self._live.values(), *self._bulk.values()]
             return sum(not task.future.cancelled() for client in clients for task in client.waiting)
 
     def close(self) -> None:
         """Stop. Frames under way are finished, those that wait are cancelled."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             tasks = [task for queue in (self._live, self._bulk) for c in queue.values() for task in c.waiting]
             self._live.clear()
             self._bulk.clear()
-            self._changed.notify_all()
+            self._ready.notify_all()
+            self._room.notify_all()
         for task in tasks:
             task.give_up()
         for worker in self._workers:
@@ -237,6 +241,8 @@ class Scheduler:
                 if entry.waiting and not (live and entry.running):
                     task = entry.waiting.popleft()
                     entry.running += 1
+                    if not live:
+                        self._room.notify_all()
                     queue.move_to_end(name)
                     self._live_turns = self._live_turns + 1 if live else 0
                     return _Turn(name, entry, task, live)
@@ -244,14 +250,13 @@ class Scheduler:
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._closed and not (turns := self._take()):
-                    self._changed.wait()
+                    self._ready.wait()
                 if self._closed:
                     return
                 batched = self.model.engine.batch > 1
                 self._batches += batched
-                self._changed.notify_all()  # there is room for more
             self._serve(turns, batched)
             del turns
 
@@ -265,9 +270,9 @@ class Scheduler:
                 self._end(turn)  # it was taken back
         outcomes = self._infer([turn.task.frame for turn in wanted])
         if batched:
-            with self._changed:
+            with self._lock:
                 self._batches -= 1  # the engine is free; what follows is done on the CPU
-                self._changed.notify_all()
+                self._ready.notify()
         for turn, outcome in zip(wanted, outcomes, strict=True):
             result: Any = outcome
             if not isinstance(result, BaseException):
@@ -300,12 +305,13 @@ class Scheduler:
         return outcomes
 
     def _end(self, turn: _Turn) -> None:
-        with self._changed:
+        with self._lock:
             turn.client.running -= 1
             queue = self._live if turn.live else self._bulk
             if not turn.client.waiting and not turn.client.running and queue.get(turn.name) is turn.client:
                 del queue[turn.name]
-            self._changed.notify_all()
+            elif turn.live and self.model.engine.batch > 1:
+                self._ready.notify()  # the client's next frame can go; this thread may have others to finish first
 
 
 def _as_it_is(inference: Inference) -> Inference:

@@ -149,6 +149,16 @@ def test_a_newer_live_frame_takes_the_place_of_the_older(model):
     assert gate.served == ["cam", "cam"]
 
 
+def test_a_frame_wakes_who_serves_it_and_nobody_else(model):
+    with Scheduler(model, workers=6) as scheduler:
+        looks, take = [], scheduler._take
+        scheduler._take = lambda: looks.append(1) or take()
+        for i in range(20):
+            scheduler.submit(frame("cam", i), client="cam", live=True).result(60)
+    # One look that finds it and one afterwards; a third where the next frame came before that.
+    assert len(looks) <= 3 * 20 + 6
+
+
 def test_waiting_is_bounded(model):
     gate = Gate(model)
     with Scheduler(gate.model, waiting=4, workers=1) as scheduler:
