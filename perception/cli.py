@@ -349,10 +349,11 @@ def bench(
 ) -> None:
     """Measure kernels, stages and the pipeline against the obvious alternatives, in the same run."""
     from perception.bench import run_bench
-    from perception.show import print_rows
+    from perception.show import print_tables
 
-    for title, rows in run_bench(parts, model=model, engine=engine, precision=precision, clip=clip, repeats=repeats):
-        print_rows(title, rows, as_json)
+    print_tables(
+        run_bench(parts, model=model, engine=engine, precision=precision, clip=clip, repeats=repeats), as_json
+    )
 
 
 app.command("train")(train)

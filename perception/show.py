@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from perception.errors import PerceptionError
+from perception.errors import PerceptionError, SinkError
 
 if TYPE_CHECKING:
     from perception.annotate import Result
@@ -117,6 +117,7 @@ class Reporter:
             self._progress.stop()
             self._progress = None
         if result.error is not None:
+            logging.getLogger("perception").debug("where it failed", exc_info=result.error)
             complain(result.error)
         elif result.report is not None and not self._quiet:
             stderr().print(summary(result))
@@ -124,6 +125,8 @@ class Reporter:
 
 def summary(result: Result) -> str:
     """What was done and where the time went, three lines."""
+    from perception.sources.uri import redact
+
     report = result.report
     assert report is not None
     state = "interrupted after" if report.interrupted else "done:"
@@ -131,7 +134,7 @@ def summary(result: Result) -> str:
     written = ", ".join(escape(p) for p in result.outputs.values())
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report.stage_ms.items())
     return (
-        f"[bold]{escape(result.source)}[/] {state} {report.frames} frames{dropped} in {report.seconds:.1f} s, "
+        f"[bold]{escape(redact(result.source))}[/] {state} {report.frames} frames{dropped} in {report.seconds:.1f} s, "
         f"[bold]{report.fps:.1f} fps[/] -> {written}\n"
         f"  median ms a frame (stages overlap): {stages}\n"
         f"  {report.cpu_ms_per_frame:.1f} core-ms a frame, cores {100 * report.utilisation:.0f}% busy; {report.engine}"
@@ -305,8 +308,21 @@ def print_check(check: DataCheck, as_json: bool) -> None:
     stdout().print(f"{escape(check.data)}: {check.images} images, [bold]{faults}[/]", soft_wrap=True)
 
 
+def print_tables(tables: Iterable[tuple[str, list[dict[str, Any]]]], as_json: Path | None = None) -> None:
+    """Each table as soon as it is there; JSON has the rows of all of them, each with its title as ``table``."""
+    all_rows: list[dict[str, Any]] = []
+    for title, rows in tables:
+        all_rows += [{"table": title, **row} for row in rows]
+        if str(as_json) != "-":
+            print_rows(title, rows)
+            if as_json is not None:  # what is there survives a Ctrl-C in the next
+                _write_json(all_rows, as_json)
+    if str(as_json) == "-":
+        _write_json(all_rows, Path("-"))
+
+
 def print_rows(title: str, rows: Sequence[dict[str, Any]], as_json: Path | None = None) -> None:
-    """A table of rows that share their keys, or JSON (appended per title, so that one file holds all tables)."""
+    """A table of rows that share their keys; as JSON, too, if that is wanted."""
     if as_json is not None:
         _write_json(list(rows), as_json)
         if str(as_json) == "-":
@@ -330,4 +346,7 @@ def _write_json(data: Any, path: Path) -> None:
     if str(path) == "-":
         sys.stdout.write(text + "\n")
     else:
-        path.write_text(text + "\n", encoding="utf-8")
+        try:
+            path.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise SinkError(f"cannot be written: {error.strerror}", path) from None
