@@ -78,7 +78,7 @@ def load_model(
 
     path, card = find_with_card(name_or_path, card)
     read = read_card(path, card)
-    size = _check_size(read, size, path)
+    size = check_size(read, size, path)
     post = _PostProcessing(read, score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic)
     warmup()  # before a source is opened: a camera's frames would wait, or be lost
     opened = open_engine(
@@ -308,7 +308,12 @@ class _PostProcessing:
         return decode(outputs[task.boxes][0], outputs[task.scores][0], letterbox, **self._decode_options)
 
 
-def _check_size(card: ModelCard, size: tuple[int, int] | None, path: Path) -> tuple[int, int]:
+def check_size(card: ModelCard, size: tuple[int, int] | None, path: Path) -> tuple[int, int]:
+    """The (width, height) that a model is to run at: ``size``, or its own where None.
+
+    Raises:
+        UsageError: it does not take pictures of that size; says which it takes.
+    """
     own, step = (card.input.width, card.input.height), card.input.multiple
     if size is None or tuple(size) == own:
         return own

@@ -201,9 +201,8 @@ def _timm(name: str, classes: int | None, weights: str | None) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
-        raise UsageError(
-            f"timm has no model {name!r}; did you mean {', '.join(timm.list_models(f'*{name[:6]}*')[:3])}?"
-        )
+        near = timm.list_models(f"*{name[:6]}*")[:3]
+        raise UsageError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     pretrained = weights is not None
     model: nn.Module = _fetched(lambda: timm.create_model(name, pretrained=pretrained), f"timm:{name}")
     config: Any = model.pretrained_cfg

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from perception.card import load_onnx, read_card
-from perception.errors import ModelError, UsageError
+from perception.errors import ModelError
+from perception.model import check_size
 from perception.model_files import find_model
 from perception.networks.arithmetic import Field, convolution_multiplications
 from perception.networks.summary import Fields, Layer, Summary, joined
@@ -35,9 +36,7 @@ def summarise_graph(name: str, size: tuple[int, int] | None = None) -> Summary:
 
     path: Path = find_model(name)
     card = read_card(path)
-    width, height = size or (card.input.width, card.input.height)
-    if size is not None and card.input.multiple is None and size != (card.input.width, card.input.height):
-        raise UsageError(f"this model takes {card.input.width}x{card.input.height} only, not {width}x{height}", path)
+    width, height = check_size(card, size, path)
     model = load_onnx(path)
     given = next(i for i in model.graph.input if i.name == card.input.name)
     for dimension, value in zip(given.type.tensor_type.shape.dim, (1, height, width, 3), strict=True):

@@ -112,13 +112,18 @@ def summarise(network: nn.Module, input_shape: tuple[int, int, int], name: str =
         name: to call it by.
 
     Raises:
-        UsageError: a size that a dense layer cannot take.
+        UsageError: a size that a layer cannot take.
         ModelError: it cannot be traced.
     """
     traced = trace(network)
     reader = Reader(traced)
     with torch.inference_mode():
-        reader.run(torch.zeros(1, *input_shape))
+        try:
+            reader.run(torch.zeros(1, *input_shape))
+        except RuntimeError as error:
+            channels, height, width = input_shape
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"it cannot take images of {channels}x{height}x{width}: {reason}", name or None) from None
     parameters = sum(p.numel() for p in network.parameters())
     return Summary(name or type(network).__name__, input_shape, reader.layers, parameters)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ModelError("no such checkpoint", path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # torch's message advises to unpickle it all the same, which runs what is in it
+        raise ModelError("not a checkpoint, or one with more in it than tensors and plain values", path) from None
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"cannot read this checkpoint: {reason}", path) from None

@@ -53,9 +53,12 @@ def train(
       perception train configs/train/camvid.yaml --data ../shared/data/camvid -o camvid.onnx
     """
     require("torch", "train", "training")
+    from perception.sinks.files import check_output
     from perception.training.loop import train as run_training
     from perception.training.release import release
 
+    if output is not None:
+        check_output(output, overwrite=True)  # hours before it is written
     result = run_training(recipe, not fresh, data, start=start)
     model = output or result.best.with_suffix(".onnx")
     card = release(result.best, model, data)

@@ -21,6 +21,7 @@ from perception.networks.fcn import FCN
 from perception.networks.localiser import Localiser
 from perception.networks.segmenter import StreetNetwork
 from perception.networks.sliding import SlidingWindowDetector
+from perception.sinks.files import check_output, sink_errors
 from perception.training.build import build_network
 from perception.training.checkpoint import load_checkpoint, load_weights
 from perception.training.config import AnyConfig, parse_config
@@ -116,20 +117,27 @@ def export_network(network: Deployable, card: ModelCard, output: Path) -> None:
     """Write ``network`` (whose first convolution is changed by this) with ``card`` to ``output``.
 
     Batch norms are folded into the convolutions; the batch stays free, and the picture's size where the card says so.
+
+    Raises:
+        ModelError: The file does not compute what torch computes.
+        UsageError: The output is a folder.
+        SinkError: It cannot be written.
     """
+    check_output(output, overwrite=True)
     graph = CameraGraph(network, network.first_convolution, network.outputs).eval()
     width, height = card.input.width, card.input.height
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        draft = Path(folder) / output.name
-        _to_onnx(graph, frames, draft, card.input.multiple is not None)
-        model = onnx.load(str(draft))
-        write_card(model, card)
-        onnx.checker.check_model(model)
-        onnx.save(model, str(draft))
-        check_export(graph, draft, None if card.input.multiple else (width, height))
-        os.replace(draft, output)  # noqa: PTH105 - the one call that is atomic on every system
+    with sink_errors(str(output)):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+            draft = Path(folder) / output.name
+            _to_onnx(graph, frames, draft, card.input.multiple is not None)
+            model = onnx.load(str(draft))
+            write_card(model, card)
+            onnx.checker.check_model(model)
+            onnx.save(model, str(draft))
+            check_export(graph, draft, None if card.input.multiple else (width, height))
+            os.replace(draft, output)  # noqa: PTH105 - the one call that is atomic on every system
 
 
 def check_export(graph: CameraGraph, path: Path, size: tuple[int, int] | None = None) -> None:

@@ -9,7 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import yaml  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
+from perception.cli import app  # noqa: E402
 from perception.errors import PerceptionError  # noqa: E402
 from perception.networks.segmenter import StreetNetwork  # noqa: E402
 from perception.training.build import build_network  # noqa: E402
@@ -89,6 +91,11 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(PerceptionError, match=r"cut\.pt: cannot read this checkpoint"):
         load_checkpoint(tmp_path / "cut.pt")
+    (tmp_path / "text.pt").write_text("Hello")
+    torch.save({"format": 1, "code": Path}, tmp_path / "code.pt")  # unpickling could run anything
+    for name in ("text", "code"):
+        with pytest.raises(PerceptionError, match=r"more in it than tensors and plain values$"):
+            load_checkpoint(tmp_path / f"{name}.pt")
     torch.save({"other": 1}, tmp_path / "other.pt")
     with pytest.raises(PerceptionError, match="not a checkpoint of this package"):
         load_checkpoint(tmp_path / "other.pt")
@@ -123,6 +130,20 @@ def test_every_network_of_a_recipe_exports(tmp_path: Path, decoder: str, backbon
     assert dimensions[1].dim_value == 3
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 64, 96))["class_logits"].shape[-2:] == (-(-64 // stride), -(-96 // stride))
+
+
+def test_where_a_model_cannot_be_written_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = read_config(changed(tmp_path))
+    for output, message in ((tmp_path, "this is a folder"), (tmp_path / "file" / "a.onnx", "file")):
+        # the recipe's data are not there: nothing has been looked at yet
+        arguments = ["train", str(RECIPES / "smoke.yaml"), "--data", str(tmp_path / "none"), "-o", str(output)]
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, PerceptionError)
+        assert message in str(result.exception)
+        with pytest.raises(PerceptionError, match=message):
+            export_network(build_network(config), make_card(config, {}), output)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "recipe.yaml"]
 
 
 def test_boxes_need_the_pyramid(tmp_path: Path) -> None:
