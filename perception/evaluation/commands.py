@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perception.errors import require
+from perception.errors import UsageError, require
 from perception.options import INPUT, MODEL, Card, Engine, Model, Precision, Threads
 
 evaluation = typer.Typer(help="Measure the accuracy of a model on labelled pictures.", no_args_is_help=True)
@@ -153,12 +153,14 @@ def data_check(
     from perception.show import print_check, progress_bar
 
     if recipe is not None:
+        if not images is labels is annotations is classes is ignore is names is None:
+            raise UsageError("a recipe names its data, classes and what is ignored: give no other option than --data")
         require("torch", "train", "checking the data of a recipe")
         from perception.training.config import read_config
         from perception.training.loop import task_of
 
         task_of(read_config(recipe, pictures))  # construction is the check
-        typer.echo(f"{recipe}: nothing wrong")
+        typer.echo('{"faults": []}' if as_json else f"{recipe}: nothing wrong")
         return
     with progress_bar("check") as progress:
         check = check_data(

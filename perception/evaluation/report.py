@@ -69,7 +69,7 @@ class Report:
         Raises:
             SinkError: it cannot be written.
         """
-        page = render(result).encode()
+        page = render(result).encode(errors="replace")  # names of files may hold bytes that are no UTF-8
         with self._file.open() as file, sink_errors(str(self.path)):
             file.write(page)
         self._file.publish()

@@ -184,6 +184,9 @@ def test_check_of_all_that_a_recipe_names(tmp_path: Path) -> None:
     good = call("data", "check", recipe, "--data", tmp_path)
     assert good.exit_code == 0, good.output
     assert "nothing wrong" in good.stdout
+    assert json.loads(call("data", "check", recipe, "--data", tmp_path, "--json").stdout) == {"faults": []}
+    other = call("data", "check", recipe, "--images", tmp_path)  # which would be left out in silence
+    assert isinstance(other.exception, UsageError)
     (tmp_path / "train" / "labels" / "001.png").unlink()
     (tmp_path / "val" / "images" / "000.png").write_bytes(b"")
     bad = call("data", "check", recipe, "--data", tmp_path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from perception.errors import SinkError
 from perception.evaluation.detection import evaluate_detection
 from perception.evaluation.report import NAME, PANEL_WIDTH, SHOWN_CLASSES, Report, _confusion, _data_uri, render
-from perception.evaluation.result import Confusion, Worst
+from perception.evaluation.result import Confusion, Example, Worst
 from perception.evaluation.segmentation import evaluate_segmentation
 from tests.evaluation.scenes import write_boxes, write_labels
 from tests.models import write_model
@@ -89,6 +91,15 @@ def test_names_from_outside_are_text_and_nothing_else() -> None:
     page = Page(_confusion(Confusion([name, "b"], [name, "b"], np.array([[3, 1], [0, 0]]), "pixels")))
     assert "script" not in page.tags
     assert page.text.count(name) == 2
+
+
+def test_names_of_files_need_not_be_text(tmp_path: Path) -> None:
+    folder = write_labels(tmp_path)
+    result = evaluate_segmentation(write_model(tmp_path / "m.onnx"), folder / "images", folder / "labels", ignore=[11])
+    odd = Example(os.fsdecode(b"stra\xdfe.png"), [("image", np.zeros((4, 4, 3), np.uint8))])  # Latin-1
+    report = Report(tmp_path / "report")
+    report.write(replace(result, examples=[odd]))
+    assert "stra?e.png" in Page(report.path.read_text("utf-8")).text
 
 
 def test_a_confusion_matrix_of_many_classes_shows_the_worst() -> None:
