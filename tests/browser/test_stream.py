@@ -91,6 +91,20 @@ def test_motion_jpeg_where_the_browser_plays_no_segments(page: Any) -> None:
     page.evaluate("window.perception.settings.transport = ''; window.perception.live.start()")
 
 
+def test_motion_jpeg_that_stands_still_is_connected_again(page: Any, site: Site) -> None:
+    """To a browser its last picture is as good as any: no event says that the stream is gone."""
+    page.evaluate("window.perception.settings.transport = 'mjpeg'; window.perception.live.start()")
+    page.wait_for_function("() => window.perception.live.parts.image.naturalWidth === 640")
+    wait_for(lambda: site.service.streams.get("street").viewers == 1)
+    before = site.service.streams.get("street")
+    page.evaluate("fetch('v1/streams/street', { method: 'DELETE' })")
+    wait_for(lambda: before.over)
+    wait_for(lambda: [(s.id, s.viewers) for s in site.service.streams.streams] == [("street", 1)])
+    assert site.service.streams.get("street") is not before
+    page.wait_for_function("() => document.querySelector('.pv-state').innerText === 'running'")
+    page.evaluate("window.perception.settings.transport = ''; window.perception.live.start()")
+
+
 def test_snapshot_and_recording(page: Any, tmp_path: Path) -> None:
     wait_for_picture(page)
     with page.expect_download() as download:

@@ -231,27 +231,36 @@ export class StreamView {
   showImages() {
     this.video.hidden = true;
     this.image.hidden = false;
-    this.image.onerror = () => {
+    clearInterval(this.polling);
+    const lost = (reason) => {
       if (this.closed || this.paused || !this.image.src) return;
-      this.on.state("reconnecting");
+      clearInterval(this.polling);
+      clearTimeout(this.timer);
+      this.freeze(); // asked for the same address again, the browser takes the picture that is there
+      this.on.state("reconnecting", reason);
       this.timer = setTimeout(() => this.reopen(), backOff(this.tries++));
     };
+    this.image.onerror = () => lost();
     this.image.src = address(`v1/streams/${this.id}/mjpeg?${query(this.wanted)}`);
-    clearInterval(this.polling);
-    this.polling = setInterval(async () => {
+    const polling = setInterval(async () => {
       if (this.paused) return;
       try {
         this.onStatus(await (await request(`v1/streams/${this.id}`)).json());
-      } catch {
-        // the picture's own error says it
+        this.tries = 0;
+      } catch (error) {
+        // A picture that was shown and then stands still is no error to the browser: the server is gone, or the stream.
+        const gone = error.status === undefined || error.status === 404;
+        if (gone && polling === this.polling) lost(error.message);
       }
     }, 1000);
+    this.polling = polling;
   }
 
   /** Keep the picture that is shown, without the connection that brings new ones. */
   freeze() {
-    const still = document.createElement("canvas");
-    Object.assign(still, { width: this.image.naturalWidth || 1, height: this.image.naturalHeight || 1 });
+    const { naturalWidth: width, naturalHeight: height } = this.image;
+    if (!width) return this.image.removeAttribute("src"); // none came yet
+    const still = Object.assign(document.createElement("canvas"), { width, height });
     still.getContext("2d").drawImage(this.image, 0, 0);
     this.image.src = still.toDataURL("image/jpeg", 0.92);
   }
