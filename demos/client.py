@@ -12,7 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
 path = Path(sys.argv[1])
@@ -33,6 +33,8 @@ def ask(address: str, data: Any = None, **headers: str) -> bytes:
             if "Retry-After" not in error.headers:
                 sys.exit(json.load(error)["error"])
             time.sleep(int(error.headers["Retry-After"]))
+        except URLError as error:
+            sys.exit(f"{server}: {error.reason}; is `perception live` running there?")
 
 
 if kind.startswith("image/"):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from perception.card import ClassInfo, ModelCard
 from perception.model import Model
 from perception.server.form import FORM
-from perception.server.jpeg import to_bgr
+from perception.server.jpeg import MAX_SIDE, to_bgr
 from perception.server.metrics import CONTENT_TYPE
 from perception.server.options import Options
 from perception.server.problems import Busy, NotAcceptable
@@ -146,6 +146,8 @@ def _answer(prediction: Prediction, query: PredictQuery, card: ModelCard, kind: 
         record = Recorder(card, masks=query.rle)(prediction)
         return JSONResponse({"model": card.name} | {k: v for k, v in record.items() if k in _OF_A_PICTURE})
     image = to_bgr(query.annotator(card)(prediction))
+    if kind == _JPEG and max(image.shape) > MAX_SIDE:
+        raise NotAcceptable(f"{image.shape[1]}x{image.shape[0]} is too large for JPEG; ask for {_PNG}")
     return Response(cv2.imencode(_ANSWERS[kind], image)[1].tobytes(), media_type=kind)
 
 

@@ -35,7 +35,8 @@ def with_source(values: dict[str, Any], source: str | None) -> dict[str, Any]:
             open_source(source).close()  # a wrong name is told here, and not by a page that shows nothing
             source = str(Path(source).absolute())
         # In front: the page begins with the first one.
-        return {**values, "sources": {stem(source): source, **named}}
+        name = stem(source)
+        return {**values, "sources": {name: source, **{other: uri for other, uri in named.items() if other != name}}}
     if named:
         return values
     clip = find_clip()

@@ -99,6 +99,14 @@ def test_annotated_pictures(server: httpx.Client, colors: Path, suffix: str) -> 
     assert bare.content == cv2.imencode(f".{suffix}", image)[1].tobytes()
 
 
+def test_a_picture_that_is_too_large_for_jpeg(server: httpx.Client) -> None:
+    wide = png(solid("red", 65_501, 40))
+    answer = send(server, wide, accept="image/jpeg")
+    assert answer.status_code == 406
+    assert "65501x40 is too large for JPEG; ask for image/png" in answer.json()["error"]
+    assert cv2.imdecode(np.frombuffer(send(server, wide, accept="image/png").content, np.uint8), 1).shape[1] == 65_501
+
+
 @pytest.mark.parametrize(
     ("kind", "suffix"),
     [("image/jpeg", ".jpg"), ("image/webp", ".webp"), ("image/bmp", ".bmp"), ("application/octet-stream", ".png")],

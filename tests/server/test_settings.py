@@ -113,6 +113,8 @@ def test_the_source_that_is_given_comes_first(tmp_path: Path) -> None:
     make_video(video, frames=3)
     chosen = with_source({"sources": {"gate": "rtsp://cam/1"}}, str(video))["sources"]
     assert list(chosen.items()) == [("yard", str(video)), ("gate", "rtsp://cam/1")]
+    both = with_source({"sources": {"gate": "rtsp://cam/1", "yard": "rtsp://cam/2"}}, str(video))["sources"]
+    assert list(both.items()) == [("yard", str(video)), ("gate", "rtsp://cam/1")]  # and not what the file calls yard
     assert with_source({"sources": {"gate": "rtsp://cam/1"}}, None)["sources"] == {"gate": "rtsp://cam/1"}
     assert list(with_source({}, "0")["sources"].items()) == [("camera0", "0")]
     with pytest.raises(SourceError, match="no such file"):
