@@ -14,6 +14,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +116,21 @@ def _download(url: str, path: Path, sha256: str) -> None:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             data = response.read(DASHCAM_MAX_BYTES)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise SourceError(f"cannot be downloaded ({getattr(error, 'reason', error)})", url) from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise SourceError("what came is not the clip that was expected (its SHA-256 differs)", url)
+    part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        part = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        Path(part).replace(path)
+        part.replace(path)
     except OSError as error:
+        if part is not None:
+            part.unlink(missing_ok=True)
         raise SourceError(f"cannot be kept in the cache: {error.strerror}", path) from None
 
 
