@@ -259,7 +259,7 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
         if prop.key == METADATA_KEY:
             try:
                 data = json.loads(prop.value)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ModelError(f"the model card is not JSON: {error}", path) from None
             return validate_card(data, path)
     inputs = [i.name for i in model.graph.input]
@@ -319,5 +319,5 @@ def read_yaml(path: str | Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"cannot read the card: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"the card is not YAML: {error}", path) from None

@@ -164,6 +164,7 @@ def test_a_card_of_yaml_takes_the_place_of_the_one_inside(tmp_path: Path) -> Non
         (b"name: [", "not YAML"),
         (b"\xff\xfe\x00name", "not YAML"),
         (b"name: \x07", "not YAML"),
+        pytest.param(b"[" * 5000, "not YAML", id="deep"),
         (b"just text", "not valid"),
     ],
 )
@@ -181,9 +182,10 @@ def test_cards_of_yaml_that_cannot_be_read(tmp_path: Path) -> None:
             read_card("unused.onnx", path)
 
 
-def test_a_card_that_is_not_json(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{name:", "[" * 100_000], ids=["cut", "deep"])
+def test_a_card_that_is_not_json(text: str, tmp_path: Path) -> None:
     model = build_model(with_card=False)
-    model.metadata_props.add(key=METADATA_KEY, value="{name:")
+    model.metadata_props.add(key=METADATA_KEY, value=text)
     path = tmp_path / "model.onnx"
     onnx.save(model, str(path))
     with pytest.raises(ModelError, match=r"model\.onnx: the model card is not JSON"):
