@@ -351,9 +351,7 @@ def bench(
     from perception.bench import run_bench
     from perception.show import print_tables
 
-    print_tables(
-        run_bench(parts, model=model, engine=engine, precision=precision, clip=clip, repeats=repeats), as_json
-    )
+    print_tables(run_bench(parts, model=model, engine=engine, precision=precision, clip=clip, repeats=repeats), as_json)
 
 
 app.command("train")(train)
