@@ -121,6 +121,7 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
             timeout_graceful_shutdown=SHUTDOWN_S,
             server_header=False,
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
         with suppress(KeyboardInterrupt):  # raised again once all is closed; it is how a server is ended
             _Server(config, lambda: started and started(_url(settings, listener))).run([listener])
 
@@ -136,6 +137,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that viewers and open pages were cut off at the end: each would be a page of traceback."""
+    cut_off = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cut_off and not str(record.msg).startswith("Cancel %s running task")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -78,10 +78,12 @@ def test_it_serves_until_it_is_ended_and_the_demo_asks_it(colors: Path, tmp_path
         wrong = subprocess.run([*command[:-1], "wrong"], capture_output=True, text=True, timeout=200)
         assert (wrong.returncode, wrong.stderr.strip()) == (1, "the credentials are wrong")
 
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        stream = httpx.post(f"{here}/v1/streams", json={"source": "clip"}, headers=bearer, timeout=60).json()["id"]
+        with httpx.stream("GET", f"{here}/v1/streams/{stream}/mjpeg", headers=bearer, timeout=60):  # cut off at the end
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-        assert "Traceback" not in err
+        assert "Traceback" not in err and "ERROR" not in err
         assert "comes with the credentials" in " ".join(err.split())  # what listening means
         assert TOKEN not in out + err
     with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
