@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 from perception.errors import ModelError, PerceptionError
 from perception.networks.tiles import CAPTION, side_by_side
-from perception.training.tour.__main__ import PICTURES, main, make, write
+from perception.training.tour.__main__ import COLORS, PICTURES, main, make, write
 from perception.training.tour.layers import _layers
 from perception.training.tour.stop import Stop, stop_at
 from perception.training.tour.windows import _grid
@@ -77,11 +77,14 @@ def test_tiles_stand_side_by_side() -> None:
     assert (whole[CAPTION + 5 : CAPTION + 15, 44:54] == 90).all()
 
 
-def test_pictures_are_small_and_look_the_same(tmp_path: Path) -> None:
-    image = np.zeros((40, 60, 3), np.uint8)
-    image[:20] = (10, 200, 30)
-    write(tmp_path / "a.png", image)
-    assert np.array_equal(cv2.imread(str(tmp_path / "a.png")), image)
+def test_drawings_are_small_and_photographs_keep_their_colours(tmp_path: Path) -> None:
+    drawing = np.zeros((40, 60, 3), np.uint8)
+    drawing[:20] = (10, 200, 30)
+    write(tmp_path / "drawing.png", drawing, COLORS)
+    assert np.array_equal(cv2.imread(str(tmp_path / "drawing.png")), drawing)
+    photograph = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    write(tmp_path / "photograph.png", photograph)
+    assert np.array_equal(cv2.imread(str(tmp_path / "photograph.png")), photograph)
 
 
 def test_faults_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ PICTURES: dict[str, Callable[[Stop], U8]] = {
 }
 """In the order of the page."""
 
-COLORS = 64  # of a PNG: a palette makes it a quarter as large, and nothing here needs more
+COLORS = 64  # of a PNG: a palette makes it a quarter as large, and what is drawn needs no more
 
 
 def make(folder: Path, stop: Stop, names: list[str]) -> list[PerceptionError]:
@@ -48,14 +48,14 @@ def make(folder: Path, stop: Stop, names: list[str]) -> list[PerceptionError]:
     for name in names:
         try:
             picture = PICTURES[name](stop)
-            write(folder / f"{name}.png", picture)
+            write(folder / f"{name}.png", picture, COLORS if stop.truth else None)
         except PerceptionError as error:
             faults.append(error)
     return faults
 
 
-def write(path: Path, picture: U8) -> None:
-    """Write a picture, uint8 ``[H, W, 3]`` BGR, as a PNG with a palette.
+def write(path: Path, picture: U8, colors: int | None = None) -> None:
+    """Write a picture, uint8 ``[H, W, 3]`` BGR, as a PNG; with a palette of so many colours, or with all there are.
 
     Raises:
         SinkError: it cannot be written.
@@ -63,9 +63,11 @@ def write(path: Path, picture: U8) -> None:
     from PIL import Image
 
     file = PartFile(path, overwrite=True)
-    palette = Image.fromarray(np.ascontiguousarray(picture[..., ::-1])).quantize(COLORS, dither=Image.Dither.NONE)
+    image = Image.fromarray(np.ascontiguousarray(picture[..., ::-1]))
+    if colors is not None:
+        image = image.quantize(colors, dither=Image.Dither.NONE)
     with file.open() as stream, sink_errors(str(path)):
-        palette.save(stream, "PNG", optimize=True)
+        image.save(stream, "PNG", optimize=True)
     file.publish()
 
 
