@@ -35,7 +35,7 @@ PICTURES: dict[str, Callable[[Stop], U8]] = {
 }
 """In the order of the page."""
 
-COLORS = 64  # of a PNG: a palette makes it a quarter as large, and what is drawn needs no more
+COLORS = 256  # of a PNG: a palette makes it a third as large, and what is drawn needs no more
 
 
 def make(folder: Path, stop: Stop, names: list[str]) -> list[PerceptionError]:
