@@ -265,6 +265,7 @@ def test_a_sink_that_fails_to_open_is_one_line(model: Model) -> None:
 
 
 def test_a_progress_callback_that_fails_ends_the_threads_before_the_sinks(model: Model) -> None:
+    before = set(threading.enumerate())
     def progress(frames: int, dropped: int) -> None:
         if frames > 2:
             raise ValueError("what a terminal")
@@ -276,7 +277,7 @@ def test_a_progress_callback_that_fails_ends_the_threads_before_the_sinks(model:
     written = len(sink.indices)
     time.sleep(0.3)
     assert len(sink.indices) == written
-    assert not [t for t in threading.enumerate() if t.name.startswith("perception-")]
+    assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("perception-")]
 
 
 def test_a_live_source_is_read_only_when_a_worker_is_free(model: Model) -> None:
