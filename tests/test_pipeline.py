@@ -266,6 +266,7 @@ def test_a_sink_that_fails_to_open_is_one_line(model: Model) -> None:
 
 def test_a_progress_callback_that_fails_ends_the_threads_before_the_sinks(model: Model) -> None:
     before = set(threading.enumerate())
+
     def progress(frames: int, dropped: int) -> None:
         if frames > 2:
             raise ValueError("what a terminal")
