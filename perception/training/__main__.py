@@ -15,7 +15,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perception.training", description=__doc__)
     parser.add_argument("config", help="YAML recipe")
     parser.add_argument("--data", help="replaces data.root of the recipe")
-    parser.add_argument("--start", metavar="CHECKPOINT", help="replaces network.start of the recipe")
+    parser.add_argument("--start", metavar="MODEL|CHECKPOINT", help="replaces network.start of the recipe")
     parser.add_argument("--no-resume", action="store_true", help="start over")
     parser.add_argument("--stop-after", type=int, metavar="EPOCHS", help="stop once this many epochs are done")
     arguments = parser.parse_args()

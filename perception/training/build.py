@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from perception.errors import ModelError
+from perception.model_files import find_model
 from perception.networks.backbone import build_backbone
 from perception.networks.classifier import Classifier, build_classifier
 from perception.networks.detector import DetectionHead
@@ -24,6 +25,7 @@ from perception.training.checkpoint import load_checkpoint
 from perception.training.config import AnyConfig, TrainConfig
 from perception.training.recipe_classification import ClassificationConfig
 from perception.training.recipe_localisation import LocalisationConfig
+from perception.training.unfold import load_model_file, measure_norms
 
 log = logging.getLogger(__name__)
 
@@ -119,19 +121,30 @@ def frozen_parts(backbone: nn.Module, stride: int) -> list[nn.Module]:
     return parts
 
 
-def start_from(network: nn.Module, path: Path) -> None:
-    """Take the averaged weights of the checkpoint ``path`` wherever name and shape agree; the rest stays as it is.
+def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[Tensor]]) -> None:
+    """Take the weights of a model or a checkpoint wherever name and shape agree; the rest stays as it is.
+
+    Args:
+        network: of the recipe.
+        start: an ``.onnx`` of ours or the name of a shipped model, see `perception.training.unfold`; else a checkpoint,
+            of which the averaged weights are taken.
+        batches: gives pictures to measure the statistics of a model's batch norms on: float ``[N, 3, H, W]``,
+            normalised.
 
     Raises:
-        ModelError: The checkpoint cannot be read, or nothing in it fits.
+        ModelError: It cannot be read, or nothing in it fits.
     """
-    weights = load_checkpoint(path)["average"]
+    if start.suffix == ".onnx" or not (start.suffix or start.exists()):
+        load_model_file(network, find_model(str(start)), next(iter(batches()))[:1])
+        measure_norms(network, batches())
+        return
+    weights = load_checkpoint(start)["average"]
     ours = network.state_dict()
     fitting = {k: v for k, v in weights.items() if k in ours and ours[k].shape == v.shape}
     if not fitting:
-        raise ModelError("no tensor of this checkpoint fits the network", path)
+        raise ModelError("no tensor of this checkpoint fits the network", start)
     network.load_state_dict({k: v.to(ours[k].dtype) for k, v in fitting.items()}, strict=False)
     new = sorted({k.split(".")[0] for k in ours.keys() - fitting.keys()})
     log.info(
-        "%d of %d tensors come from %s%s", len(fitting), len(ours), path, f"; new: {', '.join(new)}" if new else ""
+        "%d of %d tensors come from %s%s", len(fitting), len(ours), start, f"; new: {', '.join(new)}" if new else ""
     )

@@ -43,14 +43,17 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Replaces data.root of the recipe.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on where it stopped.")] = False,
     start: Annotated[
-        Path | None, typer.Option(help="Checkpoint whose weights a new run starts from, where they fit.")
+        Path | None,
+        typer.Option(help="Model (a name or .onnx) or checkpoint whose weights a new run starts from, where they fit."),
     ] = None,
 ) -> None:
     """Train a network by a recipe, then export the best checkpoint as a model with its accuracy in the card.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       perception train configs/train/camvid.yaml --data ../shared/data/camvid -o camvid.onnx
+
+      perception train mine.yaml --start street -o mine.onnx
     """
     require("torch", "train", "training")
     from perception.sinks.files import check_output

@@ -7,7 +7,9 @@ import logging
 import math
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from perception.training.task import AnyBatch, Task
 log = logging.getLogger(__name__)
 
 COLD_STEPS = 100  # that long an optimiser without history is held back
+MEASURED_BATCHES = 16  # give the norms of a model file their statistics
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Trainer:
             if last.is_file():
                 log.info("starting over: %s will be replaced", last)
             if self.config.network.start is not None:
-                start_from(self.network, self.config.network.start)
+                start_from(self.network, self.config.network.start, self._pictures)
                 self.average = MovingAverage(self.network, self.config.ema_decay)
         if self.ranks.is_first:
             with sink_errors(str(output)):
@@ -169,6 +172,11 @@ class Trainer:
                 self.task.draw(output)
         self.ranks.leave()
         return TrainResult(best if best.is_file() else last, last, self.best, self.epoch)
+
+    def _pictures(self) -> Iterator[Tensor]:
+        """A few of the first pictures that will be trained on, as the network takes them."""
+        for batch in islice(self.batches.epoch(0), MEASURED_BATCHES):
+            yield normalise(batch.images.to(self.device).float())
 
     def _finish_epoch(self, losses: dict[str, float], start: float) -> None:
         """Measure, save and log."""

@@ -40,6 +40,11 @@ from tests.training.pictures import write_boxes, write_folder  # noqa: E402
 SMOKE = Path(__file__).parents[2] / "configs" / "train" / "street-smoke.yaml"
 
 
+def no_pictures() -> list[torch.Tensor]:
+    """A checkpoint has statistics of its own."""
+    return []
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_boxes(write_folder(tmp_path_factory.mktemp("pictures")))
@@ -151,14 +156,14 @@ def test_a_network_starts_from_what_fits(
     other = config.model_copy(update={"detection": config.detection.model_copy(update={"width": 24})})
     network = build_network(other)
     with caplog.at_level("INFO", logger="perception"):
-        start_from(network, unbroken.best)
+        start_from(network, unbroken.best, no_pictures)
     weights = load_checkpoint(unbroken.best)["average"]
     assert torch.equal(network.backbone.stem[0].weight, weights["backbone.stem.0.weight"])
     assert torch.equal(network.head.classify.weight, weights["head.classify.weight"])
     assert "new: detector" in caplog.text
     torch.save({"format": 1, "average": {"x": torch.zeros(1)}}, tmp_path / "other.pt")
     with pytest.raises(PerceptionError, match=r"other\.pt: no tensor of this checkpoint fits"):
-        start_from(network, tmp_path / "other.pt")
+        start_from(network, tmp_path / "other.pt", no_pictures)
 
 
 def test_a_loss_that_is_no_number_names_pictures_of_both_kinds(data: Path, tmp_path: Path) -> None:
