@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -384,6 +385,8 @@ def main() -> None:
     if debug:
         # Accepted anywhere on the line, not only before the command.
         sys.argv.remove("--debug")
+    # What `docker stop` and systemd send is a Ctrl-C too: outputs are finished, not left as drafts.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except PerceptionError as error:

@@ -157,20 +157,23 @@ def test_shipped_configs_are_valid(path: Path) -> None:
     assert "nope.mp4" in str(result.output) + str(result.exception) or "none" in str(result.exception)
 
 
-def test_ctrl_c_leaves_a_playable_file_and_code_130(tmp_path: Path, model: str) -> None:
-    out = tmp_path / "o.mp4"
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
+def test_an_interrupted_run_leaves_whole_files_and_code_130(tmp_path: Path, model: str, sent: signal.Signals) -> None:
+    out, coco = tmp_path / "o.mp4", tmp_path / "o.json"
     process = subprocess.Popen(
         [sys.executable, "-m", "perception", "annotate", "synthetic:?size=320x240&frames=1000000", "-m", model]
-        + ["-o", str(out), "--jsonl", str(tmp_path / "o.jsonl")],
+        + ["-o", str(out), "--jsonl", str(tmp_path / "o.jsonl"), "--coco", str(coco)],
         stderr=subprocess.PIPE,
         text=True,
     )
     _wait_for_lines(tmp_path / "o.jsonl", 30)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "interrupted after" in stderr
-    assert frames_in(out) == len((tmp_path / "o.jsonl").read_text().splitlines()) >= 30
+    frames = frames_in(out)
+    assert frames == len((tmp_path / "o.jsonl").read_text().splitlines()) >= 30
+    assert len(json.loads(coco.read_text())["images"]) == frames
 
 
 def test_sigkill_leaves_a_file_that_plays_up_to_there(tmp_path: Path, model: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from perception.types import U8, Planes
 
@@ -51,7 +52,10 @@ class Orientation:
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Orientation:
         """The orientation that ``frame`` is tagged with."""
-        data: Any = frame.side_data.get("DISPLAYMATRIX")
+        # Not `frame.side_data`: the frame would keep that and that the frame, and with it the decoder's memory, until
+        # the garbage collector comes, which takes minutes where little but pictures is made.
+        side_data: Any = SideDataContainer
+        data = side_data(frame).get("DISPLAYMATRIX")
         if data is None:
             return UPRIGHT
         a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), np.int32)[:5])
@@ -97,7 +101,6 @@ class Converter:
         odd = not Fraction(1, _MAX_SAR) <= sar <= _MAX_SAR or abs(sar - 1) <= _SAR_TOLERANCE
         self._sar = Fraction(1) if odd else sar
         self._reformatter = av.video.reformatter.VideoReformatter()
-        self._orientation: tuple[int, Orientation] | None = None
 
     def __call__(self, frame: av.VideoFrame) -> tuple[Planes | None, U8 | None]:
         """The picture of ``frame`` as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None."""
@@ -108,7 +111,7 @@ class Converter:
         size = frame.width, frame.height
         if self._sar != 1:
             size = max(1, round(frame.width * self._sar)), frame.height
-        orientation = self._orient(frame)
+        orientation = Orientation.of(frame)
         # 4:2:0 chroma of an odd side has no whole pixel to turn about.
         turns = orientation.upright or not (size[0] % 2 or size[1] % 2)
 
@@ -125,17 +128,6 @@ class Converter:
         frame = self._reformat(frame, size, "bgr24", space, _SWS_BT709, color_range, _FULL)
         image = orientation.apply(_view(frame.planes[0], frame.height, frame.width * 3).reshape(*size[::-1], 3))
         return None, np.ascontiguousarray(image)
-
-    def _orient(self, frame: av.VideoFrame) -> Orientation:
-        """The frame's orientation, read anew where its angle changes.
-
-        Not read from each frame: to look at a frame's side data ties it into a reference cycle, and its memory would
-        wait for the garbage collector instead of going back to the decoder.
-        """
-        angle = frame.rotation
-        if self._orientation is None or self._orientation[0] != angle:
-            self._orientation = angle, Orientation.of(frame)
-        return self._orientation[1]
 
     def _reformat(
         self,

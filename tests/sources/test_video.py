@@ -277,6 +277,28 @@ def test_memory_of_frames_is_free_as_soon_as_they_are(tmp_path):
     assert grown < 15e6  # 200 frames are 69 MB
 
 
+@pytest.mark.parametrize("rotation", [None, 90])
+def test_no_frame_waits_for_the_garbage_collector(tmp_path, rotation):
+    import gc
+
+    def alive():
+        return sum(isinstance(o, av.VideoFrame) for o in gc.get_objects())
+
+    path = make_video(tmp_path / "v.mp4", frames=5, rotation=rotation)
+    gc.collect()
+    gc.disable()  # a server that plays a file again and again opens it many times before the collector comes
+    try:
+        before = alive()
+        for _ in range(10):
+            with open_source(path) as source:
+                assert sum(1 for _ in source) == 5
+        del source
+        left = alive() - before
+    finally:
+        gc.enable()
+    assert left <= 0  # threads of other tests may let go of theirs
+
+
 def test_closing_early_and_twice(tmp_path):
     source = open_source(make_video(tmp_path / "v.mp4", frames=10))
     kept = next(source)
