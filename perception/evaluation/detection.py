@@ -31,6 +31,7 @@ from perception.evaluation.result import (
 )
 from perception.evaluation.workers import Progress, in_order
 from perception.model import load_model
+from perception.postprocess.detection import nms
 from perception.types import U8, Detections
 
 SCORE_THRESHOLD = 0.01
@@ -172,6 +173,9 @@ def evaluate_detection(
         raise SourceError(f"this file has no boxes of {', '.join(match.names)}", file.path)
     evaluated = np.full(len(task.classes), -1, np.int64)
     evaluated[list(match.of_model)] = list(match.of_model.values())
+    joined = len(match.of_model) > len(match.names)
+    given = options.get("iou_threshold")
+    iou_threshold = task.iou_threshold if given is None else given
     in_truth = {key: match.of_data.get(name, -1) for key, name in file.categories.items()}
     with load_model(
         path, card=card, mode="throughput", score_threshold=score_threshold, max_detections=MAX_DETECTIONS,
@@ -189,6 +193,8 @@ def evaluate_detection(
             found = prediction.detections
             assert found is not None
             found = Detections(found.boxes, found.scores, evaluated[found.class_ids].astype(np.int32))
+            if joined:  # a thing found as two classes that now are one would count as wrong the second time
+                found = found.select(nms(found.boxes, found.scores, found.class_ids, iou_threshold))
             return _evaluated(image, in_truth), found, sum(prediction.timings.values()), picture
 
         loaded.warmup(*loaded.size)

@@ -194,6 +194,18 @@ def test_synonyms_join_classes(tmp_path: Path, model: Path) -> None:
     assert {name: ap["ap"] for name, ap in result.as_dict()["ap"].items()} == {"red": 1, "cold": 1}
 
 
+def test_a_thing_found_as_two_classes_that_are_one_is_found_once(tmp_path: Path, model: Path) -> None:
+    path = write_file(tmp_path, ["warm"], [("red", "warm"), ("red", "warm")])
+    picture = np.full((96, 128, 3), GRAY, np.uint8)
+    for i, orange in enumerate([(0, 128, 255), (0, 128, 220)]):  # BGR: a bit red, a bit yellow, the second less of both
+        picture[:CELL, i * CELL : (i + 1) * CELL] = orange
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), picture)
+    result = evaluate_detection(
+        model, tmp_path / "images", path, synonyms={"warm": ["red", "yellow"]}, precision="f32", engine="onnxruntime"
+    )
+    assert result.as_dict()["map"] == 1
+
+
 def test_a_class_without_boxes_has_no_precision_and_is_in_no_mean(tmp_path: Path, model: Path) -> None:
     path = write_file(tmp_path, ["red", "green"], [("red", "red")])
     result = evaluate_detection(model, tmp_path / "images", path, precision="f32")
