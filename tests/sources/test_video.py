@@ -282,7 +282,7 @@ def test_no_frame_waits_for_the_garbage_collector(tmp_path, rotation):
     import gc
 
     def alive():
-        return sum(isinstance(o, av.VideoFrame) for o in gc.get_objects())
+        return sum(type(o) is av.VideoFrame for o in gc.get_objects())
 
     path = make_video(tmp_path / "v.mp4", frames=5, rotation=rotation)
     gc.collect()
