@@ -30,6 +30,7 @@ from perception.server.allow import check_patterns
 from perception.server.bodies import WholeBody
 from perception.server.docs import mount_docs
 from perception.server.http import Protocol
+from perception.server.memory import share_arenas
 from perception.server.problems import headers_of, status_of
 from perception.server.service import Service
 from perception.server.settings import ServerSettings
@@ -109,6 +110,7 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
         UsageError: the address cannot be listened on.
         PerceptionError: the folder for jobs cannot be used.
     """
+    share_arenas()  # before there are threads
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)
         config = uvicorn.Config(
