@@ -36,6 +36,8 @@ def page(browser: Any, site: Site) -> Iterator[Any]:
 def wait_for_picture(page: Any) -> None:
     """Until the annotated video plays on and its figures are shown."""
     page.wait_for_function("() => window.perception.live.parts.video.currentTime > 0.5")
+    # Where the page has jumped to what is live there is nothing to see, until that is decoded.
+    page.wait_for_function("() => window.perception.live.parts.video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA")
     page.wait_for_function("() => window.perception.live.status?.state === 'running'")
 
 
@@ -46,8 +48,8 @@ def background(page: Any) -> np.ndarray:
 
 def test_the_first_source_of_the_operator_plays_by_itself(page: Any) -> None:
     wait_for_picture(page)
-    assert np.abs(np.array(page.evaluate(COLOR_SHOWN, [".pv-video", X, Y])) - BLUE).max() < 40
-    assert np.abs(background(page) - HALF_YELLOW).max() < 40
+    wait_for(lambda: np.abs(np.array(page.evaluate(COLOR_SHOWN, [".pv-video", X, Y])) - BLUE).max() < 40)
+    wait_for(lambda: np.abs(background(page) - HALF_YELLOW).max() < 40)
     legend = page.locator(".pv-legend").inner_text().split()
     assert legend[0] == "yellow" and "blue" in legend
     page.wait_for_function("() => parseFloat(document.querySelector('.pv-fps').innerText) > 0")
