@@ -62,6 +62,8 @@ def load_model_file(network: nn.Module, path: Path, images: Tensor) -> int:
         ModelError: The file cannot be read, is quantised, or has nothing that fits.
     """
     weights = _read(path)
+    colours: nn.Conv2d | None = getattr(network, "first_convolution", None)
+    before = None if colours is None else colours.weight.detach().clone()
     state = network.state_dict()
     named = {k: torch.from_numpy(v) for k, v in weights.named.items() if k in state and state[k].shape == v.shape}
     network.load_state_dict(named, strict=False)
@@ -92,8 +94,7 @@ def load_model_file(network: nn.Module, path: Path, images: Tensor) -> int:
                 head.log_scales.copy_(torch.tensor(weights.scales))
         if not found and not named:
             raise ModelError("nothing in this model fits the network", path)
-        colours = getattr(network, "first_convolution", None)
-        if colours is not None:
+        if colours is not None and before is not None and not torch.equal(colours.weight, before):
             colours.weight.copy_(colours.weight.flip(1))  # files take BGR
     log.info("%d of %d convolutions with norms come from %s", found, len(calls), path)
     return found
@@ -111,7 +112,7 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """
     network.eval()
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
-    sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms}
+    sums = {n: torch.zeros(3, n.num_features, dtype=torch.float64, device=n.weight.device) for n in norms}
 
     def look(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
         x = args[0].double().transpose(0, 1).flatten(1)

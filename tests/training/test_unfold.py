@@ -126,6 +126,20 @@ def test_heads_of_other_classes_are_learnt_anew(tmp_path: Path, caplog: pytest.L
     assert torch.equal(network.head.classify.weight, before)
 
 
+def test_a_first_layer_that_does_not_fit_keeps_its_channels_in_order(tmp_path: Path) -> None:
+    config = read_config(SMOKE)
+    network = build_network(config)
+    path = tmp_path / "model.onnx"
+    export_network(build_network(config), make_card(config, {}), path)
+    model = onnx.load(str(path))
+    (first,) = [n for n in model.graph.node if n.name.startswith("/network/backbone/stem") and n.op_type == "Conv"]
+    first.name = "/network/elsewhere/Conv"
+    onnx.save(model, str(path))
+    before = network.first_convolution.weight.clone()
+    assert load_model_file(network, path, IMAGES[:1]) > 50
+    assert torch.equal(network.first_convolution.weight, before)
+
+
 def test_faults_are_one_line(tmp_path: Path) -> None:
     network = build_network(read_config(SMOKE))
     (tmp_path / "noise.onnx").write_bytes(b"\x00\x01 no model")
