@@ -150,8 +150,8 @@ def _read(path: Path) -> _Weights:
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
         raise ModelError("weights in eight bits cannot be trained on; start from the model that was quantised", path)
     tensors = {t.name: t for t in graph.initializer}
-    for node in graph.node:  # weights stored in half have a cast behind them
-        if node.op_type == "Cast" and node.input[0] in tensors:
+    for node in graph.node:  # weights stored in half have a cast behind them, equal ones are stored once
+        if node.op_type in ("Cast", "Identity") and node.input[0] in tensors:
             tensors[node.output[0]] = tensors[node.input[0]]
 
     def value(name: str) -> Value:
