@@ -146,7 +146,8 @@ def _read(path: Path) -> _Weights:
     try:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # protobuf has errors of its own for what is no model
-        raise ModelError(f"cannot read this model: {str(error).splitlines()[0]}", path) from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"cannot read this model: {reason}", path) from None
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
         raise ModelError("weights in eight bits cannot be trained on; start from the model that was quantised", path)
     tensors = {t.name: t for t in graph.initializer}
@@ -168,7 +169,7 @@ def _read(path: Path) -> _Weights:
             turns[name] += 1
         elif node.op_type == "Mul" and node.name.startswith("/network/detector/"):
             # the one factor that differs between levels and is no size: what `DetectionHead.log_scales` became
-            weights.scales.extend(float(value(name)) for name in constants)
+            weights.scales.extend(value(name).item() for name in constants if value(name).size == 1)
     return weights
 
 
