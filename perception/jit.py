@@ -129,7 +129,8 @@ def _private_temporary() -> Path | None:
 def _source_key() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([here / "jit.py", here / "yuv.py", *here.glob("postprocess/*.py")]):
+    files = ("jit.py", "yuv.py", "networks/depthwise_gradient.py")
+    for path in sorted([*(here / file for file in files), *here.glob("postprocess/*.py")]):
         digest.update(path.read_bytes())
     from perception import __version__
 

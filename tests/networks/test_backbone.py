@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from perception.networks.depthwise import DepthwiseConv2d  # noqa: E402
+from perception.networks.depthwise_gradient import filter_gradient  # noqa: E402
 from perception.networks.lite import EfficientNetLite  # noqa: E402
 
 LITE0_PARAMETERS = 4_652_008  # as published, classifier included
@@ -72,3 +73,20 @@ def test_depthwise_gradients_under_autocast_agree_with_float32(kernel: int, stri
         assert (a - b.float()).abs().max() < 0.02 * a.abs().max()
     layer.eval()
     torch.testing.assert_close(layer(x), reference)
+
+
+@pytest.mark.parametrize("channels", [1, 64, 70, 144])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 3)])
+def test_filter_gradient_of_bfloat16_is_exact_up_to_float32(channels: int, kernel: int, stride: int) -> None:
+    torch.manual_seed(channels + kernel)
+    for height, width in ((1, 1), (2, 3), (9, 12), (10, 7)):
+        x = torch.randn(3, channels, height, width).bfloat16()
+        weight = torch.zeros(channels, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+        out = torch.nn.functional.conv2d(x.double(), weight, None, stride, kernel // 2, 1, channels)
+        grad = torch.randn_like(out).bfloat16()
+        (expected,) = torch.autograd.grad(out, weight, grad.double())
+        for memory_format in (torch.channels_last, torch.contiguous_format):
+            got = filter_gradient(
+                x.contiguous(memory_format=memory_format), grad.contiguous(memory_format=memory_format), kernel, stride
+            )
+            torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-4)
