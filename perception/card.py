@@ -115,6 +115,8 @@ class DetectionTask(_ColoredTask):
         iou_threshold: boxes of a class that overlap more are suppressed.
         max_detections: at most this many boxes a frame.
         class_agnostic: boxes of other classes that overlap more are suppressed too.
+        vote_iou: what is kept becomes the weighted mean of the boxes that overlap it at least so much, see
+            `perception.postprocess.detection.decode`; None keeps it as it is.
     """
 
     boxes: str = "boxes"
@@ -123,6 +125,7 @@ class DetectionTask(_ColoredTask):
     iou_threshold: float = Field(0.6, ge=0, le=1)
     max_detections: int = Field(300, ge=1)
     class_agnostic: bool = False
+    vote_iou: float | None = Field(default=None, ge=0, le=1)
 
 
 class ClassificationTask(_Task):

@@ -282,6 +282,7 @@ class _PostProcessing:
             "max_detections": max_detections or task.max_detections,
             "class_agnostic": task.class_agnostic if class_agnostic is None else class_agnostic,
             "method": nms,
+            "vote_iou": task.vote_iou,
             "class_filter": None if keep.all() else tuple(np.flatnonzero(keep).tolist()),
         }
 

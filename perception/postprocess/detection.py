@@ -31,6 +31,7 @@ def decode(
     class_agnostic: bool = False,
     method: NmsMethod = "nms",
     sigma: float = 0.5,
+    vote_iou: float | None = None,
     class_filter: Iterable[int] | None = None,
 ) -> Detections:
     """The detections of one frame from a network's decoded outputs.
@@ -50,6 +51,9 @@ def decode(
         method: ``nms``, or soft-NMS (Bodla et al., "Soft-NMS: Improving Object Detection With One Line of Code",
             ICCV 2017): ``soft-linear`` multiplies a score by ``1 - iou``, ``soft-gaussian`` by ``exp(-iou^2 / sigma)``.
         sigma: width of ``soft-gaussian``.
+        vote_iou: each box that ``nms`` keeps becomes the mean of the candidates of its class that overlap it at least
+            so much, weighted by the cube of their scores (box voting: Gidaris & Komodakis, "Object detection via a
+            multi-region & semantic segmentation-aware CNN model", ICCV 2015). None leaves boxes as they are.
         class_filter: class ids to keep; None keeps all.
 
     Returns:
@@ -67,6 +71,8 @@ def decode(
         raise ValueError(f"method must be one of {', '.join(get_args(NmsMethod))}; got {method!r}")
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
+    if vote_iou is not None and not 0 <= vote_iou <= 1:
+        raise ValueError(f"vote_iou must be in 0..1, got {vote_iou}")
     if max_detections < 0:
         raise ValueError(f"max_detections must not be negative, got {max_detections}")
     thresholds = class_thresholds(score_threshold, scores.shape[1], class_filter)
@@ -78,6 +84,9 @@ def decode(
     threshold = float32_below(iou_threshold)
     if method == "nms":
         picked = _nms(candidate, score, group, threshold, max_detections)
+        if vote_iou is not None:
+            voted = suppression.vote(candidate, score, class_id, picked, np.float32(vote_iou))
+            return Detections(voted, score[picked], class_id[picked])
     else:
         gaussian = method == "soft-gaussian"
         picked = suppression.soft_nms(

@@ -207,6 +207,33 @@ def soft_nms(boxes, scores, floors, ids, threshold, gaussian, sigma, limit):  # 
     return picked[:m]
 
 
+@kernel(F32_2D(F32_2D_IN, F32_1D_IN, types.Array(types.int32, 1, "C", readonly=True), I64_1D, types.float32))
+def vote(boxes, scores, ids, picked, threshold):  # type: ignore[no-untyped-def]
+    """float32 ``[M, 4]``: of each picked box, the mean of those of its class that overlap it enough, itself included.
+
+    Weights are the cubes of the scores.
+    """
+    voted = np.empty((len(picked), 4), np.float32)
+    for m in range(len(picked)):
+        k = picked[m]
+        total = 0.0
+        x1 = y1 = x2 = y2 = 0.0
+        for j in range(len(boxes)):
+            if j != k and (ids[j] != ids[k] or _iou(boxes, k, j) < threshold):
+                continue
+            weight = np.float64(scores[j]) ** 3
+            total += weight
+            x1 += weight * boxes[j, 0]
+            y1 += weight * boxes[j, 1]
+            x2 += weight * boxes[j, 2]
+            y2 += weight * boxes[j, 3]
+        if total > 0:
+            voted[m, 0], voted[m, 1], voted[m, 2], voted[m, 3] = x1 / total, y1 / total, x2 / total, y2 / total
+        else:
+            voted[m] = boxes[k]
+    return voted
+
+
 _F = types.float32
 
 

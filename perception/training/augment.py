@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.preprocess import PAD, Letterbox, ResizeMode
 from perception.training.boxes import joined
 from perception.training.config import AugmentConfig
 from perception.training.dataset import Sample
 from perception.training.recipe_detection import BoxAugmentConfig
 
-BORDER_BGR = (127.0, 127.0, 127.0)
+BORDER_BGR = (float(PAD),) * 3
 
 
 class Augmenter:
@@ -23,18 +24,25 @@ class Augmenter:
     Args:
         config: crops and what is changed at random.
         ignore: label id of pixels that count for nothing.
-        size: ``(width, height)`` that the network is made for: a zoom of 1 is the picture stretched to it, as it
-            is when the network is used.
+        size: ``(width, height)`` that the network is made for: a zoom of 1 is the picture fitted into it, as it is
+            when the network is used.
         boxes: how pictures with boxes alone are zoomed and put together, and which boxes stay.
+        resize: how it is fitted.
     """
 
     def __init__(
-        self, config: AugmentConfig, ignore: int, size: tuple[int, int], boxes: BoxAugmentConfig | None = None
+        self,
+        config: AugmentConfig,
+        ignore: int,
+        size: tuple[int, int],
+        boxes: BoxAugmentConfig | None = None,
+        resize: ResizeMode = "stretch",
     ) -> None:
         self.config = config
         self.ignore = ignore
         self.size = size
         self.boxes = boxes or BoxAugmentConfig()
+        self.resize: ResizeMode = resize
 
     def __call__(self, sample: Sample, crop: tuple[int, int], rng: np.random.Generator) -> Sample:
         """A random crop of ``sample``.
@@ -130,7 +138,8 @@ class Augmenter:
         height, width = sample.image.shape[:2]
         zoom = np.exp(rng.uniform(np.log(scale_range[0]), np.log(scale_range[1])))
         aspect = np.sqrt(1 + stretch) ** rng.uniform(-1, 1)
-        scale = np.array([zoom * aspect, zoom / aspect]) * (self.size[0] / width, self.size[1] / height)
+        fitted = Letterbox.fit(width, height, *self.size, self.resize)
+        scale = np.array([zoom * aspect, zoom / aspect]) * (fitted.width / width, fitted.height / height)
         scaled = scale * (width, height)
         slack = scaled - crop  # negative where the crop is larger than the zoomed picture
         low, high = np.minimum(slack, 0), np.maximum(slack, 0)

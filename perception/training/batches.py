@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from perception.training.augment import Augmenter
 from perception.training.boxes import BoxLabels
 from perception.training.dataset import Sample, SegmentationFolder
+from perception.training.paste import pasted
 
 Made = TypeVar("Made")
 
@@ -119,7 +120,12 @@ class BatchMaker:
         crops = []
         for index, r in rows.tolist():
             rng = np.random.default_rng((self.seed, epoch, index, r) if r else (self.seed, epoch, index))
-            crops.append(self.augmenter(self.samples[index], crop, rng))
+            sample = self.samples[index]
+            paste = self.augmenter.config.paste
+            if paste is not None and rng.random() < paste.chance:
+                donor = self.samples[int(rng.integers(len(self.samples)))]
+                sample = pasted(sample, donor, paste, rng, self.samples.boxes_of)
+            crops.append(self.augmenter(sample, crop, rng))
         labels = np.stack([c.labels for c in crops if c.labels is not None]).astype(np.int64)
         crops += [self._make_boxed(epoch, index, crop) for index in boxed_rows.tolist()]
         width, height = crop

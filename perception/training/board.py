@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from perception.card import ModelCard
 from perception.draw import Annotator
 from perception.postprocess.detection import decode
-from perception.preprocess import Letterbox
-from perception.training.evaluate import Infer, stretched
+from perception.preprocess import to_input
+from perception.training.evaluate import Infer
 from perception.types import ClassMap, Frame, Prediction
 
 
@@ -50,11 +50,10 @@ class Board:
             infer: the network.
             epoch: which epoch it is of.
         """
-        card, size = self.card, (self.card.input.width, self.card.input.height)
-        height, width = image.shape[:2]
-        letterbox = Letterbox.fit(width, height, *size)
-        results = infer(stretched(image, size)[None])
-        prediction = Prediction(Frame(image))
+        card, frame = self.card, Frame(image)
+        fitted, letterbox = to_input(frame, card.input.width, card.input.height, card.input.resize)
+        results = infer(fitted[None])
+        prediction = Prediction(frame)
         if card.segmentation is not None:
             logits = results[card.segmentation.output][0].float().contiguous().numpy()
             prediction.class_map = ClassMap(logits, letterbox)

@@ -11,6 +11,7 @@ from perception.card import ClassInfo
 from perception.errors import UsageError
 from perception.networks.backbone import BackboneName
 from perception.networks.fcn import STRIDE as FCN_STRIDE
+from perception.preprocess import ResizeMode
 from perception.training.recipe import RunConfig, Strict
 from perception.training.recipe_classification import ClassificationConfig
 from perception.training.recipe_detection import DetectionConfig
@@ -32,6 +33,7 @@ class DataConfig(Strict):
     Attributes:
         root: base of the folders below; relative to the working directory. ``train --data`` replaces it.
         size: ``(width, height)`` that the network is made for and evaluated at.
+        resize: how pictures of another shape are fitted into that: ``stretch`` or ``letterbox``, as in a model's card.
         classes: the classes, in the order of their ids.
         ignore: label id of pixels that count for nothing.
     """
@@ -40,6 +42,7 @@ class DataConfig(Strict):
     train: FolderConfig
     val: FolderConfig
     size: tuple[int, int]
+    resize: ResizeMode = "stretch"
     classes: list[ClassInfo] = Field(min_length=2, max_length=255)
     ignore: int = Field(default=255, ge=0, le=255)
 
@@ -100,6 +103,22 @@ class CropPhase(Strict):
         return self
 
 
+class PasteConfig(Strict):
+    """Things of one picture with masks put into another, see `perception.training.paste`.
+
+    Attributes:
+        chance: that a picture gets any.
+        classes: class ids whose connected components are taken.
+        most: things in one picture; at least one.
+        min_area: pixels of the smallest that is taken.
+    """
+
+    chance: Fraction = 0.5
+    classes: list[int] = Field(min_length=1)
+    most: int = Field(default=3, ge=1)
+    min_area: int = Field(default=20, ge=1)
+
+
 class AugmentConfig(Strict):
     """Random changes of a training picture.
 
@@ -110,6 +129,7 @@ class AugmentConfig(Strict):
         flip: chance of a mirror image.
         rare_classes: class ids that crops are drawn towards.
         rare_chance: chance that a crop must contain a pixel of a rare class.
+        paste: things of other pictures that are put into one first; None for none.
         color: strength of brightness, contrast, gamma, colour cast and saturation changes, 0 for none.
         blur: chance of a slight blur.
         noise: chance of slight noise.
@@ -121,6 +141,7 @@ class AugmentConfig(Strict):
     flip: Fraction = 0.5
     rare_classes: list[int] = Field(default=[])
     rare_chance: Fraction = 0.5
+    paste: PasteConfig | None = None
     color: Fraction = 0.4
     blur: Fraction = 0.1
     noise: Fraction = 0.1
@@ -176,9 +197,13 @@ class TrainConfig(RunConfig):
 
     @model_validator(mode="after")
     def _rare_classes_exist(self) -> TrainConfig:
-        wrong = [i for i in self.augment.rare_classes if not 0 <= i < len(self.data.classes)]
-        if wrong:
-            raise ValueError(f"augment.rare_classes {wrong} are not among the {len(self.data.classes)} classes")
+        chosen = {"rare_classes": self.augment.rare_classes}
+        if self.augment.paste is not None:
+            chosen["paste.classes"] = self.augment.paste.classes
+        for name, ids in chosen.items():
+            wrong = [i for i in ids if not 0 <= i < len(self.data.classes)]
+            if wrong:
+                raise ValueError(f"augment.{name} {wrong} are not among the {len(self.data.classes)} classes")
         return self
 
     @model_validator(mode="after")

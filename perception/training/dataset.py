@@ -56,6 +56,7 @@ class SegmentationFolder:
                 raise SourceError("no such folder; check data.root in the recipe", folder)
         files = LabelFolder(images, labels, classes, (ignore,))
         self.samples: list[Sample] = []
+        self.boxes_of: Callable[[NDArray[np.uint8]], BoxLabels] | None = None
         faults = list(files.faults)
         for sample in files:
             if isinstance(sample, Fault):
@@ -72,6 +73,7 @@ class SegmentationFolder:
 
     def add_boxes(self, boxes_of: Callable[[NDArray[np.uint8]], BoxLabels]) -> None:
         """Give every sample boxes, made from its labels by ``boxes_of``."""
+        self.boxes_of = boxes_of
         made = []
         for sample in self.samples:
             assert sample.labels is not None

@@ -21,6 +21,7 @@ from perception.networks.fcn import FCN
 from perception.networks.localiser import Localiser
 from perception.networks.segmenter import StreetNetwork
 from perception.networks.sliding import SlidingWindowDetector
+from perception.preprocess import ResizeMode
 from perception.sinks.files import check_output, sink_errors
 from perception.training.build import build_network
 from perception.training.checkpoint import load_checkpoint, load_weights
@@ -71,6 +72,7 @@ def make_card(config: AnyConfig, metrics: dict[str, float]) -> ModelCard:
     width, height = config.data.size
     segmentation = detection = classification = None
     multiple: int | None = None  # dense layers take one size
+    resize: ResizeMode = "stretch"
     if isinstance(config, ClassificationConfig):
         named = {"output": "probabilities", "classes": config.data.classes}
         classification = ClassificationTask.model_validate(named)
@@ -85,7 +87,7 @@ def make_card(config: AnyConfig, metrics: dict[str, float]) -> ModelCard:
             class_agnostic=windows is not None,  # a window has one object
         )
     else:
-        multiple = config.cell
+        multiple, resize = config.cell, config.data.resize
         segmentation = SegmentationTask(output="class_logits", classes=config.data.classes)
         if config.detection is not None:
             detection = DetectionTask(
@@ -96,12 +98,13 @@ def make_card(config: AnyConfig, metrics: dict[str, float]) -> ModelCard:
                 iou_threshold=config.detection.iou_threshold,
                 max_detections=300,
                 class_agnostic=config.detection.class_agnostic,
+                vote_iou=config.detection.vote_iou,
             )
     return ModelCard(
         name=config.name,
         version=config.model.version,
         description=config.model.description,
-        input=InputSpec(width=width, height=height, resize="stretch", multiple=multiple),
+        input=InputSpec(width=width, height=height, resize=resize, multiple=multiple),
         segmentation=segmentation,
         detection=detection,
         classification=classification,

@@ -70,7 +70,7 @@ class BoxAugmentConfig(_Strict):
     """Random changes of the pictures with boxes; colour, blur, noise, flip and crops are those of ``augment``.
 
     Attributes:
-        scale: range of the zoom, drawn evenly on a log scale; 1 is the picture stretched to ``data.size``.
+        scale: range of the zoom, drawn evenly on a log scale; 1 is the picture fitted into ``data.size``.
         stretch: largest change of the aspect ratio, 0.1 for 10%.
         mosaic: chance that a training picture is put together from four (Bochkovskiy et al. 2020).
         mosaic_scale: range of the zoom inside a mosaic.
@@ -125,7 +125,7 @@ class DetectionConfig(_Strict):
         batch: pictures with boxes in a batch, beside the recipe's ``batch`` of pictures with masks. An epoch
             goes once through them.
         strides, width, depth: `perception.networks.detector.DetectionHead`'s.
-        score_threshold, iou_threshold, class_agnostic: for the exported card.
+        score_threshold, iou_threshold, class_agnostic, vote_iou: for the exported card.
     """
 
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
@@ -139,6 +139,7 @@ class DetectionConfig(_Strict):
     score_threshold: Fraction = 0.3
     iou_threshold: Fraction = 0.6
     class_agnostic: bool = False
+    vote_iou: Fraction | None = None
     augment: BoxAugmentConfig = BoxAugmentConfig()
     loss: DetectionLossConfig = DetectionLossConfig()
 

@@ -57,7 +57,7 @@ class StreetTask(Task):
         box_rules = None if detection is None else detection.augment
         return BatchMaker(
             self.data.masks,
-            Augmenter(config.augment, config.data.ignore, config.data.size, box_rules),
+            Augmenter(config.augment, config.data.ignore, config.data.size, box_rules, config.data.resize),
             config.batch,
             config.seed,
             self.data.boxes,
@@ -76,12 +76,13 @@ class StreetTask(Task):
 
     def evaluate(self, infer: Infer, row: dict[str, Any]) -> float:
         data, config = self.data, self.config
-        masks = evaluate_masks(infer, data.masks_val, config.data.size)
+        masks = evaluate_masks(infer, data.masks_val, config.data.size, config.data.resize)
         row["miou"] = round(masks.miou, 4)
         row["iou"] = {c.name: round(float(x), 4) for c, x in zip(config.data.classes, masks.iou, strict=True)}
         if data.boxes_val is None or config.detection is None:
             return masks.miou
-        boxes = evaluate_boxes(infer, data.boxes_val, config.data.size, config.detection.iou_threshold)
+        suppression = (config.detection.iou_threshold, config.detection.vote_iou)
+        boxes = evaluate_boxes(infer, data.boxes_val, config.data.size, config.data.resize, *suppression)
         row["map"], row["map50"] = round(boxes.map, 4), round(boxes.map50, 4)
         row["ap50"] = {n: round(float(x), 4) for n, x in zip(config.detection.names, boxes.ap50, strict=True)}
         return (masks.miou + boxes.map50) / 2

@@ -199,6 +199,48 @@ def test_decode_clips_and_limits() -> None:
         assert len(decode(boxes, scores, IDENTITY, max_detections=2, method=method)) == 2  # type: ignore[arg-type]
 
 
+def plain_iou(a: np.ndarray, b: np.ndarray) -> float:
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inter = max(float(w), 0) * max(float(h), 0)
+    return inter / (float(a[2] - a[0]) * float(a[3] - a[1]) + float(b[2] - b[0]) * float(b[3] - b[1]) - inter)
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_voted_boxes_are_weighted_means(seed: int, agnostic: bool) -> None:
+    rng = np.random.default_rng(seed)
+    centres = random_boxes(rng, 12, 400, 150)
+    boxes = (centres[rng.integers(0, 12, 200)] + rng.normal(0, 4, (200, 4))).clip(0, 999).astype(np.float32)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    scores = (rng.random((200, 3)) ** 3).astype(np.float32)
+    options = {"score_threshold": 0.2, "iou_threshold": 0.5, "class_agnostic": agnostic}
+    plain = decode(boxes, scores, IDENTITY, **options)  # type: ignore[arg-type]
+    voted = decode(boxes, scores, IDENTITY, vote_iou=0.6, **options)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(voted.scores, plain.scores)
+    np.testing.assert_array_equal(voted.class_ids, plain.class_ids)
+    several = 0
+    for box, class_id, mean in zip(plain.boxes, plain.class_ids, voted.boxes, strict=True):
+        own = scores[:, class_id]
+        voters = [k for k in range(200) if own[k] >= np.float32(0.2) and plain_iou(box, boxes[k]) >= 0.6]
+        weights = own[voters].astype(np.float64) ** 3
+        expected = (boxes[voters].astype(np.float64) * weights[:, None]).sum(0) / weights.sum()
+        np.testing.assert_allclose(mean, expected, rtol=1e-5)
+        several += len(voters) > 1
+    assert several > 5
+
+
+def test_voting_at_the_edges() -> None:
+    one = np.array([[10, 10, 50, 50]], np.float32)
+    assert decode(one, np.array([[0.9]], np.float32), IDENTITY, vote_iou=0.5).boxes.tolist() == one.tolist()
+    none = decode(one, np.array([[0.1]], np.float32), IDENTITY, vote_iou=0.5)
+    assert none.boxes.shape == (0, 4) and none.boxes.dtype == np.float32
+    zero = decode(one, np.zeros((1, 1), np.float32), IDENTITY, vote_iou=0.5, score_threshold=0)
+    assert zero.boxes.tolist() == one.tolist()  # no weight at all
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="vote_iou"):
+            decode(one, np.ones((1, 1), np.float32), IDENTITY, vote_iou=wrong)
+
+
 def test_class_agnostic() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9]], np.float32)
     scores = np.array([[0.9, 0.0], [0.0, 0.8]], np.float32)

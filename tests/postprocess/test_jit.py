@@ -47,7 +47,7 @@ def test_a_full_run_compiles_nothing_after_warmup() -> None:
     class_shares(logits, box)
     boxes, scores = np.zeros((7, 4), np.float32), np.zeros((7, 2), np.float32)
     for method in ("nms", "soft-linear", "soft-gaussian"):
-        decode(boxes, scores, box, method=method)  # type: ignore[arg-type]
+        decode(boxes, scores, box, method=method, vote_iou=0.5)  # type: ignore[arg-type]
     nms(boxes, scores[:, 0], np.zeros(7, np.int32))
     assert [len(k.signatures) for k in jit.KERNELS] == before == [1] * len(before)
 

@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from perception.preprocess import PAD  # noqa: E402
 from perception.training.augment import Augmenter  # noqa: E402
 from perception.training.boxes import BoxLabels, joined  # noqa: E402
 from perception.training.components import boxes_from_mask  # noqa: E402
@@ -103,7 +104,7 @@ def test_shrinking_averages_instead_of_skipping() -> None:
     rules = BoxAugmentConfig(scale=(0.25, 0.25), stretch=0)
     plain = QUIET.model_copy(update={"flip": 0.0})
     made = Augmenter(plain, 255, (120, 120), rules)(Sample("a", image, None), (64, 64), np.random.default_rng(0))
-    inside = made.image[made.image[..., 0] != 127][:, 0]
+    inside = made.image[made.image[..., 0] != PAD][:, 0]
     assert abs(float(np.median(inside)) - 100) < 15
 
 

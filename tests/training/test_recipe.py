@@ -52,6 +52,8 @@ def changed(tmp_path: Path, **changes: object) -> Path:
         ({"augment__crops": [{"start": 2, "size": [64, 64]}]}, "must start at 0"),
         ({"augment__scale": [2, 1]}, "scale must be a range"),
         ({"augment__rare_classes": [9]}, r"rare_classes \[9\] are not among the 3 classes"),
+        ({"augment__paste": {"classes": [1, 3]}}, r"augment.paste.classes \[3\] are not among the 3 classes"),
+        ({"augment__paste": {"classes": []}}, r"augment.paste.classes"),
         ({"data__ignore": 1}, "ignore id 1 is the id of class box"),
         ({"network": {"frozen_stride": 4, "backbone": "resnet18"}}, "frozen_stride is for efficientnet_lite0"),
         ({"model": {}}, "model.licence: Field required"),
