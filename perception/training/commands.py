@@ -9,6 +9,8 @@ import typer
 
 from perception.errors import require
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
+
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint of `train`, or torchvision:NAME.")],
@@ -18,6 +20,7 @@ def export(
     ] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Input size, for torchvision:NAME.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set to measure a checkpoint on, for its card.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Export a trained network, or one of torchvision's, as a model, and check it against torch.
 
@@ -31,8 +34,10 @@ def export(
     """
     require("torch", "train", "exporting a network")
     from perception.config import size as parse_size
+    from perception.sinks.files import check_output
     from perception.training.torchvision_export import export_any
 
+    check_output(output, overwrite)
     written = export_any(model, output, weights=weights, size=parse_size(size), data=data)
     typer.echo(f"{output}: {written.name}, {', '.join(written.tasks)}, {written.input.width}x{written.input.height}")
 
@@ -46,6 +51,7 @@ def train(
         Path | None,
         typer.Option(help="Model (a name or .onnx) or checkpoint whose weights a new run starts from, where they fit."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a network by a recipe, then export the best checkpoint as a model with its accuracy in the card.
 
@@ -61,7 +67,7 @@ def train(
     from perception.training.release import release
 
     if output is not None:
-        check_output(output, overwrite=True)  # hours before it is written
+        check_output(output, overwrite)  # hours before it is written
     result = run_training(recipe, not fresh, data, start=start)
     model = output or result.best.with_suffix(".onnx")
     card = release(result.best, model, data)

@@ -328,6 +328,14 @@ def test_checkpoints_by_the_same_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output)])
     assert result.exit_code == 0, (result.output, result.exception)
     assert read_card(output).name == config.name
+    before = output.read_bytes()
+    with pytest.raises(UsageError, match="--overwrite"):
+        CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output)], catch_exceptions=False)
+    assert output.read_bytes() == before
+    output.write_bytes(b"an older model")
+    again = CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output), "--overwrite"])
+    assert again.exit_code == 0 and read_card(output).name == config.name
+    output.unlink()
     for wrong in (["--weights", "none"], ["--size", "64x48"]):
         with pytest.raises(UsageError, match="torchvision:NAME"):
             CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output), *wrong], catch_exceptions=False)
