@@ -56,13 +56,14 @@ def computed(path: Path, frames: np.ndarray = FRAMES) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, {"frames": frames}), strict=True))
 
 
-def assert_same(network: nn.Module, expected: dict[str, np.ndarray], images: torch.Tensor = IMAGES) -> None:
+def assert_same(
+    network: nn.Module, expected: dict[str, np.ndarray], images: torch.Tensor = IMAGES, bound: float = 1e-4
+) -> None:
     with torch.inference_mode():
         results = network.eval()(images)
     for name, truth in expected.items():
-        error = np.abs(results[name].numpy() - truth) / max(1.0, np.abs(truth).max())
-        # a norm whose channel hardly varies over the pictures magnifies what it gets, here and there
-        assert error.max() <= 1e-3 and error.mean() <= 1e-5, (name, error.max(), error.mean())
+        error = np.abs(results[name].numpy() - truth).max()
+        assert error <= bound * max(1.0, np.abs(truth).max()), name
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -115,7 +116,17 @@ def test_the_shipped_model_is_a_start_by_its_name() -> None:
     config = read_config(CONFIGS / "train" / "street.yaml")
     network = build_network(config)
     start_from(network, Path("street"), lambda: [IMAGES])
-    assert_same(network, computed(find_model("street")))
+    expected = computed(find_model("street"))
+    assert_same(network, {"class_logits": expected["class_logits"]})
+    # A filter that the levels share is in the file once for each, folded with another norm and rounded to half
+    # precision anew: the finest level is read back exactly, the others differ by that rounding, 2 ** -11.
+    assert_same(network, expected, bound=1e-3)
+    with torch.inference_mode():
+        results = network(IMAGES)
+    finest = (FRAMES.shape[1] // 8) * (FRAMES.shape[2] // 8)
+    for name in ("boxes", "scores"):
+        mine, truth = results[name][:, :finest].numpy(), expected[name][:, :finest]
+        assert np.abs(mine - truth).max() <= 1e-5 * max(1.0, np.abs(truth).max()), name
 
 
 def test_heads_of_other_classes_are_learnt_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
