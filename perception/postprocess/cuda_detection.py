@@ -1,5 +1,6 @@
 """What the CPU does with boxes, on the GPU: filter by score and suppress, to the same bytes as
-`perception.postprocess.detection`. Suppression compares in float32, each product rounded before it is added.
+`perception.postprocess.detection`, without its box voting. Suppression compares in float32, each product rounded before
+it is added.
 """
 
 from __future__ import annotations

@@ -66,6 +66,8 @@ class Board:
                 score_threshold=task.score_threshold,
                 iou_threshold=task.iou_threshold,
                 max_detections=task.max_detections,
+                class_agnostic=task.class_agnostic,
+                vote_iou=task.vote_iou,
             )
         picture = self._annotate(prediction)
         assert isinstance(picture, np.ndarray)
