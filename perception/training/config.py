@@ -196,7 +196,7 @@ class TrainConfig(RunConfig):
         return max(4, min(self.network.widths)) if self.network.decoder == "fpn" else FCN_STRIDE
 
     @model_validator(mode="after")
-    def _rare_classes_exist(self) -> TrainConfig:
+    def _chosen_classes_exist(self) -> TrainConfig:
         chosen = {"rare_classes": self.augment.rare_classes}
         if self.augment.paste is not None:
             chosen["paste.classes"] = self.augment.paste.classes
