@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 from perception.networks.lite import EfficientNetLite
@@ -14,12 +15,20 @@ BackboneName = Literal[
 ]
 
 
-def build_backbone(name: BackboneName) -> Backbone:
+def build_backbone(name: BackboneName, hidden: Sequence[int] | None = None) -> Backbone:
     """The backbone called ``name``, untrained: ``channels`` by stride, features at strides 2 to 32.
 
+    Args:
+        name: of the backbone.
+        hidden: channels inside each block, see `EfficientNetLite`, which alone can have other ones.
+
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is none of that name, or ``hidden`` does not fit it.
     """
     if name not in get_args(BackboneName):
         raise ValueError(f"no backbone {name!r}; there are {', '.join(get_args(BackboneName))}")
-    return EfficientNetLite() if name == "efficientnet_lite0" else TorchvisionBackbone(name)
+    if name == "efficientnet_lite0":
+        return EfficientNetLite(hidden=hidden)
+    if hidden is not None:
+        raise ValueError(f"hidden is for efficientnet_lite0, not {name}")
+    return TorchvisionBackbone(name)

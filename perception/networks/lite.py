@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ LITE0_STAGES: tuple[StageSpec, ...] = (
     StageSpec(4, 5, 2, 6, 192),
     StageSpec(1, 3, 1, 6, 320),
 )
+EXPANDING_BLOCKS = sum(spec.blocks for spec in LITE0_STAGES if spec.expansion != 1)
 STEM_CHANNELS = 32
 CLASSIFIER_CHANNELS = 1280
 BATCH_NORM_EPS = 1e-3  # the value the published weights were trained with
@@ -69,12 +71,18 @@ def conv_bn(
 
 
 class InvertedResidual(nn.Module):
-    """Expand (1x1), filter (depthwise), project (1x1, linear); adds its input where the shapes allow."""
+    """Expand (1x1), filter (depthwise), project (1x1, linear); adds its input where the shapes allow.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
+    Args:
+        in_channels, out_channels: of the block.
+        kernel, stride: of the depthwise filters.
+        hidden: channels that are filtered; None filters the input's own, nothing is expanded.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, hidden: int | None) -> None:
         super().__init__()
-        hidden = in_channels * expansion
-        layers = [conv_bn(in_channels, hidden, 1)] if expansion != 1 else []
+        layers = [] if hidden is None else [conv_bn(in_channels, hidden, 1)]
+        hidden = hidden or in_channels
         layers.append(conv_bn(hidden, hidden, kernel, stride, depthwise=True))
         layers.append(conv_bn(hidden, out_channels, 1, activation=False))
         self.layers = nn.Sequential(*layers)
@@ -91,12 +99,27 @@ class EfficientNetLite(nn.Module):
 
     The input is float ``[N, 3, H, W]`` RGB, normalised as ``(value - 127) / 128``.
 
+    Args:
+        stages: rows of the architecture table.
+        classes: of the classifier; 0 for none.
+        hidden: channels inside each block that expands its input, in order; None for the table's. A slimmer
+            network than ImageNet's weights are for: see `perception.training.slim`.
+
     Attributes:
         channels: Channels of the feature map at each stride.
+
+    Raises:
+        ValueError: ``hidden`` has another length than there are such blocks.
     """
 
-    def __init__(self, stages: tuple[StageSpec, ...] = LITE0_STAGES, classes: int = 0) -> None:
+    def __init__(
+        self, stages: tuple[StageSpec, ...] = LITE0_STAGES, classes: int = 0, hidden: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
+        expanding = sum(spec.blocks for spec in stages if spec.expansion != 1)
+        if hidden is not None and len(hidden) != expanding:
+            raise ValueError(f"hidden wants a number for each of {expanding} blocks that expand, not {len(hidden)}")
+        slim = iter(hidden or ())
         self.stem = conv_bn(3, STEM_CHANNELS, 3, stride=2)
         self.stages = nn.ModuleList()
         self.channels: dict[int, int] = {}
@@ -106,7 +129,8 @@ class EfficientNetLite(nn.Module):
             blocks = []
             for i in range(spec.blocks):
                 step = spec.stride if i == 0 else 1
-                blocks.append(InvertedResidual(width, spec.channels, spec.kernel, step, spec.expansion))
+                inside = None if spec.expansion == 1 else next(slim, width * spec.expansion)
+                blocks.append(InvertedResidual(width, spec.channels, spec.kernel, step, inside))
                 width = spec.channels
             stride *= spec.stride
             self.stages.append(nn.Sequential(*blocks))

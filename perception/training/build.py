@@ -21,10 +21,11 @@ from perception.networks.flatten import Flatten
 from perception.networks.lite import EfficientNetLite, stages_up_to
 from perception.networks.localiser import Localiser
 from perception.networks.segmenter import StreetNetwork
-from perception.training.checkpoint import load_checkpoint
-from perception.training.config import AnyConfig, TrainConfig
+from perception.training.checkpoint import load_checkpoint, load_weights
+from perception.training.config import AnyConfig, TrainConfig, parse_config
 from perception.training.recipe_classification import ClassificationConfig
 from perception.training.recipe_localisation import LocalisationConfig
+from perception.training.slim import is_narrower, slim
 from perception.training.unfold import load_model_file, measure_norms
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def build_street(config: TrainConfig) -> StreetNetwork | FCN:
     """Backbone and decoder for masks and, if the recipe has a detection part, boxes."""
     network, detection = config.network, config.detection
     classes = len(config.data.classes)
-    backbone = build_backbone(network.backbone)
+    backbone = build_backbone(network.backbone, network.hidden)
     if network.decoder != "fpn":
         return FCN(classes, backbone, FINEST[network.decoder], network.dropout)
 
@@ -127,7 +128,8 @@ def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[T
     Args:
         network: of the recipe.
         start: an ``.onnx`` of ours or the name of a shipped model, see `perception.training.unfold`; else a checkpoint,
-            of which the averaged weights are taken.
+            of which the averaged weights are taken. Where its network is this one with more channels inside the
+            blocks, those that matter least are left out, see `perception.training.slim`.
         batches: gives pictures to measure the statistics of a model's batch norms on: float ``[N, 3, H, W]``,
             normalised.
 
@@ -138,7 +140,15 @@ def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[T
         load_model_file(network, find_model(str(start)), next(iter(batches()))[:1])
         measure_norms(network, batches())
         return
-    weights = load_checkpoint(start)["average"]
+    checkpoint = load_checkpoint(start)
+    weights = checkpoint["average"]
+    if is_narrower(network, weights):
+        wide = build_network(parse_config(checkpoint["config"], start))
+        load_weights(wide, weights, start)
+        slim(wide, network, batches())
+        measure_norms(network, batches())
+        log.info("slimmed from %s", start)
+        return
     ours = network.state_dict()
     fitting = {k: v for k, v in weights.items() if k in ours and ours[k].shape == v.shape}
     if not fitting:

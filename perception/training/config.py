@@ -11,6 +11,7 @@ from perception.card import ClassInfo
 from perception.errors import UsageError
 from perception.networks.backbone import BackboneName
 from perception.networks.fcn import STRIDE as FCN_STRIDE
+from perception.networks.lite import EXPANDING_BLOCKS
 from perception.preprocess import ResizeMode
 from perception.training.recipe import RunConfig, Strict
 from perception.training.recipe_classification import ClassificationConfig
@@ -65,6 +66,8 @@ class NetworkConfig(Strict):
         subpixel: class logits at stride 2, not 4 (``fpn``).
         separable: depthwise-separable convolutions in the pyramid (``fpn``).
         dropout: channel dropout before the last layer.
+        hidden: channels inside each block of the backbone that expands its input (``efficientnet_lite0``), to make it
+            faster; None for its own. Starts from a checkpoint of the wider network, see `perception.training.slim`.
         pretrained: start the backbone from ImageNet.
         frozen_stride: the backbone's layers up to this stride stay as they start, statistics included: they are
             half the cost of a training step and gain least from it. 0 trains all.
@@ -79,6 +82,7 @@ class NetworkConfig(Strict):
     subpixel: bool = False
     separable: bool = False
     dropout: Fraction = 0.1
+    hidden: list[Annotated[int, Field(ge=1)]] | None = None
     pretrained: bool = True
     frozen_stride: Literal[0, 2, 4, 8] = 0
     start: Path | None = None
@@ -87,6 +91,17 @@ class NetworkConfig(Strict):
     def _frozen_layers_are_known(self) -> NetworkConfig:
         if self.frozen_stride and self.backbone != "efficientnet_lite0":
             raise ValueError(f"frozen_stride is for efficientnet_lite0, not {self.backbone}")
+        return self
+
+    @model_validator(mode="after")
+    def _hidden_is_of_the_backbone(self) -> NetworkConfig:
+        if self.hidden is not None:
+            if self.backbone != "efficientnet_lite0":
+                raise ValueError(f"hidden is for efficientnet_lite0, not {self.backbone}")
+            if len(self.hidden) != EXPANDING_BLOCKS:
+                raise ValueError(f"hidden wants a number for each of {EXPANDING_BLOCKS} blocks, not {len(self.hidden)}")
+            if self.pretrained:
+                raise ValueError("ImageNet's weights are for the backbone's own width: hidden wants pretrained: false")
         return self
 
 
