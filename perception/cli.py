@@ -339,7 +339,7 @@ def adapt(
 def bench(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PART]...", help="kernels, stages, pipeline, engines (all by default); live."),
+        typer.Argument(metavar="[PART]...", help="kernels, stages, pipeline, engines (all by default); live; models."),
     ] = None,
     as_json: Json = None,
     model: Model = None,
@@ -347,12 +347,25 @@ def bench(
     precision: Precision = "auto",
     clip: Annotated[Path | None, typer.Option(help="Video for the pipeline; a street clip at 720p by default.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kernel.")] = 30,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help="What models compares with; again for more.")
+    ] = None,
 ) -> None:
-    """Measure kernels, stages and the pipeline against the obvious alternatives, in the same run."""
+    """Measure kernels, stages and the pipeline against the obvious alternatives, in the same run.
+
+    [bold]Examples[/bold]
+
+      perception bench kernels pipeline
+
+      perception bench models --against lraspp.onnx --precision bf16
+    """
     from perception.bench import run_bench
     from perception.show import print_tables
 
-    print_tables(run_bench(parts, model=model, engine=engine, precision=precision, clip=clip, repeats=repeats), as_json)
+    tables = run_bench(
+        parts, model=model, engine=engine, precision=precision, clip=clip, repeats=repeats, against=against or ()
+    )
+    print_tables(tables, as_json)
 
 
 app.command("train")(train)

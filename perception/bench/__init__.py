@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("live",)
-"""Parts that run only if they are named: they need more than the package, such as a browser."""
+ON_REQUEST = ("live", "models")
+"""Parts that run only if they are named: they need more than the package, such as a browser or another model."""
 
 
 def run_bench(
@@ -29,6 +29,7 @@ def run_bench(
     precision: Precision = "auto",
     clip: Path | None = None,
     repeats: int = 30,
+    against: Sequence[str] = (),
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Run parts of the benchmark.
 
@@ -38,21 +39,28 @@ def run_bench(
         engine: engine to run it on; ``engines`` takes every one that is present.
         precision: precision to run it in; ``engines`` takes float32 and what each likes best.
         clip: a video for the stages and the pipeline; by default a street clip scaled to 1280x720.
-        repeats: how often each kernel and each engine is measured.
+        repeats: how often each kernel, each engine and each network is measured.
+        against: names or paths of networks that ``models`` compares with.
 
     Yields:
         a title and rows for each part as it is done.
 
     Raises:
-        UsageError: there is no such part.
+        UsageError: there is no such part, or ``models`` has nothing to compare with.
     """
     chosen = tuple(parts or PARTS)
     for part in chosen:
         if part not in PARTS + ON_REQUEST:
             raise UsageError(f"no benchmark named {part!r}{nearest(part, PARTS + ON_REQUEST)}")
 
+    if "models" in chosen and not against:
+        raise UsageError("models wants others to compare with: --against MODEL")
+    if against and "models" not in chosen:
+        raise UsageError("--against is for the part models: perception bench models --against MODEL")
+
     from perception.bench.engines import engine_rows
     from perception.bench.kernels import kernel_rows
+    from perception.bench.models import model_rows
     from perception.bench.pipeline import Bench
     from perception.model_files import DEFAULT_MODEL
 
@@ -68,6 +76,8 @@ def run_bench(
             yield bench.title("whole pipeline"), bench.pipeline_rows()
         if "engines" in chosen:
             yield f"engines, {name}, the network alone", engine_rows(name, repeats)
+        if "models" in chosen:
+            yield "models, the network alone", model_rows(name, against, engine, precision, repeats)
         if "live" in chosen:
             from perception.bench.live_browser import live_rows
 

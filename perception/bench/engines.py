@@ -66,7 +66,7 @@ def measure(model: str, engine: str, precision: Any, repeats: int) -> dict[str, 
     from perception.model import load_model
 
     with load_model(model, engine=engine, precision=precision, mode="latency") as loaded:
-        frames = _frames(loaded.engine.input_shape)
+        frames = frames_for(loaded.engine.input_shape)
         for _ in range(WARMUP):
             loaded.engine.infer(frames)
         times = []
@@ -93,7 +93,8 @@ def measure(model: str, engine: str, precision: Any, repeats: int) -> dict[str, 
     }
 
 
-def _frames(shape: tuple[int | None, int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def frames_for(shape: tuple[int | None, int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A batch of noise for a network with input ``[N or None, height, width, 3]``; one frame where N is None."""
     return np.random.default_rng(0).integers(0, 256, (shape[0] or 1, *shape[1:]), np.uint8)
 
 
