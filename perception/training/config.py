@@ -72,7 +72,8 @@ class NetworkConfig(Strict):
         frozen_stride: the backbone's layers up to this stride stay as they start, statistics included: they are
             half the cost of a training step and gain least from it. 0 trains all.
         start: model (a shipped one's name, or an ``.onnx`` of ours) or checkpoint (its averaged weights) that the
-            network starts from, wherever name and shape agree; ``train --start`` replaces it.
+            network starts from, wherever name and shape agree; or a recipe, which is trained first. ``train --start``
+            replaces it.
     """
 
     backbone: BackboneName = "efficientnet_lite0"

@@ -42,6 +42,8 @@ from perception.training.task import AnyBatch, Task
 
 log = logging.getLogger(__name__)
 
+LAST = "last.pt"
+RECIPES = (".yaml", ".yml")
 COLD_STEPS = 100  # that long an optimiser without history is held back
 MEASURED_BATCHES = 16  # give the norms of a model file their statistics
 
@@ -75,12 +77,17 @@ def train(
         resume: go on from ``<output>/last.pt`` if it is there, with exactly the result of an unbroken run.
         data_root: replaces ``data.root`` of the recipe.
         stop_after: end the call once this many epochs are done in all; the schedule is not shortened.
-        start: replaces ``network.start`` of the recipe.
+        start: replaces ``network.start`` of the recipe. If that is a recipe itself, it is trained first, or to its end.
 
     Raises:
         PerceptionError: The recipe or the data are faulty, or the loss is no longer a number.
     """
     config = read_config(config_path, data_root, start)
+    first = config.network.start
+    if first is not None and first.suffix in RECIPES and not (resume and (config.output / LAST).is_file()):
+        log.info("first: %s", first)
+        best = train(first, resume, data_root).best
+        config = read_config(config_path, data_root, best)
     return Trainer(config).run(resume, stop_after)
 
 
@@ -132,7 +139,7 @@ class Trainer:
     def run(self, resume: bool = True, stop_after: int | None = None) -> TrainResult:
         """Train to the end of the recipe (or to ``stop_after`` epochs in all)."""
         output = self.config.output
-        last, best = output / "last.pt", output / "best.pt"
+        last, best = output / LAST, output / "best.pt"
         with sink_errors(str(output)):  # before any work
             output.mkdir(parents=True, exist_ok=True)
         if resume and last.is_file():
@@ -189,7 +196,7 @@ class Trainer:
         state = self.state()
         if is_best:
             save_checkpoint(output / "best.pt", state)
-        save_checkpoint(output / "last.pt", state)
+        save_checkpoint(output / LAST, state)
         self._log(row)
 
     def state(self) -> dict[str, Any]:

@@ -175,6 +175,33 @@ def test_a_loss_that_is_no_number_names_pictures_of_both_kinds(data: Path, tmp_p
     assert len((tmp_path / "run" / "bad_batch.txt").read_text().split()) == 8
 
 
+def test_a_slimmer_network_begins_with_the_recipe_of_the_wider(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "wide").mkdir()
+    (tmp_path / "slim").mkdir()
+    wide, narrow = recipe(tmp_path / "wide"), recipe(tmp_path / "slim", width=12)
+    content = yaml.safe_load(wide.read_text())
+    wide.write_text(yaml.safe_dump(content | {"epochs": 2}))
+    content = yaml.safe_load(narrow.read_text())
+    content["network"] |= {"hidden": [64, *[120] * 14], "start": str(wide)}
+    narrow.write_text(yaml.safe_dump(content | {"epochs": 2}))
+
+    with caplog.at_level("INFO"):
+        result = train(narrow, data_root=data, stop_after=1)
+    assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("slimmed from")]
+    first = load_checkpoint(tmp_path / "wide" / "run" / "last.pt")
+    assert first["epoch"] == 2
+    made = load_checkpoint(result.last)
+    block = "backbone.stages.6.0.layers.1.0.weight"
+    assert (first["average"][block].shape[0], made["average"][block].shape[0]) == (1152, 120)
+    assert made["average"]["detector.measure.weight"].shape[1] == 12
+
+    wide.unlink()
+    assert train(narrow, data_root=data).epochs == 2, "a run that has begun needs no start"
+    assert release(result.last, tmp_path / "slim.onnx", data).tasks == ["segmentation", "detection"]
+
+
 def test_frozen_layers_stay_as_they_start(data: Path, tmp_path: Path) -> None:
     config = read_config(recipe(tmp_path), data)
     config = config.model_copy(update={"network": config.network.model_copy(update={"frozen_stride": 4})})
