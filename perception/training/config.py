@@ -263,23 +263,42 @@ TASKS: dict[str, type[AnyConfig]] = {
 def read_config(path: str | Path, data_root: str | Path | None = None, start: str | Path | None = None) -> AnyConfig:
     """The recipe in ``path``, with ``data.root`` and ``network.start`` replaced if they are given.
 
+    A recipe may say only what differs from another one, its ``base``: a path relative to its own folder.
+
     Raises:
-        UsageError: The file cannot be read or does not hold a valid recipe; every fault is named.
+        UsageError: A file cannot be read or does not hold a valid recipe; every fault is named.
     """
+    data = _read(Path(path))
+    if data_root is not None and isinstance(data, dict) and isinstance(data.get("data"), dict):
+        data["data"]["root"] = str(data_root)
+    if start is not None and isinstance(data, dict):
+        data["network"] = {**(data.get("network") or {}), "start": str(start)}
+    return parse_config(data, path)
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> Any:
+    """Plain data of a recipe, laid over that of its base."""
     import yaml
 
-    path = Path(path)
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the recipe: {error.strerror or error}", path) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"not YAML: {error}", path) from None
-    if data_root is not None and isinstance(data, dict) and isinstance(data.get("data"), dict):
-        data["data"]["root"] = str(data_root)
-    if start is not None and isinstance(data, dict):
-        data["network"] = {**(data.get("network") or {}), "start": str(start)}
-    return parse_config(data, path)
+    if not isinstance(data, dict) or "base" not in data:
+        return data
+    base = path.parent / str(data.pop("base"))
+    if base.resolve() in {p.resolve() for p in (*above, path)}:
+        raise UsageError("a recipe cannot be its own base", base)
+    return _laid_over(_read(base, (*above, path)), data)
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    """``above``, and what it leaves out of ``below``; lists are taken whole."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
 
 
 def parse_config(data: Any, where: str | Path) -> AnyConfig:

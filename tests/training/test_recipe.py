@@ -43,6 +43,33 @@ def changed(tmp_path: Path, **changes: object) -> Path:
     return path
 
 
+def test_a_recipe_lies_over_its_base(tmp_path: Path) -> None:
+    whole = changed(tmp_path)
+    (tmp_path / "more").mkdir()
+    middle = tmp_path / "more" / "middle.yaml"
+    middle.write_text("base: ../recipe.yaml\nepochs: 99\naugment: {flip: 0.25, rare_classes: []}\n")
+    top = tmp_path / "top.yaml"
+    top.write_text("base: more/middle.yaml\nname: top\nnetwork: {dropout: 0.5}\naugment: {flip: 0.75}\n")
+    below, config = read_config(whole), read_config(top, "elsewhere")
+    assert (config.name, config.epochs, config.network.dropout, config.augment.flip) == ("top", 99, 0.5, 0.75)
+    assert config.augment.rare_classes == []
+    assert config.data.root == Path("elsewhere")
+    same = {"name", "epochs", "network", "augment", "data"}
+    assert config.model_dump(exclude=same) == below.model_dump(exclude=same)
+    assert config.network.model_dump(exclude={"dropout"}) == below.network.model_dump(exclude={"dropout"})
+    skipped = {"flip", "rare_classes"}
+    assert config.augment.model_dump(exclude=skipped) == below.augment.model_dump(exclude=skipped)
+
+
+def test_a_base_that_is_missing_or_goes_in_circles_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    with pytest.raises(PerceptionError, match=r"b\.yaml: cannot read the recipe"):
+        read_config(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("base: ./a.yaml\n")
+    with pytest.raises(PerceptionError, match=r"a\.yaml: a recipe cannot be its own base"):
+        read_config(tmp_path / "a.yaml")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
