@@ -106,6 +106,19 @@ class NetworkConfig(Strict):
         return self
 
 
+class DistilConfig(Strict):
+    """A trained network that is learnt from beside the labels, see `perception.training.distil`.
+
+    Attributes:
+        teacher: checkpoint; its averaged weights. Of the same classes and strides; usually wider.
+        masks, boxes: weights of what it says of them, beside the labels' losses.
+    """
+
+    teacher: Path
+    masks: float = Field(default=1.0, ge=0)
+    boxes: float = Field(default=1.0, ge=0)
+
+
 class CropPhase(Strict):
     """From epoch ``start`` on, train on crops of ``size`` (width, height)."""
 
@@ -196,6 +209,7 @@ class TrainConfig(RunConfig):
 
     Attributes:
         detection: a second head, for boxes; None trains masks alone.
+        distil: a teacher beside the labels; None for the labels alone.
     """
 
     task: Literal["street"] = "street"
@@ -204,6 +218,7 @@ class TrainConfig(RunConfig):
     augment: AugmentConfig
     loss: LossConfig = LossConfig()
     detection: DetectionConfig | None = None
+    distil: DistilConfig | None = None
 
     @property
     def cell(self) -> int:

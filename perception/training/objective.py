@@ -1,4 +1,4 @@
-"""What a batch costs: one loss per head, each on the pictures that are labelled for it."""
+"""What a batch costs: one loss per head, each on the pictures that are labelled for it, and one of a teacher."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from perception.training.batches import Batch
 from perception.training.config import TrainConfig
 from perception.training.detection_loss import DetectionLoss
+from perception.training.distil import DistillationLoss
 from perception.training.losses import SegmentationLoss
 
 
@@ -24,12 +25,15 @@ class Objective(nn.Module):
         super().__init__()
         self.masks = SegmentationLoss(config.loss, weights, config.data.ignore)
         self.boxes = None if config.detection is None else DetectionLoss(config.detection.loss)
+        self.taught = None if config.distil is None else DistillationLoss(config)
         self.boxes_weight = 0.0 if config.detection is None else config.detection.loss.weight
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Weighted loss of each head: ``masks`` and, with a detection head, ``boxes``. Their sum is the loss."""
+        """Weighted losses that add up to the loss: ``masks``; ``boxes`` and ``taught`` if there are such."""
         device = outputs["class_logits"].device
         losses: dict[str, Tensor] = {"masks": self.masks(outputs["class_logits"], batch.labels.to(device))}
         if self.boxes is not None:
             losses["boxes"] = self.boxes_weight * self.boxes(outputs, batch.boxes)
+        if self.taught is not None:
+            losses["taught"] = self.taught(outputs)
         return losses

@@ -18,6 +18,7 @@ from perception.training.coco import CocoFolder
 from perception.training.config import TrainConfig
 from perception.training.data import TrainingData
 from perception.training.dataset import Sample, SegmentationFolder
+from perception.training.distil import Teacher
 from perception.training.evaluate import Infer, evaluate_boxes, evaluate_masks
 from perception.training.export import make_card
 from perception.training.losses import class_weights
@@ -33,6 +34,7 @@ class StreetTask(Task):
 
     Attributes:
         data: the pictures.
+        teacher: answers beside the labels, once the network is built.
 
     Raises:
         SourceError: The data are faulty.
@@ -41,8 +43,11 @@ class StreetTask(Task):
     def __init__(self, config: TrainConfig) -> None:
         self.config: TrainConfig = config
         self.data = TrainingData(config)
+        self.teacher: Teacher | None = None
 
     def build(self) -> nn.Module:
+        if self.config.distil is not None:
+            self.teacher = Teacher(self.config)
         network = build_street(self.config)
         if self.config.network.pretrained:
             network.backbone.load_imagenet()
@@ -72,7 +77,8 @@ class StreetTask(Task):
 
     def run(self, network: nn.Module, images: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         outputs: dict[str, Tensor] = network(images, len(batch.labels))
-        return outputs
+        taught = {} if self.teacher is None else self.teacher(images, len(batch.labels))
+        return outputs | taught
 
     def evaluate(self, infer: Infer, row: dict[str, Any]) -> float:
         data, config = self.data, self.config
