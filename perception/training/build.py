@@ -145,7 +145,7 @@ def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[T
     if is_narrower(network, weights):
         wide = build_network(parse_config(checkpoint["config"], start))
         load_weights(wide, weights, start)
-        slim(wide, network, batches())
+        slim(wide.to(next(network.parameters()).device), network, batches())
         measure_norms(network, batches())
         log.info("slimmed from %s", start)
         return

@@ -79,10 +79,10 @@ def slim(wide: nn.Module, narrow: nn.Module, batches: Iterable[Tensor]) -> None:
     Args:
         wide: trained.
         narrow: of the same layers; see `is_narrower`.
-        batches: pictures, float ``[N, 3, H, W]``, normalised: a few hundred places of each layer's map are
-            wanted for each of its channels.
+        batches: pictures, float ``[N, 3, H, W]``, normalised, where ``wide`` is: a few hundred places of each
+            layer's map are wanted for each of its channels.
     """
-    state = {name: tensor.clone() for name, tensor in wide.state_dict().items()}
+    state = {name: tensor.cpu().clone() for name, tensor in wide.state_dict().items()}
     shapes = {name: tensor.shape for name, tensor in narrow.state_dict().items()}
     groups = [
         (group, wanted)
@@ -200,7 +200,7 @@ def _measure(network: nn.Module, readers: Sequence[_Reader], batches: Iterable[T
     def look(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         name = names[module]
         x = args[0].transpose(0, 1).flatten(1).double()
-        parts = [torch.tensor(float(x.shape[1])), x.sum(1), x @ x.T]
+        parts = [torch.tensor(float(x.shape[1])), x.sum(1).cpu(), (x @ x.T).cpu()]
         before = sums.get((name, turns[name]))
         sums[name, turns[name]] = parts if before is None else [a + b for a, b in zip(before, parts, strict=True)]
         turns[name] += 1
