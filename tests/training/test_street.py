@@ -187,7 +187,7 @@ def test_a_slimmer_network_begins_with_the_recipe_of_the_wider(
     content["network"] |= {"hidden": [64, *[120] * 14], "start": str(wide)}
     narrow.write_text(yaml.safe_dump(content | {"epochs": 2}))
 
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="perception"):
         result = train(narrow, data_root=data, stop_after=1)
     assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("slimmed from")]
     first = load_checkpoint(tmp_path / "wide" / "run" / "last.pt")
