@@ -77,7 +77,8 @@ def train(
         resume: go on from ``<output>/last.pt`` if it is there, with exactly the result of an unbroken run.
         data_root: replaces ``data.root`` of the recipe.
         stop_after: end the call once this many epochs are done in all; the schedule is not shortened.
-        start: replaces ``network.start`` of the recipe. If that is a recipe itself, it is trained first, or to its end.
+        start: replaces ``network.start`` of the recipe. If that is a recipe itself, it is trained first,
+            or to its end; what it has done already stays.
 
     Raises:
         PerceptionError: The recipe or the data are faulty, or the loss is no longer a number.
@@ -86,7 +87,7 @@ def train(
     first = config.network.start
     if first is not None and first.suffix in RECIPES and not (resume and (config.output / LAST).is_file()):
         log.info("first: %s", first)
-        best = train(first, resume, data_root).best
+        best = train(first, data_root=data_root).best  # starting over is for this recipe alone
         config = read_config(config_path, data_root, best)
     return Trainer(config).run(resume, stop_after)
 

@@ -60,8 +60,9 @@ def is_narrower(narrow: nn.Module, weights: dict[str, Tensor]) -> bool:
     ours = narrow.state_dict()
     if ours.keys() != weights.keys():
         return False
-    makers = {maker for group in _groups(narrow) for maker in group.makers}
-    readers = {reader.name for group in _groups(narrow) for reader in group.readers}
+    groups = _groups(narrow)
+    makers = {maker for group in groups for maker in group.makers}
+    readers = {reader.name for group in groups for reader in group.readers}
     differing = {name for name, ours_ in ours.items() if ours_.shape != weights[name].shape}
     return bool(differing) and all(
         name.rpartition(".")[0] in makers | readers

@@ -1,6 +1,6 @@
-"""The average of the weights of several runs, in one checkpoint: better than each of them, and no dearer to run.
+"""The average of the weights of several runs, in one checkpoint: often better than each, and no dearer to run.
 
-Runs that began from the same weights end in one valley of the loss; its middle generalises better than its rim
+Runs that began from the same weights end in one valley of the loss; its middle often generalises better than its rim
 (Wortsman et al., "Model soups", ICML 2022).
 """
 

@@ -197,6 +197,12 @@ def test_a_slimmer_network_begins_with_the_recipe_of_the_wider(
     assert (first["average"][block].shape[0], made["average"][block].shape[0]) == (1152, 120)
     assert made["average"]["detector.measure.weight"].shape[1] == 12
 
+    saved = (tmp_path / "wide" / "run" / "last.pt").stat().st_mtime_ns
+    train(narrow, resume=False, data_root=data, stop_after=1)
+    assert (tmp_path / "wide" / "run" / "last.pt").stat().st_mtime_ns == saved, (
+        "starting over is for the slim one alone"
+    )
+
     wide.unlink()
     assert train(narrow, data_root=data).epochs == 2, "a run that has begun needs no start"
     assert release(result.last, tmp_path / "slim.onnx", data).tasks == ["segmentation", "detection"]
