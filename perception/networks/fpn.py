@@ -130,6 +130,12 @@ class FeaturePyramid(nn.Module):
             pyramid[fine] = x
         return pyramid
 
+    def finest_parts(self) -> list[nn.Module]:
+        """The layers that make the finest level, and no other."""
+        key = str(self.strides[-1])
+        parts = [self.lateral[key], self.narrow[key], self.smooth[key]]
+        return parts if self.stem_skip is None else [*parts, self.stem_skip]
+
     def _fold_stem(self, stem: Tensor, like: Tensor) -> Tensor:
         height, width = like.shape[-2:]
         if stem.shape[-2] % 2 or stem.shape[-1] % 2:  # an odd edge needs one more row or column to fold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,6 +77,14 @@ class StreetNetwork(nn.Module):
     def first_convolution(self) -> nn.Conv2d:
         """The convolution that sees the colour channels."""
         return self.backbone.first_convolution
+
+    def parts_of(self, head: Literal["masks", "boxes"]) -> list[nn.Module]:
+        """The layers that nothing but ``head`` needs."""
+        if head == "boxes":
+            return [] if self.detector is None else [self.detector]
+        if self.detector is not None and self.pyramid.strides[-1] in self.detector.strides:
+            return [self.head]
+        return [self.head, *self.pyramid.finest_parts()]
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ class BatchMaker:
         boxed: pictures with boxes alone. If given, an epoch goes once through these, and through ``samples`` as
             often as it takes.
         boxed_batch: pictures of ``boxed`` in a batch.
+        masks_alone: leave the pictures of ``boxed`` out of the batches; an epoch is as long as with them.
         rank, ranks: this process among those that share each epoch; every one gets batches of its own.
     """
 
@@ -74,6 +75,7 @@ class BatchMaker:
         seed: int,
         boxed: Dataset[Sample] | None = None,
         boxed_batch: int = 0,
+        masks_alone: bool = False,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -84,6 +86,7 @@ class BatchMaker:
         self.boxed = boxed
         self.boxed_count = 0 if boxed is None else len(boxed)  # type: ignore[arg-type]
         self.boxed_batch = min(boxed_batch, self.boxed_count // ranks)
+        self.masks_alone = masks_alone
         self.rank = rank
         self.ranks = ranks
 
@@ -102,6 +105,8 @@ class BatchMaker:
             turn = i * self.ranks + self.rank
             rows = order[turn * self.batch : (turn + 1) * self.batch]
             boxed_rows = boxed_order[turn * self.boxed_batch : (turn + 1) * self.boxed_batch]
+            if self.masks_alone:
+                boxed_rows = boxed_rows[:0]
             return self._make(epoch, rows, boxed_rows, crop)
 
         yield from made_ahead(make, len(self))

@@ -209,6 +209,8 @@ class TrainConfig(RunConfig):
 
     Attributes:
         detection: a second head, for boxes; None trains masks alone.
+        only: trains and measures one of the two heads, in as many steps, on the pictures that are labelled for it; the
+            other stays as it starts. Tells what both on one backbone cost each other.
         distil: a teacher beside the labels; None for the labels alone.
     """
 
@@ -218,7 +220,18 @@ class TrainConfig(RunConfig):
     augment: AugmentConfig
     loss: LossConfig = LossConfig()
     detection: DetectionConfig | None = None
+    only: Literal["masks", "boxes"] | None = None
     distil: DistilConfig | None = None
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks are trained."""
+        return self.only != "boxes"
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether boxes are trained."""
+        return self.detection is not None and self.only != "masks"
 
     @property
     def cell(self) -> int:
@@ -251,6 +264,8 @@ class TrainConfig(RunConfig):
     @model_validator(mode="after")
     def _detection_fits(self) -> TrainConfig:
         if self.detection is None:
+            if self.only == "boxes":
+                raise ValueError("only: boxes wants a detection part")
             return self
         if self.network.decoder != "fpn":
             raise ValueError(f"network.decoder {self.network.decoder} has no detection head; fpn has")

@@ -64,7 +64,8 @@ class DistillationLoss(nn.Module):
         super().__init__()
         assert config.distil is not None
         self.config: DistilConfig = config.distil
-        self.parts = None if config.detection is None else config.detection.loss
+        self.has_masks = config.has_masks
+        self.parts = config.detection.loss if config.detection is not None and config.has_boxes else None
 
     def forward(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum for a batch.
@@ -72,9 +73,11 @@ class DistillationLoss(nn.Module):
         Args:
             outputs: of the network, and with ``taught_`` before their names those of the teacher.
         """
-        total = self.config.masks * _masks(outputs["class_logits"], outputs[f"{TAUGHT}class_logits"])
+        total: Tensor | float = 0.0
+        if self.has_masks:
+            total = self.config.masks * _masks(outputs["class_logits"], outputs[f"{TAUGHT}class_logits"])
         if self.parts is None:
-            return total
+            return torch.as_tensor(total)
         taught = outputs[f"{TAUGHT}box_class_logits"].float().sigmoid()
         logits = outputs["box_class_logits"].float()
         sure = taught.amax(2)  # [N, K]

@@ -34,7 +34,7 @@ from perception.training.progress import TrainProgress
 from perception.training.ranks import join_ranks
 from perception.training.recipe_classification import ClassificationConfig
 from perception.training.recipe_localisation import LocalisationConfig
-from perception.training.resume import check_recipe
+from perception.training.resume import check_recipe, measures_the_same
 from perception.training.run_log import RunLog
 from perception.training.schedule import rate_factor
 from perception.training.street import StreetTask
@@ -236,7 +236,8 @@ class Trainer:
         self.average.steps = state["average_steps"]
         self.epoch = state["epoch"]
         self.step = self.epoch * len(self.batches)  # as saved, unless batches have another size now
-        self.best, self.stale = state["best"], state["stale"]
+        if measures_the_same(state["config"], self.config):
+            self.best, self.stale = state["best"], state["stale"]
         self.cold_step = self.step if compact else min(state.get("cold_step", -COLD_STEPS), self.step)
         if not compact:
             settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimiser.param_groups]

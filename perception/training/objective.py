@@ -23,15 +23,19 @@ class Objective(nn.Module):
 
     def __init__(self, config: TrainConfig, weights: Tensor) -> None:
         super().__init__()
-        self.masks = SegmentationLoss(config.loss, weights, config.data.ignore)
-        self.boxes = None if config.detection is None else DetectionLoss(config.detection.loss)
+        self.masks = SegmentationLoss(config.loss, weights, config.data.ignore) if config.has_masks else None
+        self.boxes = None
+        if config.detection is not None and config.has_boxes:
+            self.boxes = DetectionLoss(config.detection.loss)
         self.taught = None if config.distil is None else DistillationLoss(config)
         self.boxes_weight = 0.0 if config.detection is None else config.detection.loss.weight
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Weighted losses that add up to the loss: ``masks``; ``boxes`` and ``taught`` if there are such."""
-        device = outputs["class_logits"].device
-        losses: dict[str, Tensor] = {"masks": self.masks(outputs["class_logits"], batch.labels.to(device))}
+        """Weighted losses that add up to the loss: ``masks``, ``boxes`` and ``taught``, those that there are."""
+        losses: dict[str, Tensor] = {}
+        if self.masks is not None:
+            logits = outputs["class_logits"]
+            losses["masks"] = self.masks(logits, batch.labels.to(logits.device))
         if self.boxes is not None:
             losses["boxes"] = self.boxes_weight * self.boxes(outputs, batch.boxes)
         if self.taught is not None:

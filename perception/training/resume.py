@@ -53,6 +53,11 @@ def check_recipe(saved: Any, now: AnyConfig, path: Path) -> None:
         log.warning("%s: the recipe has changed, from here on: %s", path, ", ".join(changed.values()))
 
 
+def measures_the_same(saved: dict[str, Any], now: AnyConfig) -> bool:
+    """Whether the scores of a run begun by ``saved``, plain data, compare with those of ``now``."""
+    return saved.get("only") == getattr(now, "only", None)
+
+
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted name; of classes only their names."""
     flat: dict[str, Any] = {}

@@ -30,7 +30,7 @@ BOARD_PICTURES = 4
 
 
 class StreetTask(Task):
-    """See `Task`. Its score is the mean IoU or, with a detection head, the mean of that and mAP at IoU 0.5.
+    """See `Task`. Its score is the mean IoU, mAP at IoU 0.5 or, where both are trained, the mean of the two.
 
     Attributes:
         data: the pictures.
@@ -55,7 +55,15 @@ class StreetTask(Task):
 
     def freeze(self, network: nn.Module, epoch: int) -> list[nn.Module]:
         assert isinstance(network, (StreetNetwork, FCN))
-        return frozen_parts(network.backbone, self.config.network.frozen_stride)
+        parts = frozen_parts(network.backbone, self.config.network.frozen_stride)
+        if self.config.only is not None:
+            assert isinstance(network, StreetNetwork)
+            idle = network.parts_of("boxes" if self.config.only == "masks" else "masks")
+            for part in idle:
+                # the optimiser knows them: a run for both can go on as one for a single task
+                part.requires_grad_(epoch >= self.config.epochs)
+            parts += idle
+        return parts
 
     def batches(self, ranks: Ranks) -> BatchMaker:
         config, detection = self.config, self.config.detection
@@ -67,8 +75,9 @@ class StreetTask(Task):
             config.seed,
             self.data.boxes,
             detection.batch if detection else 0,
-            ranks.rank,
-            ranks.count,
+            masks_alone=config.only == "masks",
+            rank=ranks.rank,
+            ranks=ranks.count,
         )
 
     def objective(self) -> nn.Module:
@@ -76,22 +85,26 @@ class StreetTask(Task):
         return Objective(self.config, weights)
 
     def run(self, network: nn.Module, images: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        outputs: dict[str, Tensor] = network(images, len(batch.labels))
-        taught = {} if self.teacher is None else self.teacher(images, len(batch.labels))
+        with_masks = len(batch.labels) if self.config.has_masks else 0
+        outputs: dict[str, Tensor] = network(images, with_masks)
+        taught = {} if self.teacher is None else self.teacher(images, with_masks)
         return outputs | taught
 
     def evaluate(self, infer: Infer, row: dict[str, Any]) -> float:
         data, config = self.data, self.config
-        masks = evaluate_masks(infer, data.masks_val, config.data.size, config.data.resize)
-        row["miou"] = round(masks.miou, 4)
-        row["iou"] = {c.name: round(float(x), 4) for c, x in zip(config.data.classes, masks.iou, strict=True)}
-        if data.boxes_val is None or config.detection is None:
-            return masks.miou
-        suppression = (config.detection.iou_threshold, config.detection.vote_iou)
-        boxes = evaluate_boxes(infer, data.boxes_val, config.data.size, config.data.resize, *suppression)
-        row["map"], row["map50"] = round(boxes.map, 4), round(boxes.map50, 4)
-        row["ap50"] = {n: round(float(x), 4) for n, x in zip(config.detection.names, boxes.ap50, strict=True)}
-        return (masks.miou + boxes.map50) / 2
+        scores = []
+        if config.has_masks:
+            masks = evaluate_masks(infer, data.masks_val, config.data.size, config.data.resize)
+            row["miou"] = round(masks.miou, 4)
+            row["iou"] = {c.name: round(float(x), 4) for c, x in zip(config.data.classes, masks.iou, strict=True)}
+            scores.append(masks.miou)
+        if data.boxes_val is not None and config.detection is not None and config.has_boxes:
+            suppression = (config.detection.iou_threshold, config.detection.vote_iou)
+            boxes = evaluate_boxes(infer, data.boxes_val, config.data.size, config.data.resize, *suppression)
+            row["map"], row["map50"] = round(boxes.map, 4), round(boxes.map50, 4)
+            row["ap50"] = {n: round(float(x), 4) for n, x in zip(config.detection.names, boxes.ap50, strict=True)}
+            scores.append(boxes.map50)
+        return sum(scores) / len(scores)
 
     def show(self, board: Board, infer: Infer, epoch: int) -> None:
         for name, sample in self._shown():

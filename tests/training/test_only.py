@@ -1,0 +1,99 @@
+"""Training one of the two heads: what moves, what stays, what is measured, on drawn pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("faster_coco_eval")
+
+import yaml  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from perception.errors import UsageError  # noqa: E402
+from perception.training.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.config import parse_config, read_config  # noqa: E402
+from perception.training.loop import Trainer, TrainResult, train  # noqa: E402
+from tests.training.pictures import write_boxes, write_folder  # noqa: E402
+
+SMOKE = Path(__file__).parents[2] / "configs" / "train" / "street-smoke.yaml"
+FINEST = ("pyramid.lateral.4", "pyramid.narrow.4", "pyramid.smooth.4", "pyramid.stem_skip")
+IDLE = {"masks": ("detector.",), "boxes": ("head.", *FINEST)}
+MEASURED = {"masks": {"miou", "iou"}, "boxes": {"map", "map50", "ap50"}}
+
+
+def recipe(folder: Path, **changes: Any) -> Path:
+    content = {**yaml.safe_load(SMOKE.read_text()), "tensorboard": False, "output": str(folder / "run"), **changes}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_boxes(write_folder(tmp_path_factory.mktemp("pictures")))
+
+
+@pytest.fixture(scope="module")
+def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Two epochs of both heads; the second is measured."""
+    return train(recipe(tmp_path_factory.mktemp("both")), data_root=data, stop_after=2)
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+
+
+@pytest.mark.parametrize("only", ["masks", "boxes"])
+@pytest.mark.parametrize("taught", [False, True])
+def test_a_run_of_both_goes_on_as_one_of_a_single_head(
+    only: str, taught: bool, data: Path, both: TrainResult, tmp_path: Path
+) -> None:
+    teacher = {"distil": {"teacher": str(both.last)}} if taught else {}
+    path = recipe(tmp_path, only=only, **teacher)
+    (tmp_path / "run").mkdir()
+    shutil.copy(both.last, tmp_path / "run" / "last.pt")
+    result = train(path, data_root=data, stop_after=4)
+
+    before, after = load_checkpoint(both.last), load_checkpoint(result.last)
+    changed = moved(before["network"], after["network"])
+    assert not [name for name in changed if name.startswith(IDLE[only])], "the other head stays, statistics too"
+    other = IDLE["boxes" if only == "masks" else "masks"]
+    for part in (*other, "backbone.", "pyramid.smooth.8"):
+        assert any(name.startswith(part) for name in changed), part
+
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert {name for name in rows[-1] if name.startswith("loss_")} == (
+        {f"loss_{only}", "loss_taught"} if taught else set()
+    )
+    assert MEASURED[only] <= rows[-1].keys()
+    assert not MEASURED["boxes" if only == "masks" else "masks"] & rows[-1].keys()
+    score = rows[-1]["miou" if only == "masks" else "map50"]
+    assert result.score == pytest.approx(score, abs=1e-3), "not weighed against the mean of both"
+    assert load_checkpoint(result.best)["epoch"] == 4
+
+
+@pytest.mark.parametrize("only", [None, "masks", "boxes"])
+def test_epochs_are_equally_long_and_masks_alone_see_no_other_pictures(
+    only: str | None, data: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(read_config(recipe(tmp_path, only=only), data))
+    alike = Trainer(read_config(recipe(tmp_path), data))
+    assert len(trainer.batches) == len(alike.batches)
+    for batch, usual in zip(trainer.batches.epoch(0), alike.batches.epoch(0), strict=True):
+        assert torch.equal(batch.labels, usual.labels)
+        count = len(usual.labels) if only == "masks" else len(usual.names)
+        assert batch.names == usual.names[:count]
+        assert torch.equal(batch.images, usual.images[:count])
+
+
+def test_boxes_alone_want_a_detection_part() -> None:
+    content = {**yaml.safe_load(SMOKE.read_text()), "only": "boxes", "detection": None}
+    with pytest.raises(UsageError, match="only: boxes wants a detection part"):
+        parse_config(content, "recipe.yaml")
