@@ -46,17 +46,19 @@ def take_frames(graph: Graph, card: ForeignCard) -> int | str:
     frames = graph.set_input(card.input.name, TensorProto.UINT8, [batch, *size, 3])
     _set_constants(graph, spec, name)
     image = graph.tensor(name)
-    if axis == 1:
-        frames = graph.add("Transpose", frames, front=True, perm=[0, 3, 1, 2])
     if dtype == "uint8":
-        frames = _bytes(graph, spec, frames, axis, name)
+        frames = _bytes(graph, spec, frames, name)
     elif dtype in _FLOATS:
-        frames = _normalise(graph, spec, graph.cast(frames, front=True), axis, image)
+        frames = _normalise(graph, spec, graph.cast(frames, front=True), image, axis == 1)
         if dtype != "float32":
             frames = graph.cast(frames, _FLOATS[dtype], front=True)
     else:
         raise graph.fault(f"input {name!r} is {dtype}; float32, float16 and uint8 are known")
-    graph.add("Identity", frames, front=True, result=image)
+    # Planes last: CPU engines compute with the channels of a pixel side by side, and need not move anything.
+    if axis == 1:
+        graph.add("Transpose", frames, front=True, result=image, perm=[0, 3, 1, 2])
+    else:
+        graph.add("Identity", frames, front=True, result=image)
     return batch
 
 
@@ -96,29 +98,29 @@ def _set_constants(graph: Graph, spec: ForeignInput, image: str) -> None:
         graph.model.graph.initializer.append(numpy_helper.from_array(array, graph.tensor(name)))
 
 
-def _bytes(graph: Graph, spec: ForeignInput, frames: str, axis: int, name: str) -> str:
+def _bytes(graph: Graph, spec: ForeignInput, frames: str, name: str) -> str:
     if spec.scale != 1 or any(spec.mean) or spec.std != (1, 1, 1):
         raise graph.fault(f"input {name!r} is uint8, so scaling is inside the graph: scale and std are 1, mean is 0")
-    return _swapped(graph, frames, axis) if spec.channels == "RGB" else frames
+    return _swapped(graph, frames) if spec.channels == "RGB" else frames
 
 
-def _normalise(graph: Graph, spec: ForeignInput, frames: str, axis: int, image: str) -> str:
-    """``(pixel * scale - mean) / std`` in the graph's channel order, from float BGR."""
+def _normalise(graph: Graph, spec: ForeignInput, frames: str, image: str, planes: bool) -> str:
+    """``(pixel * scale - mean) / std`` in the graph's channel order, from float ``[N, H, W, 3]`` BGR."""
     gain = np.float64(spec.scale) / np.array(spec.std)
     offset = np.array(spec.mean) / spec.scale  # in units of pixels
     swap = spec.channels == "RGB"
-    convolution = _first_convolution(graph, image) if axis == 1 else None
+    convolution = _first_convolution(graph, image) if planes else None
     if convolution is not None:
         # The first convolution takes over gain and channel order, so that they cost nothing. An offset cannot go
         # there: the zeros that the convolution pads with are zeros after normalisation.
         node, weights = convolution
         scaled = weights * gain[:, None, None].astype(np.float32)
         node.input[1] = graph.constant(scaled[:, ::-1] if swap else scaled)
-        return _offset(graph, frames, offset[::-1] if swap else offset, axis)
+        return _offset(graph, frames, offset[::-1] if swap else offset)
     if swap:
-        frames = _swapped(graph, frames, axis)
-    frames = _offset(graph, frames, offset, axis)
-    return frames if (gain == 1).all() else graph.add("Mul", frames, _channels(graph, gain, axis), front=True)
+        frames = _swapped(graph, frames)
+    frames = _offset(graph, frames, offset)
+    return frames if (gain == 1).all() else graph.add("Mul", frames, _channels(graph, gain), front=True)
 
 
 def _first_convolution(graph: Graph, image: str) -> tuple[onnx.NodeProto, NDArray[np.float32]] | None:
@@ -136,13 +138,13 @@ def _first_convolution(graph: Graph, image: str) -> tuple[onnx.NodeProto, NDArra
     return node, weights
 
 
-def _offset(graph: Graph, frames: str, offset: NDArray[np.float64], axis: int) -> str:
-    return graph.add("Sub", frames, _channels(graph, offset, axis), front=True) if offset.any() else frames
+def _offset(graph: Graph, frames: str, offset: NDArray[np.float64]) -> str:
+    return graph.add("Sub", frames, _channels(graph, offset), front=True) if offset.any() else frames
 
 
-def _swapped(graph: Graph, frames: str, axis: int) -> str:
-    return graph.add("Gather", frames, graph.constant([2, 1, 0], np.int64), front=True, axis=axis)
+def _swapped(graph: Graph, frames: str) -> str:
+    return graph.add("Gather", frames, graph.constant([2, 1, 0], np.int64), front=True, axis=3)
 
 
-def _channels(graph: Graph, values: NDArray[np.float64], axis: int) -> str:
-    return graph.constant(values.reshape([1, 3, 1, 1] if axis == 1 else [1, 1, 1, 3]))
+def _channels(graph: Graph, values: NDArray[np.float64]) -> str:
+    return graph.constant(values.reshape(1, 1, 1, 3))

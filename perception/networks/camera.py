@@ -44,13 +44,15 @@ class CameraGraph(nn.Module):
         self.mean: float | Tensor = mean[0]
         self.scale: float | Tensor = 1 / std[0]
         if len({*mean}) > 1 or len({*std}) > 1:
-            self.mean = torch.tensor(mean[::-1]).reshape(1, 3, 1, 1)
-            self.scale = 1 / torch.tensor(std[::-1]).reshape(1, 3, 1, 1)
+            self.mean = torch.tensor(mean[::-1])
+            self.scale = 1 / torch.tensor(std[::-1])
         with torch.no_grad():
             first_convolution.weight.copy_(first_convolution.weight.flip(1))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """uint8 BGR ``[N, H, W, 3]`` to the outputs as float32."""
-        images = (frames.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+        # Pixels first, planes afterwards: CPU engines compute with the channels of a pixel side by side, and need not
+        # move anything.
+        images = ((frames.float() - self.mean) * self.scale).permute(0, 3, 1, 2)
         results = self.network(images)
         return tuple(results[name].float() for name in self.outputs)

@@ -128,7 +128,7 @@ class DetectionHead(nn.Module):
             and what the loss needs: ``box_class_logits`` ``[N, K, C]``, ``box_confidence_logits`` ``[N, K]`` and
             ``box_locations`` float32 ``[K, 2]`` xy in input pixels.
         """
-        boxes, class_logits, confidences, centres = [], [], [], []
+        class_logits, measures, centres, reaches = [], [], [], []
         for level, stride in enumerate(self.strides):
             x = self.reduce[level](pyramid[stride])
             named = self.class_tower(x, level)
@@ -136,18 +136,26 @@ class DetectionHead(nn.Module):
             with torch.autocast(x.device.type, enabled=False):  # pixels need more digits than bfloat16 has
                 logits = self.classify(named.float())
                 measured = self.measure(placed.float())
-            class_logits.append(logits.flatten(2).transpose(1, 2))
-            confidences.append(measured[:, 4].flatten(1))
-            log_distances = (measured[:, :4] * self.log_scales[level]).clamp(max=MAX_LOG_DISTANCE)
-            distances = log_distances.exp().flatten(2).transpose(1, 2) * (2.0 * stride)
-            centre = locations((x.shape[2], x.shape[3]), stride, x.device)
-            centres.append(centre)
-            boxes.append(torch.cat((centre - distances[..., :2], centre + distances[..., 2:]), 2))
-        all_logits, confidence = torch.cat(class_logits, 1), torch.cat(confidences, 1)
+            scale = self.log_scales[level]
+            class_logits.append(_by_location(logits))
+            factors = torch.stack((*[scale] * 4, torch.tensor(1.0, device=x.device)))  # not of the confidence
+            measures.append(_by_location(measured * factors.reshape(5, 1, 1)))
+            centres.append(locations((x.shape[2], x.shape[3]), stride, x.device))
+            reach = torch.full_like(centres[-1], 2.0 * stride)
+            reaches.append(torch.cat((-reach, reach), 1))
+        # Levels are decoded together, location by location: a compiled engine makes two passes of it, not ten a level.
+        named_all, measured_all, centre = torch.cat(class_logits, 1), torch.cat(measures, 1), torch.cat(centres)
+        distances = measured_all[..., :4].clamp(max=MAX_LOG_DISTANCE).exp()
+        confidence = measured_all[..., 4:]
         return {
-            "boxes": torch.cat(boxes, 1),
-            "scores": (all_logits.sigmoid() * confidence.sigmoid().unsqueeze(2)).sqrt(),
-            "box_class_logits": all_logits,
-            "box_confidence_logits": confidence,
-            "box_locations": torch.cat(centres),
+            "boxes": torch.cat((centre, centre), 1) + torch.cat(reaches) * distances,
+            "scores": (named_all.sigmoid() * confidence.sigmoid()).sqrt(),
+            "box_class_logits": named_all,
+            "box_confidence_logits": confidence.squeeze(2),
+            "box_locations": centre,
         }
+
+
+def _by_location(x: Tensor) -> Tensor:
+    """``[N, C, h, w]`` to ``[N, h * w, C]``."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -168,8 +168,9 @@ def _read(path: Path) -> _Weights:
             weights.folded[name, turns[name]] = value(constants[0]), value(constants[1])
             turns[name] += 1
         elif node.op_type == "Mul" and node.name.startswith("/network/detector/"):
-            # the one factor that differs between levels and is no size: what `DetectionHead.log_scales` became
-            weights.scales.extend(value(name).item() for name in constants if value(name).size == 1)
+            # the one factor that differs between levels and is no size: what `DetectionHead.log_scales` became, alone
+            # or four times before a one
+            weights.scales.extend(float(value(name).flat[0]) for name in constants if value(name).size in (1, 5))
     return weights
 
 

@@ -86,7 +86,7 @@ def test_scaling_and_order_cost_nothing_where_a_convolution_comes_first() -> Non
         for kind in ("conv", "relu")
     }  # fmt: skip
     assert "Mul" in operations["relu"] and "Gather" in operations["relu"]
-    assert operations["conv"] == ["Transpose", "Cast", "Identity", "Conv", "Identity", "Cast"]
+    assert operations["conv"] == ["Cast", "Transpose", "Conv", "Identity", "Cast"]
 
 
 def test_one_number_serves_all_channels(tmp_path: Path) -> None:
