@@ -63,8 +63,8 @@ class BatchMaker:
         boxed: pictures with boxes alone. If given, an epoch goes once through these, and through ``samples`` as
             often as it takes.
         boxed_batch: pictures of ``boxed`` in a batch.
-        masks_alone: leave the pictures of ``boxed`` out of the batches; an epoch is as long as with them.
         rank, ranks: this process among those that share each epoch; every one gets batches of its own.
+        masks_alone: leave the pictures of ``boxed`` out of the batches; an epoch is as long as with them.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class BatchMaker:
         seed: int,
         boxed: Dataset[Sample] | None = None,
         boxed_batch: int = 0,
-        masks_alone: bool = False,
         rank: int = 0,
         ranks: int = 1,
+        masks_alone: bool = False,
     ) -> None:
         self.samples = samples
         self.augmenter = augmenter
@@ -86,9 +86,9 @@ class BatchMaker:
         self.boxed = boxed
         self.boxed_count = 0 if boxed is None else len(boxed)  # type: ignore[arg-type]
         self.boxed_batch = min(boxed_batch, self.boxed_count // ranks)
-        self.masks_alone = masks_alone
         self.rank = rank
         self.ranks = ranks
+        self.masks_alone = masks_alone
 
     def __len__(self) -> int:
         if self.boxed_batch:

@@ -75,9 +75,9 @@ class StreetTask(Task):
             config.seed,
             self.data.boxes,
             detection.batch if detection else 0,
+            ranks.rank,
+            ranks.count,
             masks_alone=config.only == "masks",
-            rank=ranks.rank,
-            ranks=ranks.count,
         )
 
     def objective(self) -> nn.Module:
