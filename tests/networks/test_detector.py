@@ -59,6 +59,41 @@ def test_boxes_are_distances_from_the_location_in_strides() -> None:
     assert results["scores"][0, 0].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", [(64, 96), (72, 104)])
+def test_levels_are_decoded_as_a_slow_loop_does(seed: int, size: tuple[int, int]) -> None:
+    network = small()
+    head = network.detector
+    draw = torch.Generator().manual_seed(seed)
+    scales = [0.6, 1.1, 1.7]
+    raw: dict[str, list[np.ndarray]] = {"classify": [], "measure": []}
+    for name, results in raw.items():
+        layer = getattr(head, name)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=draw) * 0.4)
+        layer.register_forward_hook(lambda _m, _a, result, kept=results: kept.append(result.numpy()))
+    with torch.no_grad():
+        head.log_scales.copy_(torch.tensor(scales))
+    with torch.inference_mode():
+        found = {name: value.numpy() for name, value in network(torch.randn(2, 3, *size, generator=draw)).items()}
+    place = 0
+    for level, stride in enumerate((8, 16, 32)):
+        named, measured = raw["classify"][level].astype(float), raw["measure"][level].astype(float)
+        for y, x in np.ndindex(*named.shape[2:]):
+            for n in range(2):
+                reach = np.exp(np.minimum(measured[n, :4, y, x] * scales[level], 5.0)) * 2 * stride
+                centre = (np.array([x, y, x, y]) + 0.5) * stride
+                box = centre + reach * (-1, -1, 1, 1)
+                np.testing.assert_allclose(found["boxes"][n, place], box, rtol=1e-4, atol=1e-3)
+                confidence = 1 / (1 + np.exp(-measured[n, 4, y, x]))
+                scores = np.sqrt(confidence / (1 + np.exp(-named[n, :, y, x])))
+                np.testing.assert_allclose(found["scores"][n, place], scores, rtol=1e-4)
+                assert found["box_confidence_logits"][n, place] == np.float32(measured[n, 4, y, x])
+                assert (found["box_class_logits"][n, place] == named[n, :, y, x].astype(np.float32)).all()
+            place += 1
+    assert place == found["boxes"].shape[1]
+
+
 def test_scores_start_low() -> None:
     with torch.inference_mode():
         results = small()(torch.randn(1, 3, 64, 96))
