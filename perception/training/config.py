@@ -264,8 +264,8 @@ class TrainConfig(RunConfig):
     @model_validator(mode="after")
     def _detection_fits(self) -> TrainConfig:
         if self.detection is None:
-            if self.only == "boxes":
-                raise ValueError("only: boxes wants a detection part")
+            if self.only is not None:
+                raise ValueError(f"only: {self.only} chooses one of two heads; there is no detection part")
             return self
         if self.network.decoder != "fpn":
             raise ValueError(f"network.decoder {self.network.decoder} has no detection head; fpn has")

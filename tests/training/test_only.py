@@ -93,7 +93,8 @@ def test_epochs_are_equally_long_and_masks_alone_see_no_other_pictures(
         assert torch.equal(batch.images, usual.images[:count])
 
 
-def test_boxes_alone_want_a_detection_part() -> None:
-    content = {**yaml.safe_load(SMOKE.read_text()), "only": "boxes", "detection": None}
-    with pytest.raises(UsageError, match="only: boxes wants a detection part"):
+@pytest.mark.parametrize("only", ["masks", "boxes"])
+def test_one_head_of_one_is_no_choice(only: str) -> None:
+    content = {**yaml.safe_load(SMOKE.read_text()), "only": only, "detection": None}
+    with pytest.raises(UsageError, match=f"only: {only} chooses one of two heads; there is no detection part"):
         parse_config(content, "recipe.yaml")
