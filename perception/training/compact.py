@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from perception.errors import PerceptionError
 from perception.training.checkpoint import load_checkpoint, save_checkpoint
+from perception.training.config import read_config
+from perception.training.loop import Trainer
 
 KEPT = ("config", "epoch", "step", "best", "stale", "average_steps")
 
@@ -20,7 +23,29 @@ def compact(checkpoint: str | Path, output: str | Path) -> None:
     Raises:
         ModelError: The checkpoint cannot be read.
     """
-    state = load_checkpoint(Path(checkpoint))
+    _save(load_checkpoint(Path(checkpoint)), output)
+
+
+def from_model(model: str | Path, recipe: str | Path, output: str | Path, data_root: str | Path | None = None) -> None:
+    """Write the weights of a model file to ``output``, as if training by ``recipe`` had just begun with them.
+
+    What needs a checkpoint can then do with a model: a teacher, or a network that channels are left out of.
+
+    Args:
+        model: an ``.onnx`` of ours or the name of a shipped one, see `perception.training.unfold`.
+        recipe: of the network in it.
+        output: the ``.pt`` to write.
+        data_root: replaces ``data.root`` of the recipe.
+
+    Raises:
+        PerceptionError: One of them cannot be read, or the model is of another network.
+    """
+    trainer = Trainer(read_config(recipe, data_root))
+    trainer.start(Path(model))
+    _save(trainer.state(), output)
+
+
+def _save(state: dict[str, Any], output: str | Path) -> None:
     weights = {k: v.half() if v.is_floating_point() else v for k, v in state["average"].items()}
     save_checkpoint(Path(output), {**{k: state[k] for k in KEPT}, "average": weights})
 
@@ -28,11 +53,16 @@ def compact(checkpoint: str | Path, output: str | Path) -> None:
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m perception.training.compact", description=__doc__)
-    parser.add_argument("checkpoint")
-    parser.add_argument("output")
+    parser.add_argument("checkpoint", help="or, with --recipe, a model: its name or .onnx")
+    parser.add_argument("output", help="the .pt to write")
+    parser.add_argument("--recipe", help="of the model's network")
+    parser.add_argument("--data", help="replaces data.root of the recipe")
     arguments = parser.parse_args()
     try:
-        compact(arguments.checkpoint, arguments.output)
+        if arguments.recipe is None:
+            compact(arguments.checkpoint, arguments.output)
+        else:
+            from_model(arguments.checkpoint, arguments.recipe, arguments.output, arguments.data)
     except PerceptionError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -50,7 +50,7 @@ class RunConfig(Strict):
     Attributes:
         name: of the model.
         output: folder for checkpoints and the log; relative to the working directory.
-        precision: ``bf16`` trains under autocast, ``f32`` without.
+        precision: ``bf16`` trains under autocast, ``f32`` without; a CPU that lacks bfloat16 always trains without.
         evaluate_every: epochs between evaluations on ``data.val``; the last epoch is always evaluated.
         patience: stop after this many evaluations without a better one; None never does.
         tensorboard: write event files to ``output/board``: numbers of every epoch, pictures of every evaluation.

@@ -14,6 +14,7 @@ import onnx
 
 from perception.card import METADATA_KEY, ModelCard, write_card
 from perception.engines import Precision
+from perception.engines.openvino import native_precisions
 from perception.errors import PerceptionError
 from perception.evaluation.classification import evaluate_classification
 from perception.evaluation.detection import evaluate_detection
@@ -37,8 +38,8 @@ def release(
 ) -> ModelCard:
     """Export ``checkpoint`` to ``output`` with its accuracy on the recipe's validation pictures in the card.
 
-    Weights are stored in half, which halves the file. Accuracy is OpenVINO's, of that very file, computing in float32
-    and in bfloat16 at the network's own size.
+    Weights are stored in half, which halves the file. Accuracy is OpenVINO's, of that very file, at the network's
+    own size, computing in float32 and in what else this machine computes in by itself: bfloat16, as a rule.
 
     Args:
         checkpoint: written by ``train``.
@@ -63,8 +64,8 @@ def release(
         store_in_half(model)
         onnx.save(model, str(draft))
         metrics: dict[str, float] = {}
-        precisions: dict[str, Precision] = {"": "f32", "_bf16": "bf16"}
-        for suffix, precision in precisions.items():
+        for precision in native_precisions():
+            suffix = "" if precision == "f32" else f"_{precision}"
             for metric, value in measure(draft, config, root, precision).items():
                 if value is not None:
                     metrics[f"{config.name}_val_{metric}{suffix}"] = round(value, 4)

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 pytest.importorskip("faster_coco_eval")
 
 import yaml  # noqa: E402
 
 from perception.card import read_card  # noqa: E402
+from perception.engines.openvino import native_precisions  # noqa: E402
 from perception.errors import PerceptionError  # noqa: E402
 from perception.model import load_model  # noqa: E402
 from perception.training.augment import Augmenter  # noqa: E402
@@ -26,11 +27,12 @@ from perception.training.average_precision import average_precision  # noqa: E40
 from perception.training.batches import BatchMaker  # noqa: E402
 from perception.training.boxes import BoxLabels  # noqa: E402
 from perception.training.build import build_network, start_from  # noqa: E402
-from perception.training.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.checkpoint import load_checkpoint, load_weights  # noqa: E402
 from perception.training.coco import CocoFolder  # noqa: E402
-from perception.training.compact import compact  # noqa: E402
-from perception.training.config import read_config  # noqa: E402
+from perception.training.compact import compact, from_model  # noqa: E402
+from perception.training.config import parse_config, read_config  # noqa: E402
 from perception.training.data import TrainingData  # noqa: E402
+from perception.training.evaluate import network_infer  # noqa: E402
 from perception.training.loop import Trainer, TrainResult, train  # noqa: E402
 from perception.training.recipe_detection import CocoConfig  # noqa: E402
 from perception.training.release import release  # noqa: E402
@@ -105,6 +107,24 @@ def test_a_compact_checkpoint_is_small_and_can_be_gone_on_from(data: Path, tmp_p
     assert load_checkpoint(first.last)["cold_step"] == 6
 
 
+def test_a_model_as_a_checkpoint_computes_what_its_file_does(data: Path, unbroken: TrainResult, tmp_path: Path) -> None:
+    """So that whoever has the shipped file alone can slim the network, or have it teach another."""
+    model, checkpoint = tmp_path / "street-smoke.onnx", tmp_path / "street-smoke.pt"
+    release(unbroken.best, model, data)
+    from_model(model, recipe(tmp_path), checkpoint, data)
+    state = load_checkpoint(checkpoint)
+    assert state["epoch"] == 0
+    network = build_network(parse_config(state["config"], checkpoint))
+    load_weights(network, state["average"], checkpoint)
+    frames = np.random.default_rng(5).integers(0, 256, (1, 72, 96, 3), np.uint8)
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    found = network_infer(network.eval())(frames)
+    for name, expected in zip(names, session.run(names, {"frames": frames}), strict=True):
+        error = np.abs(found[name].numpy() - expected).max()
+        assert error <= 0.01 * np.abs(expected).max(), name  # weights are kept in half
+
+
 def test_tensorboard_gets_numbers_and_pictures(data: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result = train(recipe(tmp_path, tensorboard=True), data_root=data, stop_after=2)
@@ -131,7 +151,8 @@ def test_the_runtime_loads_what_was_released(data: Path, unbroken: TrainResult, 
     row = json.loads((unbroken.last.parent / "log.jsonl").read_text().splitlines()[-1])
     if unbroken.best.read_bytes() == unbroken.last.read_bytes():
         assert card.metrics["street-smoke_val_map50"] == pytest.approx(row["map50"], abs=0.02)
-    assert {"street-smoke_val_map", "street-smoke_val_map_bf16", "street-smoke_val_ap50_ball"} <= set(card.metrics)
+    assert {"street-smoke_val_map", "street-smoke_val_map50", "street-smoke_val_ap50_ball"} <= set(card.metrics)
+    assert ("street-smoke_val_map_bf16" in card.metrics) == ("bf16" in native_precisions())
 
     model = load_model(output, engine="openvino", precision="f32", score_threshold=0.001)
     frame = np.random.default_rng(0).integers(0, 256, (72, 96, 3), np.uint8)
