@@ -122,7 +122,7 @@ def frozen_parts(backbone: nn.Module, stride: int) -> list[nn.Module]:
     return parts
 
 
-def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[Tensor]]) -> None:
+def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[Tensor]]) -> list[str]:
     """Take the weights of a model or a checkpoint wherever name and shape agree; the rest stays as it is.
 
     Args:
@@ -133,13 +133,16 @@ def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[T
         batches: gives pictures to measure the statistics of a model's batch norms on: float ``[N, 3, H, W]``,
             normalised.
 
+    Returns:
+        Names of the network's weights that are not in it.
+
     Raises:
         ModelError: It cannot be read, or nothing in it fits.
     """
     if start.suffix == ".onnx" or not (start.suffix or start.exists()):
-        load_model_file(network, find_model(str(start)), next(iter(batches()))[:1])
+        missing = load_model_file(network, find_model(str(start)), next(iter(batches()))[:1]).missing
         measure_norms(network, batches())
-        return
+        return missing
     checkpoint = load_checkpoint(start)
     weights = checkpoint["average"]
     if is_narrower(network, weights):
@@ -148,13 +151,15 @@ def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[T
         slim(wide.to(next(network.parameters()).device), network, batches())
         measure_norms(network, batches())
         log.info("slimmed from %s", start)
-        return
+        return []
     ours = network.state_dict()
     fitting = {k: v for k, v in weights.items() if k in ours and ours[k].shape == v.shape}
     if not fitting:
         raise ModelError("no tensor of this checkpoint fits the network", start)
     network.load_state_dict({k: v.to(ours[k].dtype) for k, v in fitting.items()}, strict=False)
-    new = sorted({k.split(".")[0] for k in ours.keys() - fitting.keys()})
+    missing = sorted(ours.keys() - fitting.keys())
+    new = sorted({name.split(".")[0] for name in missing})
     log.info(
         "%d of %d tensors come from %s%s", len(fitting), len(ours), start, f"; new: {', '.join(new)}" if new else ""
     )
+    return missing

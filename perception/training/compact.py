@@ -1,4 +1,4 @@
-"""A checkpoint small enough to keep: the averaged weights in half precision, and how far the run had come."""
+"""A checkpoint small enough to keep, of another or of a model: averaged weights in half, and how far the run had come."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from perception.errors import PerceptionError
+from perception.errors import ModelError, PerceptionError
 from perception.training.checkpoint import load_checkpoint, save_checkpoint
 from perception.training.config import read_config
 from perception.training.loop import Trainer
@@ -38,10 +38,14 @@ def from_model(model: str | Path, recipe: str | Path, output: str | Path, data_r
         data_root: replaces ``data.root`` of the recipe.
 
     Raises:
-        PerceptionError: One of them cannot be read, or the model is of another network.
+        ModelError: The model cannot be read, or is of another network.
+        PerceptionError: Recipe or data are faulty.
     """
     trainer = Trainer(read_config(recipe, data_root))
-    trainer.start(Path(model))
+    missing = trainer.start(Path(model))
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ModelError(f"not of the network in {recipe}, which also has {', '.join(missing[:5])}{more}", model)
     _save(trainer.state(), output)
 
 

@@ -190,10 +190,11 @@ class Trainer:
         self.ranks.leave()
         return TrainResult(best if best.is_file() else last, last, self.best, self.epoch)
 
-    def start(self, weights: Path) -> None:
-        """Begin from a model or a checkpoint, see `perception.training.build.start_from`."""
-        start_from(self.network, weights, self._pictures)
+    def start(self, weights: Path) -> list[str]:
+        """Begin from a model or a checkpoint; returns what it lacks, see `perception.training.build.start_from`."""
+        missing = start_from(self.network, weights, self._pictures)
         self.average = MovingAverage(self.network, self.config.ema_decay)
+        return missing
 
     def _pictures(self) -> Iterator[Tensor]:
         """A few of the first pictures that will be trained on, as the network takes them."""

@@ -45,7 +45,17 @@ class _Weights(NamedTuple):
     scales: list[float]
 
 
-def load_model_file(network: nn.Module, path: Path, images: Tensor) -> int:
+class Unfolded(NamedTuple):
+    """Attributes:
+    norms: how many convolutions with a norm behind them were found in the file.
+    missing: names of the network's weights that were not; they are as they were.
+    """
+
+    norms: int
+    missing: list[str]
+
+
+def load_model_file(network: nn.Module, path: Path, images: Tensor) -> Unfolded:
     """Give ``network`` the weights of a model file, wherever its tensors have the names and shapes of the file's.
 
     Batch norms become scales and shifts around statistics 0 and 1; `measure_norms` gives them real ones.
@@ -54,9 +64,6 @@ def load_model_file(network: nn.Module, path: Path, images: Tensor) -> int:
         network: of the recipe; in evaluation mode afterwards.
         path: an ``.onnx`` written by ``perception train`` or ``perception export``, or a shipped one.
         images: float ``[N, 3, H, W]``, normalised: anything that the network can be run on.
-
-    Returns:
-        How many convolutions with a norm behind them were found.
 
     Raises:
         ModelError: The file cannot be read, is quantised, or has nothing that fits.
@@ -97,7 +104,8 @@ def load_model_file(network: nn.Module, path: Path, images: Tensor) -> int:
         if colours is not None and before is not None and not torch.equal(colours.weight, before):
             colours.weight.copy_(colours.weight.flip(1))  # files take BGR
     log.info("%d of %d convolutions with norms come from %s", found, len(calls), path)
-    return found
+    taken = named.keys() | {f"{name}.weight" for name in first}
+    return Unfolded(found, [name for name, p in network.named_parameters() if p.ndim > 1 and name not in taken])
 
 
 def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:

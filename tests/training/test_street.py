@@ -20,7 +20,7 @@ import yaml  # noqa: E402
 
 from perception.card import read_card  # noqa: E402
 from perception.engines.openvino import native_precisions  # noqa: E402
-from perception.errors import PerceptionError  # noqa: E402
+from perception.errors import ModelError, PerceptionError  # noqa: E402
 from perception.model import load_model  # noqa: E402
 from perception.training.augment import Augmenter  # noqa: E402
 from perception.training.average_precision import average_precision  # noqa: E402
@@ -123,6 +123,30 @@ def test_a_model_as_a_checkpoint_computes_what_its_file_does(data: Path, unbroke
     for name, expected in zip(names, session.run(names, {"frames": frames}), strict=True):
         error = np.abs(found[name].numpy() - expected).max()
         assert error <= 0.01 * np.abs(expected).max(), name  # weights are kept in half
+
+    checkpoint.unlink()
+    with pytest.raises(ModelError, match=r"not of the network in .*, which also has detector\.reduce\.0\.0\.weight"):
+        from_model(model, recipe(tmp_path, width=24), checkpoint, data)
+    assert not checkpoint.exists()
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = []
+    monkeypatch.setattr("perception.training.loop.has_bfloat16", lambda device: False)
+    for precision in ("f32", "bf16"):
+        (tmp_path / precision).mkdir()
+        path = recipe(tmp_path / precision)
+        path.write_text(path.read_text().replace("precision: f32", f"precision: {precision}"))
+        assert read_config(path).precision == precision
+        with caplog.at_level("INFO", logger="perception"):
+            caplog.clear()
+            runs.append(load_checkpoint(train(path, data_root=data, stop_after=1).last))
+        assert ("training in float32" in caplog.text) == (precision == "bf16")
+    exact, fallen = runs
+    for name, tensor in exact["network"].items():
+        assert torch.equal(tensor, fallen["network"][name]), name
 
 
 def test_tensorboard_gets_numbers_and_pictures(data: Path, tmp_path: Path) -> None:
