@@ -1,4 +1,4 @@
-"""A checkpoint small enough to keep, of another or of a model: averaged weights in half, and how far the run had come."""
+"""A checkpoint small enough to keep, of another or a model: averaged weights in half, and how far the run has come."""
 
 from __future__ import annotations
 
