@@ -139,6 +139,20 @@ def test_a_picture_before_and_after(page: Any, tmp_path: Path) -> None:
     page.wait_for_function("(first) => document.querySelector('.pv-after').src !== first", arg=first)
 
 
+def test_a_picture_chosen_before_the_script_has_come_is_taken(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "in.png"), scene())
+    page = open_page()
+    asked = []
+    page.route("**/picture.js", lambda route: asked.append(route))  # held back
+    page.reload(wait_until="domcontentloaded")
+    here = tab(page, "Picture")
+    here.locator(".pv-file").set_input_files(str(tmp_path / "in.png"))
+    while not asked:
+        page.wait_for_timeout(20)
+    asked[0].continue_()
+    here.locator(".pv-pair").wait_for()
+
+
 def test_what_is_no_picture_is_refused_in_words(page: Any, tmp_path: Path) -> None:
     (tmp_path / "no.png").write_bytes(b"nothing")
     tab(page, "Picture").locator(".pv-file").set_input_files(str(tmp_path / "no.png"))

@@ -2,10 +2,11 @@
 
 /** Call a function with each file that the user gives. */
 export function onFile(label, input, take) {
-  input.addEventListener("change", () => {
+  const choose = () => {
     if (input.files[0]) take(input.files[0]);
     input.value = ""; // the same file again is a change, too
-  });
+  };
+  input.addEventListener("change", choose);
   label.addEventListener("dragover", (event) => {
     event.preventDefault();
     label.classList.add("pv-over");
@@ -16,4 +17,5 @@ export function onFile(label, input, take) {
     label.classList.remove("pv-over");
     if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
   });
+  choose(); // what was chosen before this script had come
 }
