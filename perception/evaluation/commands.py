@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perception.errors import UsageError, require
-from perception.options import INPUT, MODEL, Card, Engine, Model, Precision, Threads
+from perception.options import INPUT, MODEL, Card, Engine, Model, Precision, Size, Threads
 
 evaluation = typer.Typer(help="Measure the accuracy of a model on labelled pictures.", no_args_is_help=True)
 data = typer.Typer(help="Look after data sets.", no_args_is_help=True)
@@ -43,6 +43,7 @@ def eval_segmentation(
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    size: Size = None,
     report: ReportTo = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -53,12 +54,13 @@ def eval_segmentation(
 
       perception eval segmentation -m camvid --images val/images --labels val/labels --ignore 11 --json
     """
+    from perception.config import size as parse_size
     from perception.evaluation.segmentation import evaluate_segmentation
     from perception.show import evaluate
 
     evaluate(
         evaluate_segmentation, model, images, labels, ignore=ignore or (),
-        card=card, engine=engine, precision=precision, threads=threads,
+        card=card, engine=engine, precision=precision, threads=threads, size=parse_size(size),
         report=report, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
 
@@ -73,6 +75,7 @@ def eval_detection(
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    size: Size = None,
     score: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box.", rich_help_panel=MODEL)] = 0.01,
     report: ReportTo = None,
     overwrite: Overwrite = False,
@@ -84,13 +87,14 @@ def eval_detection(
 
       perception eval detection -m street --images val/images --annotations val/annotations.json
     """
+    from perception.config import size as parse_size
     from perception.evaluation.classes import read_synonyms
     from perception.evaluation.detection import evaluate_detection
     from perception.show import evaluate
 
     evaluate(
         evaluate_detection, model, images, annotations, synonyms=read_synonyms(names), score_threshold=score,
-        card=card, engine=engine, precision=precision, threads=threads,
+        card=card, engine=engine, precision=precision, threads=threads, size=parse_size(size),
         report=report, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
 
@@ -104,6 +108,7 @@ def eval_classification(
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    size: Size = None,
     top_k: Annotated[
         int, typer.Option(min=1, help="Also how often the right class is among the K likeliest.", rich_help_panel=MODEL)
     ] = 1,
@@ -112,13 +117,14 @@ def eval_classification(
     as_json: AsJson = False,
 ) -> None:
     """Whole-image classes against folder names, or the labels of an NPZ file: accuracy, confusion matrix."""
+    from perception.config import size as parse_size
     from perception.evaluation.classes import read_synonyms
     from perception.evaluation.classification import evaluate_classification
     from perception.show import evaluate
 
     evaluate(
         evaluate_classification, model, pictures, synonyms=read_synonyms(names), top_k=top_k,
-        card=card, engine=engine, precision=precision, threads=threads,
+        card=card, engine=engine, precision=precision, threads=threads, size=parse_size(size),
         report=report, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
 

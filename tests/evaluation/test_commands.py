@@ -104,6 +104,24 @@ def test_names_from_a_file(tmp_path: Path, model: str) -> None:
     assert list(result["ap"]) == ["red", "green", "blue"]
 
 
+def test_another_size_is_measured_as_a_model_of_that_size(tmp_path: Path) -> None:
+    data = options("segmentation", tmp_path)
+    small = write_model(tmp_path / "small.onnx", width=64, height=48)
+    free = write_model(tmp_path / "free.onnx", width=128, height=96, multiple=16)
+    runs = [["-m", free, "--size", "64x48"], ["-m", small], ["-m", free]]
+    results = [json.loads(call("eval", "segmentation", "--json", *run, *data).stdout) for run in runs]
+    for result in results:
+        del result["ms_per_image"]
+    assert results[0] == results[1] != results[2]
+
+
+@pytest.mark.parametrize("command", list(KEYS))
+def test_a_size_that_a_model_does_not_take_is_refused(tmp_path: Path, model: str, command: str) -> None:
+    result = call("eval", command, "-m", model, "--size", "64x48", *options(command, tmp_path))
+    assert isinstance(result.exception, UsageError)
+    assert "128x96" in str(result.exception)
+
+
 def test_what_is_wrong_ends_it_with_its_own_error(tmp_path: Path, model: str) -> None:
     data = options("detection", tmp_path)
     masks = write_model(tmp_path / "masks.onnx")
