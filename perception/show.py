@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from perception.errors import PerceptionError, SinkError
 
@@ -51,11 +51,18 @@ def stdout() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=160)
 
 
+class _LogLines(logging.Handler):
+    """One line a message, however long: Rich's own handler folds it at 80 columns where there is no terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = (f"{record.levelname:8} ", f"logging.level.{record.levelname.lower()}")
+        stderr().print(Text.assemble(level, self.format(record)))
+
+
 def log_to_stderr(debug: bool = False) -> None:
     """Send the package's warnings to standard error, one line each, without tearing a progress bar."""
-    handler = RichHandler(console=stderr(), show_time=False, show_path=False, markup=False)
     logger = logging.getLogger("perception")
-    logger.handlers = [handler]
+    logger.handlers = [_LogLines()]
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 

@@ -146,6 +146,7 @@ def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[T
     checkpoint = load_checkpoint(start)
     weights = checkpoint["average"]
     if is_narrower(network, weights):
+        log.info("slimming %s: finding the channels that matter least, which takes minutes", start)
         wide = build_network(parse_config(checkpoint["config"], start))
         load_weights(wide, weights, start)
         slim(wide.to(next(network.parameters()).device), network, batches())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -68,6 +69,8 @@ def train(
 
     if output is not None:
         check_output(output, overwrite)  # hours before it is written
+    told = logging.getLogger("perception.training")
+    told.setLevel(min(told.getEffectiveLevel(), logging.INFO))  # scores of an epoch, where it went on from
     result = run_training(recipe, not fresh, data, start=start)
     model = output or result.best.with_suffix(".onnx")
     card = release(result.best, model, data)

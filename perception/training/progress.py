@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from perception.show import stderr
 
 
 class TrainProgress:
     """A bar with epoch and loss; context manager."""
 
     def __init__(self, name: str, steps: int, done: int) -> None:
-        console = Console(stderr=True)
+        console = stderr()  # what is logged meanwhile goes above the bar
         self._progress = Progress(
             TextColumn(f"{name} {{task.description}}"),
             BarColumn(),

@@ -166,6 +166,18 @@ def test_tensorboard_gets_numbers_and_pictures(data: Path, tmp_path: Path) -> No
     assert (image.width, image.height) == (96, 72)
 
 
+def test_the_command_tells_of_every_epoch_where_there_is_no_terminal(data: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(recipe(tmp_path).read_text()) | {"epochs": 2, "evaluate_every": 2}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "perception", "train", str(tmp_path / "two.yaml"), "--data", str(data)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if "epoch=" in line]
+    assert [line.split("epoch=")[1].split()[0] for line in told] == ["1", "2"]
+    assert "map50=" in told[1]  # one line each, however long
+    assert done.stdout.splitlines()[-1].endswith("best.onnx")
+
+
 def test_the_runtime_loads_what_was_released(data: Path, unbroken: TrainResult, tmp_path: Path) -> None:
     output = tmp_path / "street-smoke.onnx"
     card = release(unbroken.best, output, data)
