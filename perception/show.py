@@ -56,7 +56,10 @@ class _LogLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = (f"{record.levelname:8} ", f"logging.level.{record.levelname.lower()}")
-        stderr().print(Text.assemble(level, self.format(record)))
+        try:
+            stderr().print(Text.assemble(level, self.format(record)))
+        except Exception:  # as every handler: what logs is not to fail by it
+            self.handleError(record)
 
 
 def log_to_stderr(debug: bool = False) -> None:

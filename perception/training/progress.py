@@ -1,4 +1,4 @@
-"""Progress of a training run on a terminal; silent elsewhere."""
+"""The progress bar of a training run: on a terminal, nowhere else."""
 
 from __future__ import annotations
 

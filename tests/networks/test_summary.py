@@ -50,11 +50,11 @@ def test_a_model_file_has_the_layers_of_its_network(name: str, tmp_path: Path) -
         summarise_named(str(path), size=(64, 64))
 
 
-@pytest.mark.parametrize("name", ["camvid", "street"])
-def test_shipped_models_have_the_same_layers_in_eight_bits(name: str) -> None:
+@pytest.mark.parametrize(("name", "least"), [("camvid", 3e6), ("street", 1.75e6)])
+def test_shipped_models_have_the_same_layers_in_eight_bits(name: str, least: float) -> None:
     full, eight = summarise_named(name), summarise_named(f"{name}-int8")
     assert full.multiplications == eight.multiplications > 1e9
-    assert full.parameters == eight.parameters > 1.5e6
+    assert full.parameters == eight.parameters > least
     strides = [layer.step[0] for layer in full.layers if layer.step is not None]
     assert strides[0] == 2 and max(strides) == 32
     heads = [layer for layer in full.layers if "/head/classify" in layer.name]
