@@ -36,6 +36,7 @@ class BoxedImage:
         category_ids: int64 ``[M]``, ids of the file.
         crowd: bool ``[M]``: the box is around a group, and neither has to be found nor is wrong to find.
         areas: float64 ``[M]`` in pixels, as the file says: of the mask, where there is one.
+        scores: float32 ``[M]`` in 0..1: how sure the detector was that made a box; 1 for boxes made by hand.
     """
 
     id: int
@@ -46,6 +47,7 @@ class BoxedImage:
     category_ids: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     areas: NDArray[np.float64]
+    scores: F32
 
 
 class CocoFile:
@@ -165,7 +167,7 @@ class CocoFile:
             self.faults.append(Fault(str(folder / name), f"missing image ({self.path.name} lists it)"))
             return None
         kept = [
-            (box, a["category_id"], bool(a.get("iscrowd")), _area(a, box))
+            (box, a["category_id"], bool(a.get("iscrowd")), _area(a, box), _score(a))
             for a in boxes[entry["id"]]
             if (box := self._read_box(a, name, width, height)) is not None
         ]
@@ -175,6 +177,7 @@ class CocoFile:
             np.array([k[1] for k in kept], np.int64),
             np.array([k[2] for k in kept], np.bool_),
             np.array([k[3] for k in kept], np.float64),
+            np.array([k[4] for k in kept], np.float32),
         )  # fmt: skip
 
     def _read_box(self, entry: dict[str, Any], image: str, width: int, height: int) -> list[float] | None:
@@ -235,3 +238,8 @@ def _is_number(value: Any) -> bool:
 def _area(entry: dict[str, Any], box: list[float]) -> float:
     area: Any = entry.get("area")  # the evaluator takes a negative one for a box that does not count
     return float(area) if _is_number(area) and area >= 0 else (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _score(entry: dict[str, Any]) -> float:
+    score: Any = entry.get("score")
+    return float(min(max(score, 0.0), 1.0)) if _is_number(score) else 1.0

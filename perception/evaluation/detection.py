@@ -246,7 +246,7 @@ def _evaluated(image: BoxedImage, in_truth: Mapping[int, int]) -> BoxedImage:
     keep = ids >= 0
     return BoxedImage(
         image.id, image.path, image.width, image.height,
-        image.boxes[keep], ids[keep], image.crowd[keep], image.areas[keep],
+        image.boxes[keep], ids[keep], image.crowd[keep], image.areas[keep], image.scores[keep],
     )  # fmt: skip
 
 

@@ -36,8 +36,10 @@ class LabelFolder:
     Args:
         images: folder of pictures.
         labels: folder of PNGs with the same stems, gray or palette; values are class ids.
-        classes: number of classes; ids must be below it or among ``ignore``.
+        classes: number of classes, or the ids that there are; ids must be below it, or among them, or in ``ignore``.
         ignore: ids of pixels that count for nothing.
+        select: tells by a picture's stem whether it is taken; None takes all.
+        partly_labelled: pictures without a label are passed over, instead of being faults.
 
     Attributes:
         faults: what is wrong with the folders as far as their listing tells.
@@ -47,26 +49,43 @@ class LabelFolder:
         UsageError: an id to ignore that no label can have.
     """
 
-    def __init__(self, images: str | Path, labels: str | Path, classes: int, ignore: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        images: str | Path,
+        labels: str | Path,
+        classes: int | Collection[int],
+        ignore: Collection[int] = (),
+        *,
+        select: Callable[[str], bool] | None = None,
+        partly_labelled: bool = False,
+    ) -> None:
         check_ignored(ignore)
         self.images, self.labels = Path(images), Path(labels)
-        self.classes = classes
+        ids = range(classes) if isinstance(classes, int) else sorted(classes)
+        self.classes = ids[-1] + 1 if ids else 0
         self.ignore = tuple(ignore)
-        self._paths = picture_paths(self.images)
+        every = picture_paths(self.images)
+        self._paths = [path for path in every if select is None or select(path.stem)]
+        if not self._paths:
+            raise SourceError("no image of this folder is among those that are asked for", self.images)
         if not self.labels.is_dir():
             raise SourceError("no such folder", self.labels)
         pngs = (
             path for path in sorted(self.labels.iterdir()) if path.suffix.lower() == ".png" and is_picture(path.name)
         )
         label_paths = {path.stem: path for path in pngs}
+        if partly_labelled:
+            self._paths = [path for path in self._paths if path.stem in label_paths]
+            if not self._paths:
+                raise SourceError("none of these labels belongs to an image", self.labels)
         self._label_paths = [label_paths.get(p.stem, self.labels / f"{p.stem}.png") for p in self._paths]
         self._known = np.zeros(256, np.bool_)
-        self._known[[*range(classes), *self.ignore]] = True
+        self._known[[*ids, *self.ignore]] = True
         self.faults = [
             Fault(str(same[0]), f"has the name of {', '.join(p.name for p in same[1:])}: one label for several images")
             for same in same_stems(self._paths).values()
         ]
-        stems = {path.stem for path in self._paths}
+        stems = {path.stem for path in every}
         self.faults += [
             Fault(str(path), "label without an image", fatal=False)
             for stem, path in label_paths.items()

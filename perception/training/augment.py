@@ -14,6 +14,7 @@ from perception.training.boxes import joined
 from perception.training.config import AugmentConfig
 from perception.training.dataset import Sample
 from perception.training.recipe_detection import BoxAugmentConfig
+from perception.training.weather import compressed, weathered
 
 BORDER_BGR = (float(PAD),) * 3
 
@@ -113,17 +114,21 @@ class Augmenter:
             ).astype(np.uint8, copy=False)
         if sample.boxes is not None:
             boxes = sample.boxes.warped(matrix, crop, self.boxes.min_visible, self.boxes.min_side)
-        return Sample(sample.name, image, labels, boxes)
+        return replace(sample, image=image, labels=labels, boxes=boxes)
 
     def _recolored(self, sample: Sample, rng: np.random.Generator) -> Sample:
         image = sample.image
         if self.config.color:
             image = shift_colors(image, self.config.color, rng)
+        if self.config.weather is not None:
+            image = weathered(image, self.config.weather, rng)
         if rng.random() < self.config.blur:
             image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.2))).astype(np.uint8, copy=False)
         if rng.random() < self.config.noise:
             noise = np.asarray(rng.normal(0, rng.uniform(2, 8), image.shape), np.float32)
             image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        if rng.random() < self.config.jpeg:
+            image = compressed(image, rng)
         return replace(sample, image=image)
 
     def _placement(

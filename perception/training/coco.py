@@ -29,7 +29,7 @@ class CocoFolder:
     Attributes:
         file: the file as it was read.
         class_ids: our class id by the file's category id; -1 for ignored classes; dropped ones are not in it.
-        known: bool ``[C]``: classes that the file has a name for; it says nothing about the others.
+        known: bool ``[C]``: classes of which the file has every object; it says nothing about the others.
 
     Raises:
         SourceError: A missing folder or file, no pictures, or faults: missing and corrupt pictures, pictures of
@@ -39,7 +39,12 @@ class CocoFolder:
 
     def __init__(self, root: Path, config: CocoConfig, classes: Sequence[str]) -> None:
         self.classes = list(classes)
+        self.title = config.title
+        self.min_score = config.min_score
         self.file = CocoFile(root / config.annotations, root / config.images)
+        self.file.images = [image for image in self.file.images if config.takes(image.path.stem)]
+        if not self.file.images:
+            raise SourceError("none of its images is among those that are asked for", self.file.path)
         unknown = self._match_classes(config)
         faults, _ = self.file.check()
         refuse([*unknown, *faults], self.file.entries, self.file.path, "images")
@@ -76,6 +81,9 @@ class CocoFolder:
                 )
             elif config.others == "ignore":
                 self.class_ids[category] = -1
+        if config.labelled is not None:
+            labelled = np.isin(self.classes, config.labelled)
+            self.known &= labelled
         lacking = sorted(set(config.names or {}) - set(self.file.categories.values()))
         if lacking:
             faults.append(Fault(str(self.file.path), f"has no class {', '.join(lacking)}, which the recipe names"))
@@ -86,5 +94,5 @@ class CocoFolder:
         if not kept:
             return BoxLabels.empty(self.known)
         ids = np.array([self.class_ids[category] for category in image.category_ids[kept].tolist()], np.int64)
-        ids[image.crowd[kept]] = -1
+        ids[image.crowd[kept] | (image.scores[kept] < self.min_score)] = -1
         return BoxLabels(image.boxes[kept], ids, np.zeros((len(kept), len(self.classes)), np.bool_), self.known)

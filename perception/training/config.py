@@ -7,51 +7,17 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, model_validator
 
-from perception.card import ClassInfo
 from perception.errors import UsageError
 from perception.networks.backbone import BackboneName
 from perception.networks.fcn import STRIDE as FCN_STRIDE
 from perception.networks.lite import EXPANDING_BLOCKS
-from perception.preprocess import ResizeMode
 from perception.training.recipe import RunConfig, Strict
 from perception.training.recipe_classification import ClassificationConfig
+from perception.training.recipe_data import DataConfig
 from perception.training.recipe_detection import DetectionConfig
 from perception.training.recipe_localisation import LocalisationConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class FolderConfig(Strict):
-    """A folder of images and one of label PNGs of the same names, both relative to ``data.root``."""
-
-    images: Path
-    labels: Path
-
-
-class DataConfig(Strict):
-    """Where the pictures are and what their labels mean.
-
-    Attributes:
-        root: base of the folders below; relative to the working directory. ``train --data`` replaces it.
-        size: ``(width, height)`` that the network is made for and evaluated at.
-        resize: how pictures of another shape are fitted into that: ``stretch`` or ``letterbox``, as in a model's card.
-        classes: the classes, in the order of their ids.
-        ignore: label id of pixels that count for nothing.
-    """
-
-    root: Path
-    train: FolderConfig
-    val: FolderConfig
-    size: tuple[int, int]
-    resize: ResizeMode = "stretch"
-    classes: list[ClassInfo] = Field(min_length=2, max_length=255)
-    ignore: int = Field(default=255, ge=0, le=255)
-
-    @model_validator(mode="after")
-    def _ignore_is_no_class(self) -> DataConfig:
-        if self.ignore < len(self.classes):
-            raise ValueError(f"ignore id {self.ignore} is the id of class {self.classes[self.ignore].name}")
-        return self
 
 
 class NetworkConfig(Strict):
@@ -148,6 +114,22 @@ class PasteConfig(Strict):
     min_area: int = Field(default=20, ge=1)
 
 
+class WeatherConfig(Strict):
+    """What cameras meet outside, see `perception.training.weather`; each value is the chance of it.
+
+    Attributes:
+        night: dark, noisy, with lamps.
+        fog: contrast lost towards the horizon.
+        rain: streaks, and less contrast.
+        motion: blur along a line.
+    """
+
+    night: Fraction = 0.1
+    fog: Fraction = 0.05
+    rain: Fraction = 0.05
+    motion: Fraction = 0.05
+
+
 class AugmentConfig(Strict):
     """Random changes of a training picture.
 
@@ -162,6 +144,8 @@ class AugmentConfig(Strict):
         color: strength of brightness, contrast, gamma, colour cast and saturation changes, 0 for none.
         blur: chance of a slight blur.
         noise: chance of slight noise.
+        jpeg: chance of JPEG's artefacts.
+        weather: night, fog, rain and motion blur; None for none.
     """
 
     crops: list[CropPhase] = Field(min_length=1)
@@ -174,6 +158,8 @@ class AugmentConfig(Strict):
     color: Fraction = 0.4
     blur: Fraction = 0.1
     noise: Fraction = 0.1
+    jpeg: Fraction = 0.0
+    weather: WeatherConfig | None = None
 
     @model_validator(mode="after")
     def _phases_are_ordered(self) -> AugmentConfig:
@@ -212,6 +198,7 @@ class TrainConfig(RunConfig):
         only: trains and measures one of the two heads, in as many steps, on the pictures that are labelled for it; the
             other stays as it starts. Tells what both on one backbone cost each other.
         distil: a teacher beside the labels; None for the labels alone.
+        steps: batches of an epoch; None for one pass over the pictures with boxes, or with masks where there are none.
     """
 
     task: Literal["street"] = "street"
@@ -222,6 +209,7 @@ class TrainConfig(RunConfig):
     detection: DetectionConfig | None = None
     only: Literal["masks", "boxes"] | None = None
     distil: DistilConfig | None = None
+    steps: int | None = Field(default=None, ge=1)
 
     @property
     def has_masks(self) -> bool:

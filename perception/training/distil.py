@@ -67,15 +67,20 @@ class DistillationLoss(nn.Module):
         self.has_masks = config.has_masks
         self.parts = config.detection.loss if config.detection is not None and config.has_boxes else None
 
-    def forward(self, outputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, outputs: Mapping[str, Tensor], with_masks: Tensor | None = None) -> Tensor:
         """Weighted sum for a batch.
 
         Args:
             outputs: of the network, and with ``taught_`` before their names those of the teacher.
+            with_masks: bool ``[M]``: the pictures whose masks are learnt from the teacher; None for all.
         """
         total: Tensor | float = 0.0
         if self.has_masks:
-            total = self.config.masks * _masks(outputs["class_logits"], outputs[f"{TAUGHT}class_logits"])
+            ours, theirs = outputs["class_logits"], outputs[f"{TAUGHT}class_logits"]
+            if with_masks is not None:
+                chosen = with_masks.to(ours.device)
+                ours, theirs = ours[chosen], theirs[chosen]
+            total = self.config.masks * _masks(ours, theirs)
         if self.parts is None:
             return torch.as_tensor(total)
         taught = outputs[f"{TAUGHT}box_class_logits"].float().sigmoid()

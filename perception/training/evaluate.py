@@ -31,7 +31,7 @@ Infer = Callable[[NDArray[np.uint8]], dict[str, Tensor]]
 class MaskEvaluation:
     """Attributes:
     miou: mean IoU of the classes present.
-    iou: IoU of each class ``[C]``; NaN for a class that never occurs.
+    iou: IoU of each class ``[C]``; NaN for a class that never occurs, or that the set does not label.
     pixel_accuracy: share of counted pixels with the right class.
     ms_per_image: median time of the forward pass alone.
     """
@@ -64,7 +64,9 @@ def evaluate_masks(
         logits = infer(image[None])["class_logits"]
         times.append(time.perf_counter() - start)
         matrix.add(class_mask(logits[0].float().contiguous().numpy(), letterbox), sample.labels)
-    return MaskEvaluation(matrix.mean_iou(), matrix.iou(), matrix.pixel_accuracy(), float(np.median(times)) * 1e3)
+    iou = np.where(samples.labelled, matrix.iou(), np.nan)  # the others may be there, and nobody labelled them
+    mean = float(np.nanmean(iou)) if np.isfinite(iou).any() else 0.0
+    return MaskEvaluation(mean, iou, matrix.pixel_accuracy(), float(np.median(times)) * 1e3)
 
 
 def evaluate_boxes(

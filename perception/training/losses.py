@@ -11,19 +11,20 @@ from torch import Tensor, nn
 from perception.training.config import LossConfig
 
 LOVASZ_STEP = 4
+UNKNOWN_LOGIT = -1e4  # finite: nothing times it is not a number
 
 
-def class_weights(pixels: NDArray[np.int64], offset: float | None) -> Tensor:
+def class_weights(pixels: NDArray[np.int64] | NDArray[np.float64], offset: float | None) -> Tensor:
     """Weights ``1 / ln(offset + frequency)``, scaled so that the mean over pixels is 1.
 
     Args:
-        pixels: int64 ``[C]``, pixels of each class.
+        pixels: ``[C]``, pixels of each class.
         offset: above 1; None gives equal weights.
 
     Returns:
         float32 ``[C]``.
     """
-    frequency = pixels / max(int(pixels.sum()), 1)
+    frequency = pixels / max(float(pixels.sum()), 1.0)
     if offset is None:
         return torch.ones(len(pixels))
     weights = 1 / np.log(offset + frequency)
@@ -85,16 +86,26 @@ class SegmentationLoss(nn.Module):
         self.ignore = ignore
         self.register_buffer("weights", weights)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self, logits: Tensor, labels: Tensor, known: Tensor | None = None, weights: Tensor | None = None
+    ) -> Tensor:
         """Loss of a batch.
 
         Args:
             logits: ``[N, C, h, w]`` at the network's stride; upsampled here with half-pixel centres.
             labels: int64 ``[N, H, W]``.
+            known: bool ``[N, C]``: the classes that a picture's labels decide between: probabilities are taken among
+                these alone, so that the others learn nothing there. None for all.
+            weights: float ``[N]`` of each picture's pixels; None weighs all alike.
         """
         size = (labels.shape[-2], labels.shape[-1])
-        logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+        logits = logits.float()
+        if known is not None:
+            logits = logits.masked_fill(~known[:, :, None, None], UNKNOWN_LOGIT)
+        logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         losses = F.cross_entropy(logits, labels, self.weights, ignore_index=self.ignore, reduction="none")
+        if weights is not None:
+            losses = losses * weights[:, None, None]
         counted = labels != self.ignore
         if self.config.ohem < 1:
             total = hard_mean(losses[counted], self.config.ohem)

@@ -35,9 +35,10 @@ class Objective(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.masks is not None:
             logits = outputs["class_logits"]
-            losses["masks"] = self.masks(logits, batch.labels.to(logits.device))
+            parts = (batch.labels, batch.known, batch.weights)
+            losses["masks"] = self.masks(logits, *(part.to(logits.device) for part in parts))
         if self.boxes is not None:
             losses["boxes"] = self.boxes_weight * self.boxes(outputs, batch.boxes)
         if self.taught is not None:
-            losses["taught"] = self.taught(outputs)
+            losses["taught"] = self.taught(outputs, batch.taught)
         return losses

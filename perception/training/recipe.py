@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,13 @@ class Strict(BaseModel):
     """A part of a recipe: unknown fields are faults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def is_taken(stem: str, only: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a picture of that stem is among ``only`` (all, if there is none) and not among ``exclude``."""
+    if any(fnmatchcase(stem, pattern) for pattern in exclude):
+        return False
+    return not only or any(fnmatchcase(stem, pattern) for pattern in only)
 
 
 class OptimiserConfig(Strict):

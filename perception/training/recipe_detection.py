@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perception.card import ClassInfo
+from perception.training.recipe import is_taken
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -16,19 +17,50 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class CocoConfig(_Strict):
-    """Pictures with boxes in a COCO JSON file; both paths are relative to ``data.root``.
+class BoxFileConfig(_Strict):
+    """Boxes in a COCO JSON file; its path is relative to ``data.root``.
 
     Attributes:
         names: our class name by the file's; None takes the names as they are.
         others: what becomes of the file's other classes: an ``error``, ``drop`` (their boxes are background), or
             ``ignore`` (their boxes count for nothing).
+        labelled: classes that every object of is labelled; the others' absence teaches nothing. None for all that the
+            file has a name for.
+        min_score: boxes that a detector made with a lower ``score`` count for nothing: neither object nor background.
     """
 
-    images: Path
     annotations: Path
     names: dict[str, str] | None = None
     others: Literal["error", "drop", "ignore"] = "error"
+    labelled: list[str] | None = None
+    min_score: Fraction = 0.0
+
+
+class CocoConfig(BoxFileConfig):
+    """Pictures with boxes in a COCO JSON file; both paths are relative to ``data.root``.
+
+    Attributes:
+        name: what the set is called in logs; the first part of ``images`` if left out.
+        only, exclude: shell patterns of the pictures' stems that are taken, and of those that are not.
+        share: how often its pictures are taken to train on, as of a set with masks.
+        licence: of pictures and boxes, for the card.
+    """
+
+    images: Path
+    name: str = ""
+    only: list[str] = []
+    exclude: list[str] = []
+    share: float | None = Field(default=None, gt=0)
+    licence: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the set is called."""
+        return self.name or self.images.parts[0]
+
+    def takes(self, stem: str) -> bool:
+        """Whether the picture of that stem belongs to the set."""
+        return is_taken(stem, self.only, self.exclude)
 
 
 class ComponentConfig(_Strict):
@@ -120,8 +152,9 @@ class DetectionConfig(_Strict):
     Attributes:
         classes: the classes, in the order of their ids.
         train: sets of pictures to learn from, one after the other.
-        val: pictures to measure on.
-        from_masks: boxes for the pictures of ``data.train``; None for none.
+        val: what the score is measured on.
+        dev: further sets that are measured; the score is the mean over ``val`` and these.
+        from_masks: boxes for the pictures of those sets of ``data.train`` that say ``boxes: masks``; None for none.
         batch: pictures with boxes in a batch, beside the recipe's ``batch`` of pictures with masks. An epoch
             goes once through them.
         strides, width, depth: `perception.networks.detector.DetectionHead`'s.
@@ -131,6 +164,7 @@ class DetectionConfig(_Strict):
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
     train: list[CocoConfig] = Field(min_length=1)
     val: CocoConfig
+    dev: list[CocoConfig] = []
     from_masks: MaskBoxesConfig | None = None
     batch: int = Field(default=8, ge=1)
     strides: list[int] = [8, 16, 32]
@@ -151,7 +185,7 @@ class DetectionConfig(_Strict):
     @model_validator(mode="after")
     def _names_exist(self) -> DetectionConfig:
         known = self.names
-        used = {n for part in [*self.train, self.val] for n in (part.names or {}).values()}
+        used = {n for part in [*self.train, self.val, *self.dev] for n in (part.names or {}).values()}
         if self.from_masks is not None:
             used.update(self.from_masks.absent)
             for component in self.from_masks.components.values():

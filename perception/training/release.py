@@ -129,7 +129,11 @@ def _measure(model: Path, config: TrainConfig, root: Path, precision: Precision)
     options: dict[str, Any] = {"engine": "openvino", "precision": precision}
     val, by_class = config.data.val, precision == "f32"
     masks = evaluate_segmentation(
-        model, root / val.images, root / val.labels, ignore=[config.data.ignore], **options
+        model,
+        root / val.images,
+        root / val.labels,
+        ignore=[config.data.ignore] if val.ignore is None else val.ignore,
+        **options,
     ).as_dict()
     metrics: dict[str, float | None] = {"miou": masks["miou"], "pixel_accuracy": masks["pixel_accuracy"]}
     if by_class:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.card import ModelCard
@@ -78,6 +80,7 @@ class StreetTask(Task):
             ranks.rank,
             ranks.count,
             masks_alone=config.only == "masks",
+            steps=config.steps,
         )
 
     def objective(self) -> nn.Module:
@@ -94,16 +97,23 @@ class StreetTask(Task):
         data, config = self.data, self.config
         scores = []
         if config.has_masks:
-            masks = evaluate_masks(infer, data.masks_val, config.data.size, config.data.resize)
-            row["miou"] = round(masks.miou, 4)
-            row["iou"] = {c.name: round(float(x), 4) for c, x in zip(config.data.classes, masks.iou, strict=True)}
-            scores.append(masks.miou)
-        if data.boxes_val is not None and config.detection is not None and config.has_boxes:
+            masks = [evaluate_masks(infer, samples, config.data.size, config.data.resize) for samples in data.masks_val]
+            scores.append(float(np.mean([m.miou for m in masks])))
+            for folder, measured in zip(data.masks_val, masks, strict=True):
+                end = "" if folder is data.masks_val[0] else f"_{folder.title}"
+                row[f"miou{end}"] = round(measured.miou, 4)
+                row[f"iou{end}"] = _by_name(config.data.names, measured.iou)
+        if config.detection is not None and config.has_boxes:
             suppression = (config.detection.iou_threshold, config.detection.vote_iou)
-            boxes = evaluate_boxes(infer, data.boxes_val, config.data.size, config.data.resize, *suppression)
-            row["map"], row["map50"] = round(boxes.map, 4), round(boxes.map50, 4)
-            row["ap50"] = {n: round(float(x), 4) for n, x in zip(config.detection.names, boxes.ap50, strict=True)}
-            scores.append(boxes.map50)
+            boxes = [
+                evaluate_boxes(infer, samples, config.data.size, config.data.resize, *suppression)
+                for samples in data.boxes_val
+            ]
+            scores.append(float(np.mean([b.map50 for b in boxes])))
+            for coco, found in zip(data.boxes_val, boxes, strict=True):
+                end = "" if coco is data.boxes_val[0] else f"_{coco.title}"
+                row[f"map{end}"], row[f"map50{end}"] = round(found.map, 4), round(found.map50, 4)
+                row[f"ap50{end}"] = _by_name(config.detection.names, found.ap50)
         return sum(scores) / len(scores)
 
     def show(self, board: Board, infer: Infer, epoch: int) -> None:
@@ -115,12 +125,17 @@ class StreetTask(Task):
 
     def _shown(self) -> list[tuple[str, Sample]]:
         """Validation pictures for the board, evenly over the sets, each with a name."""
-        sets: dict[str, SegmentationFolder | CocoFolder] = {"masks": self.data.masks_val}
-        if self.data.boxes_val is not None:
-            sets["boxes"] = self.data.boxes_val
+        sets: dict[str, SegmentationFolder | CocoFolder] = {"masks": self.data.masks_val[0]}
+        if self.data.boxes_val:
+            sets["boxes"] = self.data.boxes_val[0]
         shown = []
         for kind, samples in sets.items():
             count = min(BOARD_PICTURES, len(samples))
             chosen = (samples[len(samples) * i // count] for i in range(count))
             shown += [(f"{kind}/{sample.name}", sample) for sample in chosen]
         return shown
+
+
+def _by_name(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
+    """What was measured of each class; a class that was not measured is left out."""
+    return {name: round(float(x), 4) for name, x in zip(names, values, strict=True) if np.isfinite(x)}

@@ -254,7 +254,17 @@ def test_what_cannot_be_measured(tmp_path: Path, model: Path) -> None:
 def image_of(boxes: list[list[float]], ids: list[int], crowd: list[bool] | None = None) -> BoxedImage:
     crowd = crowd or [False] * len(ids)
     array = np.array(boxes, np.float32).reshape(-1, 4)
-    return BoxedImage(1, Path("x"), 100, 100, array, np.array(ids, np.int64), np.array(crowd, bool), np.ones(len(ids)))
+    return BoxedImage(
+        1,
+        Path("x"),
+        100,
+        100,
+        array,
+        np.array(ids, np.int64),
+        np.array(crowd, bool),
+        np.ones(len(ids)),
+        np.ones(len(ids), np.float32),
+    )
 
 
 def boxes_of(*rows: tuple[list[float], float, int]) -> Detections:
