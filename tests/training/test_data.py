@@ -15,6 +15,8 @@ from perception.training.augment import Augmenter  # noqa: E402
 from perception.training.batches import BatchMaker  # noqa: E402
 from perception.training.config import AugmentConfig, CropPhase  # noqa: E402
 from perception.training.dataset import Sample, SegmentationFolder  # noqa: E402
+from perception.training.recipe_data import MaskSetConfig  # noqa: E402
+from perception.training.sets import MaskSets  # noqa: E402
 from tests.training.pictures import draw_sample, write_folder  # noqa: E402
 
 PLAIN = AugmentConfig(
@@ -22,8 +24,12 @@ PLAIN = AugmentConfig(
 )
 
 
-def open_train(root: Path, classes: int = 3) -> SegmentationFolder:
-    return SegmentationFolder(root / "train" / "images", root / "train" / "labels", classes, 255)
+NAMES = ["ground", "box", "ball"]
+TRAIN = MaskSetConfig(images=Path("train/images"), labels=Path("train/labels"))
+
+
+def open_train(root: Path, names: list[str] = NAMES) -> SegmentationFolder:
+    return SegmentationFolder(TRAIN, root, names)
 
 
 def test_samples_are_ordered_and_counted(tmp_path: Path) -> None:
@@ -105,10 +111,10 @@ def test_outside_is_grey_and_ignored() -> None:
 def test_batches_follow_from_seed_and_epoch_alone(tmp_path: Path) -> None:
     folder = open_train(write_folder(tmp_path, train=7))
     config = AugmentConfig(crops=[CropPhase(size=(64, 32)), CropPhase(start=1, size=(32, 32))])
-    maker = BatchMaker(folder, Augmenter(config, 255, (96, 72)), 3, seed=5)
+    maker = BatchMaker(MaskSets([folder]), Augmenter(config, 255, (96, 72)), 3, seed=5)
     first = list(maker.epoch(0))
     later = list(maker.epoch(1))
-    again = list(BatchMaker(folder, Augmenter(config, 255, (96, 72)), 3, seed=5).epoch(1))
+    again = list(BatchMaker(MaskSets([folder]), Augmenter(config, 255, (96, 72)), 3, seed=5).epoch(1))
     assert len(first) == len(maker) == 2
     assert first[0].images.shape == (3, 3, 32, 64)
     assert later[0].images.shape == (3, 3, 32, 32)
@@ -127,5 +133,5 @@ def test_batches_are_rgb(tmp_path: Path) -> None:
     image[..., 0] = 200  # blue, as OpenCV writes it
     cv2.imwrite(str(tmp_path / "train" / "images" / "a.png"), image)
     cv2.imwrite(str(tmp_path / "train" / "labels" / "a.png"), np.zeros((64, 96), np.uint8))
-    (batch,) = BatchMaker(open_train(tmp_path), Augmenter(PLAIN, 255, (96, 72)), 8, seed=0).epoch(0)
+    (batch,) = BatchMaker(MaskSets([open_train(tmp_path)]), Augmenter(PLAIN, 255, (96, 72)), 8, seed=0).epoch(0)
     assert batch.images.float().mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 200], abs=2)

@@ -14,9 +14,11 @@ from perception.training.augment import Augmenter  # noqa: E402
 from perception.training.batches import BatchMaker  # noqa: E402
 from perception.training.boxes import BoxLabels  # noqa: E402
 from perception.training.config import AugmentConfig, CropPhase, PasteConfig  # noqa: E402
-from perception.training.dataset import Sample, SegmentationFolder  # noqa: E402
+from perception.training.dataset import Sample  # noqa: E402
 from perception.training.paste import pasted  # noqa: E402
+from perception.training.sets import MaskSets  # noqa: E402
 from tests.training.pictures import write_folder  # noqa: E402
+from tests.training.test_data import open_train  # noqa: E402
 
 SIZE = (60, 80)
 
@@ -109,14 +111,14 @@ def test_boxes_are_made_anew() -> None:
 
 def test_batches_paste_where_the_recipe_says_so(tmp_path: Path) -> None:
     root = write_folder(tmp_path, train=6)
-    folder = SegmentationFolder(root / "train" / "images", root / "train" / "labels", 3, 255)
+    folder = open_train(root)
     plain = AugmentConfig(
         crops=[CropPhase(size=(96, 64))], scale=(1, 1), stretch=0, flip=0, color=0, blur=0, noise=0, rare_chance=0
     )
     pasting = plain.model_copy(update={"paste": PasteConfig(chance=1, classes=[2])})
 
     def pixels(config: AugmentConfig) -> int:
-        batches = BatchMaker(folder, Augmenter(config, 255, (96, 72)), 2, 0)
+        batches = BatchMaker(MaskSets([folder]), Augmenter(config, 255, (96, 72)), 2, 0)
         return sum(int((batch.labels == 2).sum()) for epoch in range(3) for batch in batches.epoch(epoch))
 
     assert pixels(pasting) > 1.2 * pixels(plain)
