@@ -6,9 +6,9 @@ python demos/live_view.py rtsp://camera/stream 8000
 
 import sys
 
-from perception.clips import find_clip
 from perception.server.app import serve
 from perception.server.settings import make_settings
+from perception.sources.clips import find_clip
 
 clip = find_clip()
 sources = {clip.name: {"uri": clip.uri, **clip.options}} if len(sys.argv) < 2 else {"mine": sys.argv[1]}

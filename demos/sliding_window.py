@@ -8,8 +8,8 @@ import time
 
 import torch
 
+from perception.classics.fully_convolutional import to_fully_convolutional
 from perception.networks.classifier import build_classifier
-from perception.networks.fully_convolutional import to_fully_convolutional
 
 side = int(sys.argv[1]) if len(sys.argv) > 1 else 256
 lenet = build_classifier("lenet5").eval()

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from perception.common.version import __version__
 from perception.errors import EngineError, ModelError, PerceptionError, SinkError, SourceError, UsageError
 
-__version__ = "0.1.0"
-
 _LAZY = {
-    "Annotator": "draw",
+    "Annotator": "drawing.annotator",
     "ClassMap": "types",
     "Detections": "types",
     "Frame": "types",
@@ -57,7 +56,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from perception.card import ModelCard
-    from perception.draw import Annotator
+    from perception.drawing.annotator import Annotator
     from perception.model import Model, load_model
     from perception.pipeline import predict, run
     from perception.sinks import open_sink

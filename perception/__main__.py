@@ -1,6 +1,6 @@
 """``python -m perception``: the same as the ``perception`` command."""
 
-from perception.cli import main
+from perception.commands.main import main
 
 if __name__ == "__main__":
     main()

@@ -21,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from perception.common.palette import class_colors
 from perception.errors import ModelError
-from perception.palette import class_colors
 
 METADATA_KEY = "perception"
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from perception.card import ClassificationTask, DetectionTask, ModelCard, SegmentationTask, read_card
 from perception.errors import UsageError
-from perception.model_files import DEFAULT_MODEL, find_with_card
 from perception.types import F32, U8, ClassMap, Detections, Frame, Planes, Prediction
+from perception.weights.library import DEFAULT_MODEL, find_with_card
 
 if TYPE_CHECKING:
     from perception.engines import Engine, Mode, Precision
-    from perception.preprocess import Letterbox
+    from perception.picture.letterbox import Letterbox
 
 Suppression = Literal["nms", "soft-linear", "soft-gaussian"]
 

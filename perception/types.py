@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from perception.picture.letterbox import Letterbox
     from perception.postprocess.panoptic import Panoptic
-    from perception.preprocess import Letterbox
 
 U8: TypeAlias = NDArray[np.uint8]
 F32: TypeAlias = NDArray[np.float32]
@@ -55,7 +55,7 @@ class Planes:
 
     def to_bgr(self) -> U8:
         """The picture as uint8 ``[H, W, 3]`` BGR, C-contiguous, a new array."""
-        from perception.preprocess import planes_to_bgr
+        from perception.picture.letterbox import planes_to_bgr
 
         return planes_to_bgr(self)
 

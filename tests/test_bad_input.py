@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from perception.annotate import Outputs, Result, annotate_all
-from perception.draw import Annotator
+from perception.drawing.annotator import Annotator
 from perception.model import Model, load_model
 from tests import media
 from tests.models import build_model, write_model
@@ -117,7 +117,7 @@ import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sys.argv = ["perception", "annotate", "synthetic:?size=640x360&frames=100000", "-m", {str(model)!r},
             "-o", {str(out / "o.mp4")!r}]
-from perception.cli import main
+from perception.commands.main import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perception.bench import engines
-from perception.cli import app
+from perception.commands.main import app
 from perception.engines import engine_status
 from tests.models import write_model
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perception.bench import run_bench
-from perception.cli import app
+from perception.commands.main import app
 from perception.errors import PerceptionError
 from tests.models import write_model
 

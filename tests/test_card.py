@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from perception import ModelError
 from perception.card import METADATA_KEY, ModelCard, load_onnx, read_card, validate_card, write_card
-from perception.palette import class_colors
+from perception.common.palette import class_colors
 from tests.models import build_model, write_model
 
 CARD: dict[str, Any] = {

@@ -14,7 +14,7 @@ import av
 import pytest
 from typer.testing import CliRunner
 
-from perception.cli import app
+from perception.commands.main import app
 from tests.models import write_model
 
 SCENE = "synthetic:?size=64x48&frames=12&fps=25"

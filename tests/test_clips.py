@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perception import clips
 from perception.errors import SourceError
+from perception.sources import clips
 from tests.media import tcp_server
 
 CLIP = b"frames" * 1000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perception.config import load_config, size
+from perception.common.settings import load_config, size
 from perception.errors import UsageError
 
 

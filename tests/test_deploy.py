@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
 from perception.card import read_card
-from perception.cli import app
-from perception.model_files import model_paths
+from perception.commands.main import app
+from perception.weights.library import model_paths
 
 if sys.version_info >= (3, 11):
     import tomllib

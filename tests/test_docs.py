@@ -12,7 +12,7 @@ import click
 import pytest
 import typer
 
-from perception.cli import app
+from perception.commands.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "classics.md"
@@ -36,7 +36,7 @@ def test_pictures_are_there_and_small() -> None:
 def test_every_picture_has_the_command_that_makes_it() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
-    from perception.training.tour.__main__ import PICTURES as MADE
+    from perception.classics.tour.__main__ import PICTURES as MADE
 
     named = set(re.findall(r"--only\s+(\w+)", TEXT))
     assert {Path(name).stem for name in PICTURES} <= named <= set(MADE)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from perception import hardware
-from perception.doctor import Check, diagnose
+from perception.common import hardware
+from perception.diagnostics.doctor import Check, diagnose
 from perception.sources import nvdec
 from tests.models import write_model
 
@@ -63,7 +63,7 @@ def test_what_is_missing_is_said_with_how_to_get_it(monkeypatch: pytest.MonkeyPa
             raise PackageNotFoundError(package)
         return version(package)
 
-    monkeypatch.setattr("perception.doctor.version", lacking)
+    monkeypatch.setattr("perception.diagnostics.doctor.version", lacking)
     engines, packages = findings("engines"), findings("packages")
     assert engines["torch"].status == engines["openvino"].status == "missing"
     assert "perception[train]" in engines["torch"].hint
@@ -77,7 +77,7 @@ def test_opencv_by_another_name_is_opencv(monkeypatch: pytest.MonkeyPatch) -> No
             raise PackageNotFoundError(package)
         return "4.11.0" if package == "opencv-python-headless" else version(package)
 
-    monkeypatch.setattr("perception.doctor.version", headless)
+    monkeypatch.setattr("perception.diagnostics.doctor.version", headless)
     check = findings("packages")["opencv-python"]
     assert (check.status, check.detail) == ("ok", "4.11.0")
 

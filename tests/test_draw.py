@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.canvas import BgrCanvas, BufferPool, Patch, PlanesCanvas, planes_in
 from perception.card import ModelCard, validate_card
-from perception.draw import Annotator
+from perception.drawing.annotator import Annotator
+from perception.drawing.canvas import BgrCanvas, BufferPool, Patch, PlanesCanvas, planes_in
+from perception.drawing.text import label_patch, text_color
 from perception.errors import UsageError
-from perception.legend import label_patch, text_color
+from perception.picture.letterbox import Letterbox, planes_to_bgr
 from perception.postprocess.panoptic import panoptic
 from perception.postprocess.segmentation import overlay_bgr
-from perception.preprocess import Letterbox, planes_to_bgr
 from perception.types import ClassMap, Detections, Frame, Planes, Prediction
 
 COLORS = [(128, 64, 128), (220, 20, 60), (0, 0, 142), (107, 142, 35)]

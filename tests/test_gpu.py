@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from perception import hardware
+from perception.common import hardware
 
 
 @pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda has no wheel for this system")

@@ -28,7 +28,7 @@ def test_import_perception_loads_nothing_heavy() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = """
-from perception.cli import app
+from perception.commands.main import app
 for args in (["--help"], ["annotate", "--help"]):
     try:
         app(args)
@@ -44,7 +44,7 @@ def test_runtime_never_loads_torch(tmp_path) -> None:  # type: ignore[no-untyped
 
     model = write_model(tmp_path / "colors.onnx", detection=True)
     code = f"""
-from perception.cli import app
+from perception.commands.main import app
 try:
     app(["annotate", "synthetic:?size=64x48&frames=3", "-m", {str(model)!r}, "-o", {str(tmp_path / "o.mp4")!r},
          "--jsonl", {str(tmp_path / "o.jsonl")!r}, "--masks", {str(tmp_path / "masks")!r}, "-q"])
@@ -63,7 +63,7 @@ def test_public_names_all_resolve() -> None:
 def test_a_loaded_model_leaves_no_kernel_to_be_compiled_while_frames_wait(tmp_path: Path) -> None:
     code = f"""
 import perception
-from perception.jit import KERNELS
+from perception.common.jit import KERNELS
 with perception.load_model("street", mode="throughput", precision="f32") as model:
     ready = len(KERNELS)
     with perception.open_source("synthetic:?size=64x48&frames=3") as source:

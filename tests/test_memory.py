@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from perception.draw import Annotator
+from perception.drawing.annotator import Annotator
 from perception.model import load_model
 from perception.pipeline import run
 from perception.sinks import open_sink

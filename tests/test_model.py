@@ -15,8 +15,8 @@ import yaml
 from perception import EngineError, ModelError, UsageError, load_model
 from perception.card import read_card, write_card
 from perception.model import Model
-from perception.model_files import find_model, list_models
 from perception.types import Frame
+from perception.weights.library import find_model, list_models
 from tests.models import PALETTE, build_model, solid, write_model
 
 GRAY = 128

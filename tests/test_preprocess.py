@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.preprocess import PAD, Letterbox, planes_to_bgr, to_input
+from perception.picture.conversions import axis_taps, bgr_to_yuv
+from perception.picture.letterbox import PAD, Letterbox, planes_to_bgr, to_input
 from perception.types import Frame, Planes
-from perception.yuv import axis_taps, bgr_to_yuv
 
 
 def random_planes(seed: int, width: int, height: int, pad: int = 0, **kind: object) -> Planes:

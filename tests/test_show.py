@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from perception.annotate import Result
+from perception.commands.terminal import Reporter, print_rows, print_tables, summary
 from perception.errors import SinkError, SourceError
 from perception.pipeline import Report
-from perception.show import Reporter, print_rows, print_tables, summary
 
 
 def test_a_summary_has_no_password() -> None:
@@ -57,7 +57,7 @@ def test_json_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_debug_shows_where_a_source_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    from perception import show
+    from perception.commands import terminal as show
 
     try:
         raise SourceError("the cable was pulled", "frames")

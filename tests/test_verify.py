@@ -12,11 +12,12 @@ import torch
 from torchvision.ops import box_iou
 from typer.testing import CliRunner
 
-from perception import EngineError, Frame, ModelError, UsageError, verify
-from perception.cli import app
+from perception import EngineError, Frame, ModelError, UsageError
+from perception.commands.main import app
+from perception.diagnostics import verify
+from perception.diagnostics.verify import match_boxes
 from perception.engines import engine_status
 from perception.types import Detections
-from perception.verify import match_boxes
 from tests.models import write_model
 
 

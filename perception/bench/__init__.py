@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception.config import nearest
+from perception.common.settings import nearest
 from perception.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run_bench(
     from perception.bench.kernels import kernel_rows
     from perception.bench.models import model_rows
     from perception.bench.pipeline import Bench
-    from perception.model_files import DEFAULT_MODEL
+    from perception.weights.library import DEFAULT_MODEL
 
     name = model or DEFAULT_MODEL
     bench = Bench(name, engine, precision, clip)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from perception.canvas import planes_in
+from perception.drawing.canvas import planes_in
+from perception.picture.letterbox import Letterbox, planes_to_bgr, to_input
 from perception.postprocess.detection import nms
 from perception.postprocess.segmentation import overlay_bgr, overlay_planes
-from perception.preprocess import Letterbox, planes_to_bgr, to_input
 from perception.types import F32, U8, Frame, Planes
 
 Row = dict[str, Any]

@@ -17,15 +17,15 @@ import cv2
 import numpy as np
 
 from perception.bench.plain import Upsampling, in_opencv, in_torch, plain_fps
-from perception.clips import find_clip
-from perception.draw import Annotator
+from perception.drawing.annotator import Annotator
 from perception.engines import Mode, Precision
 from perception.errors import EngineError, PerceptionError
 from perception.model import Model, load_model
+from perception.picture.letterbox import to_input
 from perception.pipeline import run
-from perception.preprocess import to_input
 from perception.sinks import open_sink
 from perception.sources import open_source
+from perception.sources.clips import find_clip
 from perception.types import F32, U8, Prediction
 
 SIZE = (1280, 720)

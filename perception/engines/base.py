@@ -18,7 +18,7 @@ from perception.types import F32, U8, Frame
 
 if TYPE_CHECKING:
     from perception.card import ModelCard
-    from perception.preprocess import Letterbox, ResizeMode
+    from perception.picture.letterbox import Letterbox, ResizeMode
 
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 Mode = Literal["latency", "throughput"]
@@ -138,7 +138,7 @@ class Engine(ABC):
         Raises:
             EngineError: the engine is closed, or the runtime failed. What became of the other frames is not told.
         """
-        from perception.preprocess import to_input
+        from perception.picture.letterbox import to_input
 
         _, height, width, _ = self.input_shape
         results: list[FrameResult] = []

@@ -13,7 +13,7 @@ from perception.types import F32, U8, Frame
 
 if TYPE_CHECKING:
     from perception.engines.base import FrameResult
-    from perception.preprocess import ResizeMode
+    from perception.picture.letterbox import ResizeMode
 
 _log = logging.getLogger("perception")
 

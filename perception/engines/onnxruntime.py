@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perception import hardware
+from perception.common import hardware
 from perception.engines.base import Engine, EngineOptions
 from perception.errors import EngineError
 from perception.types import F32, U8

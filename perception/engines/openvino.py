@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perception import hardware
+from perception.common import hardware
 from perception.engines import choices
 from perception.engines.base import Engine, EngineOptions, Precision
 from perception.engines.cache import prepare_compiled_models_dir

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from perception import hardware
 from perception.card import load_onnx, read_card
+from perception.common import hardware
 from perception.engines.base import Engine, EngineOptions, FrameResult, brief
 from perception.engines.trt.build import DEFAULT_TAIL, GpuMemoryError, kept_batch, obtain, smaller
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
@@ -26,7 +26,7 @@ from perception.engines.trt.recipe import Recipe, make_profile, make_recipe
 from perception.engines.trt.reports import build_logger
 from perception.engines.trt.worker import Worker, out_of_memory
 from perception.errors import EngineError, PerceptionError
-from perception.preprocess import Letterbox, ResizeMode
+from perception.picture.letterbox import Letterbox, ResizeMode
 from perception.types import U8, Frame
 
 _STREAMS = 2

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception import hardware
 from perception.card import load_onnx
+from perception.common import hardware
 from perception.engines.base import Engine, EngineOptions
 from perception.errors import EngineError
 from perception.types import F32, U8

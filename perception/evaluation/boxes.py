@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.canvas import BgrCanvas
+from perception.drawing.canvas import BgrCanvas
+from perception.drawing.text import label_patch, text_height
 from perception.evaluation.coco import BoxedImage
-from perception.legend import label_patch, text_height
 from perception.types import F32, U8, Detections
 
 OVERLAP = 0.5

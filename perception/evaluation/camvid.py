@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.palette import Rgb
+from perception.common.palette import Rgb
 from perception.types import U8
 
 CAMVID_32: dict[str, Rgb] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perception.config import nearest
+from perception.common.settings import nearest
 from perception.errors import UsageError
 
 

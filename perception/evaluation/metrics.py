@@ -8,7 +8,7 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-from perception.jit import kernel
+from perception.common.jit import kernel
 
 _U8_IN = types.Array(types.uint8, 1, "C", readonly=True)
 _BOOL_IN = types.Array(types.boolean, 1, "C", readonly=True)

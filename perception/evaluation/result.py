@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from perception.card import ModelCard, read_card
 from perception.errors import ModelError
 from perception.model import Model, load_model
-from perception.model_files import find_with_card
 from perception.types import U8
+from perception.weights.library import find_with_card
 
 Kept = TypeVar("Kept")
 Rows = list[dict[str, Any]]

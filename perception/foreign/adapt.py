@@ -10,8 +10,8 @@ from pathlib import Path
 
 import onnx
 
-from perception import __version__
 from perception.card import ModelCard, load_onnx, write_card
+from perception.common.version import __version__
 from perception.engines import open_engine
 from perception.engines.cache import prepare_compiled_models_dir
 from perception.engines.contract import check_graph

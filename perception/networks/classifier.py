@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from perception.classics.alexnet import MiniAlexNetV1, MiniAlexNetV2, MiniAlexNetV3, MiniAlexNetV4
+from perception.classics.inception import GoogLeNet
+from perception.classics.lenet import LeNet5, LeNet5V2, LeNetColor
+from perception.classics.residual import ResNet34
+from perception.classics.three_blocks import ThreeBlocks
+from perception.classics.xception import Xception
 from perception.errors import ModelError, UsageError, require
-from perception.networks.alexnet import MiniAlexNetV1, MiniAlexNetV2, MiniAlexNetV3, MiniAlexNetV4
-from perception.networks.inception import GoogLeNet
-from perception.networks.lenet import LeNet5, LeNet5V2, LeNetColor
 from perception.networks.lite import EfficientNetLite
-from perception.networks.residual import ResNet34
-from perception.networks.three_blocks import ThreeBlocks
-from perception.networks.xception import Xception
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B: ITU-R BT.601
 
@@ -188,7 +188,7 @@ def _torchvision(name: str, classes: int | None, weights: str | None) -> nn.Modu
     if classes is not None:
         replace_head(model, classes)
     if weights is not None:
-        from perception.networks.zoo import IMAGENET_MEAN, IMAGENET_STD
+        from perception.classics.zoo import IMAGENET_MEAN, IMAGENET_STD
 
         model = nn.Sequential(Renormalise(IMAGENET_MEAN, IMAGENET_STD), model)
     side = 299 if name == "inception_v3" else 224

@@ -15,7 +15,7 @@ from numba.core import types
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perception.jit import kernel
+from perception.common.jit import kernel
 
 LANES = 64  # channels at a time: what is in use of them stays in the first two caches
 

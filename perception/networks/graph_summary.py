@@ -9,9 +9,9 @@ from typing import Any
 from perception.card import load_onnx, read_card
 from perception.errors import ModelError
 from perception.model import check_size
-from perception.model_files import find_model
 from perception.networks.arithmetic import Field, convolution_multiplications
 from perception.networks.summary import Fields, Layer, Summary, joined
+from perception.weights.library import find_model
 
 POOLINGS = ("MaxPool", "AveragePool")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -103,7 +103,7 @@ class EfficientNetLite(nn.Module):
         stages: rows of the architecture table.
         classes: of the classifier; 0 for none.
         hidden: channels inside each block that expands its input, in order; None for the table's. A slimmer
-            network than ImageNet's weights are for: see `perception.training.slim`.
+            network than ImageNet's weights are for: see `perception.training.weights.prune`.
 
     Attributes:
         channels: Channels of the feature map at each stride.

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from perception.classics.flatten import Flatten
 from perception.errors import ModelError, UsageError
 from perception.networks.arithmetic import Field, convolution_multiplications
-from perception.networks.flatten import Flatten
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
 
@@ -140,7 +140,7 @@ def summarise_named(name: str, classes: int | None = None, size: tuple[int, int]
         UsageError: there is none of that name, or a size that it cannot take.
         ModelError: it cannot be read.
     """
-    from perception.model_files import model_paths
+    from perception.weights.library import model_paths
 
     if name.endswith(".onnx") or name in model_paths():
         from perception.networks.graph_summary import summarise_graph

@@ -7,9 +7,9 @@ def warmup() -> None:
     """Compile every kernel the runtime uses, or load it from the cache, so that no frame waits for it.
 
     Importing a kernel's module compiles it for its one signature; this imports them all. It takes well under a second
-    with a warm cache. See `perception.jit.cache_directory` for where the cache is.
+    with a warm cache. See `perception.common.jit.cache_directory` for where the cache is.
     """
+    import perception.picture.conversions
     import perception.postprocess.detection
     import perception.postprocess.masks
-    import perception.postprocess.segmentation
-    import perception.yuv  # noqa: F401
+    import perception.postprocess.segmentation  # noqa: F401

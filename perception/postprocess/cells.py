@@ -17,10 +17,10 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-from perception.jit import F32_3D_IN, U8_2D, helper, inline_helper, kernel
+from perception.common.jit import F32_3D_IN, U8_2D, helper, inline_helper, kernel
 
 if TYPE_CHECKING:
-    from perception.preprocess import Letterbox
+    from perception.picture.letterbox import Letterbox
 
 
 class Grid(NamedTuple):

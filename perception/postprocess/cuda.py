@@ -16,10 +16,10 @@ import numba.cuda
 import numpy as np
 from numba.core import config as numba_config
 
+from perception.picture.conversions import axis_taps, conversion
+from perception.picture.letterbox import PAD, Letterbox
 from perception.postprocess import masks
-from perception.preprocess import PAD, Letterbox
 from perception.types import U8
-from perception.yuv import axis_taps, conversion
 
 cuda: Any = numba.cuda
 _config: Any = numba_config
@@ -69,7 +69,7 @@ def fit_kernel(source, sx, wx, sy, wy, left, top, out):  # type: ignore[no-untyp
 
 @cuda.jit(device=True, inline="always")  # so that the kernel alone is compiled
 def _mean(source, sx, wx, sy, wy, column, line):  # type: ignore[no-untyped-def]
-    """The weighted mean of the samples under one pixel, added up in the order of `perception.yuv`."""
+    """The weighted mean of the samples under one pixel, added up in the order of `perception.picture.conversions`."""
     taps = wx.shape[1]
     total, rest = np.float32(0), np.float32(0)
     for t in range(taps):
@@ -124,7 +124,7 @@ def overlay_kernel(image, labels, rows, columns, keep, colors, out):  # type: ig
 
 
 def fit(image: Any, letterbox: Letterbox, out: Any, stream: Any = 0) -> None:
-    """Resize a frame into a network's input, as `perception.preprocess.to_input` does.
+    """Resize a frame into a network's input, as `perception.picture.letterbox.to_input` does.
 
     Args:
         image: uint8 ``[H, W, 3]`` BGR on the GPU, of the frame's size.
@@ -143,7 +143,7 @@ def fit(image: Any, letterbox: Letterbox, out: Any, stream: Any = 0) -> None:
 def fit_planes(
     planes: Sequence[Any], matrix: str, full_range: bool, letterbox: Letterbox, out: Any, stream: Any = 0
 ) -> None:
-    """Resize a frame of YUV 4:2:0 into a network's input, as `perception.preprocess.to_input` does.
+    """Resize a frame of YUV 4:2:0 into a network's input, as `perception.picture.letterbox.to_input` does.
 
     Args:
         planes: y, u, v, each uint8 ``[rows, columns]`` on the GPU, as in `perception.types.Planes`.

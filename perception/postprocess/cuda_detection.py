@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from perception.picture.letterbox import Letterbox
 from perception.postprocess import detection
 from perception.postprocess.cuda import SIMULATED, add, cuda, multiply
-from perception.preprocess import Letterbox
 from perception.types import Detections
 
 CAPACITY = 4096

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.jit import I64_1D, U8_ROWS, U8_ROWS_IN, U16_1D, U16_2D, kernel, row
+from perception.common.jit import I64_1D, U8_ROWS, U8_ROWS_IN, U16_1D, U16_2D, kernel, row
 from perception.postprocess.segmentation import blend_weights, check_plane, checked_palette
 from perception.types import U8, Planes
 
 if TYPE_CHECKING:
-    from perception.preprocess import Letterbox
+    from perception.picture.letterbox import Letterbox
 
 
 def to_frame(labels: U8, letterbox: Letterbox) -> U8:
@@ -80,7 +80,7 @@ def overlay_planes(
     planes: Planes, mask: U8, palette_bgr: U8, opacity: float, out: Planes, ignored: Sequence[int] = ()
 ) -> NDArray[np.int64]:
     """Blend the class colours over a YUV 4:2:0 picture; arguments as for `overlay_bgr`."""
-    from perception.yuv import bgr_to_yuv
+    from perception.picture.conversions import bgr_to_yuv
 
     height, width = _check_mask(mask, palette_bgr)
     half = ((height + 1) // 2, (width + 1) // 2)

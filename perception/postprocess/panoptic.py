@@ -13,7 +13,7 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-from perception.jit import F32_1D_IN, I32_1D, I64_1D, U8_ROWS_IN, kernel
+from perception.common.jit import F32_1D_IN, I32_1D, I64_1D, U8_ROWS_IN, kernel
 from perception.types import U8, Detections
 
 CLASS_IDS = 256

@@ -13,7 +13,7 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-from perception.jit import I64_1D, U8_ROWS_IN, inline_helper, kernel, row
+from perception.common.jit import I64_1D, U8_ROWS_IN, inline_helper, kernel, row
 from perception.types import U8
 
 CLASS_IDS = 256

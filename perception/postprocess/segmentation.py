@@ -14,7 +14,7 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-from perception.jit import (
+from perception.common.jit import (
     F32_1D,
     F32_3D_IN,
     I64_1D,
@@ -30,7 +30,7 @@ from perception.postprocess.cells import enter_cells, label, make_grid, make_scr
 from perception.types import F32, U8, Planes
 
 if TYPE_CHECKING:
-    from perception.preprocess import Letterbox
+    from perception.picture.letterbox import Letterbox
 
 STEPS = 64
 """Opacity is rounded to multiples of 1/64, so that four chroma contributions fit in 16 bits."""
@@ -136,7 +136,7 @@ def overlay_planes(
     Returns:
         int64 ``[C]``: the number of frame pixels of each class, ignored ones too.
     """
-    from perception.yuv import bgr_to_yuv
+    from perception.picture.conversions import bgr_to_yuv
 
     height, width = letterbox.frame_height, letterbox.frame_width
     half = ((height + 1) // 2, (width + 1) // 2)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba.core import types
 
-from perception.jit import F32_1D, F32_1D_IN, F32_2D, F32_2D_IN, I32_1D, I64_1D, helper, kernel
+from perception.common.jit import F32_1D, F32_1D_IN, F32_2D, F32_2D_IN, I32_1D, I64_1D, helper, kernel
 
 
 @helper

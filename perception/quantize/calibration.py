@@ -10,7 +10,7 @@ import numpy as np
 from perception.card import InputSpec
 from perception.errors import SourceError, UsageError
 from perception.evaluation.pictures import BadPicture, picture_paths, read_picture
-from perception.preprocess import to_input
+from perception.picture.letterbox import to_input
 from perception.types import U8, Frame
 
 

@@ -125,7 +125,7 @@ def quantize(
         SourceError: pictures or labels are missing or damaged.
         EngineError: OpenVINO refuses a result.
     """
-    from perception.model_files import find_model
+    from perception.weights.library import find_model
 
     output, validation = Path(output), validation or Validation()
     path = find_model(model)

@@ -22,16 +22,20 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from perception import __version__
+from perception.common.version import __version__
 from perception.errors import PerceptionError, UsageError
-from perception.server import api, explain_api, jobs_api, streams_api, webcam
-from perception.server.access import Gate
-from perception.server.allow import check_patterns
-from perception.server.bodies import WholeBody
-from perception.server.docs import mount_docs
-from perception.server.http import Protocol
+from perception.server.edge.access import Gate
+from perception.server.edge.allowlist import check_patterns
+from perception.server.edge.bodies import WholeBody
+from perception.server.edge.connections import Protocol
 from perception.server.memory import share_arenas
 from perception.server.problems import headers_of, status_of
+from perception.server.routes import explain as explain_api
+from perception.server.routes import jobs as jobs_api
+from perception.server.routes import pictures as api
+from perception.server.routes import streams as streams_api
+from perception.server.routes import webcam
+from perception.server.routes.docs import mount_docs
 from perception.server.service import Service
 from perception.server.settings import ServerSettings
 

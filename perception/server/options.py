@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from perception.card import ModelCard
-from perception.draw import Annotator
+from perception.drawing.annotator import Annotator
 from perception.model import Model
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from perception.errors import PerceptionError
-from perception.server.hub import StreamHub
-from perception.server.jobs import JobStore
+from perception.server.inference.models import Models
+from perception.server.jobs.store import JobStore
+from perception.server.jobs.worker import Worker
 from perception.server.metrics import Metrics
-from perception.server.models import Models
 from perception.server.problems import Busy
 from perception.server.settings import ServerSettings
-from perception.server.worker import Worker
+from perception.server.streams.hub import StreamHub
 
 log = logging.getLogger("perception")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from perception.errors import UsageError
-from perception.model_files import DEFAULT_MODEL
+from perception.weights.library import DEFAULT_MODEL
 
 
 class _Strict(BaseModel):
@@ -179,7 +179,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: the file cannot be read, is not a YAML mapping, or names a setting that there is not.
     """
-    from perception.config import load_config
+    from perception.common.settings import load_config
 
     return load_config(path, ServerSettings.model_fields)
 

@@ -12,10 +12,10 @@ from typing import Any
 from rich.markup import escape
 
 from perception.annotate import stem
-from perception.clips import find_clip
+from perception.commands.terminal import stderr, stdout
 from perception.server.settings import ServerSettings
-from perception.show import stderr, stdout
 from perception.sources import open_source
+from perception.sources.clips import find_clip
 from perception.sources.uri import kind_of
 
 

@@ -26,8 +26,8 @@ from perception.types import Picture, Prediction, SourceInfo
 if TYPE_CHECKING:
     import av
 
+    from perception.picture.encoder_frames import FrameMaker
     from perception.sinks.audio import AudioTrack
-    from perception.sinks.yuv import FrameMaker
 
 log = logging.getLogger("perception")
 
@@ -179,7 +179,7 @@ class VideoSink(Sink):
         """Create the file, as the first frame asks for it."""
         import av
 
-        from perception.sinks.yuv import FrameMaker
+        from perception.picture.encoder_frames import FrameMaker
 
         assert self._info is not None
         info = self._info

@@ -14,7 +14,7 @@ import av
 import av.error
 from av.codec.hwaccel import HWAccel
 
-from perception import hardware
+from perception.common import hardware
 from perception.errors import UsageError
 from perception.sources.base import log
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import av
 
 from perception.errors import PerceptionError, SourceError
+from perception.picture.decoder_frames import Converter
 from perception.sources.base import Selection, Source
-from perception.sources.convert import Converter
 from perception.sources.decode import Decoder, local_formats, open_container
 from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.sources.uri import redact

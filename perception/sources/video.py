@@ -21,8 +21,8 @@ import av
 import av.error
 
 from perception.errors import SourceError
+from perception.picture.decoder_frames import Converter
 from perception.sources.base import Selection, Source, log
-from perception.sources.convert import Converter
 from perception.sources.decode import Decoder, local_formats, open_container
 from perception.sources.uri import redact
 from perception.types import Frame, SourceInfo

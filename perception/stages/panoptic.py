@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from perception.card import ModelCard
-from perception.config import nearest
+from perception.common.settings import nearest
 from perception.errors import UsageError
 from perception.types import Prediction
 

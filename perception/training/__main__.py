@@ -7,7 +7,7 @@ import logging
 import sys
 
 from perception.errors import PerceptionError
-from perception.training.loop import train
+from perception.training.run.loop import train
 
 
 def main() -> int:

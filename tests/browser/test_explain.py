@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.server import explain_process
 from perception.server.app import create_app
+from perception.server.inference import explain_process
 from perception.server.settings import make_settings
 from tests.browser.conftest import SQUARE_XYXY, Site, pages, scene
 from tests.browser.test_tabs import tab

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.clips import find_clip
 from perception.errors import SourceError
 from perception.server.app import create_app
-from perception.server.message import map_at, map_size
 from perception.server.settings import make_settings
+from perception.server.viewers.messages import map_at, map_size
 from perception.sources import open_source
+from perception.sources.clips import find_clip
 from tests.browser.conftest import WAIT_MS, launched, make_camera, start_camera
 from tests.server.served import served
 

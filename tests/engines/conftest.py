@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perception.jit import cache_directory
+from perception.common.jit import cache_directory
 
 
 @pytest.fixture(autouse=True)

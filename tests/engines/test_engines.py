@@ -14,8 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from perception import EngineError, UsageError, hardware
+from perception import EngineError, UsageError
 from perception.card import ModelCard, read_card, validate_card, write_card
+from perception.common import hardware
 from perception.engines import ENGINES, Engine, engine_status, open_engine
 from tests.models import PALETTE, build_model, write_model
 

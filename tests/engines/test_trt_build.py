@@ -24,8 +24,8 @@ from perception.engines.trt.inspection import Inspection, check_precision
 from perception.engines.trt.recipe import make_profile, make_recipe
 from perception.engines.trt.reports import build_logger
 from perception.errors import EngineError, UsageError
-from perception.model_files import model_paths
 from perception.quantize.graph import tidied
+from perception.weights.library import model_paths
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
 from tests.engines.trt_names import RTX_ONLY, names_in_binary, names_in_module, used_names
 from tests.models import write_model

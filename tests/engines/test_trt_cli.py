@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from perception.card import read_card
-from perception.cli import app
+from perception.commands.main import app
 from perception.engines.trt import build as build_module
 from perception.engines.trt.flavour import installed
 from perception.errors import ModelError, UsageError

@@ -12,9 +12,9 @@ from onnx import TensorProto, numpy_helper
 from perception.card import load_onnx, read_card
 from perception.engines.trt.graph import TOP_K_LIMIT, Tail, is_quantised, prepare
 from perception.errors import ModelError, UsageError
-from perception.model_files import model_paths
-from perception.preprocess import to_input
+from perception.picture.letterbox import to_input
 from perception.sources import open_source
+from perception.weights.library import model_paths
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from perception.cli import app
+from perception.commands.main import app
 from perception.errors import ModelError, SourceError, UsageError
 from perception.evaluation.report import NAME
 from tests.evaluation.scenes import write_boxes, write_labels
@@ -56,7 +56,7 @@ def test_standard_output_is_json_and_nothing_else_and_torch_is_not_needed(
 ) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"  # importing them raises
-        "from perception.cli import main; main()"
+        "from perception.commands.main import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "eval", command, "-m", model, "--json", "--report", str(tmp_path / "report"),

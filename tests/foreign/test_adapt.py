@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from perception import ModelError, PerceptionError, UsageError, load_model
 from perception.card import read_card
-from perception.cli import app
+from perception.commands.main import app
 from perception.foreign import adapt, adapt_model, adapted
 from perception.foreign.adapter import read_foreign_card
 from tests.foreign import graphs

@@ -11,8 +11,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from perception import ModelError, hardware
+from perception import ModelError
 from perception.card import validate_card
+from perception.common import hardware
 from perception.engines import open_engine
 from perception.foreign.adapt import adapt_model
 from perception.foreign.adapter import ForeignCard

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from perception import hardware
-from perception.jit import cache_directory
+from perception.common import hardware
+from perception.common.jit import cache_directory
 
 if TYPE_CHECKING:
     from tests.gpu.stand_in import StandIn

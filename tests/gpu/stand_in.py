@@ -15,11 +15,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from perception import hardware
+from perception.common import hardware
+from perception.common.hardware import Gpu
 from perception.engines import tensorrt
 from perception.engines.trt import worker
 from perception.engines.trt.flavour import Flavour
-from perception.hardware import Gpu
 
 
 class Context:

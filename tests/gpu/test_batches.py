@@ -16,7 +16,7 @@ from perception.card import read_card
 from perception.engines import open_engine
 from perception.engines.trt.build import build_model
 from perception.engines.trt.flavour import installed
-from perception.server.scheduler import Scheduler
+from perception.server.inference.scheduler import Scheduler
 from perception.types import Frame
 from tests.gpu.conftest import SIMULATED
 from tests.gpu.stand_in import StandIn

@@ -14,8 +14,8 @@ from perception import load_model
 from perception.card import read_card
 from perception.engines import open_engine
 from perception.engines.trt.flavour import installed
+from perception.picture.letterbox import to_input
 from perception.postprocess import cuda as kernels
-from perception.preprocess import to_input
 from perception.types import Frame, Planes
 from tests.gpu.conftest import SIMULATED
 from tests.gpu.stand_in import StandIn

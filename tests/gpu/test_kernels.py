@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numba import cuda
 
+from perception.picture.letterbox import Letterbox, to_input
 from perception.postprocess import cuda as kernels
 from perception.postprocess import detection, masks
 from perception.postprocess.cuda_detection import Decoder
-from perception.preprocess import Letterbox, to_input
 from perception.types import Frame, Planes
 
 

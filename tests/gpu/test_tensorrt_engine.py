@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception import EngineError, UsageError, hardware, load_model, open_sink, open_source, run
+from perception import EngineError, UsageError, load_model, open_sink, open_source, run
 from perception.card import read_card
+from perception.common import hardware
+from perception.common.hardware import Gpu
 from perception.engines import engine_status, open_engine, tensorrt
 from perception.engines.trt import flavour as flavour_module
 from perception.engines.trt import worker
 from perception.engines.trt.flavour import Flavour, installed
-from perception.hardware import Gpu
 from perception.types import Prediction
 from tests.engines.trt_models import card as make_card
 from tests.engines.trt_models import detector

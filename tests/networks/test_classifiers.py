@@ -9,6 +9,8 @@ torchvision = pytest.importorskip("torchvision")
 
 from torch import nn  # noqa: E402
 
+from perception.classics.inception import GOOGLENET, Inception  # noqa: E402
+from perception.classics.residual import ResidualUnit, ResNet34  # noqa: E402
 from perception.errors import PerceptionError, UsageError  # noqa: E402
 from perception.networks.classifier import (  # noqa: E402
     OURS,
@@ -18,9 +20,7 @@ from perception.networks.classifier import (  # noqa: E402
     head_of,
     replace_head,
 )
-from perception.networks.inception import GOOGLENET, Inception  # noqa: E402
 from perception.networks.lite import EfficientNetLite  # noqa: E402
-from perception.networks.residual import ResidualUnit, ResNet34  # noqa: E402
 from perception.networks.summary import Summary, summarise  # noqa: E402
 
 

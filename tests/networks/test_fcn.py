@@ -11,12 +11,12 @@ torchvision = pytest.importorskip("torchvision")
 
 import torch.nn.functional as F  # noqa: E402
 
+from perception.classics.zoo import IMAGENET_MEAN, IMAGENET_STD, STAGES  # noqa: E402
 from perception.networks.backbone import build_backbone  # noqa: E402
 from perception.networks.camera import normalise  # noqa: E402
 from perception.networks.fcn import FCN, STRIDE, DoublingConv, FCNHead  # noqa: E402
 from perception.networks.lite import EfficientNetLite  # noqa: E402
 from perception.networks.segmenter import StreetNetwork  # noqa: E402
-from perception.networks.zoo import IMAGENET_MEAN, IMAGENET_STD, STAGES  # noqa: E402
 
 
 def test_doubling_starts_as_bilinear_interpolation() -> None:

@@ -8,12 +8,12 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
+from perception.classics.fully_convolutional import to_fully_convolutional  # noqa: E402
+from perception.classics.localiser import Localiser  # noqa: E402
+from perception.classics.sliding import SlidingWindowDetector  # noqa: E402
 from perception.errors import ModelError, PerceptionError, UsageError  # noqa: E402
 from perception.networks.classifier import build_classifier  # noqa: E402
-from perception.networks.fully_convolutional import to_fully_convolutional  # noqa: E402
 from perception.networks.lite import EfficientNetLite, stages_up_to  # noqa: E402
-from perception.networks.localiser import Localiser  # noqa: E402
-from perception.networks.sliding import SlidingWindowDetector  # noqa: E402
 
 
 def ready(name: str, classes: int | None = None) -> nn.Module:

@@ -14,12 +14,12 @@ pytest.importorskip("onnxruntime")
 from typer.testing import CliRunner  # noqa: E402
 
 from perception.card import ModelCard  # noqa: E402
-from perception.cli import app  # noqa: E402
+from perception.commands.main import app  # noqa: E402
 from perception.errors import PerceptionError, UsageError  # noqa: E402
 from perception.networks.classifier import Classifier, build_classifier  # noqa: E402
 from perception.networks.summary import summarise_named  # noqa: E402
-from perception.training.export import export_network  # noqa: E402
-from perception.training.half_weights import store_in_half  # noqa: E402
+from perception.training.export.export import export_network  # noqa: E402
+from perception.training.weights.half_weights import store_in_half  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["lenet_color", "mini_alexnet_v4"])

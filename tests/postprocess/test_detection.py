@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from perception.picture.letterbox import Letterbox
 from perception.postprocess import detection
 from perception.postprocess.detection import decode, float32_below, nms
-from perception.preprocess import Letterbox
 
 IDENTITY = Letterbox.fit(1000, 1000, 1000, 1000)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception import jit
+from perception.common import jit
+from perception.picture.letterbox import Letterbox, planes_to_bgr, to_input
 from perception.postprocess import warmup
 from perception.postprocess.detection import decode, nms
 from perception.postprocess.segmentation import class_mask, class_shares, overlay_bgr, overlay_planes
-from perception.preprocess import Letterbox, planes_to_bgr, to_input
 from perception.types import Frame, Planes
 
 ROOT = Path(__file__).parents[2]
@@ -55,14 +55,14 @@ def test_a_full_run_compiles_nothing_after_warmup() -> None:
 SCRIPT = """
 import logging; logging.basicConfig(level=logging.WARNING)
 import numpy as np
-import perception.yuv as yuv
+import perception.picture.conversions as yuv
 from perception.types import Planes
 planes = Planes(np.full((4, 4), 235, np.uint8), *np.full((2, 2, 2), 128, np.uint8))
 assert (planes.to_bgr() == 255).all()
-from perception import jit
+from perception.common import jit
 print(jit.cache_directory())
 """
-WHERE = "from perception import jit; print(jit.cache_directory())"
+WHERE = "from perception.common import jit; print(jit.cache_directory())"
 
 
 def run(script: str, **environment: str) -> tuple[str, str]:

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.draw import Annotator
+from perception.drawing.annotator import Annotator
+from perception.picture.letterbox import Letterbox
 from perception.postprocess import masks, segmentation
-from perception.preprocess import Letterbox
 from perception.types import ClassMap, Frame, Planes, Prediction
 from tests.postprocess.test_segmentation import smooth_logits
 

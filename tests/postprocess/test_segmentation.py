@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from perception.picture.conversions import bgr_to_yuv
+from perception.picture.letterbox import Letterbox
 from perception.postprocess.segmentation import (
     class_counts,
     class_mask,
@@ -12,9 +14,7 @@ from perception.postprocess.segmentation import (
     overlay_bgr,
     overlay_planes,
 )
-from perception.preprocess import Letterbox
 from perception.types import ClassMap, Planes
-from perception.yuv import bgr_to_yuv
 
 SIZES = [(128, 72), (129, 71), (24, 18), (50, 40), (11, 9), (1, 1), (2, 300), (300, 1), (640, 368)]
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perception.card import load_onnx, read_card
-from perception.cli import app
+from perception.commands.main import app
 from perception.engines import open_engine
 from perception.engines.trt.build import build
 from perception.engines.trt.flavour import find_flavour, installed

@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from perception.server.http import Protocol
+from perception.server.edge.connections import Protocol
 
 
 @contextmanager

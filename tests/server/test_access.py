@@ -19,9 +19,10 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from perception.server import access, http
-from perception.server.access import COOKIE, Gate
 from perception.server.app import create_app
+from perception.server.edge import access
+from perception.server.edge import connections as http
+from perception.server.edge.access import COOKIE, Gate
 from perception.server.metrics import Metrics
 from perception.server.settings import make_settings
 from tests.server.served import served

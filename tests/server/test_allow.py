@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from perception.errors import UsageError
-from perception.server import allow
-from perception.server.allow import check_patterns, check_source
+from perception.server.edge import allowlist as allow
+from perception.server.edge.allowlist import check_patterns, check_source
 from perception.server.problems import Forbidden, NotFound, Problem
 from perception.server.settings import ServerSettings, make_settings
 

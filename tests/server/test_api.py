@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import perception
 from perception.errors import SourceError
-from perception.server.api import media_type
 from perception.server.app import create_app
+from perception.server.edge.uploads import read_image
 from perception.server.problems import NotAcceptable, TooLarge
+from perception.server.routes.pictures import media_type
 from perception.server.settings import Limits
-from perception.server.uploads import read_image
 from tests.media import corners, quadrants
 from tests.models import PALETTE, solid, write_model
 from tests.server.conftest import wait_until_ready

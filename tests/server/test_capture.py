@@ -7,7 +7,7 @@ import av
 import pytest
 
 from perception import open_source
-from perception.server.capture import Capture, Clock
+from perception.server.streams.capture import Capture, Clock
 from perception.types import Frame
 from tests.media import make_video, stamp
 from tests.server.waiting import wait_for

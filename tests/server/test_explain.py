@@ -1,4 +1,4 @@
-"""Explanations over HTTP: the map is that of `perception.networks.explain`, and nothing else waits for it."""
+"""Explanations over HTTP: the map is that of `perception.explain`, and nothing else waits for it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
-from perception.server import explain_process
-from perception.server.explain_process import MAX_SIDE, METHODS
+from perception.server.inference import explain_process
+from perception.server.inference.explain_process import MAX_SIDE, METHODS
 from tests.models import PALETTE
 
 pytest.importorskip("torch", reason="torch is not installed (extra train)")
@@ -61,7 +61,7 @@ def until_none(seconds: float = 60) -> None:
 
 
 def test_the_map_is_the_networks(server: httpx.Client, colors: Path) -> None:
-    explain = importlib.import_module("perception.networks.explain.maps").explain
+    explain = importlib.import_module("perception.explain.maps").explain
     image = scene()
     answer = ask(server, png(image), class_name="red", task="segmentation", method="gradient")
     assert answer.status_code == 200, answer.text
@@ -180,4 +180,4 @@ def test_one_that_takes_too_long_is_ended(server: httpx.Client, monkeypatch: pyt
 
 
 def test_methods_are_those_that_there_are() -> None:
-    assert importlib.import_module("perception.networks.explain.maps").METHODS == METHODS
+    assert importlib.import_module("perception.explain.maps").METHODS == METHODS

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from perception.card import read_card
-from perception.preprocess import Letterbox
-from perception.server import figures
-from perception.server.figures import Figures, legend
+from perception.picture.letterbox import Letterbox
+from perception.server.streams import statistics as figures
+from perception.server.streams.statistics import Figures, legend
 from perception.types import ClassMap, Frame, Prediction
 from tests.models import solid, write_model
 

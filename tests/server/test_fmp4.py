@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from perception.canvas import BufferPool, copy_canvas
-from perception.server.fmp4 import MAX_BEHIND, SegmentEncoder, SegmentViewer, length_prefixed
+from perception.drawing.canvas import BufferPool, copy_canvas
+from perception.server.viewers.fragmented_mp4 import MAX_BEHIND, SegmentEncoder, SegmentViewer, length_prefixed
 from perception.types import Frame
 from tests.media import make_video, read_stamp, stamp
 
@@ -73,7 +73,7 @@ def test_times_that_do_not_increase_are_moved_on():
 def test_planes_keep_their_colours(tmp_path, matrix, space, full):
     path = make_video(tmp_path / "v.mp4", frames=1, colorspace=space, color_range=2 if full else 1)
     with av.open(str(path)) as container:
-        from perception.sources.convert import Converter
+        from perception.picture.decoder_frames import Converter
 
         planes, _ = Converter()(next(container.decode(video=0)))
     picture = copy_canvas(Frame(planes=planes), BufferPool()).picture

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from perception.server.app import create_app
-from perception.server.form import MOST_AROUND, FormFile
+from perception.server.edge.multipart import MOST_AROUND, FormFile
 from perception.server.problems import Problem
 from tests.models import solid
 from tests.server.conftest import wait_until_ready

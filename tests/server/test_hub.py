@@ -6,12 +6,12 @@ import time
 import pytest
 
 from perception import UsageError
-from perception.server.hub import StreamHub
+from perception.server.inference.models import Models
 from perception.server.metrics import Metrics
-from perception.server.models import Models
-from perception.server.patience import Patience
 from perception.server.problems import Busy, Forbidden, NotFound
 from perception.server.settings import Limits, ServerSettings
+from perception.server.streams.hub import StreamHub
+from perception.server.streams.timeouts import Patience
 from tests.media import http_folder, make_video, tcp_server
 from tests.server.threads import NewThreads
 from tests.server.waiting import wait_for
@@ -147,7 +147,7 @@ def test_a_url_is_checked_again_for_each_connection(hub_of, tmp_path, monkeypatc
 
         again, new = hub.open(f"{base}/v.mp4")
         assert new
-        monkeypatch.setattr("perception.server.hub.check_source", moved)
+        monkeypatch.setattr("perception.server.streams.hub.check_source", moved)
         again.close()
         with pytest.raises(Forbidden):
             hub.open(f"{base}/v.mp4")

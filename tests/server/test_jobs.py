@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from perception.errors import SinkError, SourceError
-from perception.server import worker
-from perception.server.jobs import ATTEMPTS, JobStore
+from perception.server.inference.models import Models
+from perception.server.inference.scheduler import Scheduler
+from perception.server.jobs import worker
+from perception.server.jobs.store import ATTEMPTS, JobStore
 from perception.server.metrics import Metrics
-from perception.server.models import Models
 from perception.server.options import Options
 from perception.server.problems import Busy, Conflict, NotFound
-from perception.server.scheduler import Scheduler
 from perception.server.settings import Limits
 from tests.server.waiting import wait_for
 

@@ -18,9 +18,9 @@ import av
 import httpx
 import pytest
 
-from perception.server import uploads
 from perception.server.app import create_app
-from perception.server.jobs import JobStore
+from perception.server.edge import uploads
+from perception.server.jobs.store import JobStore
 from perception.server.metrics import Metrics
 from perception.server.settings import Limits
 from tests.media import make_video, read_stamp

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from perception.errors import PerceptionError
-from perception.server.jpeg import encode_jpeg, to_jfif
+from perception.picture.conversions import bgr_to_yuv
+from perception.picture.jpeg import encode_jpeg, to_jfif
 from perception.types import Planes
-from perception.yuv import bgr_to_yuv
 from tests.media import quadrants
 
 KINDS = [(matrix, full) for matrix in ("bt601", "bt709") for full in (False, True)]

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from perception.cli import app
+from perception.commands.main import app
 from tests.media import make_video
 from tests.models import solid
 from tests.server.conftest import wait_until_ready

@@ -11,12 +11,12 @@ import threading
 import psutil
 import pytest
 
-from perception.server import hub as hubs
-from perception.server.hub import StreamHub
+from perception.server.inference.models import Models
 from perception.server.memory import give_back
 from perception.server.metrics import Metrics
-from perception.server.models import Models
 from perception.server.settings import ServerSettings
+from perception.server.streams import hub as hubs
+from perception.server.streams.hub import StreamHub
 
 PIECE, PIECES = 60_000, 2_000  # bytes; small enough to come from an arena
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from perception.model import Model, load_model
-from perception.preprocess import Letterbox
-from perception.server.message import map_at, map_size, pack, unpack
+from perception.picture.letterbox import Letterbox
+from perception.server.viewers.messages import map_at, map_size, pack, unpack
 from perception.types import ClassMap, Detections, Frame, Prediction
 from tests.models import solid, write_model
 

@@ -16,10 +16,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from perception.server import http
 from perception.server.app import create_app
-from perception.server.mjpeg import BOUNDARY
+from perception.server.edge import connections as http
 from perception.server.settings import Limits, ServerSettings
+from perception.server.viewers.motion_jpeg import BOUNDARY
 from tests.media import make_video, read_stamp
 from tests.models import write_model
 from tests.server.served import served

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from perception import SinkError, UsageError, load_model, open_source
-from perception.server import record
+from perception.server.inference.scheduler import Scheduler
 from perception.server.options import Options
-from perception.server.patience import Patience
 from perception.server.problems import Busy, Conflict, NotFound
-from perception.server.record import Recordings
-from perception.server.scheduler import Scheduler
 from perception.server.settings import Limits
-from perception.server.stream import Stream
+from perception.server.streams.stream import Stream
+from perception.server.streams.timeouts import Patience
+from perception.server.viewers import recording as record
+from perception.server.viewers.recording import Recordings
 from tests.media import make_video, read_stamp
 from tests.models import write_model
 from tests.server.threads import NewThreads

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from perception import load_model, open_source
+from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
-from perception.server.patience import Patience
-from perception.server.scheduler import Scheduler
-from perception.server.stream import Stream
+from perception.server.streams.stream import Stream
+from perception.server.streams.timeouts import Patience
 from tests.media import make_video, read_stamp
 from tests.models import write_model
 from tests.server.waiting import wait_for

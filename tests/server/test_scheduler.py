@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from perception import EngineError, UsageError, load_model, open_sink, open_source, run
+from perception.server.inference.scheduler import BULK_TURN, Scheduler
 from perception.server.problems import Busy
-from perception.server.scheduler import BULK_TURN, Scheduler
 from perception.types import Frame
 from tests.models import PALETTE, solid, write_model
 from tests.server.threads import NewThreads

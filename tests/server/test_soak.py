@@ -15,7 +15,7 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from perception.server.hub import GIVING_BACK_S
+from perception.server.streams.hub import GIVING_BACK_S
 from tests.media import make_video
 from tests.models import write_model
 

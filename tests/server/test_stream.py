@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from perception import EngineError, SourceError, UsageError, load_model, open_source
+from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
 from perception.server.options import Options
-from perception.server.patience import Patience
 from perception.server.problems import Busy
-from perception.server.scheduler import Scheduler
-from perception.server.stream import ENGINE_ERRORS, MAX_LOOKS, Stream
+from perception.server.streams.stream import ENGINE_ERRORS, MAX_LOOKS, Stream
+from perception.server.streams.timeouts import Patience
 from tests.media import make_image, make_video, read_stamp, tcp_server
 from tests.models import write_model
 from tests.server.threads import NewThreads
@@ -145,8 +145,8 @@ def test_one_capture_and_one_inference_for_all_viewers(scheduler):
 
 
 def test_a_stream_that_nobody_watches_leaves_the_engine_to_others(scheduler, monkeypatch):
-    monkeypatch.setattr("perception.server.stream.WANTED_S", 0.2)
-    monkeypatch.setattr("perception.server.stream.RESTING_S", 0.5)
+    monkeypatch.setattr("perception.server.streams.stream.WANTED_S", 0.2)
+    monkeypatch.setattr("perception.server.streams.stream.RESTING_S", 0.5)
     with stream_of("synthetic:?size=64x48&fps=40&frames=0", scheduler, reconnect=False) as stream:
         with stream.subscribe() as viewer:
             assert viewer.next(30) is not None

@@ -18,11 +18,11 @@ from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from perception.server import webcam
-from perception.server.message import Result, unpack
+from perception.server.inference.models import Models
 from perception.server.metrics import Metrics
-from perception.server.models import Models
+from perception.server.routes import webcam
 from perception.server.settings import Limits, ServerSettings
+from perception.server.viewers.messages import Result, unpack
 from tests.models import solid, write_model
 from tests.server.served import served
 
@@ -258,10 +258,10 @@ def test_a_fault_of_ours_is_an_answer_too(client: ClientConnection, monkeypatch:
 def test_a_model_that_does_not_load_is_an_error_of_the_request(
     client: ClientConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import perception.model_files
+    import perception.weights.library
 
     (tmp_path / "broken.onnx").write_bytes(b"not a network")
-    monkeypatch.setattr(perception.model_files, "user_models_dir", lambda: tmp_path)
+    monkeypatch.setattr(perception.weights.library, "user_models_dir", lambda: tmp_path)
     answer = ask(client, {"model": "broken"})
     assert answer["type"] == "error" and "ONNX" in answer["error"]
     assert isinstance(ask(client, frame(2, solid("red"))), Result)

@@ -13,8 +13,8 @@ import av
 import numpy as np
 
 from perception.card import ModelCard, validate_card
-from perception.preprocess import Letterbox
-from perception.sinks.yuv import split_i420
+from perception.picture.encoder_frames import split_i420
+from perception.picture.letterbox import Letterbox
 from perception.types import ClassMap, Detections, Frame, Planes, Prediction, SourceInfo
 
 

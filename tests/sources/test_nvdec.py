@@ -6,11 +6,11 @@ import av
 import numpy as np
 import pytest
 
-from perception import hardware
+from perception.common import hardware
 from perception.errors import SourceError, UsageError
+from perception.picture.decoder_frames import Converter
 from perception.sources import nvdec, open_source
 from perception.sources.base import Selection
-from perception.sources.convert import Converter
 from perception.sources.decode import Decoder, open_container
 from perception.sources.video import PipeSource
 from tests.media import http_folder, make_video, read_stamp

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.picture.decoder_frames import Converter
 from perception.sources import open_source
-from perception.sources.convert import Converter
 from tests.media import corners, make_video, quadrants, read_stamp, stamp
 
 FORMATS = [

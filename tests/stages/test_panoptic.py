@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from perception.card import ModelCard, validate_card
-from perception.config import things
+from perception.common.settings import things
 from perception.errors import UsageError
-from perception.preprocess import Letterbox
+from perception.picture.letterbox import Letterbox
 from perception.stages.panoptic import PanopticStage
 from perception.types import ClassMap, Detections, Frame, Prediction
 

@@ -8,13 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from perception.preprocess import PAD  # noqa: E402
-from perception.training.augment import Augmenter  # noqa: E402
-from perception.training.boxes import BoxLabels, joined  # noqa: E402
-from perception.training.components import boxes_from_mask  # noqa: E402
-from perception.training.config import AugmentConfig, CropPhase  # noqa: E402
-from perception.training.dataset import Sample  # noqa: E402
-from perception.training.recipe_detection import BoxAugmentConfig, MaskBoxesConfig  # noqa: E402
+from perception.picture.letterbox import PAD  # noqa: E402
+from perception.training.data.augment import Augmenter  # noqa: E402
+from perception.training.data.boxes import BoxLabels, joined  # noqa: E402
+from perception.training.data.components import boxes_from_mask  # noqa: E402
+from perception.training.data.masks import Sample  # noqa: E402
+from perception.training.recipes.dense import AugmentConfig, CropPhase  # noqa: E402
+from perception.training.recipes.detection import BoxAugmentConfig, MaskBoxesConfig  # noqa: E402
 
 QUIET = AugmentConfig(crops=[CropPhase(size=(64, 64))], color=0, blur=0, noise=0)
 KNOWN = np.array([True, True, False])

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 from perception.card import read_card, write_card  # noqa: E402
-from perception.training.classics import main, shipped  # noqa: E402
+from perception.classics.train import main, shipped  # noqa: E402
 from tests.models import build_model  # noqa: E402
 
 RECIPE = Path(__file__).parents[2] / "configs" / "classics" / "fcn-8s-camvid.yaml"

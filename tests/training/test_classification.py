@@ -19,13 +19,13 @@ import yaml  # noqa: E402
 from perception.card import read_card  # noqa: E402
 from perception.errors import PerceptionError, UsageError  # noqa: E402
 from perception.evaluation.classification import evaluate_classification  # noqa: E402
-from perception.training.checkpoint import load_checkpoint  # noqa: E402
-from perception.training.config import parse_config  # noqa: E402
-from perception.training.labelled import held_out, open_sets  # noqa: E402
-from perception.training.loop import Trainer, TrainResult, train  # noqa: E402
-from perception.training.pictures import PictureAugmenter, PictureBatches  # noqa: E402
-from perception.training.recipe_classification import PictureAugmentConfig  # noqa: E402
-from perception.training.release import release  # noqa: E402
+from perception.training.data.labelled import held_out, open_sets  # noqa: E402
+from perception.training.data.pictures import PictureAugmenter, PictureBatches  # noqa: E402
+from perception.training.export.release import release  # noqa: E402
+from perception.training.recipes.classification import PictureAugmentConfig  # noqa: E402
+from perception.training.recipes.dense import parse_config  # noqa: E402
+from perception.training.run.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402
 from tests.training.signs import NAMES, draw_sign, write_signs  # noqa: E402
 
 
@@ -284,7 +284,7 @@ def test_an_epoch_is_its_own_whatever_ran_before() -> None:
     augment = PictureAugmenter(PictureAugmentConfig(flip=0.5, shift=3, color=0.3, rotate=10), (32, 32))
 
     def make(index: int, draw: np.random.Generator) -> Any:
-        from perception.training.pictures import Labelled
+        from perception.training.data.pictures import Labelled
 
         image, box = augment(images[index], draw)
         return Labelled(image, index, box, str(index))

@@ -11,12 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from perception.errors import PerceptionError  # noqa: E402
-from perception.training.augment import Augmenter  # noqa: E402
-from perception.training.batches import BatchMaker  # noqa: E402
-from perception.training.config import AugmentConfig, CropPhase  # noqa: E402
-from perception.training.dataset import Sample, SegmentationFolder  # noqa: E402
-from perception.training.recipe_data import MaskSetConfig  # noqa: E402
-from perception.training.sets import MaskSets  # noqa: E402
+from perception.training.data.augment import Augmenter  # noqa: E402
+from perception.training.data.batches import BatchMaker  # noqa: E402
+from perception.training.data.masks import Sample, SegmentationFolder  # noqa: E402
+from perception.training.data.sets import MaskSets  # noqa: E402
+from perception.training.recipes.data import MaskSetConfig  # noqa: E402
+from perception.training.recipes.dense import AugmentConfig, CropPhase  # noqa: E402
 from tests.training.pictures import draw_sample, write_folder  # noqa: E402
 
 PLAIN = AugmentConfig(

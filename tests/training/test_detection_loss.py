@@ -10,10 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from perception.networks.detector import locations  # noqa: E402
-from perception.training.assign import assign  # noqa: E402
-from perception.training.boxes import BoxLabels  # noqa: E402
-from perception.training.detection_loss import DetectionLoss  # noqa: E402
-from perception.training.recipe_detection import DetectionLossConfig  # noqa: E402
+from perception.training.data.boxes import BoxLabels  # noqa: E402
+from perception.training.losses.assignment import assign  # noqa: E402
+from perception.training.losses.detection import DetectionLoss  # noqa: E402
+from perception.training.recipes.detection import DetectionLossConfig  # noqa: E402
 
 CLASSES = 3
 

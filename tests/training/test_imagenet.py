@@ -13,10 +13,10 @@ from onnx import TensorProto, numpy_helper
 
 import perception
 from perception.card import load_onnx
-from perception.model_files import find_model, model_paths
 from perception.networks.lite import EfficientNetLite
-from perception.training.half_weights import LEAST_VALUES, store_in_half
-from perception.training.imagenet import SIDE
+from perception.training.export.imagenet import SIDE
+from perception.training.weights.half_weights import LEAST_VALUES, store_in_half
+from perception.weights.library import find_model, model_paths
 from tests.engines.trt_models import mixed_network
 
 
@@ -108,7 +108,7 @@ def _run(model: onnx.ModelProto, frames: np.ndarray) -> np.ndarray:
 
 def test_the_export_says_where_it_cannot_write(tmp_path: Path) -> None:
     from perception.errors import UsageError
-    from perception.training.imagenet import export_imagenet
+    from perception.training.export.imagenet import export_imagenet
 
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):

@@ -14,18 +14,18 @@ pytest.importorskip("onnxruntime")
 
 import yaml  # noqa: E402
 
+from perception.classics.localisation import LocalisationLoss, LocalisationTask, iou, largest  # noqa: E402
+from perception.classics.recipe_localisation import LocalisationLossConfig, WindowsConfig  # noqa: E402
+from perception.classics.train import row as classics_row  # noqa: E402
+from perception.classics.windows import WindowMaker  # noqa: E402
 from perception.errors import PerceptionError  # noqa: E402
 from perception.model import load_model  # noqa: E402
-from perception.training.boxes import BoxLabels  # noqa: E402
-from perception.training.classics import row as classics_row  # noqa: E402
-from perception.training.config import parse_config, read_config  # noqa: E402
-from perception.training.dataset import Sample  # noqa: E402
-from perception.training.localisation import LocalisationLoss, LocalisationTask, iou, largest  # noqa: E402
-from perception.training.loop import train  # noqa: E402
-from perception.training.pictures import PictureBatch  # noqa: E402
-from perception.training.recipe_localisation import LocalisationLossConfig, WindowsConfig  # noqa: E402
-from perception.training.release import release  # noqa: E402
-from perception.training.windows import WindowMaker  # noqa: E402
+from perception.training.data.boxes import BoxLabels  # noqa: E402
+from perception.training.data.masks import Sample  # noqa: E402
+from perception.training.data.pictures import PictureBatch  # noqa: E402
+from perception.training.export.release import release  # noqa: E402
+from perception.training.recipes.dense import parse_config, read_config  # noqa: E402
+from perception.training.run.loop import train  # noqa: E402
 from tests.training.pictures import write_boxes  # noqa: E402
 
 CLASSICS = Path(__file__).parents[2] / "configs" / "classics"

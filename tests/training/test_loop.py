@@ -21,11 +21,11 @@ from perception.engines.openvino import native_precisions  # noqa: E402
 from perception.errors import ModelError, PerceptionError  # noqa: E402
 from perception.networks.camera import CameraGraph  # noqa: E402
 from perception.networks.segmenter import StreetNetwork  # noqa: E402
-from perception.training.checkpoint import load_checkpoint  # noqa: E402
-from perception.training.config import read_config  # noqa: E402
-from perception.training.export import check_export, export  # noqa: E402
-from perception.training.loop import Trainer, TrainResult, train  # noqa: E402
-from perception.training.release import release  # noqa: E402
+from perception.training.export.export import check_export, export  # noqa: E402
+from perception.training.export.release import release  # noqa: E402
+from perception.training.recipes.dense import read_config  # noqa: E402
+from perception.training.run.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402
 from tests.training.pictures import write_folder  # noqa: E402
 
 SMOKE = Path(__file__).parents[2] / "configs" / "train" / "smoke.yaml"

@@ -13,15 +13,15 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 
 from perception.evaluation.metrics import ConfusionMatrix  # noqa: E402
-from perception.training.config import LossConfig  # noqa: E402
-from perception.training.ema import MovingAverage  # noqa: E402
-from perception.training.losses import (  # noqa: E402
+from perception.training.losses.segmentation import (  # noqa: E402
     SegmentationLoss,
     class_weights,
     hard_mean,
     lovasz_softmax,
 )
-from perception.training.schedule import rate_factor  # noqa: E402
+from perception.training.recipes.dense import LossConfig  # noqa: E402
+from perception.training.run.ema import MovingAverage  # noqa: E402
+from perception.training.run.schedule import rate_factor  # noqa: E402
 
 
 def slow_iou(predicted: np.ndarray, truth: np.ndarray, classes: int, ignore: int) -> list[float]:

@@ -17,9 +17,9 @@ import yaml  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from perception.errors import UsageError  # noqa: E402
-from perception.training.checkpoint import load_checkpoint  # noqa: E402
-from perception.training.config import parse_config, read_config  # noqa: E402
-from perception.training.loop import Trainer, TrainResult, train  # noqa: E402
+from perception.training.recipes.dense import parse_config, read_config  # noqa: E402
+from perception.training.run.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402
 from tests.training.pictures import write_boxes, write_folder  # noqa: E402
 
 SMOKE = Path(__file__).parents[2] / "configs" / "train" / "street-smoke.yaml"

@@ -10,13 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from perception.training.augment import Augmenter  # noqa: E402
-from perception.training.batches import BatchMaker  # noqa: E402
-from perception.training.boxes import BoxLabels  # noqa: E402
-from perception.training.config import AugmentConfig, CropPhase, PasteConfig  # noqa: E402
-from perception.training.dataset import Sample  # noqa: E402
-from perception.training.paste import pasted  # noqa: E402
-from perception.training.sets import MaskSets  # noqa: E402
+from perception.training.data.augment import Augmenter  # noqa: E402
+from perception.training.data.batches import BatchMaker  # noqa: E402
+from perception.training.data.boxes import BoxLabels  # noqa: E402
+from perception.training.data.copy_paste import pasted  # noqa: E402
+from perception.training.data.masks import Sample  # noqa: E402
+from perception.training.data.sets import MaskSets  # noqa: E402
+from perception.training.recipes.dense import AugmentConfig, CropPhase, PasteConfig  # noqa: E402
 from tests.training.pictures import write_folder  # noqa: E402
 from tests.training.test_data import open_train  # noqa: E402
 

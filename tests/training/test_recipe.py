@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch")
 import yaml  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from perception.cli import app  # noqa: E402
+from perception.commands.main import app  # noqa: E402
 from perception.errors import PerceptionError  # noqa: E402
 from perception.networks.segmenter import StreetNetwork  # noqa: E402
-from perception.training.build import build_network  # noqa: E402
-from perception.training.checkpoint import load_checkpoint, load_weights, save_checkpoint  # noqa: E402
-from perception.training.config import read_config  # noqa: E402
-from perception.training.export import export_network, make_card  # noqa: E402
+from perception.training.export.export import export_network, make_card  # noqa: E402
+from perception.training.recipes.dense import read_config  # noqa: E402
+from perception.training.run.checkpoint import load_checkpoint, load_weights, save_checkpoint  # noqa: E402
+from perception.training.tasks.networks import build_network  # noqa: E402
 
 RECIPES = Path(__file__).parents[2] / "configs" / "train"
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn  # noqa: E402
 from perception.networks.detector import DetectionHead  # noqa: E402
 from perception.networks.lite import EfficientNetLite  # noqa: E402
 from perception.networks.segmenter import StreetNetwork  # noqa: E402
-from perception.training.slim import is_narrower, keep, slim  # noqa: E402
+from perception.training.weights.prune import is_narrower, keep, slim  # noqa: E402
 
 HIDDEN = [8 + i % 3 for i in range(15)]
 

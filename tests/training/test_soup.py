@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from perception.errors import ModelError, UsageError  # noqa: E402
-from perception.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from perception.training.soup import main, soup  # noqa: E402
+from perception.training.run.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from perception.training.weights.soup import main, soup  # noqa: E402
 
 RUN: dict[str, Any] = {"config": {"name": "a"}, "epoch": 3, "step": 30, "best": 0.5, "stale": 0, "average_steps": 30}
 

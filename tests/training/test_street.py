@@ -22,20 +22,20 @@ from perception.card import read_card  # noqa: E402
 from perception.engines.openvino import native_precisions  # noqa: E402
 from perception.errors import ModelError, PerceptionError  # noqa: E402
 from perception.model import load_model  # noqa: E402
-from perception.training.augment import Augmenter  # noqa: E402
-from perception.training.average_precision import average_precision  # noqa: E402
-from perception.training.batches import BatchMaker  # noqa: E402
-from perception.training.boxes import BoxLabels  # noqa: E402
-from perception.training.build import build_network, start_from  # noqa: E402
-from perception.training.checkpoint import load_checkpoint, load_weights  # noqa: E402
-from perception.training.coco import CocoFolder  # noqa: E402
-from perception.training.compact import compact, from_model  # noqa: E402
-from perception.training.config import parse_config, read_config  # noqa: E402
-from perception.training.data import TrainingData  # noqa: E402
-from perception.training.evaluate import network_infer  # noqa: E402
-from perception.training.loop import Trainer, TrainResult, train  # noqa: E402
-from perception.training.recipe_detection import CocoConfig  # noqa: E402
-from perception.training.release import release  # noqa: E402
+from perception.training.data.augment import Augmenter  # noqa: E402
+from perception.training.data.batches import BatchMaker  # noqa: E402
+from perception.training.data.boxes import BoxLabels  # noqa: E402
+from perception.training.data.coco import CocoFolder  # noqa: E402
+from perception.training.data.training_data import TrainingData  # noqa: E402
+from perception.training.export.release import release  # noqa: E402
+from perception.training.recipes.dense import parse_config, read_config  # noqa: E402
+from perception.training.recipes.detection import CocoConfig  # noqa: E402
+from perception.training.run.checkpoint import load_checkpoint, load_weights  # noqa: E402
+from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402
+from perception.training.tasks.average_precision import average_precision  # noqa: E402
+from perception.training.tasks.evaluation import network_infer  # noqa: E402
+from perception.training.tasks.networks import build_network, start_from  # noqa: E402
+from perception.training.weights.compact import compact, from_model  # noqa: E402
 from perception.types import Detections  # noqa: E402
 from tests.training.pictures import write_boxes, write_folder  # noqa: E402
 
@@ -134,7 +134,7 @@ def test_a_cpu_without_bfloat16_trains_in_float32(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs = []
-    monkeypatch.setattr("perception.training.loop.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("perception.training.run.loop.has_bfloat16", lambda device: False)
     for precision in ("f32", "bf16"):
         (tmp_path / precision).mkdir()
         path = recipe(tmp_path / precision)

@@ -19,12 +19,9 @@ from torchvision import models  # noqa: E402
 
 from perception import ModelError, UsageError, load_model  # noqa: E402
 from perception.card import read_card  # noqa: E402
-from perception.cli import app  # noqa: E402
+from perception.commands.main import app  # noqa: E402
 from perception.networks.torchvision_models import TorchvisionDetector, TorchvisionSegmenter  # noqa: E402
-from perception.training.build import build_network  # noqa: E402
-from perception.training.checkpoint import save_checkpoint  # noqa: E402
-from perception.training.config import read_config  # noqa: E402
-from perception.training.torchvision_export import (  # noqa: E402
+from perception.training.export.torchvision import (  # noqa: E402
     DETECTORS,
     SEGMENTERS,
     build_untrained,
@@ -33,6 +30,9 @@ from perception.training.torchvision_export import (  # noqa: E402
     make_graph,
     write_graph,
 )
+from perception.training.recipes.dense import read_config  # noqa: E402
+from perception.training.run.checkpoint import save_checkpoint  # noqa: E402
+from perception.training.tasks.networks import build_network  # noqa: E402
 
 slow = pytest.mark.slow
 SMALL = (256, 192)

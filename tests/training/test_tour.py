@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
+from perception.classics.tiles import CAPTION, side_by_side
+from perception.classics.tour.__main__ import COLORS, PICTURES, main, make, write
+from perception.classics.tour.layers import _layers
+from perception.classics.tour.stop import Stop, stop_at
+from perception.classics.tour.windows import _grid
 from perception.errors import ModelError, PerceptionError
-from perception.networks.tiles import CAPTION, side_by_side
-from perception.training.tour.__main__ import COLORS, PICTURES, main, make, write
-from perception.training.tour.layers import _layers
-from perception.training.tour.stop import Stop, stop_at
-from perception.training.tour.windows import _grid
 
 SCENE = "synthetic:?size=160x90&seed=3"
 

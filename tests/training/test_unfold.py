@@ -14,13 +14,13 @@ onnx = pytest.importorskip("onnx")
 from torch import nn  # noqa: E402
 
 from perception.errors import ModelError  # noqa: E402
-from perception.model_files import find_model  # noqa: E402
 from perception.networks.camera import normalise  # noqa: E402
-from perception.training.build import build_network, start_from  # noqa: E402
-from perception.training.config import read_config  # noqa: E402
-from perception.training.export import export_network, make_card  # noqa: E402
-from perception.training.half_weights import store_in_half  # noqa: E402
-from perception.training.unfold import load_model_file, measure_norms  # noqa: E402
+from perception.training.export.export import export_network, make_card  # noqa: E402
+from perception.training.recipes.dense import read_config  # noqa: E402
+from perception.training.tasks.networks import build_network, start_from  # noqa: E402
+from perception.training.weights.half_weights import store_in_half  # noqa: E402
+from perception.training.weights.onnx_import import load_model_file, measure_norms  # noqa: E402
+from perception.weights.library import find_model  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMOKE = CONFIGS / "train" / "street-smoke.yaml"

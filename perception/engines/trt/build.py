@@ -184,7 +184,7 @@ def build_model(
         ModelError: no such model, or it is unusable; no quantised version of it.
         EngineError: it cannot be built.
     """
-    from perception.model_files import find_with_card
+    from perception.weights.library import find_with_card
 
     chosen = find_flavour(flavour)
     path, card = find_with_card(name_or_path, card)

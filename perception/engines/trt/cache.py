@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perception import __version__
+from perception.common.version import __version__
 from perception.engines.cache import compiled_models_dir
 from perception.engines.trt.private import NotOwnError, is_own, read_own, write_private
 from perception.errors import EngineError

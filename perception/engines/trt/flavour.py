@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from perception import hardware
+from perception.common import hardware
 from perception.engines.trt.private import read_private
 from perception.errors import EngineError, UsageError
 

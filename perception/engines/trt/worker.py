@@ -10,7 +10,7 @@ import numpy as np
 
 from perception.engines.trt.flavour import Flavour
 from perception.errors import EngineError
-from perception.preprocess import Letterbox
+from perception.picture.letterbox import Letterbox
 from perception.types import U8, Frame
 
 _DTYPES = {"FLOAT": np.float32, "UINT8": np.uint8}

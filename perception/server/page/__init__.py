@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from perception.errors import PerceptionError
-from perception.server.explain_process import METHODS, missing
+from perception.server.inference.explain_process import METHODS, missing
 
 if TYPE_CHECKING:
     from perception.card import ModelCard

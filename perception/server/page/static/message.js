@@ -1,4 +1,4 @@
-// The binary result message of /v1/webcam, see perception/server/message.py.
+// The binary result message of /v1/webcam, see perception/server/viewers/messages.py.
 
 const HEAD_BYTES = 52;
 const STAGES = ["decode", "wait", "resize", "infer", "postprocess", "server"];

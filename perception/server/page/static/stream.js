@@ -1,5 +1,5 @@
 // A source that the server owns, annotated there: H.264 through Media Source Extensions, or MJPEG where there are none.
-// See perception/server/streams_api.py and fmp4.py.
+// See perception/server/routes/streams.py and perception/server/viewers.
 
 import { address, backOff, options, query, request, settings } from "./page.js";
 

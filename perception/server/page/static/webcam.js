@@ -1,6 +1,6 @@
 // The browser's own picture: its camera or a video file, played at full rate, with the server's results beside it.
 //
-// Small JPEGs go to /v1/webcam and results come back, see perception/server/webcam.py. One frame is in flight. Where its
+// Small JPEGs go to /v1/webcam and results come back, see perception/server/routes/webcam.py. One frame is in flight. Where its
 // round trip is longer than from one frame of the video to the next, a second one is sent so that it arrives when the
 // engine is about to be free: that keeps the engine busy. Where it is not, a second one would but compete with the first.
 

@@ -1,0 +1,185 @@
+"""How the package compiles its Numba kernels: once, cached on disk, never while a frame waits.
+
+Every kernel is declared with explicit signatures, so that it is compiled (or taken from the cache) when its module
+is imported, and one compiled version serves every memory layout that it can meet. Kernels release the GIL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core import config as numba_config
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
+
+from perception.common.version import __version__
+
+logger = logging.getLogger("perception")
+
+# Inputs are declared read-only and with any row stride, because a mutable or contiguous array converts to that and
+# not the other way round. Rows of such arrays are still contiguous: kernels take them with `row`.
+U8_ROWS_IN = types.Array(types.uint8, 2, "A", readonly=True)
+U8_ROWS = types.Array(types.uint8, 2, "A")
+U8_2D = types.Array(types.uint8, 2, "C")
+U16_1D = types.Array(types.uint16, 1, "C")
+U16_2D = types.Array(types.uint16, 2, "C")
+I32_1D = types.Array(types.int32, 1, "C")
+I64_1D = types.Array(types.int64, 1, "C")
+F32_1D = types.Array(types.float32, 1, "C")
+F32_2D = types.Array(types.float32, 2, "C")
+F32_2D_IN = types.Array(types.float32, 2, "C", readonly=True)
+F32_1D_IN = types.Array(types.float32, 1, "C", readonly=True)
+F32_3D_IN = types.Array(types.float32, 3, "C", readonly=True)
+
+config: Any = numba_config  # its attributes are made at run time
+
+KERNELS: list[Any] = []
+"""Every compiled kernel, in the order of import."""
+
+_options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_inner: dict[str, Any] = _options | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # compile less
+
+helper = numba.njit(**_inner)
+"""Decorator of a function that kernels call."""
+inline_helper = numba.njit(**_inner, forceinline=True)
+"""The same for small ones: a call that passes a dozen arrays costs more than they do."""
+
+
+def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator that compiles a function for one signature now, from the disk cache where that has it.
+
+    A cache that is corrupt or cannot be written costs a compilation and a log line, never an error.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        before = config.CACHE_DIR
+        config.CACHE_DIR = before or cache_directory() or ""
+        try:
+            if not config.CACHE_DIR:
+                raise OSError("no directory for it can be written")
+            if not before and not os.environ.get("NUMBA_CACHE_DIR"):
+                config.CACHE_DIR = str(Path(config.CACHE_DIR) / _source_key(function))
+            compiled = numba.njit(signature, cache=True, **_options)(function)
+        except Exception as error:  # unpickling a damaged cache file can raise anything
+            logger.warning("kernel %s is compiled without a cache: %s", function.__name__, error)
+            compiled = numba.njit(signature, **_options)(function)
+        finally:
+            config.CACHE_DIR = before  # other users of Numba in this process keep their own
+        KERNELS.append(compiled)
+        return compiled
+
+    return decorate
+
+
+_directory: list[str | None] = []
+
+
+def cache_directory() -> str | None:
+    """Where compiled kernels are kept, or None where nothing can be written.
+
+    ``NUMBA_CACHE_DIR`` if set; else the user's cache directory, or a private directory for temporary files. In these,
+    subdirectories named after the kernels' source code keep versions apart: Numba itself does not notice when a
+    function that a kernel calls has changed.
+    """
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return os.environ["NUMBA_CACHE_DIR"]
+    if not _directory:
+        _directory.append(_find_directory())
+    return _directory[0]
+
+
+def _find_directory() -> str | None:
+    import platformdirs
+
+    name = Path("numba") / __version__
+    for base in (Path(platformdirs.user_cache_dir("perception")), _private_temporary()):
+        if base is None:
+            continue
+        path = base / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError:
+            continue
+        return str(path)
+    return None
+
+
+def _private_temporary() -> Path | None:
+    """A directory for temporary files that only this user can write: cache files are pickles, so they run code."""
+    user = os.getuid() if hasattr(os, "getuid") else None
+    path = Path(tempfile.gettempdir()) / f"perception-{user if user is not None else 'cache'}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISDIR(status.st_mode) or (user is not None and (status.st_uid != user or status.st_mode & 0o022)):
+        return None
+    return path
+
+
+def _source_key(function: Callable[..., Any]) -> str:
+    """A name for the source code that ``function`` is compiled from: its module's and those of what it may call."""
+    digest = hashlib.sha256()
+    for path in sorted(_source_files(function, {__file__})):
+        digest.update(_file_digest(path))
+    return digest.hexdigest()[:12]
+
+
+def _source_files(function: Callable[..., Any], known: set[str]) -> set[str]:
+    """``known``, with the files of ``function`` and of the compiled functions that its module refers to."""
+    file = function.__code__.co_filename
+    if file not in known:
+        known.add(file)
+        for value in list(function.__globals__.values()):
+            called = getattr(value, "py_func", None)
+            if called is not None:
+                _source_files(called, known)
+    return known
+
+
+@cache
+def _file_digest(path: str) -> bytes:
+    return hashlib.sha256(Path(path).read_bytes()).digest()
+
+
+def _row(typingctx: Any, array: Any, y: Any) -> Any:
+    """``array[y]`` of a 2-D array with any row stride, as a contiguous 1-D array that borrows its memory.
+
+    Typed as contiguous so that loops over it vectorise; the caller answers for adjacent elements in a row.
+    """
+    if not isinstance(array, types.Array) or array.ndim != 2:
+        return None
+    result = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source = make_array(signature.args[0])(context, builder, args[0])
+        out = make_array(result)(context, builder)
+        offset = builder.mul(args[1], builder.extract_value(source.strides, 0))
+        populate_array(
+            out,
+            data=cgutils.pointer_add(builder, source.data, offset),
+            shape=cgutils.pack_array(builder, [builder.extract_value(source.shape, 1)]),
+            strides=cgutils.pack_array(builder, [source.itemsize]),
+            itemsize=source.itemsize,
+            meminfo=ir.Constant(source.meminfo.type, None),
+        )
+        return out._getvalue()
+
+    return result(array, types.intp), codegen
+
+
+row: Any = intrinsic(_row)

@@ -1,0 +1,231 @@
+"""Predictions drawn onto their frames: class colours, boxes or outlines with labels, a legend, the frame rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.card import ModelCard
+from perception.drawing.canvas import BgrCanvas, BufferPool, Canvas, Color, PlanesCanvas, copy_canvas
+from perception.drawing.text import draw_legend, label_patch, text_height
+from perception.errors import UsageError
+from perception.postprocess.segmentation import counts_to_shares, overlay_bgr, overlay_planes
+from perception.types import U8, ClassMap, Detections, Frame, Picture, Prediction
+
+if TYPE_CHECKING:
+    from perception.postprocess.panoptic import Panoptic
+
+_STATUS: Color = (24, 24, 24)
+_RIM: Color = (255, 255, 255)
+SPECK = 6
+"""Parts of a thing whose outline is shorter than this many line widths are not outlined."""
+
+
+class Annotator:
+    """Makes annotated pictures of predictions.
+
+    Frames with YUV planes (of even size) are annotated in planes, which an encoder takes as they are; others in BGR.
+    A picture is in memory of its own, which is used again once nothing refers to the picture or a view of it.
+
+    Args:
+        card: the model's card, for names and colours.
+        opacity: of the class colours, 0 to 1.
+        masks: draw the class map.
+        boxes: draw detections.
+        labels: write class, score and track beside boxes, and whole-image classes.
+        legend: list the classes present, with their share of the frame.
+        fps: write how many pictures are made a second.
+        line_width: of boxes, in pixels; None: follows the frame's size.
+        font_scale: size of text relative to what suits the frame; None: 1.
+        classes: names of the classes to draw; None: all.
+        view: things are shown by their boxes, or in the ``panoptic`` view by the outlines of their pixels; that wants a
+            `perception.stages.panoptic.PanopticStage`.
+
+    Raises:
+        UsageError: opacity, line_width or font_scale is out of range, or a class name is not in the card.
+
+    Example:
+        >>> annotate = Annotator(model.card, opacity=0.4)
+        >>> picture = annotate(prediction)
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        *,
+        opacity: float = 0.5,
+        masks: bool = True,
+        boxes: bool = True,
+        labels: bool = True,
+        legend: bool = True,
+        fps: bool = False,
+        line_width: int | None = None,
+        font_scale: float | None = None,
+        classes: Iterable[str] | None = None,
+        view: Literal["boxes", "panoptic"] = "boxes",
+    ) -> None:
+        if not 0 <= opacity <= 1:
+            raise UsageError(f"opacity must be from 0 to 1, not {opacity}")
+        if line_width is not None and line_width < 1:
+            raise UsageError(f"the line width must be at least 1 pixel, not {line_width}")
+        if font_scale is not None and not 0 < font_scale <= 20:
+            raise UsageError(f"the font scale must be above 0 and at most 20, not {font_scale}")
+        self.card = card
+        self.opacity = opacity
+        self.masks, self.boxes, self.labels, self.legend = masks, boxes, labels, legend
+        self.line_width = line_width
+        self.view = view
+        self.font_scale = 1.0 if font_scale is None else font_scale
+        self._pool = BufferPool()
+        self._rate = _Rate() if fps else None
+        wanted = None if classes is None else _known(list(classes), card)
+        if card.segmentation is not None:
+            task = card.segmentation
+            self._names = task.names
+            self._colors: list[Color] = [c.color[::-1] for c in task.classes]
+            self._palette = np.array(self._colors, np.uint8)
+            self._shown = [i not in task.ignored and (wanted is None or n in wanted) for i, n in enumerate(task.names)]
+        if card.detection is not None:
+            self._box_names = card.detection.names
+            self._box_colors: list[Color] = [c.color[::-1] for c in card.detection.classes]
+            self._box_shown = np.array([wanted is None or n in wanted for n in card.detection.names])
+
+    def __call__(self, prediction: Prediction) -> Picture:
+        """The annotated picture of one prediction.
+
+        Also leaves the class shares, which come with the overlay for free, in the prediction's class map.
+
+        Raises:
+            ValueError: the class map or the detections do not fit the frame or the card.
+            UsageError: the panoptic view is wanted of a prediction without segments.
+        """
+        class_map = prediction.class_map if self.masks and self.card.segmentation is not None else None
+        canvas = copy_canvas(prediction.frame, self._pool, copy=class_map is None)
+        line = max(round(text_height(canvas.width, canvas.height) * self.font_scale), 4)
+        if class_map is not None:
+            self._draw_classes(canvas, prediction, class_map)
+        if self.boxes and self.view == "panoptic":
+            if prediction.panoptic is None:
+                raise UsageError("the panoptic view needs a PanopticStage among the stages")
+            self._draw_things(canvas, prediction.panoptic, line)
+        elif self.boxes and prediction.detections is not None and self.card.detection is not None:
+            self._draw_boxes(canvas, prediction.detections, line)
+        if self.legend and class_map is not None:
+            draw_legend(canvas, self._names, self._colors, class_map.shares.tolist(), self._shown, line)
+        if self.labels and prediction.labels and self.card.classification is not None:
+            names = self.card.classification.names
+            lines = [f"{names[i]} {p:.0%}" for i, p in prediction.labels]
+            for i, text in enumerate(reversed(lines)):
+                patch = label_patch(text, _STATUS, line, canvas.width)
+                canvas.paste(patch, 0, canvas.height - (i + 1) * patch.height)
+        if self._rate is not None:
+            rate = self._rate.tick()
+            patch = label_patch(f"{rate:.1f} fps" if rate else "- fps", _STATUS, line, canvas.width)
+            canvas.paste(patch, canvas.width - patch.width, 0)
+        return canvas.picture
+
+    def _draw_classes(self, canvas: BgrCanvas | PlanesCanvas, prediction: Prediction, class_map: ClassMap) -> None:
+        frame = prediction.frame
+        hidden = [i for i, shown in enumerate(self._shown) if not shown or i in class_map.ignored]
+        if class_map.logits is None:
+            counts = self._draw_ready(canvas, frame, class_map.mask, hidden)
+        else:
+            common = (class_map.logits, class_map.letterbox, self._palette, self.opacity)
+            if isinstance(canvas, PlanesCanvas):
+                assert frame.planes is not None
+                counts = overlay_planes(frame.planes, *common, canvas.planes, hidden)
+            else:
+                counts = overlay_bgr(frame.image, *common, canvas.image, hidden)
+        if class_map._shares is None:
+            class_map._shares = counts_to_shares(counts)
+
+    def _draw_ready(
+        self, canvas: BgrCanvas | PlanesCanvas, frame: Frame, mask: U8, hidden: list[int]
+    ) -> NDArray[np.int64]:
+        from perception.postprocess import masks
+
+        if isinstance(canvas, PlanesCanvas):
+            assert frame.planes is not None
+            return masks.overlay_planes(frame.planes, mask, self._palette, self.opacity, canvas.planes, hidden)
+        return masks.overlay_bgr(frame.image, mask, self._palette, self.opacity, canvas.image, hidden)
+
+    def _draw_boxes(self, canvas: Canvas, detections: Detections, line: int) -> None:
+        width = self._line_width(canvas)
+        tracks = detections.track_ids
+        # The best box is drawn last, over the others.
+        for i in reversed(np.flatnonzero(self._box_shown[detections.class_ids]).tolist()):
+            class_id = int(detections.class_ids[i])
+            color = self._box_colors[class_id]
+            x0, y0, x1, y1 = np.rint(detections.boxes[i]).astype(int).tolist()
+            x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+            canvas.fill(x0, y0, x1, y0 + width, color)
+            canvas.fill(x0, y1 - width, x1, y1, color)
+            canvas.fill(x0, y0, x0 + width, y1, color)
+            canvas.fill(x1 - width, y0, x1, y1, color)
+            if not self.labels:
+                continue
+            text = f"{self._box_names[class_id]} {detections.scores[i]:.0%}"
+            if tracks is not None and tracks[i] >= 0:
+                text = f"#{tracks[i]} {text}"
+            _write_label(canvas, text, color, x0, y0, line)
+
+    def _draw_things(self, canvas: Canvas, view: Panoptic, line: int) -> None:
+        """Outline each thing that has a score, the best one last, over the others."""
+        width = self._line_width(canvas) + 1
+        shown = [s for s in view.segments if s.score is not None and self._shown[s.class_id]]
+        for segment in sorted(shown, key=lambda s: s.score or 0.0):
+            x0, y0, x1, y1 = segment.box
+            pixels = (view.ids[y0:y1, x0:x1] == segment.id).view(np.uint8)
+            contours, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
+            # of a speck nothing would be seen but its outline
+            contours = [c for c in contours if len(c) > SPECK * width] or contours
+            color = self._colors[segment.class_id]
+            canvas.outline(contours, width + 2, _RIM)
+            canvas.outline(contours, width, color)
+            if self.labels:
+                _write_label(canvas, f"{self._names[segment.class_id]} {segment.score:.0%}", color, x0, y0, line)
+
+    def _line_width(self, canvas: Canvas) -> int:
+        return self.line_width or max(round(min(canvas.width, canvas.height) / 360), 1)
+
+
+def _write_label(canvas: Canvas, text: str, color: Color, x0: int, y0: int, line: int) -> None:
+    """Above the place ``x0, y0``, or below it where there is no room; inside the picture in any case."""
+    patch = label_patch(text, color, line, canvas.width)
+    x = min(max(x0, 0), max(canvas.width - patch.width, 0))
+    y = y0 - patch.height if y0 >= patch.height else max(y0, 0)
+    canvas.paste(patch, x, min(y, max(canvas.height - patch.height, 0)))
+
+
+class _Rate:
+    """Calls a second, over the last second or so; the number changes twice a second, so that it can be read."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._value = 0.0
+        self._changed = 0.0
+
+    def tick(self) -> float:
+        now = time.monotonic()
+        self._times = [t for t in self._times if t > now - 1.0][-1000:] + [now]
+        if now - self._changed >= 0.5 and len(self._times) > 1:
+            self._value = (len(self._times) - 1) / (now - self._times[0])
+            self._changed = now
+        return self._value
+
+
+def _known(classes: list[str], card: ModelCard) -> set[str]:
+    tasks = [t for t in (card.segmentation, card.detection, card.classification) if t is not None]
+    names = {name for task in tasks for name in task.names}
+    for name in classes:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(sorted(names)[:30])}"
+            raise UsageError(f"model {card.name} has no class {name!r}; {hint}")
+    return set(classes)

@@ -1,0 +1,147 @@
+"""Fitting frames into a network's input: one conversion and one resize, in one pass over the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from perception.types import F32, U8, Frame, Planes
+
+ResizeMode = Literal["stretch", "letterbox"]
+
+PAD = 114
+"""Grey level (B = G = R) around a letterboxed frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """How a frame was placed in a network's input: the integers that were used, and nothing recomputed from ratios.
+
+    Attributes:
+        frame_width, frame_height: size of the frame in pixels.
+        input_width, input_height: size of the network's input in pixels.
+        left, top, width, height: the rectangle of the input that the whole frame fills; the rest is padding.
+    """
+
+    frame_width: int
+    frame_height: int
+    input_width: int
+    input_height: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @classmethod
+    def fit(
+        cls, frame_width: int, frame_height: int, input_width: int, input_height: int, mode: ResizeMode = "stretch"
+    ) -> Letterbox:
+        """Place a frame: over the whole input (``stretch``), or centred with its aspect ratio kept (``letterbox``).
+
+        Raises:
+            ValueError: a size is not positive, or the mode is unknown.
+        """
+        if min(frame_width, frame_height, input_width, input_height) < 1:
+            raise ValueError(
+                f"sizes must be positive: frame {frame_width}x{frame_height}, input {input_width}x{input_height}"
+            )
+        if mode == "stretch":
+            return cls(frame_width, frame_height, input_width, input_height, 0, 0, input_width, input_height)
+        if mode != "letterbox":
+            raise ValueError(f"mode must be 'stretch' or 'letterbox', not {mode!r}")
+        scale = min(input_width / frame_width, input_height / frame_height)
+        width = min(max(round(frame_width * scale), 1), input_width)
+        height = min(max(round(frame_height * scale), 1), input_height)
+        left, top = (input_width - width) // 2, (input_height - height) // 2
+        return cls(frame_width, frame_height, input_width, input_height, left, top, width, height)
+
+    @property
+    def padded(self) -> bool:
+        """Whether a part of the input shows no frame."""
+        return self.width < self.input_width or self.height < self.input_height
+
+    def to_frame(self, boxes_xyxy: F32) -> F32:
+        """Boxes in input pixels, float ``[N, 4]`` xyxy, as float32 boxes in frame pixels, clipped to the frame."""
+        boxes = np.array(boxes_xyxy, np.float32).reshape(-1, 4)
+        sx, sy = np.float32(self.frame_width / self.width), np.float32(self.frame_height / self.height)
+        boxes[:, 0::2] = np.clip((boxes[:, 0::2] - np.float32(self.left)) * sx, 0, self.frame_width)
+        boxes[:, 1::2] = np.clip((boxes[:, 1::2] - np.float32(self.top)) * sy, 0, self.frame_height)
+        return boxes
+
+    def to_input(self, boxes_xyxy: F32) -> F32:
+        """Boxes in frame pixels, float ``[N, 4]`` xyxy, as float32 boxes in input pixels."""
+        boxes = np.array(boxes_xyxy, np.float32).reshape(-1, 4)
+        sx, sy = np.float32(self.width / self.frame_width), np.float32(self.height / self.frame_height)
+        boxes[:, 0::2] = boxes[:, 0::2] * sx + np.float32(self.left)
+        boxes[:, 1::2] = boxes[:, 1::2] * sy + np.float32(self.top)
+        return boxes
+
+    def logits_window(self, h: int, w: int) -> tuple[float, float, float, float]:
+        """The part of logits ``[C, h, w]`` that belongs to the frame.
+
+        Returns:
+            ``left, top, right, bottom`` in units of logits, edge to edge: the whole input is ``0, 0, w, h``.
+        """
+        sx, sy = w / self.input_width, h / self.input_height
+        return self.left * sx, self.top * sy, (self.left + self.width) * sx, (self.top + self.height) * sy
+
+
+def to_input(
+    frame: Frame, width: int, height: int, mode: ResizeMode = "stretch", out: U8 | None = None
+) -> tuple[U8, Letterbox]:
+    """The frame as a network takes it: one conversion and one resize.
+
+    Shrinking averages the covered area (as ``cv2.INTER_AREA``), enlarging is bilinear, each axis for itself. Frames
+    with planes go from YUV straight to the small BGR picture; BGR at full size is never made.
+
+    Args:
+        frame: any frame; its memory is only read.
+        width, height: size of the network's input.
+        mode: ``stretch`` or ``letterbox``; padding is grey, see `PAD`.
+        out: uint8 ``[height, width, 3]``, C-contiguous, to be written; made if None.
+
+    Returns:
+        The input, uint8 ``[height, width, 3]`` BGR, and how the frame lies in it.
+
+    Raises:
+        ValueError: a size is not positive, the mode is unknown, or ``out`` has the wrong shape or type.
+    """
+    from perception.picture import conversions as yuv
+
+    letterbox = Letterbox.fit(frame.width, frame.height, width, height, mode)
+    if out is None:
+        out = np.empty((height, width, 3), np.uint8)
+    elif out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        raise ValueError(f"out must be C-contiguous uint8 [{height}, {width}, 3], got {out.dtype} {out.shape}")
+    if letterbox.padded:
+        out[:] = PAD
+    x, y = letterbox.left, letterbox.top
+    target = out[y : y + letterbox.height, x : x + letterbox.width]
+    if frame.planes is not None:
+        yuv.shrink_planes(frame.planes, target)
+    else:
+        yuv.shrink_bgr(frame.image, target)
+    return out, letterbox
+
+
+def planes_to_bgr(planes: Planes, out: U8 | None = None) -> U8:
+    """Convert YUV 4:2:0 to BGR at full size.
+
+    Integer arithmetic with the exact coefficients of BT.601 or BT.709, limited or full range, in 16 fractional bits
+    and rounded once. Each chroma sample serves its 2x2 block (as swscale does without a resize).
+
+    Args:
+        planes: the picture.
+        out: uint8 ``[H, W, 3]``, C-contiguous, to be written; made if None.
+
+    Returns:
+        uint8 ``[H, W, 3]`` BGR.
+    """
+    from perception.picture import conversions as yuv
+
+    if out is None:
+        out = np.empty((planes.height, planes.width, 3), np.uint8)
+    yuv.convert_planes(planes, out)
+    return out

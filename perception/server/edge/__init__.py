@@ -1,0 +1,1 @@
+"""The edge of the service: access, allow-list, uploads, limits."""

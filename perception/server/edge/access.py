@@ -1,0 +1,312 @@
+"""Who may come in: one gate before every route, HTTP and WebSocket alike, the mounted page and its assets included.
+
+Credentials, where the operator set some, come as
+
+- ``Authorization: Bearer TOKEN``, for programs;
+- ``?token=TOKEN``, where no header can be set (an ``<img>``, a browser's WebSocket, a link);
+- ``Authorization: Basic ...``, user and password;
+- a signed cookie, which the login form gives to a browser, and which then goes along with everything it asks for.
+
+Against other pages in the same browser: what changes something, and every WebSocket, must come from a page of this
+server (``Origin``). Without credentials the server must also be called by a name that no stranger can point at it
+(``Host``), or a page of theirs could rebind its own name to this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import socket
+import time
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import URL, MutableHeaders
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from perception.server.edge.login import login_page
+from perception.server.edge.uploads import receive_bytes
+from perception.server.metrics import Metrics
+from perception.server.problems import Busy, Forbidden, Problem, Unauthorized, headers_of
+from perception.server.settings import ServerSettings
+
+COOKIE = "perception_session"
+SESSION_S = 12 * 3600
+"""A login lasts so long, or until the server stops."""
+
+LOGIN, LOGOUT = "/login", "/logout"
+
+_FAILURE_DELAY_S = 0.3  # slows down guessing; costs who mistypes nothing
+_LOGIN_BYTES = 8192
+_LOGIN_TIMEOUT_S = 10.0
+_PROBES = ("/healthz", "/readyz", "/metrics")  # answered however busy the server is
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Gate:
+    """ASGI middleware: refuses what may not come in, and counts what is inside.
+
+    Args:
+        app: what lies behind.
+        settings: credentials, origins, limits.
+        metrics: told of refusals and of the number of requests in progress.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
+        self._app = app
+        self._settings = settings
+        self._metrics = metrics
+        self._secret = secrets.token_bytes(32)
+        self._inside = 0
+        metrics.connections(lambda: self._inside)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        counted = self._counting(send)
+        path = scope["path"]
+        try:
+            self._check_host(connection)
+            self._check_origin(connection)
+            if self._settings.guarded:
+                if path == LOGIN and scope.get("method") == "POST":
+                    await (await self._login(Request(scope, receive)))(scope, receive, counted)
+                    return
+                await self._check_credentials(connection)
+            if path in (LOGIN, LOGOUT) and scope["type"] == "http":
+                await self._left(path)(scope, receive, counted)
+                return
+            if self._inside >= self._settings.limits.connections and path not in _PROBES:
+                raise Busy("too many connections; try again shortly", retry_after_s=2)
+        except Problem as problem:
+            await self._refuse(problem, connection, receive, counted)
+            return
+        welcome = self._welcome(connection)
+        if welcome is not None:
+            await welcome(scope, receive, counted)
+            return
+        self._inside += 1
+        try:
+            await self._app(_without_token(scope), receive, counted)
+        finally:
+            self._inside -= 1
+
+    def _check_host(self, connection: HTTPConnection) -> None:
+        """Refuse a name that somebody else may have pointed here. Credentials are bound to a name by the browser."""
+        if len(connection.headers.getlist("host")) > 1:
+            raise Forbidden("a request has one host")
+        header = connection.headers.get("host", "")
+        if self._settings.guarded or not header:
+            return
+        host = (_host_port(f"//{header}") or ("", None))[0]
+        own = {"localhost", self._settings.host.lower(), socket.gethostname().lower()}
+        own |= {found[0] for origin in self._settings.origins if (found := _host_port(origin))}
+        # Names of one label are not in the public DNS.
+        if host in own or host.endswith(".localhost") or _is_address(host) or (host and "." not in host):
+            return
+        raise Forbidden("this server is not known by that name; the operator can add its origin to `origins`")
+
+    def _check_origin(self, connection: HTTPConnection) -> None:
+        """Refuse what another site's page does in the name of who looks at it."""
+        if connection.scope["type"] == "http" and connection.scope["method"] in _SAFE:
+            return
+        origin = connection.headers.get("origin")
+        if origin is None:
+            # Not a browser, or one that says in another way where it comes from.
+            if connection.headers.get("sec-fetch-site", "none") in ("same-origin", "none"):
+                return
+        else:
+            came_from = _host_port(origin)
+            own = [_host_port(known) for known in self._settings.origins]
+            header = connection.headers.get("host", "")
+            # The scheme is the page's: a proxy may have taken TLS off before us.
+            own.append(_host_port(f"{origin.partition('://')[0]}://{header}") if header else None)
+            if came_from is not None and came_from in own:
+                return
+        raise Forbidden("pages of other sites may not do this; the operator can add their origin to `origins`")
+
+    async def _check_credentials(self, connection: HTTPConnection) -> None:
+        if self._is_member(connection.cookies.get(COOKIE, "")):
+            return
+        kind, _, value = connection.headers.get("authorization", "").partition(" ")
+        token = connection.query_params.get("token")
+        if not value and token is None:
+            raise Unauthorized("credentials are needed")
+        if kind.lower() == "bearer" and self._is_token(value.strip()):
+            return
+        if kind.lower() == "basic" and self._is_user(*_basic(value)):
+            return
+        if token is not None and self._is_token(token):
+            return
+        await asyncio.sleep(_FAILURE_DELAY_S)
+        raise Unauthorized("the credentials are wrong")
+
+    def _is_token(self, given: str) -> bool:
+        token = self._settings.token
+        return token is not None and _same(given, token.get_secret_value())
+
+    def _is_user(self, user: str, password: str) -> bool:
+        expected = self._settings.password
+        if expected is None or self._settings.user is None:
+            return False
+        # Both are compared whatever the first one says: the time taken tells nothing.
+        return _same(user, self._settings.user) & _same(password, expected.get_secret_value())
+
+    def _is_member(self, cookie: str) -> bool:
+        until, _, signature = cookie.partition(".")
+        return until.isdecimal() and _same(signature, self._sign(until)) and int(until) > time.time()
+
+    def _sign(self, until: str) -> str:
+        return hmac.new(self._secret, until.encode(), hashlib.sha256).hexdigest()
+
+    async def _login(self, request: Request) -> Response:
+        """The answer to a filled-in form: a cookie, or the form again."""
+        try:
+            body = await receive_bytes(request.stream(), _LOGIN_BYTES, _LOGIN_TIMEOUT_S, "a login form")
+        except ClientDisconnect:
+            raise Problem("the connection ended before the form did") from None
+        fields = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+        if self._is_token(fields.get("token", "")) or self._is_user(fields.get("user", ""), fields.get("password", "")):
+            return self._with_cookie(RedirectResponse(_local(fields.get("next", "")), 303), request)
+        await asyncio.sleep(_FAILURE_DELAY_S)
+        return self._form(_local(fields.get("next", "")), "That is not right. Try again.")
+
+    def _left(self, path: str) -> Response:
+        """Who is in already goes on to the page; who logs out is out."""
+        response = RedirectResponse("/", 303)
+        if path == LOGOUT:
+            response.delete_cookie(COOKIE)
+        return response
+
+    def _welcome(self, connection: HTTPConnection) -> Response | None:
+        """A page that is opened by a link with a token: a cookie instead, and the token out of the address bar."""
+        given = connection.query_params.get("token")
+        if given is None or not _is_navigation(connection) or not self._is_token(given):
+            return None
+        url = URL(scope=connection.scope).remove_query_params("token")
+        return self._with_cookie(RedirectResponse(_local(f"{url.path}?{url.query}".rstrip("?")), 303), connection)
+
+    def _with_cookie(self, response: Response, connection: HTTPConnection) -> Response:
+        until = str(int(time.time()) + SESSION_S)
+        response.set_cookie(
+            COOKIE,
+            f"{until}.{self._sign(until)}",
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="lax",
+            secure=connection.url.scheme in ("https", "wss"),
+        )
+        return response
+
+    def _form(self, target: str, message: str = "") -> Response:
+        page = login_page(
+            target, user=self._settings.password is not None, token=self._settings.token is not None, message=message
+        )
+        return HTMLResponse(page, 401, {"Cache-Control": "no-store", "WWW-Authenticate": "Bearer"})
+
+    async def _refuse(self, problem: Problem, connection: HTTPConnection, receive: Receive, send: Send) -> None:
+        scope = connection.scope
+        if isinstance(problem, Unauthorized) and _is_navigation(connection):
+            target = "/" if scope["path"] in (LOGIN, LOGOUT) else scope["path"]
+            await self._form(target)(scope, receive, send)
+            return
+        headers = headers_of(problem)
+        if isinstance(problem, Unauthorized):
+            # A browser would ask for a password by itself, over and over, instead of showing the form.
+            browser = "sec-fetch-mode" in connection.headers
+            basic = self._settings.password is not None and not browser
+            headers["WWW-Authenticate"] = 'Basic realm="perception"' if basic else "Bearer"
+        if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": problem.message[:120]})
+            return
+        await JSONResponse({"error": str(problem)}, problem.status, headers)(scope, receive, send)
+
+    def _counting(self, send: Send) -> Send:
+        """``send`` that adds the headers that every answer has, and counts refusals."""
+
+        async def wrapped(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if message["status"] >= 400:
+                    self._metrics.refused(message["status"])
+            await send(message)
+
+        return wrapped
+
+
+def _same(given: str, expected: str) -> bool:
+    """Whether two texts are equal, in a time that does not tell how far they are."""
+    return hmac.compare_digest(hashlib.sha256(given.encode()).digest(), hashlib.sha256(expected.encode()).digest())
+
+
+def _basic(value: str) -> tuple[str, str]:
+    """User and password of a Basic header; empty ones where it is none."""
+    try:
+        user, _, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    return user, password
+
+
+def _host_port(url: str) -> tuple[str, int | None] | None:
+    """Host in lower case and port of a URL, None for its scheme's own port; None where it is no such URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname:
+        return None
+    default = {"http": 80, "ws": 80, "https": 443, "wss": 443}.get(parts.scheme)
+    return parts.hostname.lower(), None if port == default else port
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_navigation(connection: HTTPConnection) -> bool:
+    """Whether a person's browser asks for a page."""
+    scope = connection.scope
+    return (
+        scope["type"] == "http"
+        and scope["method"] == "GET"
+        and "text/html" in connection.headers.get("accept", "")
+        and connection.headers.get("sec-fetch-dest", "document") == "document"
+    )
+
+
+def _local(target: str) -> str:
+    """A path on this server to go on to; ``/`` where it is none. ``//host`` and ``/\\host`` lead elsewhere."""
+    plain = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
+    return target if plain and target.partition("?")[0] not in (LOGIN, LOGOUT) else "/"
+
+
+def _without_token(scope: Scope) -> Scope:
+    """The scope with the token taken out of its query: nothing behind the gate has a use for it."""
+    query = scope.get("query_string", b"")
+    if b"token=" not in query:
+        return scope
+    pairs = [p for p in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if p[0] != "token"]
+    return {**scope, "query_string": urlencode(pairs).encode()}

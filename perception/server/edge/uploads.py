@@ -1,0 +1,222 @@
+"""What clients send: taken in up to a limit, looked at from the outside before anything is decoded.
+
+A picture or a video of a few kilobytes may unfold to gigabytes. Its header tells its size, so that is read first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shutil
+import time
+import warnings
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from python_multipart.multipart import parse_options_header
+from starlette.requests import Request
+
+from perception.errors import PerceptionError, SinkError, SourceError
+from perception.server.edge.multipart import FORM, MOST_AROUND, FormFile
+from perception.server.problems import TooLarge, TooSlow, Unsupported
+from perception.server.settings import Limits
+from perception.sinks.files import reason
+from perception.sources.decode import local_formats, open_container, video_stream
+from perception.types import U8
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MOST_FPS = 240
+"""Frames a second of the longest video: a video may claim a short time and hold any number of frames."""
+
+SLOWEST_BYTES_PER_S = 2000
+"""Uploads that take longer than the limit for silence must be faster: each holds a place that others wait for."""
+
+_SPARE_BYTES = 64 << 20  # of the disk, left free
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a client sends: the body itself, or the one file of a form.
+
+    Attributes:
+        stream: the bytes, as they come.
+        name: file name that a form gives; for people, never a path. Else nothing.
+    """
+
+    stream: AsyncIterator[bytes]
+    name: str = ""
+
+
+async def open_upload(request: Request, known: tuple[str, ...], limit: int, timeout_s: float, what: str) -> Upload:
+    """Look at what a request says that it carries, before any of it is read.
+
+    Args:
+        request: with the file for its body, or with a form that holds just one file.
+        known: media types that are taken; ``video/*`` stands for all videos, an empty one for none given.
+        limit: most bytes.
+        timeout_s: seconds to wait for the head of a form.
+        what: what is sent, for messages.
+
+    Raises:
+        Unsupported: it says that it is something else.
+        TooLarge: by its ``Content-Length`` it is.
+        TooSlow: the head of a form did not come.
+        Problem: not a form, or none with one file.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    is_form = kind == FORM.encode()
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit + (MOST_AROUND if is_form else 0):
+        raise _too_large(what, limit)
+    if not is_form:
+        _check_kind(kind.decode("latin-1").strip(), known, what)
+        return Upload(request.stream())
+    form = FormFile(request.stream(), options.get(b"boundary", b""))
+    try:
+        await asyncio.wait_for(form.open(), timeout_s)
+    except asyncio.TimeoutError:
+        raise TooSlow(f"nothing came for {timeout_s:g} s; send {what} again") from None
+    _check_kind(form.kind, known, what)
+    return Upload(aiter(form), form.name)
+
+
+def _check_kind(kind: str, known: tuple[str, ...], what: str) -> None:
+    if kind not in known and f"{kind.partition('/')[0]}/*" not in known:
+        hint = " (the file itself, or a form: -F file=@NAME)" if "form" in kind else ""
+        raise Unsupported(f"send {what} as {', '.join(k for k in known if k)}{hint}, not as {kind[:60]!r}")
+
+
+async def chunks(stream: AsyncIterator[bytes], limit: int, timeout_s: float, what: str) -> AsyncIterator[bytes]:
+    """The parts of a request's body, as far as they stay within ``limit`` bytes.
+
+    Args:
+        stream: the body.
+        limit: most bytes.
+        timeout_s: seconds to wait for each part.
+        what: what is sent, for messages.
+
+    Raises:
+        TooLarge: there is more.
+        TooSlow: nothing came for ``timeout_s``, or after that less than `SLOWEST_BYTES_PER_S` on average.
+    """
+    total = 0
+    began = time.monotonic()
+    parts = aiter(stream)
+    while True:
+        try:
+            part = await asyncio.wait_for(anext(parts, b""), timeout_s)
+        except asyncio.TimeoutError:
+            raise TooSlow(f"nothing came for {timeout_s:g} s; send {what} again") from None
+        if not part:
+            # Bodies end with an empty part; one in the middle does not occur (HTTP/1.1 has no empty chunk).
+            return
+        total += len(part)
+        if total > limit:
+            raise _too_large(what, limit)
+        seconds = time.monotonic() - began
+        if seconds > timeout_s and total < seconds * SLOWEST_BYTES_PER_S:
+            raise TooSlow(f"{what} comes too slowly; send it over a faster connection")
+        yield part
+
+
+async def receive_bytes(stream: AsyncIterator[bytes], limit: int, timeout_s: float, what: str) -> bytes:
+    """A request's whole body; see `chunks`."""
+    return b"".join([part async for part in chunks(stream, limit, timeout_s, what)])
+
+
+async def receive_file(stream: AsyncIterator[bytes], path: Path, limit: int, timeout_s: float, what: str) -> int:
+    """Write a request's body into a file as it comes; see `chunks`.
+
+    Returns:
+        how many bytes came.
+
+    Raises:
+        SinkError: the disk is full, or nearly.
+    """
+    total = 0
+    try:
+        with path.open("wb") as file:
+            async for part in chunks(stream, limit, timeout_s, what):
+                if shutil.disk_usage(path.parent).free < len(part) + _SPARE_BYTES:
+                    raise SinkError("the server's disk is full; try again when there is room")
+                await asyncio.to_thread(file.write, part)
+                total += len(part)
+    except OSError as error:
+        raise SinkError(f"the server cannot keep this upload: {reason(error)}") from None
+    return total
+
+
+def read_image(data: bytes, limits: Limits) -> U8:
+    """An uploaded image.
+
+    Args:
+        data: JPEG, PNG, WebP or BMP.
+        limits: ``pixels`` is the most that it may have.
+
+    Returns:
+        uint8 ``[H, W, 3]`` BGR, upright (EXIF orientation applied).
+
+    Raises:
+        SourceError: not an image, or damaged.
+        TooLarge: more pixels.
+    """
+    if not data:
+        raise SourceError("the body is empty; send the bytes of an image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the limit is ours
+            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as header:
+                width, height = header.size
+    except Image.DecompressionBombError:
+        raise TooLarge(f"the image has more than {limits.pixels} pixels") from None
+    except Exception:  # Pillow raises whatever a damaged header leads to
+        raise SourceError(f"not an image that can be read; send {', '.join(IMAGE_FORMATS)}") from None
+    check_pixels(width, height, limits, "image")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise SourceError("the image is damaged")
+    return np.ascontiguousarray(image, np.uint8)
+
+
+def check_pixels(width: int, height: int, limits: Limits, what: str) -> None:
+    """Refuse what is larger than the operator's limit.
+
+    Raises:
+        TooLarge: it is.
+    """
+    if width * height > limits.pixels:
+        raise TooLarge(f"the {what} has {width}x{height} pixels; at most {limits.pixels} are taken")
+
+
+def check_video(path: Path, name: str, limits: Limits) -> None:
+    """Look at an uploaded video's header.
+
+    Raises:
+        SourceError: not a video; playlists and whatever else leads to other files are none.
+        TooLarge: more pixels or seconds than the operator's limits.
+    """
+    if not path.stat().st_size:
+        raise SourceError("the body is empty; send the bytes of a video")
+    whitelist = {"protocol_whitelist": "file", "format_whitelist": local_formats()}
+    try:
+        container = open_container(f"file:{path.absolute()}", name, whitelist)
+    except PerceptionError as error:
+        raise SourceError(error.message, name) from None
+    with container:
+        codec = video_stream(container, name).codec_context
+        check_pixels(codec.width, codec.height, limits, "video")
+        seconds = container.duration / 1e6 if container.duration else 0.0
+        if seconds > limits.upload_seconds:
+            raise TooLarge(f"the video lasts {seconds:.0f} s; at most {limits.upload_seconds:g} s are taken")
+
+
+def _too_large(what: str, limit: int) -> TooLarge:
+    size = f"{limit / 1e6:.0f} MB" if limit >= 1_000_000 else f"{limit} bytes"
+    return TooLarge(f"{what} is larger than {size}, the most that is taken")

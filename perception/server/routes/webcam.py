@@ -1,0 +1,306 @@
+"""``WS /v1/webcam``: pictures of the browser's own camera in, results out, drawn by the browser over its own video.
+
+The client sends, in any order:
+
+- a text message: JSON with any of the fields of `WebcamSettings`. They hold from the next frame on, and those left
+  out stay as they are. The answer is a text message ``{"type": "ready", ...}`` that says what the model gives: its
+  name, engine, tasks, input size, and for each head the names and colours (RGB) of the classes.
+- a binary message: a frame. A u32 (little-endian) that numbers it, then a JPEG.
+
+The server answers each frame with exactly one message: binary, see `perception.server.viewers.messages`, or text
+``{"type": "error", "frame": 7, "error": "one line"}`` (with ``retry_after_s`` where the server is busy), or
+``{"type": "dropped", "frame": 7}`` where a newer frame took its place. After an error the connection goes on; only
+what floods it, or keeps silent for `IDLE_S`, is hung up on.
+
+The client keeps one frame in flight, or two where the second one is sent to arrive when the engine is about to be
+free; what it sends beyond that waits in the network. Messages should not be deflated (uvicorn's
+``ws_per_message_deflate=False``): JPEG and runs do not get smaller by it, and it costs a millisecond each way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import struct
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import Field, ValidationError
+
+from perception.errors import PerceptionError, UsageError
+from perception.server.edge.uploads import read_image
+from perception.server.options import Options
+from perception.server.problems import Busy, TooLarge
+from perception.server.viewers.messages import pack
+from perception.types import U8, Frame, Prediction
+
+if TYPE_CHECKING:
+    from perception.card import ModelCard
+    from perception.model import Inference, Model
+    from perception.server.inference.scheduler import Scheduler
+    from perception.server.service import Service
+    from perception.server.settings import Limits
+
+FRAME_BYTES = 4_000_000
+"""Most bytes of a frame: a JPEG of 12 megapixels in good quality."""
+
+SETTINGS_BYTES = 64_000
+IDLE_S = 120.0
+"""A client that says nothing for so long is hung up on; the page connects again when it has something to say."""
+
+IN_FLIGHT = 2
+"""Frames of a connection that are worked on at once."""
+
+ERRORS_IN_A_ROW = 20
+"""A client of which so many messages in a row are no good is hung up on."""
+
+_POLICY, _TRY_AGAIN = 1008, 1013
+_NUMBER = struct.Struct("<I")
+
+T = TypeVar("T")
+
+_log = logging.getLogger("perception")
+
+router = APIRouter()
+
+
+class WebcamSettings(Options):
+    """What a client may set: `perception.server.options.Options`, of which the drawing is the browser's own, and more.
+
+    Attributes:
+        model: name of the model; None: the server's own choice.
+        map_cells: cells of the class map's longest side; 0: no class map.
+    """
+
+    model: str | None = Field(None, max_length=200)
+    map_cells: int = Field(320, ge=0, le=1024)
+
+
+def parse_settings(text: str, settings: WebcamSettings) -> WebcamSettings:
+    """``settings`` with the fields changed that a text message names; null is a field's default.
+
+    Raises:
+        UsageError: not JSON, an unknown field, or a value out of range.
+    """
+    if len(text) > SETTINGS_BYTES:
+        raise UsageError(f"settings of {len(text)} characters are too long; {SETTINGS_BYTES} are allowed")
+    try:
+        changes = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UsageError("a text message must be JSON") from None
+    if not isinstance(changes, dict):
+        raise UsageError("a text message must be a JSON object of settings")
+    try:
+        merged = {**settings.model_dump(), **changes}
+        return WebcamSettings.model_validate({name: value for name, value in merged.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise UsageError(f"{where[:100]}: {first['msg']}") from None
+
+
+def read_frame(message: bytes, limits: Limits) -> U8:
+    """The picture of a binary message: uint8 ``[H, W, 3]`` BGR.
+
+    Raises:
+        UsageError: no picture at all.
+        TooLarge: more bytes than `FRAME_BYTES`, or more pixels than the operator's limit.
+        SourceError: not a picture, or damaged.
+    """
+    if len(message) > FRAME_BYTES:
+        raise TooLarge(f"a frame of {len(message)} bytes is too large; at most {FRAME_BYTES}")
+    if len(message) <= _NUMBER.size:
+        raise UsageError("a binary message must be a frame's number (u32) and a JPEG")
+    image = read_image(message[_NUMBER.size :], limits)
+    if max(image.shape) > 0xFFFF:
+        raise TooLarge(f"a picture of {image.shape[1]}x{image.shape[0]} is too large; at most 65535 pixels a side")
+    return image
+
+
+def describe(model: Model, name: str) -> dict[str, Any]:
+    """What a client must know of a model to draw its results; plain JSON."""
+    card: ModelCard = model.card
+    described: dict[str, Any] = {
+        "type": "ready",
+        "model": name,
+        "engine": model.engine.description,
+        "size": list(model.size),
+        "tasks": card.tasks,
+        "ignored": [],
+        "segmentation": [],
+        "detection": [],
+        "classification": [],
+    }
+    if card.segmentation is not None:
+        described["ignored"] = card.segmentation.ignored
+        described["segmentation"] = [{"name": c.name, "color": list(c.color)} for c in card.segmentation.classes]
+    if card.detection is not None:
+        described["detection"] = [{"name": c.name, "color": list(c.color)} for c in card.detection.classes]
+        described["score"] = card.detection.score_threshold
+        described["iou"] = card.detection.iou_threshold
+    if card.classification is not None:
+        described["classification"] = [{"name": c.name, "color": list(c.color)} for c in card.classification.classes]
+    return described
+
+
+@router.websocket("/v1/webcam")
+async def webcam(socket: WebSocket) -> None:
+    """Results for a client's pictures; see `perception.server.routes.webcam` for what is said on the socket."""
+    await socket.accept()
+    service: Service = socket.app.state.service
+    state = socket.app.state
+    if getattr(state, "webcams", 0) >= service.settings.limits.viewers:
+        await socket.close(_TRY_AGAIN, "too many webcams; try again later")
+        return
+    session = Session(socket, service)
+    state.webcams = getattr(state, "webcams", 0) + 1
+    try:
+        with service.metrics.viewer("webcam"):
+            await session.run()
+    finally:
+        state.webcams -= 1
+        await session.close()
+
+
+class Session:
+    """One client of the socket: its settings, its model, its frames in flight."""
+
+    def __init__(self, socket: WebSocket, service: Service) -> None:
+        self._socket = socket
+        self._service = service
+        self._client = f"webcam {uuid.uuid4().hex[:8]}"
+        self._settings = WebcamSettings.model_validate({})
+        self._scheduler: Scheduler | None = None
+        self._model: Model | None = None
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._sending = asyncio.Lock()
+        self._answers: set[asyncio.Task[None]] = set()
+        self._bad = 0
+        self._closed = False
+
+    async def run(self) -> None:
+        """Answer messages until the client leaves, falls silent or sends too much that is no good."""
+        while self._bad < ERRORS_IN_A_ROW:
+            try:
+                message = await asyncio.wait_for(self._socket.receive(), IDLE_S)
+            except asyncio.TimeoutError:
+                await self._hang_up(_TRY_AGAIN, f"silent for {IDLE_S:.0f} s")
+                return
+            arrived = time.perf_counter()
+            if message["type"] == "websocket.disconnect":
+                return
+            if message.get("text") is not None:
+                await self._configure(message["text"])
+            else:
+                await self._slots.acquire()  # a client that does not wait for answers is not read from
+                answer = asyncio.create_task(self._answer(message.get("bytes") or b"", arrived))
+                self._answers.add(answer)
+                answer.add_done_callback(self._answered)
+        await self._hang_up(_POLICY, f"{ERRORS_IN_A_ROW} messages in a row that are no good")
+
+    async def close(self) -> None:
+        """Take back what is in flight."""
+        self._closed = True
+        for answer in list(self._answers):
+            answer.cancel()
+        await asyncio.gather(*self._answers, return_exceptions=True)
+
+    def _answered(self, answer: asyncio.Task[None]) -> None:
+        self._answers.discard(answer)
+        self._slots.release()
+
+    async def _configure(self, text: str) -> None:
+        try:
+            settings = parse_settings(text, self._settings)
+            scheduler, model = await asyncio.to_thread(self._open, settings)
+        except PerceptionError as error:
+            await self._refuse(error)
+            return
+        self._settings, self._scheduler, self._model = settings, scheduler, model
+        self._bad = 0
+        await self._send_json(describe(model, settings.model or self._service.models.default))
+
+    def _open(self, settings: WebcamSettings) -> tuple[Scheduler, Model]:
+        """The scheduler of the model that is wanted, loaded if need be, and the model with the client's options."""
+        scheduler = self._service.models.scheduler(settings.model)
+        return scheduler, settings.tuned(scheduler.model)
+
+    async def _answer(self, message: bytes, arrived: float) -> None:
+        number = _NUMBER.unpack_from(message)[0] if len(message) >= _NUMBER.size else None
+        try:
+            if self._scheduler is None or self._model is None:
+                self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
+            future = await _in_pool(self._begin, self._scheduler, self._model, message, number or 0, arrived)
+            try:
+                prediction, answer = await asyncio.wrap_future(future)
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise
+                self._service.metrics.dropped(1, "webcam")
+                await self._send_json({"type": "dropped", "frame": number})
+                return
+        except PerceptionError as error:
+            await self._refuse(error, number)
+            return
+        except Exception:
+            _log.exception("webcam")
+            await self._refuse(PerceptionError("a fault in the server, which its log describes"), number)
+            return
+        self._bad = 0
+        self._service.metrics.frame_done(prediction, "webcam")
+        async with self._sending:
+            with suppress(RuntimeError, WebSocketDisconnect):  # the client has left
+                await self._socket.send_bytes(answer)
+
+    def _begin(
+        self, scheduler: Scheduler, model: Model, message: bytes, number: int, arrived: float
+    ) -> Future[tuple[Prediction, bytes]]:
+        """Decode a frame and have it inferred; the thread that does so makes the answer, too."""
+        image = read_frame(message, self._service.settings.limits)
+        decoded = time.perf_counter()
+        since = time.monotonic() - (decoded - arrived)
+        frame = Frame(image, index=number, source=self._client, arrived=since)
+
+        def finish(inference: Inference) -> tuple[Prediction, bytes]:
+            prediction = model.interpret(inference)
+            ready = time.perf_counter()
+            known = sum(prediction.timings.values())
+            timings = {
+                "decode": 1e3 * (decoded - arrived),
+                "wait": max(1e3 * (ready - decoded) - known, 0.0),
+                "server": 1e3 * (ready - arrived),
+            }
+            return prediction, pack(number, prediction, timings, longest=self._settings.map_cells)
+
+        return scheduler.infer_then(frame, finish, client=self._client, live=True)
+
+    async def _refuse(self, error: PerceptionError, number: int | None = None) -> None:
+        answer: dict[str, Any] = {"type": "error", "frame": number, "error": str(error)}
+        if isinstance(error, Busy):
+            answer["retry_after_s"] = error.retry_after_s
+        else:
+            self._bad += 1
+        await self._send_json(answer)
+
+    async def _send_json(self, answer: dict[str, Any]) -> None:
+        async with self._sending:
+            with suppress(RuntimeError, WebSocketDisconnect):
+                await self._socket.send_text(json.dumps(answer))
+
+    async def _hang_up(self, code: int, reason: str) -> None:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await self._socket.close(code, reason)
+
+
+_pool = ThreadPoolExecutor(4, thread_name_prefix="perception-webcam")
+"""For decoding; not for loading models, behind which the frames of others would wait."""
+
+
+async def _in_pool(work: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_pool, work, *arguments)

@@ -1,0 +1,1 @@
+"""Sources of the server: captured and inferred once, whoever watches."""

@@ -1,0 +1,241 @@
+"""The streams of one server: opened when somebody asks for them, closed when nobody does any more."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from perception.errors import UsageError
+from perception.server.edge.allowlist import check_source
+from perception.server.inference.models import Models
+from perception.server.memory import give_back
+from perception.server.metrics import Metrics
+from perception.server.problems import Busy, NotFound
+from perception.server.settings import ServerSettings
+from perception.server.streams.stream import Stream
+from perception.server.streams.timeouts import Patience
+from perception.server.viewers.recording import Recordings
+from perception.sources import open_source
+from perception.sources.base import Source
+from perception.sources.uri import kind_of, redact
+
+log = logging.getLogger("perception")
+
+IDLE_S = 60.0
+"""A stream that nobody watches, records or asks for is closed after so long."""
+
+CLEANING_S = 60.0
+"""Old recordings are looked for so often."""
+
+GIVING_BACK_S = 20.0
+"""Memory that was freed is given back to the system so often."""
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class StreamHub:
+    """Streams by id.
+
+    Args:
+        settings: which sources there are and which are allowed, and how many streams and viewers at once.
+        models: where schedulers come from.
+        metrics: where figures go.
+        patience: of the streams, see `Patience`.
+        idle_s: see `IDLE_S`.
+
+    Attributes:
+        recordings: of these streams, and what an earlier server left.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        models: Models,
+        metrics: Metrics,
+        *,
+        patience: Patience | None = None,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._metrics = metrics
+        self._patience = patience or Patience()
+        self._idle_s = idle_s
+        self.recordings = Recordings(settings.folder / "recordings", settings.limits)
+        self._lock = threading.Lock()
+        self._streams: dict[tuple[str, str], Stream] = {}
+        self._viewers = 0
+        self._closing = threading.Event()
+        self._janitor = threading.Thread(target=self._close_idle, name="perception-streams", daemon=True)
+        self._janitor.start()
+
+    @property
+    def names(self) -> list[str]:
+        """Sources that the operator offers by name."""
+        return list(self._settings.sources)
+
+    def open(self, source: str, model: str | None = None) -> tuple[Stream, bool]:
+        """The stream of a source, which is opened if it is not open, or not any more.
+
+        Returns at once where the model is loaded; the stream then connects by itself, and its state tells how it goes.
+
+        Args:
+            source: a name that the operator gave, a URL or a camera that clients may open.
+            model: name of a model; None: the default one.
+
+        Returns:
+            the stream, and whether it is new.
+
+        Raises:
+            Forbidden: the source is not for clients.
+            Busy: as many streams as may be are open.
+            PerceptionError: the model cannot be had.
+        """
+        found = check_source(source, self._settings)
+        kind = kind_of(found.uri)
+        if kind == "stdin":
+            raise UsageError("standard input cannot be a stream of a server", source)
+        scheduler = self._models.scheduler(model)
+        key = (source, model or self._models.default)
+        over: list[Stream] = []
+        try:
+            with self._lock:
+                stream = self._streams.get(key)
+                if stream is not None and not stream.over:
+                    stream.touched = time.monotonic()
+                    return stream, False
+                if stream is not None:
+                    over.append(self._streams.pop(key))
+                # The same source with another model: a camera cannot be opened twice, and nobody watches the other.
+                over += [self._streams.pop(k) for k, s in [*self._streams.items()] if k[0] == source and not s.viewers]
+                if self._closing.is_set():
+                    raise Busy("the server is stopping")
+                limit = self._settings.limits.streams
+                if len(self._streams) >= limit:
+                    over += self._take_idle(0.0, most=1)  # one that nobody watches gives its place
+                if len(self._streams) >= limit:
+                    raise Busy(f"{limit} streams are open, which is the limit", 10.0)
+                made = Stream(
+                    self._new_id(*key),
+                    redact(source),
+                    lambda: self._connect(source),
+                    scheduler,
+                    reconnect=kind in ("camera", "csi", "stream"),
+                    loop=found.loop and (kind != "stream" or source in self._settings.sources),
+                    metrics=self._metrics,
+                    patience=self._patience,
+                )
+                self._streams[key] = made
+                return made, True
+        finally:
+            self._end(over)
+
+    def get(self, id: str) -> Stream:
+        """The stream of that id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._lock:
+            for stream in self._streams.values():
+                if stream.id == id:
+                    stream.touched = time.monotonic()
+                    return stream
+        raise NotFound(f"there is no stream {id[:80]!r}; it may have been closed because nobody watched it")
+
+    @property
+    def streams(self) -> list[Stream]:
+        """All of them, those included that have ended but a moment ago."""
+        with self._lock:
+            return [*self._streams.values()]
+
+    def remove(self, id: str) -> None:
+        """Close the stream of that id for all its viewers.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._lock:
+            key = next((key for key, stream in self._streams.items() if stream.id == id), None)
+            stream = None if key is None else self._streams.pop(key)
+        if stream is None:
+            raise NotFound(f"there is no stream {id[:80]!r}")
+        self._end([stream])
+
+    @contextmanager
+    def viewer(self) -> Iterator[None]:
+        """Count a viewer of any stream while it is there.
+
+        Raises:
+            Busy: there are as many as may be.
+        """
+        with self._lock:
+            if self._viewers >= self._settings.limits.viewers:
+                raise Busy(f"{self._viewers} viewers are connected, which is the limit", 5.0)
+            self._viewers += 1
+        try:
+            with self._metrics.viewer("stream"):
+                yield
+        finally:
+            with self._lock:
+                self._viewers -= 1
+
+    def close(self) -> None:
+        """Finish all recordings and close all streams."""
+        self._closing.set()
+        with self._lock:
+            streams = [*self._streams.values()]
+            self._streams.clear()
+        self.recordings.close()
+        self._end(streams)
+        if self._janitor is not threading.current_thread():
+            self._janitor.join()
+
+    def _new_id(self, source: str, model: str) -> str:
+        """The name where it can stand in a URL and says all; else a random one, which tells nothing of an address."""
+        if source in self._settings.sources and _PLAIN_NAME.fullmatch(source) and model == self._models.default:
+            return source
+        return secrets.token_hex(6)
+
+    def _connect(self, source: str) -> Source:
+        # Checked for each connection: what a host's name stands for may have changed since.
+        found = check_source(source, self._settings)
+        return open_source(
+            found.uri,
+            start=found.start,
+            duration=found.duration,
+            timeout=self._patience.silence,
+            confined=source not in self._settings.sources,
+        )
+
+    def _close_idle(self) -> None:
+        cleaned, given_back = -CLEANING_S, time.monotonic()
+        while not self._closing.wait(min(1.0, self._idle_s / 4)):
+            with self._lock:
+                idle = self._take_idle(self._idle_s)
+            self._end(idle)
+            if time.monotonic() - cleaned > CLEANING_S:
+                self.recordings.delete_old()
+                cleaned = time.monotonic()
+            if time.monotonic() - given_back > GIVING_BACK_S:
+                give_back()
+                given_back = time.monotonic()
+
+    def _take_idle(self, seconds: float, most: int | None = None) -> list[Stream]:
+        """Take out those in which nobody took an interest for so long, the longest first. Under the lock."""
+        now = time.monotonic()
+        idle = [k for k, s in self._streams.items() if not s.viewers and now - s.touched > seconds]
+        idle.sort(key=lambda key: self._streams[key].touched)
+        return [self._streams.pop(key) for key in idle[:most]]
+
+    def _end(self, streams: list[Stream]) -> None:
+        for stream in streams:
+            stream.close(wait=False)  # all at once: each may wait for a read to end
+        for stream in streams:
+            stream.close()
+            self._metrics.stream_gone(stream.id)

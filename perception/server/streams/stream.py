@@ -1,0 +1,403 @@
+"""Server-side sources: one capture and one inference each, whatever the number of viewers.
+
+stream = hub.open("street")                       # a name that the operator gave, or an allowed URL
+with stream.subscribe(Options(opacity=0.4)) as viewer:
+    while not viewer.over:
+        prediction = viewer.next(timeout=1.0)     # the newest, with its annotated picture; None: nothing new
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Literal
+
+from perception.errors import EngineError, PerceptionError, SourceError, UsageError
+from perception.model import Inference, Model
+from perception.server.inference.scheduler import Scheduler
+from perception.server.metrics import Metrics
+from perception.server.options import Options
+from perception.server.problems import Busy, Forbidden
+from perception.server.streams.capture import Capture, Clock
+from perception.server.streams.statistics import Figures, legend
+from perception.server.streams.subscription import Look, Shot, Subscription
+from perception.server.streams.timeouts import Patience
+from perception.sources.base import Source
+from perception.types import Frame, Prediction, SourceInfo
+
+log = logging.getLogger("perception")
+
+State = Literal["connecting", "running", "stalled", "reconnecting", "ended", "failed"]
+
+OVER: tuple[State, ...] = ("ended", "failed")
+"""States that a stream does not leave."""
+
+
+PLAIN = Options()
+"""What a viewer gets who asks for nothing."""
+
+MAX_ABANDONED = 3
+"""Connections stuck in a driver or a library, beyond which a stream fails instead of leaving another thread behind."""
+
+MAX_LOOKS = 8
+"""Sets of options that one stream is drawn with at once."""
+
+LATE = 10
+"""After so many results in a row that came too late to be shown, a stream says so."""
+
+WANTED_S = 3.0
+"""After so long without a viewer or a question a stream infers no more than a frame every `RESTING_S`: the engine is
+for those who look. Its connection stays, so that the next viewer sees a picture at once."""
+
+RESTING_S = 1.0
+
+ENGINE_ERRORS = 5
+"""A stream fails after so many frames in a row that the engine failed on."""
+
+
+class Stream:
+    """One server-side source that is captured and inferred once, and connected anew when it is lost.
+
+    Args:
+        id: what routes call it.
+        name: what people call it; no secrets in it.
+        connect: opens the source. Called for each connection, so it may check anew what it opens.
+        scheduler: runs the model.
+        reconnect: connect anew after an error or an end, as for cameras; else these are the end.
+        loop: play a source that is not live again and again.
+        metrics: where figures go, under ``id``.
+        patience: see `Patience`.
+
+    Attributes:
+        touched: ``time.monotonic()`` when somebody last took an interest.
+        broadcasts: what runs for its viewers on the network, see `perception.server.viewers.broadcast`.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        name: str,
+        connect: Callable[[], Source],
+        scheduler: Scheduler,
+        *,
+        reconnect: bool = True,
+        loop: bool = False,
+        metrics: Metrics | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.touched = time.monotonic()
+        self.broadcasts: dict[Any, Any] = {}
+        self.reconnects = 0
+        self.dropped = 0
+        self.frames = 0
+        self._connect = connect
+        self._scheduler = scheduler
+        self._model = scheduler.model
+        self._reconnect = reconnect
+        self._loop = loop
+        self._metrics = metrics or Metrics()
+        self._patience = patience or Patience()
+        self._clock = Clock()
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._state: State = "connecting"
+        self._message = ""
+        self._capture: Capture | None = None
+        self._abandoned: list[Capture] = []
+        self._arrived = 0.0
+        self._submitted = 0.0
+        self._ready: Inference | None = None
+        self._engine_error: PerceptionError | None = None
+        self._engine_errors = 0
+        self._late = 0
+        self._shot: Shot | None = None
+        self._figures = Figures()
+        self._looks: dict[Options, Look] = {}
+        self._plain = Look(PLAIN, self._model)
+        self._subscriptions: set[Subscription] = set()
+        self._thread = threading.Thread(target=self._run, name=f"perception-stream {id}", daemon=True)
+        self._thread.start()
+
+    # What others ask.
+
+    @property
+    def state(self) -> State:
+        """See `State`."""
+        return self._state
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will come any more."""
+        return self._state in OVER or self._closing.is_set()
+
+    @property
+    def viewers(self) -> int:
+        """Who watches, on the network or by a subscription of their own, a recording for one."""
+        broadcasts = list(self.broadcasts.values())
+        return len(self._subscriptions) - len(broadcasts) + sum(len(broadcast) for broadcast in broadcasts)
+
+    @property
+    def info(self) -> SourceInfo | None:
+        """What is known of the source, or None before it was first open."""
+        capture = self._capture
+        return None if capture is None else capture.info
+
+    @property
+    def model(self) -> Model:
+        """The model that it runs on."""
+        return self._model
+
+    def subscribe(self, options: Options | None = None) -> Subscription:
+        """A place to take results from; close it when done.
+
+        Raises:
+            UsageError: the options do not fit the model.
+            Busy: it is being drawn with too many different options already.
+        """
+        options = options or PLAIN
+        with self._changed:
+            look = self._looks.get(options)
+        made = look or Look(options, self._model)
+        with self._changed:
+            look = self._looks.get(options)
+            if look is None:
+                if len(self._looks) >= MAX_LOOKS:
+                    raise Busy(f"this stream is drawn with {MAX_LOOKS} sets of options already", 5.0, 429)
+                look = self._looks[options] = made
+            look.users += 1
+            subscription = Subscription(self, options, look)
+            self._subscriptions.add(subscription)
+            self.touched = time.monotonic()
+        return subscription
+
+    def newest(self) -> Prediction | None:
+        """The newest result with usual options, or None before the first one."""
+        shot = self._shot
+        return None if shot is None else self._plain.see(shot, picture=False)[1]
+
+    def status(self) -> dict[str, Any]:
+        """Everything about it, for JSON; see `perception.server.routes.streams`."""
+        newest = self.newest()
+        p50, p95 = self._figures.latency_ms
+        frame = None if newest is None else newest.frame
+        info = self.info
+        return {
+            "id": self.id,
+            "name": self.name,
+            "model": self._model.card.name,
+            "state": self._state,
+            "message": self._message,
+            "width": frame.width if frame else info.width if info else 0,
+            "height": frame.height if frame else info.height if info else 0,
+            "fps": round(self._figures.fps, 2),
+            "latency_ms": {"p50": round(p50, 2), "p95": round(p95, 2)},
+            "frames": self.frames,
+            "dropped": self.dropped,
+            "reconnects": self.reconnects,
+            "viewers": self.viewers,
+            "engine": self._model.engine.description,
+            "legend": legend(newest, self._model.card),
+            "boxes": 0 if newest is None or newest.detections is None else len(newest.detections),
+            "age_s": round(time.monotonic() - frame.arrived, 3) if frame else None,
+        }
+
+    def close(self, wait: bool = True) -> None:
+        """End it for all its viewers. Safe to call twice and from any thread.
+
+        Args:
+            wait: until its source is given back, or is known to hang.
+        """
+        self._closing.set()
+        self._wake()
+        if wait and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # For subscriptions.
+
+    def newer_than(self, number: int, timeout: float | None, closed: Callable[[], bool]) -> Shot | None:
+        """The newest result if its number is above ``number``, waiting for one; None once ``closed`` or too late."""
+
+        def newer() -> bool:
+            return closed() or self.over or (self._shot is not None and self._shot.number > number)
+
+        with self._changed:
+            self._changed.wait_for(newer, timeout)
+            shot = self._shot
+            return None if closed() or shot is None or shot.number <= number else shot
+
+    def leave(self, subscription: Subscription) -> None:
+        """A subscription is closed."""
+        with self._changed:
+            self._subscriptions.discard(subscription)
+            look = subscription.look
+            look.users -= 1
+            if not look.users and self._looks.get(subscription.options) is look:
+                del self._looks[subscription.options]
+            self.touched = time.monotonic()
+            self._changed.notify_all()
+
+    # In the threads of the capture and of the scheduler.
+
+    def _deliver(self, frame: Frame) -> None:
+        self._arrived = time.monotonic()
+        if self._arrived - self._submitted < RESTING_S and self._arrived - self.touched > WANTED_S and not self.viewers:
+            return
+        self._submitted = self._arrived
+        try:
+            future = self._scheduler.infer(frame, client=f"stream {self.id}", live=True)
+        except Busy:
+            self._drop()
+        except EngineError as error:
+            self._engine_failed(error)
+        else:
+            future.add_done_callback(self._inferred)
+
+    def _inferred(self, future: Future[Inference]) -> None:
+        if future.cancelled():
+            self._drop()
+            return
+        error = future.exception()
+        if error is not None:
+            self._engine_failed(error)
+            return
+        with self._changed:
+            late, self._ready = self._ready, future.result()
+            self._engine_errors = 0
+            self._changed.notify_all()
+        if late is not None:
+            self._drop()
+
+    def _engine_failed(self, error: BaseException) -> None:
+        with self._changed:
+            self._engine_errors += 1
+            if isinstance(error, PerceptionError):
+                self._engine_error = error
+            else:
+                self._engine_error = EngineError(f"the model failed: {type(error).__name__}: {error}")
+            self._changed.notify_all()
+
+    def _drop(self, count: int = 1) -> None:
+        with self._changed:
+            self.dropped += count
+        self._metrics.dropped(count, "stream")
+
+    # In the stream's own thread.
+
+    def _run(self) -> None:
+        failures = 0
+        try:
+            self._enter("connecting")
+            while not self._closing.is_set():
+                error, settled = self._follow_connection()
+                if self._closing.is_set():
+                    return
+                info = self.info
+                finite = info is not None and not info.live and error is None
+                if not self._reconnect or finite or isinstance(error, (UsageError, EngineError, Forbidden)):
+                    self._enter("ended" if error is None else "failed", "" if error is None else error.message)
+                    return
+                failures = 1 if settled else failures + 1
+                pause = self._patience.pause(failures)
+                self._enter(
+                    "reconnecting", f"{error.message if error else 'the source stopped'}; trying again in {pause:.1f} s"
+                )
+                self._closing.wait(pause)
+        except Exception as error:
+            log.exception("stream %s", self.id)
+            self._enter("failed", f"{type(error).__name__}: {error}")
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _follow_connection(self) -> tuple[PerceptionError | None, bool]:
+        """Connect, and show what comes until it ends; the error that ended it, and whether it had lasted a while."""
+        if len(self._abandoned) >= MAX_ABANDONED:
+            return EngineError(
+                f"given up: {len(self._abandoned)} connections hang and cannot be ended", self.name
+            ), False
+        patience = self._patience
+        began, self._arrived, lost = time.monotonic(), 0.0, 0
+        capture = Capture(self._connect, self._deliver, self._wake, self._clock, loop=self._loop, name=self.name)
+        self._capture = capture
+        try:
+            while not self._closing.is_set():
+                inference = self._next_inference(capture)
+                if inference is not None:
+                    self._publish(inference)
+                if capture.dropped > lost:
+                    self._drop(capture.dropped - lost)
+                    lost = capture.dropped
+                now, arrived = time.monotonic(), self._arrived
+                settled = bool(arrived) and now - began > patience.settled
+                if self._engine_errors >= ENGINE_ERRORS:
+                    return self._engine_error, settled
+                if capture.ended:
+                    return capture.error, settled
+                if not arrived:
+                    if now - began > patience.opening:
+                        return SourceError(f"no picture came in {patience.opening:g} s", self.name), False
+                    continue
+                silent = now - arrived
+                # Local files are played by this machine's clock, and images may stand for long.
+                watched = capture.info is not None and (capture.info.live or capture.info.kind == "stream")
+                if watched and silent > patience.silence:
+                    return SourceError(f"no picture came for {patience.silence:g} s", self.name), settled
+                if watched and silent > patience.stall:
+                    self._enter("stalled")
+                else:
+                    late = f"results take longer than {patience.age:g} s and are not shown: this machine is too busy"
+                    self._enter("running", late if self._late >= LATE else "")
+            return None, False
+        finally:
+            capture.stop()
+            self._abandoned = [c for c in (*self._abandoned, capture) if c.alive]
+
+    def _next_inference(self, capture: Capture) -> Inference | None:
+        """The next result, or None where there is something else to see to, or nothing for a while."""
+        errors = self._engine_errors
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._ready is not None or capture.ended or self._closing.is_set() or self._engine_errors > errors
+                ),
+                min(0.25, self._patience.stall / 4),
+            )
+            inference, self._ready = self._ready, None
+        return inference
+
+    def _publish(self, inference: Inference) -> None:
+        age = time.monotonic() - inference.frame.arrived
+        if age > self._patience.age:
+            self._late += 1
+            self._drop()
+            return
+        self._late = 0
+        shot = Shot(self.frames, inference)
+        self._metrics.frame_done(self._plain.see(shot, picture=False)[1], "stream")
+        with self._changed:
+            self._shot = shot
+            self.frames += 1
+            self._figures.add(age)
+            self._changed.notify_all()
+
+    def _enter(self, state: State, message: str = "") -> None:
+        if state == self._state and message == self._message:
+            return
+        if state == "running" and self._state == "reconnecting":
+            self.reconnects += 1
+            self._metrics.reconnected(self.id)
+        if state in ("stalled", "reconnecting", "failed"):
+            log.warning("stream %s: %s%s", self.id, state, f": {message}" if message else "")
+        with self._changed:
+            self._state, self._message = state, message
+            self._changed.notify_all()
+        self._metrics.stream_state(self.id, state)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()

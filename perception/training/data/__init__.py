@@ -1,0 +1,1 @@
+"""Pictures with labels to train on: sets, batches, augmentation."""

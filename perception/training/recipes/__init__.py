@@ -1,0 +1,1 @@
+"""Training recipes: YAML files, checked before anything else runs."""

@@ -1,0 +1,196 @@
+"""The detection part of a training recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from perception.card import ClassInfo
+from perception.training.recipes.base import is_taken
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BoxFileConfig(_Strict):
+    """Boxes in a COCO JSON file; its path is relative to ``data.root``.
+
+    Attributes:
+        names: our class name by the file's; None takes the names as they are.
+        others: what becomes of the file's other classes: an ``error``, ``drop`` (their boxes are background), or
+            ``ignore`` (their boxes count for nothing).
+        labelled: classes that every object of is labelled; the others' absence teaches nothing. None for all that the
+            file has a name for.
+        min_score: boxes that a detector made with a lower ``score`` count for nothing: neither object nor background.
+    """
+
+    annotations: Path
+    names: dict[str, str] | None = None
+    others: Literal["error", "drop", "ignore"] = "error"
+    labelled: list[str] | None = None
+    min_score: Fraction = 0.0
+
+
+class CocoConfig(BoxFileConfig):
+    """Pictures with boxes in a COCO JSON file; both paths are relative to ``data.root``.
+
+    Attributes:
+        name: what the set is called in logs; the first part of ``images`` if left out.
+        only, exclude: shell patterns of the pictures' stems that are taken, and of those that are not.
+        share: how often its pictures are taken to train on, as of a set with masks.
+        licence: of pictures and boxes, for the card.
+    """
+
+    images: Path
+    name: str = ""
+    only: list[str] = []
+    exclude: list[str] = []
+    share: float | None = Field(default=None, gt=0)
+    licence: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the set is called."""
+        return self.name or self.images.parts[0]
+
+    def takes(self, stem: str) -> bool:
+        """Whether the picture of that stem belongs to the set."""
+        return is_taken(stem, self.only, self.exclude)
+
+
+class ComponentConfig(_Strict):
+    """Boxes around the connected components of one segmentation class.
+
+    A component that is not plausibly one whole object (touching others, cut in two) is ignored: it is neither a
+    box nor background.
+
+    Attributes:
+        name: detection class of the boxes.
+        aspect: range of width / height of one object.
+        fill: least share of its box that the component covers.
+        min_area: pixels; smaller ones are ignored.
+        gap: components of the class nearer than this many pixels to each other are ignored.
+        unsure: detection classes that such an object may also be: its box says nothing about them.
+    """
+
+    name: str
+    aspect: tuple[float, float]
+    fill: Fraction = 0.5
+    min_area: int = Field(default=80, ge=1)
+    gap: int = Field(default=3, ge=0)
+    unsure: list[str] = []
+
+
+class MaskBoxesConfig(_Strict):
+    """Boxes made from the masks of ``data.train``.
+
+    Attributes:
+        components: how, by the name of the segmentation class.
+        absent: detection classes that never occur in these pictures, so that all of them teach what they are not.
+    """
+
+    components: dict[str, ComponentConfig] = Field(min_length=1)
+    absent: list[str] = []
+
+
+class BoxAugmentConfig(_Strict):
+    """Random changes of the pictures with boxes; colour, blur, noise, flip and crops are those of ``augment``.
+
+    Attributes:
+        scale: range of the zoom, drawn evenly on a log scale; 1 is the picture fitted into ``data.size``.
+        stretch: largest change of the aspect ratio, 0.1 for 10%.
+        mosaic: chance that a training picture is put together from four (Bochkovskiy et al. 2020).
+        mosaic_scale: range of the zoom inside a mosaic.
+        mosaic_until: epoch from which on there are no mosaics: the last ones see whole pictures.
+        min_visible: a box of which less than this share is left inside is ignored.
+        min_side: a box with a side shorter than this many pixels is ignored.
+    """
+
+    scale: tuple[float, float] = (0.4, 1.4)
+    stretch: Fraction = 0.2
+    mosaic: Fraction = 0.5
+    mosaic_scale: tuple[float, float] = (0.25, 0.9)
+    mosaic_until: int | None = None
+    min_visible: Fraction = 0.35
+    min_side: float = Field(default=8.0, ge=1)
+
+    @model_validator(mode="after")
+    def _scales_are_ranges(self) -> BoxAugmentConfig:
+        for name in ("scale", "mosaic_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be a range above 0, not {(low, high)}")
+        return self
+
+
+class DetectionLossConfig(_Strict):
+    """Quality focal loss on class scores, GIoU on boxes, cross entropy on the confidence.
+
+    Attributes:
+        weight: of all of it beside the segmentation loss.
+        class_weight, box_weight, confidence_weight: of its parts.
+        focus: exponent of the quality focal loss.
+        candidates: most locations that one box is assigned to.
+    """
+
+    weight: float = Field(default=1.0, ge=0)
+    class_weight: float = Field(default=1.0, ge=0)
+    box_weight: float = Field(default=2.0, ge=0)
+    confidence_weight: float = Field(default=0.5, ge=0)
+    focus: float = Field(default=2.0, ge=0)
+    candidates: int = Field(default=10, ge=1)
+
+
+class DetectionConfig(_Strict):
+    """A detection head: its classes, its pictures, its share of a batch.
+
+    Attributes:
+        classes: the classes, in the order of their ids.
+        train: sets of pictures to learn from, one after the other.
+        val: what the score is measured on.
+        dev: further sets that are measured; the score is the mean over ``val`` and these.
+        from_masks: boxes for the pictures of those sets of ``data.train`` that say ``boxes: masks``; None for none.
+        batch: pictures with boxes in a batch, beside the recipe's ``batch`` of pictures with masks. An epoch
+            goes once through them.
+        strides, width, depth: `perception.networks.detector.DetectionHead`'s.
+        score_threshold, iou_threshold, class_agnostic, vote_iou: for the exported card.
+    """
+
+    classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
+    train: list[CocoConfig] = Field(min_length=1)
+    val: CocoConfig
+    dev: list[CocoConfig] = []
+    from_masks: MaskBoxesConfig | None = None
+    batch: int = Field(default=8, ge=1)
+    strides: list[int] = [8, 16, 32]
+    width: int = Field(default=128, ge=8)
+    depth: int = Field(default=2, ge=0)
+    score_threshold: Fraction = 0.3
+    iou_threshold: Fraction = 0.6
+    class_agnostic: bool = False
+    vote_iou: Fraction | None = None
+    augment: BoxAugmentConfig = BoxAugmentConfig()
+    loss: DetectionLossConfig = DetectionLossConfig()
+
+    @property
+    def names(self) -> list[str]:
+        """Class names in the order of their ids."""
+        return [c.name for c in self.classes]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> DetectionConfig:
+        known = self.names
+        used = {n for part in [*self.train, self.val, *self.dev] for n in (part.names or {}).values()}
+        if self.from_masks is not None:
+            used.update(self.from_masks.absent)
+            for component in self.from_masks.components.values():
+                used.update([component.name, *component.unsure])
+        wrong = sorted(used - set(known))
+        if wrong:
+            raise ValueError(f"unknown detection classes {', '.join(wrong)}; there are {', '.join(known)}")
+        return self

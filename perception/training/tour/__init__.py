@@ -1,1 +1,0 @@
-"""The pictures of docs/classics.md: ``python -m perception.training.tour FOLDER``."""

@@ -1,0 +1,1 @@
+"""Weights: from model files, pruned, averaged, made compact."""
