@@ -22,6 +22,8 @@ from numba.core import config as numba_config
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
+from perception.private import private_cache, private_folder
+
 logger = logging.getLogger("perception")
 
 # Inputs are declared read-only and with any row stride, because a mutable or contiguous array converts to that and
@@ -95,15 +97,12 @@ def cache_directory() -> str | None:
 
 
 def _find_directory() -> str | None:
-    import platformdirs
-
-    name = Path("numba") / _source_key()
-    for base in (Path(platformdirs.user_cache_dir("perception")), _private_temporary()):
-        if base is None:
-            continue
-        path = base / name
+    for base in (private_cache, _private_temporary):
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            folder = base()
+            if folder is None:
+                continue
+            path = private_folder(folder / "numba" / _source_key())
             with tempfile.TemporaryFile(dir=path):
                 pass
         except OSError:

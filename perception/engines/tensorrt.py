@@ -21,12 +21,12 @@ from perception.engines.trt.build import DEFAULT_TAIL, GpuMemoryError, kept_batc
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
 from perception.engines.trt.graph import GraphPrecision, is_quantised
 from perception.engines.trt.inspection import Inspection, Tensor
-from perception.engines.trt.private import read_private, write_private
 from perception.engines.trt.recipe import Recipe, make_profile, make_recipe
 from perception.engines.trt.reports import build_logger
 from perception.engines.trt.worker import Worker, out_of_memory
 from perception.errors import EngineError, PerceptionError
 from perception.preprocess import Letterbox, ResizeMode
+from perception.private import read_private, write_private
 from perception.types import U8, Frame
 
 _STREAMS = 2

@@ -110,6 +110,7 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
         UsageError: the address cannot be listened on.
         PerceptionError: the folder for jobs cannot be used.
     """
+    os.umask(0o077)  # what is written from here on, by any library, is this user's alone
     share_arenas()  # before there are threads
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)

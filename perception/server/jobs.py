@@ -35,6 +35,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import ValidationError
 
 from perception.errors import PerceptionError, SinkError
+from perception.private import private_folder, reserve_private
 from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.problems import Busy, Conflict, NotFound, Problem
@@ -126,7 +127,8 @@ class JobStore:
         self._held: str | None = None  # what the worker has in hand: its files stay until it lets go
         self._closed = False
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
+            reserve_private(folder / "jobs.sqlite3")  # SQLite gives its journal the same mode
             self._db = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False, timeout=1.0)
             # One server a folder: two would work on the same jobs.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -197,7 +199,7 @@ class JobStore:
             if self._count(_OPEN) >= self._limits.jobs_waiting:
                 raise Busy(f"{self._limits.jobs_waiting} jobs are waiting, which is the limit", 30, 429)
             try:
-                (self.folder / job.id).mkdir()
+                private_folder(self.folder / job.id)
                 self._write(
                     f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * 12)})",
                     (job.id, job.name, job.state, model, options.model_dump_json(exclude_defaults=True))

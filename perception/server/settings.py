@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from perception.errors import UsageError
 from perception.model_files import DEFAULT_MODEL
+from perception.private import warn_if_others_read
 
 
 class _Strict(BaseModel):
@@ -22,7 +23,8 @@ class Limits(_Strict):
     Attributes:
         connections: HTTP and WebSocket requests in progress, of all clients together.
         viewers: viewers of streams, of all streams together, and webcams.
-        streams: server-side sources that are open at once.
+        streams: server-side sources that are open at once; one that is closed counts until its threads have ended.
+        stream_pixels: width times height of the frames of a server-side source, whatever kind it is.
         models: models that are loaded at once.
         waiting: frames that wait for one engine.
         image_bytes: size of an uploaded image.
@@ -38,6 +40,7 @@ class Limits(_Strict):
     connections: int = Field(default=128, ge=1)
     viewers: int = Field(default=32, ge=1)
     streams: int = Field(default=8, ge=1)
+    stream_pixels: int = Field(default=4096 * 3072, ge=1)
     models: int = Field(default=4, ge=1)
     waiting: int = Field(default=8, ge=1)
     image_bytes: int = Field(default=32 << 20, ge=1)
@@ -181,7 +184,15 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """
     from perception.config import load_config
 
-    return load_config(path, ServerSettings.model_fields)
+    values = load_config(path, ServerSettings.model_fields)
+    if _holds_secret(values):
+        warn_if_others_read(Path(path))
+    return values
+
+
+def _holds_secret(values: dict[str, Any]) -> bool:
+    """Whether there is a credential among settings, also in the address of a camera."""
+    return any(values.get(name) for name in ("password", "token")) or "@" in str(values.get("sources"))
 
 
 def read_secret(path: Path | None) -> str | None:
@@ -194,6 +205,7 @@ def read_secret(path: Path | None) -> str | None:
         return None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+        warn_if_others_read(path)
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror or error}", path) from None
     except UnicodeDecodeError:

@@ -186,7 +186,9 @@ async def list_streams(request: Request) -> StreamList:
 )
 async def open_stream(request: Request, new: NewStream, response: Response) -> StreamStatus:
     """Returns at once; the stream then connects by itself, and its state tells how it goes."""
-    stream, made = await asyncio.to_thread(_service(request).streams.open, new.source, new.model)
+    hub = _service(request).streams
+    found = await hub.check(new.source)
+    stream, made = await asyncio.to_thread(hub.open, new.source, new.model, found)
     response.status_code = 201 if made else 200
     return StreamStatus(**await asyncio.to_thread(stream.status))
 

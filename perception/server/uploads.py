@@ -21,6 +21,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from perception.errors import PerceptionError, SinkError, SourceError
+from perception.private import private_file
 from perception.server.form import FORM, MOST_AROUND, FormFile
 from perception.server.problems import TooLarge, TooSlow, Unsupported
 from perception.server.settings import Limits
@@ -139,7 +140,7 @@ async def receive_file(stream: AsyncIterator[bytes], path: Path, limit: int, tim
     """
     total = 0
     try:
-        with path.open("wb") as file:
+        with private_file(path) as file:
             async for part in chunks(stream, limit, timeout_s, what):
                 if shutil.disk_usage(path.parent).free < len(part) + _SPARE_BYTES:
                     raise SinkError("the server's disk is full; try again when there is room")

@@ -17,8 +17,8 @@ import pytest
 
 from perception.engines.trt import cache as cache_module
 from perception.engines.trt.cache import EngineCache, key_of
-from perception.engines.trt.private import write_private
 from perception.errors import EngineError
+from perception.private import write_private
 
 FIELDS: dict[str, Any] = {
     "model": "street", "graph": "aa", "precision": "f16", "profile": "64x48, batch 1", "flavour": "rtx",

@@ -41,6 +41,13 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allow.socket, "getaddrinfo", look_up)
 
 
+ONE_SPELLING = {
+    "RTSP://CAM1.Example.ORG/x": "rtsp://cam1.example.org/x",
+    "rtsp://cam1.example.org:554/x": "rtsp://cam1.example.org/x",
+    "rtsp://cam1.example.org.:554/x": "rtsp://cam1.example.org/x",
+}
+
+
 def settings(*patterns: str, **values: object) -> ServerSettings:
     return make_settings({"allow": patterns, **values})
 
@@ -121,7 +128,7 @@ def test_what_the_operator_named() -> None:
 )
 def test_patterns(pattern: str, uri: str, fits: bool) -> None:
     if fits:
-        assert check_source(uri, settings(pattern)).uri == uri
+        assert check_source(uri, settings(pattern)).uri == ONE_SPELLING.get(uri, uri)
     else:
         with pytest.raises(Forbidden):
             check_source(uri, settings(pattern))

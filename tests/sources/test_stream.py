@@ -75,7 +75,7 @@ def test_a_server_that_never_answers(scheme):
     with tcp_server(silent) as port, pytest.raises(SourceError) as caught:
         open_source(f"{scheme}://bob:s3cret@127.0.0.1:{port}/live", timeout=0.4)
     assert "no answer in 0.4 s" in str(caught.value)
-    assert str(caught.value).startswith(f"{scheme}://127.0.0.1:{port}/live: ")
+    assert str(caught.value).startswith(f"{scheme}://127.0.0.1:{port}/...: ")
 
 
 def test_no_server():

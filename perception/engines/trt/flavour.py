@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from perception import hardware
-from perception.engines.trt.private import read_private
 from perception.errors import EngineError, UsageError
+from perception.private import read_private
 
 FlavourName = Literal["tensorrt", "rtx"]
 
