@@ -27,6 +27,14 @@ class Bounds:
         self._threads: list[threading.Thread] = []
 
     @property
+    def codec_options(self) -> dict[str, str]:
+        """Options of FFmpeg's for decoders: what is far too large is refused before memory is taken for it.
+
+        Twice as much as may be, because FFmpeg counts pictures with the margins that it puts around them.
+        """
+        return {} if self.max_pixels is None else {"max_pixels": str(2 * self.max_pixels + (1 << 16))}
+
+    @property
     def busy(self) -> bool:
         """Whether a thread that a source started still runs, also one that was left behind in a system call."""
         with self._lock:

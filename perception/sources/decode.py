@@ -63,8 +63,8 @@ def open_container(
         UsageError: an unknown kind of decoding.
     """
     began = time.monotonic()
-    if bounds is not None and bounds.max_pixels is not None:
-        options = options | {"max_pixels": str(bounds.max_pixels)}
+    if bounds is not None:
+        options = options | bounds.codec_options
     gpu = accelerator(decoding, redact(where))
     try:
         container = av.open(target, "r", options=options, timeout=timeout, hwaccel=gpu)
@@ -156,7 +156,7 @@ class Decoder:
             other cores have work to do in a pipeline; beyond that, as many as there are, at most four.
         deinterlace: pass frames that are flagged as interlaced through the BWDIF filter.
         network: a broken connection is an error; a file that cannot be read further merely ends.
-        bounds: what its pictures are held to; larger ones count as damaged, before memory is taken for them.
+        bounds: what its pictures are held to; ones that are far too large count as damaged.
 
     Attributes:
         stream: the video stream.
@@ -166,6 +166,7 @@ class Decoder:
         fps: average frames per second, or None.
         corrupt: packets that are damaged; their frames are missing, or show what the decoder made of them.
         stamped: whether the frames so far brought their own time stamps.
+        deadline: ``time.monotonic()`` after which it is an error that packets come and no frame; None: never.
     """
 
     def __init__(
@@ -188,6 +189,7 @@ class Decoder:
         self.fps = self.stream.average_rate or self.stream.guessed_rate or None
         self.corrupt = 0
         self.stamped = True
+        self.deadline: float | None = None
         self._network = network
         self._bounds = bounds = bounds or Bounds()
         self._deinterlace = deinterlace
@@ -203,8 +205,8 @@ class Decoder:
         elif threads <= 0:
             large = self.stream.width * self.stream.height > _LARGE_PICTURE
             threads = min(_MAX_THREADS, os.cpu_count() or 1) if large else 1
-        if bounds.max_pixels is not None:
-            self.stream.codec_context.options = {"max_pixels": str(bounds.max_pixels)}
+        if bounds.codec_options:
+            self.stream.codec_context.options = bounds.codec_options
         self.stream.codec_context.thread_count = threads
         self.stream.thread_type = "AUTO" if threads > 1 else "NONE"
 
@@ -235,7 +237,9 @@ class Decoder:
             SourceError: a read timed out, the connection broke, or the source is given up.
         """
         for packet in self._packets():
-            self._bounds.check(self.where)  # where all that comes is damaged, this is the only way out
+            self._bounds.check(self.where)  # where all that comes is damaged, these are the only ways out
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise SourceError(f"no picture can be made of what comes ({self.corrupt} damaged packets)", self.where)
             try:
                 decoded = self.stream.decode(packet)
             except av.error.EOFError:

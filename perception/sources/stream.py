@@ -184,7 +184,9 @@ class StreamSource(LiveSource):
         )
         self._convert = Converter(decoder.stream.sample_aspect_ratio, bounds, decoder.where)
         self._pictures = decoder.frames()
+        decoder.deadline = time.monotonic() + self._patience
         first = next(self._pictures, None)
+        decoder.deadline = None
         if first is None:
             raise SourceError("the stream ended before its first frame", decoder.where)
         decoder.origin += decoder.seconds(first)
