@@ -57,7 +57,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"])
 def test_a_redirect_is_not_followed(form, method):
-    """To a port that the server chooses: nobody may come there, whichever answer redirects and however it is written."""
+    """To a port that the server chooses: nobody comes there, whichever answer redirects and however it is written."""
     visits = []
 
     def visited(connection, ended):
@@ -70,13 +70,15 @@ def test_a_redirect_is_not_followed(form, method):
             return FORMS[form].format(status=302, to=to).encode("latin-1") if asked == method else None
 
         server.answer = answer
-        with pytest.raises(PerceptionError):
-            with open_source(
+        with (
+            pytest.raises(PerceptionError),
+            open_source(
                 f"rtsp://127.0.0.1:{server.port}/live", timeout=1, confined=True, addresses=["127.0.0.1"]
-            ) as source:
-                while not visits:  # an answer that means nothing may be ignored; then it goes on or ends
-                    next(source)
-                    raise SourceError("it plays, and went nowhere")
+            ) as source,
+        ):
+            while not visits:  # an answer that means nothing may be ignored; then it goes on or ends
+                next(source)
+                raise SourceError("it plays, and went nowhere")
         assert method in server.methods()
     assert not visits
 
@@ -85,7 +87,9 @@ def test_a_redirect_is_not_followed(form, method):
 def test_a_redirect_is_told(status):
     def answer(method, head):
         to = "rtsp://127.0.0.1:9/x"
-        return f"RTSP/1.0 {status} Go\r\nCSeq: CSEQ\r\nLocation: {to}\r\n\r\n".encode() if method == "DESCRIBE" else None
+        return (
+            f"RTSP/1.0 {status} Go\r\nCSeq: CSEQ\r\nLocation: {to}\r\n\r\n".encode() if method == "DESCRIBE" else None
+        )
 
     with rtsp_server(answer) as server, pytest.raises(SourceError, match="redirects to another one"):
         open_source(f"rtsp://127.0.0.1:{server.port}/live", timeout=5, confined=True)
@@ -120,8 +124,9 @@ def test_the_clients_url_cannot_choose_the_transport(query):
 def test_garbage_ends_it_and_nothing_else():
     for seed in range(10):
         random_ = random.Random(seed)
-        pieces = [b"RTSP/1.0 200 OK\r\n", b"\r\n", b"$\0\0\5", b"$", b"CSeq: CSEQ\r\n", b"Content-Length: 70000000\r\n",
-                  b"\0", b"a" * 5000, b": \r\n", b"Content-Length: x\r\n", b"RTSP/1.0 302 \r\n", bytes(range(256))]  # fmt: skip
+        pieces = [b"RTSP/1.0 200 OK\r\n", b"\r\n", b"$\0\0\5", b"$", b"CSeq: CSEQ\r\n", b": \r\n", b"\0", b"a" * 5000,
+                  b"Content-Length: 70000000\r\n", b"Content-Length: x\r\n", b"RTSP/1.0 302 \r\n",
+                  bytes(range(256))]  # fmt: skip
         garbage = b"".join(random_.choices(pieces, k=random_.randint(1, 12)))
 
         def answer(method, head, garbage=garbage):
@@ -130,7 +135,7 @@ def test_garbage_ends_it_and_nothing_else():
         bounds = Bounds()
         with rtsp_server(answer) as server, pytest.raises(SourceError):
             open_source(f"rtsp://127.0.0.1:{server.port}/live", timeout=0.5, confined=True, bounds=bounds)
-        wait_for(lambda: not bounds.busy)
+        wait_for(lambda bounds=bounds: not bounds.busy)
 
 
 def test_closing_while_it_opens_ends_all_threads():
@@ -184,8 +189,9 @@ def test_passwords_as_the_message_says_to_write_them():
             return None
         return b'RTSP/1.0 401 Unauthorized\r\nCSeq: CSEQ\r\nWWW-Authenticate: Basic realm="cam"\r\n\r\n'
 
-    with rtsp_server(answer) as server:
-        with open_source(f"rtsp://bob:p%23a%3Fs%2Fs%40%25%20@127.0.0.1:{server.port}/live", timeout=5) as source:
-            assert next(source).width == 80
+    with (
+        rtsp_server(answer) as server,
+        open_source(f"rtsp://bob:p%23a%3Fs%2Fs%40%25%20@127.0.0.1:{server.port}/live", timeout=5) as source,
+    ):
+        assert next(source).width == 80
     assert set(seen) == {"bob:p#a?s/s@% "}
-
