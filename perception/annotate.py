@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.pipeline import Report, run
 from perception.sources.address import Address
-from perception.sources.uri import is_folder, kind_of
+from perception.sources.uri import is_folder, kind_of, redact
 
 if TYPE_CHECKING:
     from perception.model import Model
@@ -154,7 +154,7 @@ def stem(source: str) -> str:
         return "stdin"
     if source.isdigit():
         return f"camera{source}"
-    if "://" in source:
+    if "://" in source or redact(source) != source:
         name = _url_name(source)
     else:
         name = Path(source.partition(":")[0] if source.startswith("synthetic:") else source).stem
