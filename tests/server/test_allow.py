@@ -26,6 +26,7 @@ ADDRESSES = {
     "metadata.example.org": ["169.254.169.254"],
     "mapped.example.org": ["::ffff:192.168.0.1"],
     "localhost": ["127.0.0.1"],
+    "xn--bcher-kva.example.org": ["93.184.216.36"],
 }
 
 
@@ -45,6 +46,14 @@ ONE_SPELLING = {
     "RTSP://CAM1.Example.ORG/x": "rtsp://cam1.example.org/x",
     "rtsp://cam1.example.org:554/x": "rtsp://cam1.example.org/x",
     "rtsp://cam1.example.org.:554/x": "rtsp://cam1.example.org/x",
+    "RTSPS://Cam1.Example.Org.:322": "rtsps://cam1.example.org",
+    "rtsp://cam1.example.org:/x": "rtsp://cam1.example.org/x",
+    "rtsp://cam1.example.org/x?a=1#b": "rtsp://cam1.example.org/x?a=1",
+    "rtsp://bücher.example.org/x": "rtsp://xn--bcher-kva.example.org/x",
+    "rtsp://BÜCHER.example.org/x": "rtsp://xn--bcher-kva.example.org/x",
+    "rtsp://cam1。example。org/x": "rtsp://cam1.example.org/x",
+    "rtsp://[0:0:0::0:1]:8554/x": "rtsp://[::1]:8554/x",
+    "rtsp://[2001:DB8::0001]/x": "rtsp://[2001:db8::1]/x",
 }
 
 
@@ -90,6 +99,35 @@ def test_what_the_operator_named() -> None:
         ("rtsp://127.0.0.1:8554/*", "rtsp://127.0.0.1:8554/1", True),
         ("rtsp://localhost:8554/*", "rtsp://localhost:8554/1", True),
         ("synthetic:*", "synthetic:?frames=3", True),
+        ("rtsps://CAM1.example.org/*", "RTSPS://Cam1.Example.Org.:322", True),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org:/x", True),
+        ("rtsp://cam1.example.org:554/*", "rtsp://cam1.example.org/x?a=1#b", True),
+        ("rtsp://bücher.example.org/*", "rtsp://BÜCHER.example.org/x", True),
+        ("rtsp://xn--bcher-kva.example.org/*", "rtsp://bücher.example.org/x", True),
+        ("rtsp://[::1]:8554/*", "rtsp://[0:0:0::0:1]:8554/x", True),
+        ("rtsp://[2001:db8::1]/*", "rtsp://[2001:DB8::0001]/x", True),
+        ("udp://239.0.0.1:5000", "udp://239.0.0.1:5000", True),
+        ("udp://239.0.0.1:5000?fifo_size=9", "udp://239.0.0.1:5000?fifo_size=9", True),
+        # options that FFmpeg reads from the query: gigabytes of buffer
+        ("udp://239.0.0.1:5000/*", "udp://239.0.0.1:5000/?fifo_size=100000000", False),
+        ("udp://239.0.0.1:5000*", "udp://239.0.0.1:5000?fifo_size=100000000", False),
+        # hosts in other letters and spellings
+        ("rtsp://cam1.example.org/*", "rtsp://cam1。evil.test/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org／x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org\u2100x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://сam1.example.org/x", False),  # a Cyrillic letter
+        ("rtsp://[::1]:8554/*", "rtsp://[::1%eth0]:8554/x", False),
+        ("rtsp://[::1]:8554/*", "rtsp://[::ffff:127.0.0.1]:8554/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org:0/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org:00554554/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://@cam1.example.org/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org/x@y", False),
+        ("rtsp://cam1.example.org/*", " rtsp://cam1.example.org/x", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/..;/x", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/..;a=b/x", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/%252e%252e/x", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/..%5cx", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/..%255cx", False),
         # another scheme, host, port or path
         ("rtsp://cam1.example.org/*", "http://cam1.example.org/x", False),
         ("rtsp://cam1.example.org/*", "rtsp://cam2.example.org/x", False),
@@ -132,6 +170,21 @@ def test_patterns(pattern: str, uri: str, fits: bool) -> None:
     else:
         with pytest.raises(Forbidden):
             check_source(uri, settings(pattern))
+
+
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What connects is given the addresses that were looked at."""
+    answers = iter([["93.184.216.35", "2606:2800:220:1::35"], ["127.0.0.1"]])
+
+    def look_up(host: str, port: int, **kind: object) -> list:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(answers)]
+
+    monkeypatch.setattr(allow.socket, "getaddrinfo", look_up)
+    found = check_source("rtsp://cam2.example.org/x", settings("rtsp://*.example.org/*"))
+    assert found.addresses == ("93.184.216.35", "2606:2800:220:1::35")
+    assert found.confined
+    with pytest.raises(Forbidden):
+        check_source("rtsp://cam2.example.org/x", settings("rtsp://*.example.org/*"))
 
 
 @pytest.mark.parametrize("number", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0"])
