@@ -39,6 +39,7 @@ from perception.sources.address import Address
 from perception.sources.uri import STREAM_SCHEMES, redact
 
 _LONGEST = 2000
+_HOLD_IPV4 = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 
 
 @dataclass(frozen=True)
@@ -197,13 +198,26 @@ def _check_addresses(target: Address, named: bool) -> tuple[str, ...]:
         except (OSError, UnicodeError):
             raise NotFound(f"the host {target.host} is not known") from None
         found = [address for entry in entries if (address := _address(str(entry[4][0]).partition("%")[0])) is not None]
-    for address in found:
+    for address in (reached for each in found for reached in _reached(each)):
         if named and (literal is not None or target.host == "localhost"):
             continue
         special = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
-        if special or not (named or address.is_global):
+        public = address.is_global and not getattr(address, "is_site_local", False)
+        if special or not (named or public):
             raise Forbidden(f"{target.host} is an address inside this network, which the operator did not allow")
     return tuple(dict.fromkeys(str(address) for address in found))
+
+
+def _reached(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """An address, and the IPv4 address that a gateway makes of it: of 6to4, Teredo, NAT64, or one that is mapped."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    inside = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if any(address in network for network in _HOLD_IPV4):
+        inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [address, *(each for each in inside if each is not None)]
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -77,8 +77,10 @@ def open_stream(
     options = {"protocol_whitelist": protocols, "rw_timeout": microseconds}
     if family == "rtsp":
         options |= {"rtsp_transport": "tcp" if confined else transport, "timeout": microseconds}
+    if confined and family != "rtsp":
+        options["format_whitelist"] = local_formats()
     if family == "http" and confined:
-        options |= {"max_redirects": "0", "format_whitelist": local_formats()}
+        options["max_redirects"] = "0"
         if scheme == "http" and addresses:
             options["headers"] = f"Host: {address.place}\r\n"
             uri = replace(address, host=addresses[0]).url

@@ -51,7 +51,6 @@ ONE_SPELLING = {
     "rtsp://cam1.example.org/x?a=1#b": "rtsp://cam1.example.org/x?a=1",
     "rtsp://bücher.example.org/x": "rtsp://xn--bcher-kva.example.org/x",
     "rtsp://BÜCHER.example.org/x": "rtsp://xn--bcher-kva.example.org/x",
-    "rtsp://cam1。example。org/x": "rtsp://cam1.example.org/x",
     "rtsp://[0:0:0::0:1]:8554/x": "rtsp://[::1]:8554/x",
     "rtsp://[2001:DB8::0001]/x": "rtsp://[2001:db8::1]/x",
 }
@@ -185,6 +184,21 @@ def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.confined
     with pytest.raises(Forbidden):
         check_source("rtsp://cam2.example.org/x", settings("rtsp://*.example.org/*"))
+
+
+@pytest.mark.parametrize(
+    "address", ["64:ff9b::a00:1", "64:ff9b:1::a00:1", "2002:a00:1::1", "::a00:1", "::ffff:a00:1", "fd00::1", "fec0::1",
+                "2001:0:a00:1::1", "2001:0:4136:e378:8000:63bf:f5ff:fffe"]
+)  # fmt: skip
+def test_addresses_behind_which_another_lies(address: str) -> None:
+    """A gateway may lead them to 10.0.0.1, where no client may go."""
+    ADDRESSES["gateway.example.org"] = ["93.184.216.34", address]
+    try:
+        for uri in ("rtsp://gateway.example.org/x", f"rtsp://[{address}]/x"):
+            with pytest.raises(Forbidden):
+                check_source(uri, settings("rtsp://*/*"))
+    finally:
+        del ADDRESSES["gateway.example.org"]
 
 
 @pytest.mark.parametrize("number", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0"])
