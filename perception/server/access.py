@@ -23,6 +23,7 @@ import ipaddress
 import secrets
 import socket
 import time
+from contextlib import AbstractContextManager, nullcontext
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import URL, MutableHeaders
@@ -32,7 +33,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perception.server.login import login_page
 from perception.server.metrics import Metrics
-from perception.server.problems import Busy, Forbidden, Problem, Unauthorized, headers_of
+from perception.server.places import Places, client_of
+from perception.server.problems import Forbidden, Problem, Unauthorized, headers_of
 from perception.server.settings import ServerSettings
 from perception.server.uploads import receive_bytes
 
@@ -46,6 +48,7 @@ _FAILURE_DELAY_S = 0.3  # slows down guessing; costs who mistypes nothing
 _LOGIN_BYTES = 8192
 _LOGIN_TIMEOUT_S = 10.0
 _PROBES = ("/healthz", "/readyz", "/metrics")  # answered however busy the server is
+_LASTING = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")  # by which an open page is told of changes
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -69,8 +72,10 @@ class Gate:
         self._settings = settings
         self._metrics = metrics
         self._secret = secrets.token_bytes(32)
-        self._inside = 0
-        metrics.connections(lambda: self._inside)
+        limits = settings.limits
+        self._places = Places(limits.connections, limits.share, "connections", 2.0)
+        self._lasting = Places(limits.long_lived, limits.share, "connections that last", 2.0)
+        metrics.connections(lambda: self._places.taken + self._lasting.taken)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -90,20 +95,18 @@ class Gate:
             if path in (LOGIN, LOGOUT) and scope["type"] == "http":
                 await self._left(path)(scope, receive, counted)
                 return
-            if self._inside >= self._settings.limits.connections and path not in _PROBES:
-                raise Busy("too many connections; try again shortly", retry_after_s=2)
+            place: AbstractContextManager[None] = nullcontext()
+            if path not in _PROBES:
+                place = (self._lasting if _lasts(scope) else self._places).take(client_of(connection))
         except Problem as problem:
             await self._refuse(problem, connection, receive, counted)
             return
-        welcome = self._welcome(connection)
-        if welcome is not None:
-            await welcome(scope, receive, counted)
-            return
-        self._inside += 1
-        try:
-            await self._app(_without_token(scope), receive, counted)
-        finally:
-            self._inside -= 1
+        with place:
+            welcome = self._welcome(connection)
+            if welcome is not None:
+                await welcome(scope, receive, counted)
+            else:
+                await self._app(_without_token(scope), receive, counted)
 
     def _check_host(self, connection: HTTPConnection) -> None:
         """Refuse a name that somebody else may have pointed here. Credentials are bound to a name by the browser."""
@@ -249,6 +252,12 @@ class Gate:
             await send(message)
 
         return wrapped
+
+
+def _lasts(scope: Scope) -> bool:
+    """Whether a request lasts as long as somebody watches: those are counted apart, or they would keep others out."""
+    path: str = scope["path"]
+    return scope["type"] == "websocket" or path.startswith(_LASTING) or path.endswith("/mjpeg")
 
 
 def _same(given: str, expected: str) -> bool:

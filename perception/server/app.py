@@ -29,11 +29,12 @@ from perception.server.access import Gate
 from perception.server.allow import check_patterns
 from perception.server.bodies import WholeBody
 from perception.server.docs import mount_docs
-from perception.server.http import Protocol
+from perception.server.http import connection_options
 from perception.server.memory import share_arenas
 from perception.server.problems import headers_of, status_of
 from perception.server.service import Service
 from perception.server.settings import ServerSettings
+from perception.server.sockets import raise_descriptor_limit
 
 log = logging.getLogger("perception")
 
@@ -82,7 +83,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    app.add_middleware(WholeBody, timeout_s=settings.limits.body_timeout_s)
+    app.add_middleware(WholeBody, timeout_s=settings.limits.body_timeout_s, total_s=settings.limits.body_time_s)
     app.add_middleware(Gate, settings=settings, metrics=service.metrics)  # the last one comes first
     for module in _ROUTERS:
         app.include_router(module.router)
@@ -115,7 +116,7 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
         app = create_app(settings)
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            **connection_options(settings.limits, raise_descriptor_limit()),
             log_level="warning",
             access_log=False,  # it would write tokens of URLs down
             ws_max_size=WEBSOCKET_BYTES,

@@ -16,6 +16,7 @@ from perception.server.memory import give_back
 from perception.server.metrics import Metrics
 from perception.server.models import Models
 from perception.server.patience import Patience
+from perception.server.places import Places
 from perception.server.problems import Busy, NotFound
 from perception.server.record import Recordings
 from perception.server.settings import ServerSettings
@@ -69,7 +70,7 @@ class StreamHub:
         self.recordings = Recordings(settings.folder / "recordings", settings.limits)
         self._lock = threading.Lock()
         self._streams: dict[tuple[str, str], Stream] = {}
-        self._viewers = 0
+        self._viewers = Places(settings.limits.viewers, settings.limits.share, "viewers", 5.0)
         self._closing = threading.Event()
         self._janitor = threading.Thread(target=self._close_idle, name="perception-streams", daemon=True)
         self._janitor.start()
@@ -168,22 +169,17 @@ class StreamHub:
         self._end([stream])
 
     @contextmanager
-    def viewer(self) -> Iterator[None]:
+    def viewer(self, client: str = "") -> Iterator[None]:
         """Count a viewer of any stream while it is there.
 
+        Args:
+            client: who it is, see `perception.server.places.client_of`.
+
         Raises:
-            Busy: there are as many as may be.
+            Busy: there are as many as may be, or as one client may have.
         """
-        with self._lock:
-            if self._viewers >= self._settings.limits.viewers:
-                raise Busy(f"{self._viewers} viewers are connected, which is the limit", 5.0)
-            self._viewers += 1
-        try:
-            with self._metrics.viewer("stream"):
-                yield
-        finally:
-            with self._lock:
-                self._viewers -= 1
+        with self._viewers.take(client), self._metrics.viewer("stream"):
+            yield
 
     def close(self) -> None:
         """Finish all recordings and close all streams."""

@@ -37,6 +37,7 @@ from pydantic import ValidationError
 from perception.errors import PerceptionError, SinkError
 from perception.server.metrics import Metrics
 from perception.server.options import Options
+from perception.server.places import share_of
 from perception.server.problems import Busy, Conflict, NotFound, Problem
 from perception.server.settings import Limits
 from perception.server.uploads import check_video
@@ -123,6 +124,7 @@ class JobStore:
         self._metrics = metrics
         self._changed = threading.Condition(threading.RLock())
         self._progress: dict[str, tuple[int, int | None]] = {}
+        self._clients: dict[str, str] = {}  # who sent the jobs that wait; not kept: an address is nobody's for long
         self._held: str | None = None  # what the worker has in hand: its files stay until it lets go
         self._closed = False
         try:
@@ -178,16 +180,17 @@ class JobStore:
             self._tidy(job.id, job.state)
         self.expire()
 
-    def create(self, name: str, options: Options, model: str | None = None) -> Job:
+    def create(self, name: str, options: Options, model: str | None = None, client: str = "") -> Job:
         """A new job, for which an upload is about to be received.
 
         Args:
             name: what the client calls it.
             options: thresholds and drawing.
             model: name of the model.
+            client: who sends it, see `perception.server.places.client_of`.
 
         Raises:
-            Busy: too many jobs are waiting.
+            Busy: too many jobs are waiting, or too many of this client's.
             SinkError: its folder cannot be made.
         """
         self.expire()
@@ -196,6 +199,7 @@ class JobStore:
         with self._changed:
             if self._count(_OPEN) >= self._limits.jobs_waiting:
                 raise Busy(f"{self._limits.jobs_waiting} jobs are waiting, which is the limit", 30, 429)
+            self._check_share(client)
             try:
                 (self.folder / job.id).mkdir()
                 self._write(
@@ -206,7 +210,17 @@ class JobStore:
             except (OSError, SinkError) as error:
                 shutil.rmtree(self.folder / job.id, ignore_errors=True)
                 raise SinkError(f"the server cannot keep another job: {error}") from None
+            self._clients[job.id] = client
         return job
+
+    def _check_share(self, client: str) -> None:
+        """Refuse a client whose jobs would take up the queue. Those that an earlier server took are nobody's."""
+        marks = ", ".join("?" * len(_OPEN))
+        waiting = {row[0] for row in self._db.execute(f"SELECT id FROM jobs WHERE state IN ({marks})", _OPEN)}
+        self._clients = {job_id: owner for job_id, owner in self._clients.items() if job_id in waiting}
+        most = share_of(self._limits.jobs_waiting, self._limits.share)
+        if client and sum(owner == client for owner in self._clients.values()) >= most:
+            raise Busy(f"{most} of your jobs are waiting, which is a client's share", 30, 429)
 
     def queue(self, job_id: str) -> Job:
         """The upload is complete: look at it, and let it wait for its turn.

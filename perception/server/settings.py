@@ -20,7 +20,12 @@ class Limits(_Strict):
     """How much of anything a server does at once. Past a limit, a client is told to come back later, or to send less.
 
     Attributes:
-        connections: HTTP and WebSocket requests in progress, of all clients together.
+        share: part of each of these, in 0..1, that one client may have, so that others find room. A client is an address;
+            1 where a proxy hides them.
+        sockets: network connections, also of those who have not said yet who they are.
+        connections: requests in progress.
+        long_lived: requests that last: viewers, webcams, and the one or two by which an open page is told of changes.
+        uploads: pictures and videos that are being received.
         viewers: viewers of streams, of all streams together, and webcams.
         streams: server-side sources that are open at once.
         models: models that are loaded at once.
@@ -29,13 +34,20 @@ class Limits(_Strict):
         upload_bytes: size of an uploaded video.
         upload_seconds: duration of an uploaded video.
         pixels: width times height of an uploaded image or video.
+        pixels_in_progress: of all clients' pictures that are decoded, looked at and drawn at once; others wait.
         body_timeout_s: seconds without a byte after which an upload is given up.
+        body_time_s: seconds in which a picture, or any body but a video, is received.
+        upload_time_s: seconds in which a video is received.
         jobs_waiting: jobs that are received, wait or run.
         jobs_kept: jobs that are kept, finished ones included.
         job_ttl_s: seconds that a finished job and its files are kept.
     """
 
+    share: float = Field(default=0.5, gt=0, le=1)
+    sockets: int = Field(default=1024, ge=1)
     connections: int = Field(default=128, ge=1)
+    long_lived: int = Field(default=256, ge=1)
+    uploads: int = Field(default=32, ge=1)
     viewers: int = Field(default=32, ge=1)
     streams: int = Field(default=8, ge=1)
     models: int = Field(default=4, ge=1)
@@ -44,7 +56,10 @@ class Limits(_Strict):
     upload_bytes: int = Field(default=1 << 30, ge=1)
     upload_seconds: float = Field(default=3600, gt=0)
     pixels: int = Field(default=50_000_000, ge=1)
+    pixels_in_progress: int = Field(default=100_000_000, ge=1)
     body_timeout_s: float = Field(default=30, gt=0)
+    body_time_s: float = Field(default=120, gt=0)
+    upload_time_s: float = Field(default=3600, gt=0)
     jobs_waiting: int = Field(default=8, ge=1)
     jobs_kept: int = Field(default=1000, ge=1)
     job_ttl_s: float = Field(default=24 * 3600, gt=0)

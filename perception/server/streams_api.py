@@ -47,6 +47,7 @@ from perception.server.fmp4 import VideoSession, read_options, refuse
 from perception.server.jpeg import to_bgr
 from perception.server.mjpeg import CONTENT_TYPE, Mjpeg, MjpegResponse
 from perception.server.options import Options
+from perception.server.places import client_of
 from perception.server.problems import Busy, Conflict
 from perception.server.record import State as RecordingState
 from perception.server.service import Service
@@ -216,7 +217,7 @@ async def mjpeg(request: Request, id: Id, options: WithOptions) -> Response:
     stream = hub.get(id)
     _check_running(stream)
     with ExitStack() as place:
-        place.enter_context(hub.viewer())
+        place.enter_context(hub.viewer(client_of(request)))
         viewer = Mjpeg.join(stream, options)
         place.callback(viewer.leave)
         return MjpegResponse(viewer, place.pop_all())
@@ -231,7 +232,7 @@ async def video(socket: WebSocket, id: str) -> None:
         options = read_options(dict(socket.query_params))
         stream = hub.get(id)
         _check_running(stream)
-        with hub.viewer():
+        with hub.viewer(client_of(socket)):
             await VideoSession(socket, stream, options).run()
     except PerceptionError as error:
         await refuse(socket, error)

@@ -6,14 +6,15 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
@@ -25,6 +26,7 @@ from perception.server.app import create_app
 from perception.server.metrics import Metrics
 from perception.server.settings import make_settings
 from tests.server.served import served
+from tests.server.waiting import wait_for
 
 USER, PASSWORD, TOKEN = "maria", "pass:wörd", "0123456789abcdef"
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
@@ -211,7 +213,19 @@ def gate(**values: Any) -> Starlette:
         await websocket.send_text("hello")
         await websocket.receive()
 
-    app = Starlette(routes=[Route("/", text, methods=["GET", "POST", "DELETE"]), WebSocketRoute("/ws", socket_)])
+    async def waits(request: Request) -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"yes"
+            await asyncio.Event().wait()
+
+        return StreamingResponse(parts())
+
+    routes = [
+        Route("/", text, methods=["GET", "POST", "DELETE"]),
+        Route("/waits", waits),
+        WebSocketRoute("/ws", socket_),
+    ]
+    app = Starlette(routes=routes)
     app.add_middleware(Gate, settings=make_settings(values), metrics=Metrics())
     return app
 
@@ -292,20 +306,52 @@ def test_with_credentials_any_name_will_do(guarded: httpx.Client) -> None:
     assert guarded.get("/v1/models", headers=headers).status_code == 200
 
 
-def test_connections_have_a_limit() -> None:
-    app = gate(limits={"connections": 2})
-    with served(app) as address:
+def test_requests_have_a_limit() -> None:
+    with served(gate(limits={"connections": 2, "share": 1})) as address, ExitStack() as stack:
+        for _ in range(2):
+            waiting = stack.enter_context(httpx.stream("GET", f"http://{address}/waits", timeout=60))
+            assert waiting.status_code == 200
+        busy = httpx.get(f"http://{address}/")
+        assert busy.status_code == 503
+        assert int(busy.headers["retry-after"]) >= 1
+        assert "too many" in busy.json()["error"]
+        assert says_hello(address)  # those that last are counted apart
+        stack.close()
+        wait_for(lambda: httpx.get(f"http://{address}/").status_code == 200)  # those who left made room
+
+
+def test_requests_that_last_have_a_limit_of_their_own() -> None:
+    with served(gate(limits={"long_lived": 2, "connections": 1, "share": 1})) as address:
         with connect(f"ws://{address}/ws"), connect(f"ws://{address}/ws"):
-            busy = httpx.get(f"http://{address}/")
-            assert busy.status_code == 503
-            assert int(busy.headers["retry-after"]) >= 1
-            assert "too many" in busy.json()["error"]
             with pytest.raises(InvalidStatus) as refused:
                 connect(f"ws://{address}/ws")
             assert refused.value.response.status_code == 503
-        until = time.monotonic() + 30
-        while httpx.get(f"http://{address}/").status_code != 200:  # those who left made room
-            assert time.monotonic() < until
+            for path in ("/gradio_api/heartbeat/x", "/gradio_api/queue/data?session_hash=x", "/v1/streams/x/mjpeg"):
+                assert httpx.get(f"http://{address}{path}").status_code == 503, path
+            assert httpx.get(f"http://{address}/").status_code == 200
+        wait_for(lambda: httpx.get(f"http://{address}/gradio_api/heartbeat/x").status_code == 404)
+
+
+def test_a_client_has_a_share() -> None:
+    """Another one finds room whatever it does."""
+    limits = {"long_lived": 4, "connections": 4, "share": 0.5}
+    with served(gate(limits=limits)) as address, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(connect(f"ws://{address}/ws"))
+            waiting = stack.enter_context(httpx.stream("GET", f"http://{address}/waits", timeout=60))
+            assert waiting.status_code == 200
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://{address}/ws")
+        assert refused.value.response.status_code == 429
+        busy = httpx.get(f"http://{address}/")
+        assert busy.status_code == 429
+        assert int(busy.headers["retry-after"]) >= 1
+        assert "one client gets 2 of 4" in busy.json()["error"]
+        other = httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(transport=other, base_url=f"http://{address}") as client:
+            assert client.get("/").status_code == 200
+        with connect(f"ws://{address}/ws", source_address=("127.0.0.2", 0)) as socket_:
+            assert socket_.recv(30) == "hello"
 
 
 def test_clients_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def test_limits(hub_of):
     with first.subscribe(), second.subscribe():  # left in the other order
         with pytest.raises(Busy, match="2 streams"):
             hub.open("the yard")
-        with hub.viewer(), pytest.raises(Busy, match="1 viewers"), hub.viewer():
+        with hub.viewer(), pytest.raises(Busy, match="too many viewers"), hub.viewer():
             pass
         with hub.viewer():
             pass

@@ -22,6 +22,8 @@ from perception.server import webcam
 from perception.server.message import Result, unpack
 from perception.server.metrics import Metrics
 from perception.server.models import Models
+from perception.server.pictures import Pictures
+from perception.server.places import Places
 from perception.server.settings import Limits, ServerSettings
 from tests.models import solid, write_model
 from tests.server.served import served
@@ -30,11 +32,14 @@ from tests.server.served import served
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     path = write_model(tmp_path_factory.mktemp("models") / "colors.onnx", detection=True)
-    settings = ServerSettings(model=str(path), limits=Limits(viewers=4, pixels=1_000_000))
+    settings = ServerSettings(model=str(path), limits=Limits(viewers=4, pixels=1_000_000, share=1))
     metrics = Metrics()
     models = Models(settings, metrics)
     models.scheduler()
-    yield SimpleNamespace(settings=settings, metrics=metrics, models=models)
+    pictures = Pictures(settings.limits, metrics)
+    webcams = Places(settings.limits.viewers, settings.limits.share, "webcams")
+    yield SimpleNamespace(settings=settings, metrics=metrics, models=models, pictures=pictures, webcams=webcams)
+    pictures.close()
     models.close()
 
 
