@@ -17,6 +17,10 @@ from perception.server.sockets import Sockets, most_sockets
 SILENCE_S = 20.0
 """Within so long the head of a request is complete: the first one's from the connection's beginning."""
 
+LINGER_S = 2.0
+"""Who is answered before its request is complete, a body that is too large for one, may go on sending for so long:
+hung up on at once, many clients would not see the answer."""
+
 KEEP_ALIVE_S = 5
 """A connection is kept for so long after an answer, for the next request."""
 
@@ -101,6 +105,18 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
         if last:
             self._sockets.idle(self.transport)
+            if self.cycle.more_body:
+                asyncio.get_running_loop().call_later(LINGER_S, self._hang_up, self.cycle)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self.cycle is not None:
+            self.cycle.more_body = False  # also where it is answered already
+
+    def _hang_up(self, cycle: object) -> None:
+        """Close a connection on which the body of an answered request still comes: nobody reads it."""
+        if self.cycle is cycle and self.cycle.more_body:
+            self.transport.close()
 
     def _look(self, transport: asyncio.Transport, before: object) -> None:
         """Close a connection that is in no request, nor was when it was looked at before.

@@ -55,7 +55,7 @@ class Metrics:
         self._connections = Gauge("perception_connections", "Requests in progress.", registry=registry)
         self._pixels = Gauge("perception_pixels_in_progress", "Pixels of clients' pictures in work.", registry=registry)
         self._most_pixels = Gauge(
-            "perception_pixels_in_progress_most", "The most there were so far.", registry=registry
+            "perception_pixels_in_progress_most", "The most so far.", registry=registry
         )
         self._pictures = Gauge("perception_pictures_waiting", "Pictures that wait for room.", registry=registry)
 

@@ -20,8 +20,8 @@ class Limits(_Strict):
     """How much of anything a server does at once. Past a limit, a client is told to come back later, or to send less.
 
     Attributes:
-        share: part of each of these, in 0..1, that one client may have, so that others find room. A client is an address;
-            1 where a proxy hides them.
+        share: part of each of these, in 0..1, that one client may have, so that others find room. A client is an
+            address; 1 where a proxy hides them.
         sockets: network connections, also of those who have not said yet who they are.
         connections: requests in progress.
         long_lived: requests that last: viewers, webcams, and the one or two by which an open page is told of changes.

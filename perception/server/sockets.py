@@ -16,7 +16,7 @@ KEPT_DESCRIPTORS = 256
 
 
 def raise_descriptor_limit() -> int | None:
-    """Let this process have as many file descriptors as the system allows it. How many; None where that is unlimited."""
+    """Let this process open as many files as the system allows it. How many; None where that is unlimited."""
     try:
         import resource
     except ImportError:  # Windows, which has no such limit
