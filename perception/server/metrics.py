@@ -54,9 +54,7 @@ class Metrics:
         self._refused = Counter("perception_refused", "Errors answered, by HTTP status.", ["status"], registry=registry)
         self._connections = Gauge("perception_connections", "Requests in progress.", registry=registry)
         self._pixels = Gauge("perception_pixels_in_progress", "Pixels of clients' pictures in work.", registry=registry)
-        self._most_pixels = Gauge(
-            "perception_pixels_in_progress_most", "The most so far.", registry=registry
-        )
+        self._most_pixels = Gauge("perception_pixels_in_progress_most", "The most so far.", registry=registry)
         self._pictures = Gauge("perception_pictures_waiting", "Pictures that wait for room.", registry=registry)
 
     def frame_done(self, prediction: Prediction, kind: Kind) -> None:

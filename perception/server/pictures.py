@@ -1,6 +1,6 @@
 """Clients' pictures on their way through the server: never more pixels at once than the operator allows.
 
-A picture is decoded, looked at, drawn and encoded again, and takes about 20 bytes a pixel meanwhile. So each has to
+A picture is decoded, looked at, drawn and encoded again, and takes up to ten bytes a pixel meanwhile. So each has to
 find room first, by the size in its header. Requests that wait for that hold the bytes that were sent, and no more.
 """
 

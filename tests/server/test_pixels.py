@@ -20,8 +20,11 @@ from tests.server.conftest import wait_until_ready
 from tests.server.process import LiveProcess, live
 
 SIDE, AT_ONCE = 7000, 16
-MOST_BYTES = 2.2e9
-"""Of the whole growth: 100 megapixels in progress, with some 20 bytes for each."""
+MOST_BYTES = 1.2e9
+"""Of the whole growth: 100 megapixels in progress; measured were 480 to 890 MB, progressive JPEG the most."""
+
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of Adam7: first column and row of each pass, and the steps to the next ones."""
 
 
 @contextmanager
@@ -52,16 +55,7 @@ def interlaced_png(side: int) -> bytes:
 
     packer = zlib.compressobj(1)
     parts = []
-    # Adam7: first row and column of each pass, and the steps to the next ones.
-    for x, y, dx, dy in (
-        (0, 0, 8, 8),
-        (4, 0, 8, 8),
-        (0, 4, 4, 8),
-        (2, 0, 4, 4),
-        (0, 2, 2, 4),
-        (1, 0, 2, 2),
-        (0, 1, 1, 2),
-    ):
+    for x, y, dx, dy in PASSES:
         row = bytes(1 + 8 * len(range(x, side, dx)))
         parts += [packer.compress(row) for _ in range(y, side, dy)]
     parts.append(packer.flush())
@@ -85,8 +79,10 @@ def picture(kind: str) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("way", ["json", "drawn", "webcam"])
-@pytest.mark.parametrize("kind", ["png", "interlaced", "progressive", "webp"])
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [("png", "json"), ("png", "drawn"), ("interlaced", "json"), ("progressive", "webcam"), ("webp", "json")],
+)
 def test_memory_of_many_large_pictures(tmp_path: Path, kind: str, way: str) -> None:
     data = picture(kind)
     headers = {"content-type": "application/octet-stream", "accept": "image/png" if way == "drawn" else "*/*"}
