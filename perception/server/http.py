@@ -1,12 +1,25 @@
-"""Connections that say or take nothing are closed: each holds a file descriptor, and there are only so many."""
+"""How the application is served, and what is no matter of a request: connections, and the server's own log.
+
+Connections that say or take nothing are closed: each holds a file descriptor, and there are only so many.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from perception.server.sparing import SparingFilter
+
+WEBSOCKET_BYTES = 8 << 20
+"""Largest message of a client: a JPEG of its camera."""
+
+SHUTDOWN_S = 3
+"""Viewers that are there when the server stops have so long to leave."""
 
 SILENCE_S = 20.0
 """Within so long the head of a request is complete: the first one's from the connection's beginning."""
@@ -15,11 +28,20 @@ STUCK_S = 60.0
 """A client that takes nothing of what it is sent for so long, or is gone without a word, is hung up on. A viewer who
 stopped reading would else keep its place, and its stream running, for ever. Where the system can do that (Linux)."""
 
+HEAD_BYTES = 64 << 10
+"""Most bytes of a request's head, its address and its headers. Httptools itself has no limit."""
+
+_COUNTS = hasattr(AutoHTTPProtocol, "on_headers_complete")  # h11, which is taken where httptools is not, has a limit
+
 _BUSY = object()
+
+_log = logging.getLogger("uvicorn.error")
 
 
 class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """Uvicorn's HTTP, which waits for ever for the rest of a request's head, and for who does not read."""
+    """Uvicorn's HTTP, which waits for ever for a request's head, however long, and for who does not read."""
+
+    _unread = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -28,6 +50,29 @@ class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * STUCK_S))
         asyncio.get_running_loop().call_later(SILENCE_S, self._look, transport, None)
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
+        try:
+            super().data_received(data)
+        except (ValueError, LookupError, AttributeError) as error:  # of what it makes of odd bytes
+            _log.warning("an HTTP request that cannot be read (%s)", type(error).__name__)
+            self.transport.abort()
+        # Httptools keeps a head, and what comes after a body, until it is complete.
+        if _COUNTS and self._unread > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
+
+    def on_headers_complete(self) -> None:
+        self._unread = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        super().on_message_complete()
 
     def _look(self, transport: asyncio.Transport, before: object) -> None:
         """Close a connection that is in no request, nor was when it was looked at before.
@@ -44,3 +89,34 @@ class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         else:
             latest = self.cycle if answered else _BUSY
             asyncio.get_running_loop().call_later(SILENCE_S, self._look, transport, latest)
+
+
+def make_config(app: Any) -> uvicorn.Config:
+    """How Uvicorn serves an application."""
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        log_level="warning",
+        access_log=False,  # it would write tokens of URLs down
+        ws_max_size=WEBSOCKET_BYTES,
+        ws_per_message_deflate=False,  # pictures do not get smaller
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        server_header=False,
+        proxy_headers=False,  # the application knows whom to believe
+    )
+    for name in ("uvicorn.error", "asyncio"):
+        logger = logging.getLogger(name)
+        if _is_news not in logger.filters:
+            logger.addFilter(_is_news)
+            logger.addFilter(SparingFilter())
+    return config
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of Uvicorn's tells something; what clients did wrong is one line, without traceback."""
+    # That viewers and open pages were cut off at the end would be a page of traceback for each.
+    if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+        return False
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeError):
+        record.exc_info = None
+    return not str(record.msg).startswith("Cancel %s running task")
