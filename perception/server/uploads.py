@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 from PIL import Image
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from perception.errors import PerceptionError, SinkError, SourceError
+from perception.server.decoding import FORMATS as IMAGE_FORMATS
+from perception.server.decoding import decode
 from perception.server.form import FORM, MOST_AROUND, FormFile
 from perception.server.problems import TooLarge, TooSlow, Unsupported
 from perception.server.settings import Limits
@@ -28,7 +28,6 @@ from perception.sinks.files import reason
 from perception.sources.decode import local_formats, open_container, video_stream
 from perception.types import U8
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MOST_FPS = 240
 """Frames a second of the longest video: a video may claim a short time and hold any number of frames."""
 
@@ -176,13 +175,7 @@ def read_image(data: bytes, limits: Limits) -> U8:
     except Exception:  # Pillow raises whatever a damaged header leads to
         raise SourceError(f"not an image that can be read; send {', '.join(IMAGE_FORMATS)}") from None
     check_pixels(width, height, limits, "image")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise SourceError("the image is damaged")
-    return np.ascontiguousarray(image, np.uint8)
+    return decode(data)
 
 
 def check_pixels(width: int, height: int, limits: Limits, what: str) -> None:
