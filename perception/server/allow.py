@@ -19,12 +19,13 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import unicodedata
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from perception.errors import UsageError
 from perception.server.problems import Forbidden, NotFound
@@ -34,6 +35,8 @@ from perception.sources.uri import STREAM_SCHEMES, redact
 _PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
 _TIMEOUT_S = 5.0
 _LONGEST = 2000
+_ENCODED = 4
+"""A path may be percent-encoded so many times over, less one."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,34 @@ def _parse(uri: str, wildcards: bool = False) -> _Target | None:
         return None
     if not re.fullmatch(r"[a-z0-9\-._:]+" if not wildcards else r"[a-z0-9\-._:*?]+", host):
         return None
-    if parts.fragment or any(segment in ("..", ".") for segment in re.split(r"/|%2f", parts.path, flags=re.IGNORECASE)):
-        return None
-    if re.search(r"%2e|%5c|%00", parts.path, re.IGNORECASE):
+    if parts.fragment or not _is_plain(parts.path):
         return None
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return _Target(scheme, host, port or _PORTS.get(scheme), path)
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a path leads where it says to, for every server that may read it.
+
+    Servers undo percent-encoding, some of them twice, take ``\\`` for ``/``, cut off what follows a ``;``, drop spaces
+    and dots at the end of a name, or read other characters as the ones that they look like. Whichever of these a path
+    goes through, none of its names may come out as ``.`` or ``..``.
+    """
+    for _ in range(_ENCODED):
+        likened = unicodedata.normalize("NFKC", path)
+        if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in likened):
+            return False
+        names = [name.partition(";")[0].strip() for name in re.split(r"[/\\]", likened)]
+        if any(name and not name.strip(". ") for name in names):
+            return False
+        try:
+            decoded = unquote(path, errors="strict")
+        except UnicodeDecodeError:
+            return False
+        if decoded == path:
+            return True
+        path = decoded
+    return False
 
 
 def _fits(target: _Target, pattern: str) -> bool:

@@ -1,18 +1,30 @@
-"""Connections that say or take nothing are closed, and there are only so many: each holds a file descriptor."""
+"""How the application is served, and what is no matter of a request: connections, and the server's own log.
+
+Connections that say or take nothing are closed, and there are only so many: each holds a file descriptor.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from functools import partial
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from perception.server.settings import Limits
 from perception.server.sockets import Sockets, most_sockets
+from perception.server.sparing import SparingFilter
+
+WEBSOCKET_BYTES = 8 << 20
+"""Largest message of a client: a JPEG of its camera."""
+
+SHUTDOWN_S = 3
+"""Viewers that are there when the server stops have so long to leave."""
 
 SILENCE_S = 20.0
 """Within so long the head of a request is complete: the first one's from the connection's beginning."""
@@ -33,20 +45,7 @@ HEAD_BYTES = 64 << 10
 
 _BUSY = object()
 
-
-def connection_options(limits: Limits, descriptors: int | None = None) -> dict[str, Any]:
-    """What Uvicorn is to be configured with.
-
-    Args:
-        limits: how many connections there may be.
-        descriptors: how many files this process may open.
-    """
-    sockets = Sockets(most_sockets(limits.sockets, descriptors), limits.share)
-    return {
-        "http": partial(Protocol, sockets=sockets),
-        "ws": partial(WebSocket, sockets=sockets),
-        "timeout_keep_alive": KEEP_ALIVE_S,
-    }
+_log = logging.getLogger("uvicorn.error")
 
 
 class Protocol(HttpToolsProtocol):
@@ -85,7 +84,11 @@ class Protocol(HttpToolsProtocol):
         if not self._admitted or self.transport.is_closing():
             return
         self._unused += len(data)
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except (ValueError, LookupError, AttributeError) as error:  # of what it makes of odd bytes
+            _log.warning("an HTTP request that cannot be read (%s)", type(error).__name__)
+            self.transport.abort()
         if self._unused > HEAD_BYTES and not self.transport.is_closing():
             if self.cycle is None or self.cycle.response_complete:
                 self.transport.write(_refusal(431, f"the head of a request has at most {HEAD_BYTES} bytes"))
@@ -109,6 +112,7 @@ class Protocol(HttpToolsProtocol):
                 asyncio.get_running_loop().call_later(LINGER_S, self._hang_up, self.cycle)
 
     def on_message_complete(self) -> None:
+        self._unused = 0
         super().on_message_complete()
         if self.cycle is not None:
             self.cycle.more_body = False  # also where it is answered already
@@ -135,8 +139,12 @@ class Protocol(HttpToolsProtocol):
             asyncio.get_running_loop().call_later(SILENCE_S, self._look, transport, latest)
 
 
-class WebSocket(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type]
-    """Uvicorn's WebSocket, which is counted as the connection that it was made of."""
+class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type]
+    """Uvicorn's WebSocket, which answers pings into memory, however many, where a client takes no answers.
+
+    Args:
+        sockets: the connections of this server; this one stays the one that it was made of.
+    """
 
     def __init__(self, *arguments: Any, sockets: Sockets, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -146,6 +154,21 @@ class WebSocket(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type]
         self._sockets.leave(self.transport)
         super().connection_lost(error)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._is_taken() and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not getattr(self, "read_paused", False) and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _is_taken(self) -> bool:
+        """Whether the client takes what it is sent."""
+        writable = getattr(self, "writable", None)
+        return not isinstance(writable, asyncio.Event) or writable.is_set()
+
 
 def _refusal(status: int, message: str) -> bytes:
     """An answer for which there is no application yet."""
@@ -154,3 +177,45 @@ def _refusal(status: int, message: str) -> bytes:
     reason = {431: "Request Header Fields Too Large", 503: "Service Unavailable"}[status]
     head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{retry}"
     return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+def make_config(app: Any, limits: Limits, descriptors: int | None = None) -> uvicorn.Config:
+    """How Uvicorn serves an application.
+
+    Args:
+        app: the application.
+        limits: how many connections there may be.
+        descriptors: how many files this process may open.
+    """
+    sockets = Sockets(most_sockets(limits.sockets, descriptors), limits.share)
+    http: Any = partial(Protocol, sockets=sockets)
+    websocket: Any = partial(WebSocketProtocol, sockets=sockets)
+    config = uvicorn.Config(
+        app,
+        http=http,
+        ws=websocket,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        log_level="warning",
+        access_log=False,  # it would write tokens of URLs down
+        ws_max_size=WEBSOCKET_BYTES,
+        ws_per_message_deflate=False,  # pictures do not get smaller
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        server_header=False,
+        proxy_headers=False,  # the application knows whom to believe
+    )
+    for name in ("uvicorn.error", "asyncio"):
+        logger = logging.getLogger(name)
+        if _is_news not in logger.filters:
+            logger.addFilter(_is_news)
+            logger.addFilter(SparingFilter())
+    return config
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of Uvicorn's tells something; what clients did wrong is one line, without traceback."""
+    # That viewers and open pages were cut off at the end would be a page of traceback for each.
+    if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+        return False
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeError):
+        record.exc_info = None
+    return not str(record.msg).startswith("Cancel %s running task")

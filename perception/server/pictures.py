@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from perception.errors import PerceptionError
 from perception.server.budget import Budget, Hold
+from perception.server.decoding import decode
 from perception.server.metrics import Metrics
 from perception.server.settings import Limits
-from perception.server.uploads import decode_image, image_size
+from perception.server.uploads import image_size
 from perception.types import U8
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Pictures:
         if taken is None:
             raise NoRoom(width * height)
         try:
-            return taken, decode_image(data)
+            return taken, decode(data)
         except BaseException:
             if hold is None:
                 taken.leave()

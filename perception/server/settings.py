@@ -6,7 +6,16 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from perception.errors import UsageError
 from perception.model_files import DEFAULT_MODEL
@@ -81,6 +90,18 @@ class NamedSource(_Strict):
     duration: float | None = Field(default=None, gt=0)
 
 
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("give an address or a network: 10.0.0.2, 10.0.0.0/24") from None
+    return value
+
+
+Network = Annotated[str, AfterValidator(_network)]
+"""Addresses of machines."""
+
+
 def _named(value: Any) -> Any:
     return {"uri": value} if isinstance(value, str) else value
 
@@ -106,6 +127,8 @@ class ServerSettings(_Strict):
         insecure: listen beyond this machine without credentials.
         origins: origins of pages that may use this server, besides its own: ``https://cameras.example.org``. A
             reverse proxy's address belongs here.
+        proxies: addresses of reverse proxies, which are believed where a request comes from and over what
+            (``X-Forwarded-For``, ``X-Forwarded-Proto``). Of nobody else is that believed.
         allow: patterns of stream URLs that clients may open, such as ``rtsp://cam1.local/*``; see `server.allow`.
         cameras: numbers of this machine's cameras that clients may open.
         sources: sources that are offered by name.
@@ -124,6 +147,7 @@ class ServerSettings(_Strict):
     token: SecretStr | None = Field(default=None, min_length=8)
     insecure: bool = False
     origins: Annotated[tuple[Origin, ...], BeforeValidator(_texts)] = ()
+    proxies: Annotated[tuple[Network, ...], BeforeValidator(_texts)] = ()
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
     sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = {}

@@ -15,13 +15,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 from PIL import Image
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from perception.errors import PerceptionError, SinkError, SourceError
+from perception.server.decoding import FORMATS as IMAGE_FORMATS
+from perception.server.decoding import decode
 from perception.server.form import FORM, MOST_AROUND, FormFile
 from perception.server.problems import TooLarge, TooSlow, Unsupported
 from perception.server.settings import Limits
@@ -29,7 +29,6 @@ from perception.sinks.files import reason
 from perception.sources.decode import local_formats, open_container, video_stream
 from perception.types import U8
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MOST_FPS = 240
 """Frames a second of the longest video: a video may claim a short time and hold any number of frames."""
 
@@ -163,9 +162,9 @@ async def receive_file(
 
 
 def read_image(data: bytes, limits: Limits) -> U8:
-    """An uploaded image: `image_size` and `decode_image` in one."""
+    """An uploaded image: `image_size` and `decode` in one."""
     image_size(data, limits)
-    return decode_image(data)
+    return decode(data)
 
 
 def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
@@ -192,24 +191,6 @@ def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
         raise SourceError(f"not an image that can be read; send {', '.join(IMAGE_FORMATS)}") from None
     check_pixels(width, height, limits, "image")
     return width, height
-
-
-def decode_image(data: bytes) -> U8:
-    """An image whose size is known to be within limits, see `image_size`.
-
-    Returns:
-        uint8 ``[H, W, 3]`` BGR, upright (EXIF orientation applied).
-
-    Raises:
-        SourceError: it is damaged.
-    """
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise SourceError("the image is damaged")
-    return np.ascontiguousarray(image, np.uint8)
 
 
 def check_pixels(width: int, height: int, limits: Limits, what: str) -> None:

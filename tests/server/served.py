@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from perception.server.http import connection_options
+from perception.server.http import make_config
 from perception.server.settings import Limits
 
 
@@ -18,14 +18,7 @@ from perception.server.settings import Limits
 def served(app: Any, limits: Limits | None = None) -> Iterator[str]:
     """Serve ``app``; gives ``127.0.0.1:PORT``. It has started when this yields and ended when it returns."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app,
-        **connection_options(limits or Limits(share=1)),
-        log_level="warning",
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(make_config(app, limits or Limits(share=1)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -99,6 +99,8 @@ def test_what_the_operator_named() -> None:
         ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/%2e%2e/admin", False),
         ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/..%2fadmin", False),
         ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org/x\r\nHost: evil", False),
+        ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/a%20b;v=1/x..y/.hidden/a%2Fb", True),
+        ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/x?next=/../y", True),
         ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org/x y", False),
         ("rtsp://cam1.example.org/*", "rtsp://cam1%2eexample.org/x", False),
         # schemes that FFmpeg knows and that are not for clients
@@ -209,3 +211,21 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
         port = taken.getsockname()[1]
     with pytest.raises(NotFound, match="no answer"):
         check_source(f"http://127.0.0.1:{port}/a", settings(f"http://127.0.0.1:{port}/*"))
+
+
+DOTS = [
+    "..", "%2e%2e", ".%2E", "%252e%252e", "%25252e.", "..;", "..;a=b", "..%3b", "%2e%2e%3Bx", "..%20", "%20..", "...",
+    "%EF%BC%8E%EF%BC%8E", "%E2%80%A5", "%c0%ae%c0%ae", "%e0%80%ae.", "..%00", "..%09", "..%0d%0a", ".", ".;", "%2e",
+    "..%E2%80%8B", "..%2525252525", ".%00.", "..%c2%a0",
+]  # fmt: skip
+SLASHES = ["/", "//", "%2f", "%5c", "%255c", "%252F", "%EF%BC%8F", "%EF%BC%BC", "/a;/", ";/", "/;/"]
+
+
+@pytest.mark.parametrize("dots", DOTS)
+@pytest.mark.parametrize("slash", SLASHES)
+def test_no_spelling_leads_out_of_the_path_that_is_allowed(dots: str, slash: str) -> None:
+    chosen = settings("rtsp://cam1.example.org/ok/*", "http://cam1.example.org/ok/*")
+    for scheme in ("rtsp", "http"):
+        for before, after in (("/", "/"), (slash, slash), ("/", slash), (slash, "/")):
+            with pytest.raises(Forbidden):
+                check_source(f"{scheme}://cam1.example.org/ok{before}{dots}{after}x", chosen)
