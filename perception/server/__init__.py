@@ -6,8 +6,10 @@ One process, one event loop for the network and threads for the work. A room imp
 |---|---|
 | ``settings.py`` | what the operator set: address, credentials, sources, limits |
 | ``problems.py`` | errors and the HTTP status of each |
+| ``places.py``, ``budget.py`` | how much at once, of which a client gets its share; who waits, in turns |
 | ``uploads.py``, ``form.py`` | pictures and videos of clients, received and looked at within limits |
 | ``bodies.py`` | all other bodies, within limits |
+| ``pictures.py`` | clients' pictures in progress, never more pixels than allowed |
 | ``options.py`` | what a client may set: thresholds, classes, drawing |
 | ``allow.py`` | which sources a client may open |
 | ``access.py``, ``login.py`` | who may come in: credentials, origin, number of connections; HTTP and WebSocket alike |
@@ -23,6 +25,6 @@ One process, one event loop for the network and threads for the work. A room imp
 | ``api.py``, ``explain_api.py``, ``jobs_api.py``, ``streams_api.py``, ``webcam.py`` | routes |
 | ``docs.py`` | the page that describes them |
 | ``page/`` | the Gradio page |
-| ``app.py``, ``http.py`` | all of it as one FastAPI application, and how it is served |
+| ``app.py``, ``http.py``, ``sockets.py`` | all of it as one FastAPI application, and how it is served |
 | ``commands.py``, ``startup.py`` | ``perception live`` |
 """
