@@ -12,7 +12,7 @@ LIVE    := $(VENV)/.live-installed
 MEDIA   := $(VENV)/.media-installed
 SYSTEM  := $(VENV)/.system-installed
 
-.PHONY: help demo live test run-tests test-slow test-lowest lint bench classics clean
+.PHONY: help demo live test run-tests test-slow test-lowest attack lint bench classics clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ lint: $(DEV)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+attack: $(DEV)  ## attack the live service for five minutes (PERCEPTION_ATTACK_SECONDS)
+	$(BIN)/python -m pytest -m slow -s --timeout 0 tests/attack
 
 bench: $(DEV) $(MEDIA)  ## every figure of the README
 	$(BIN)/perception bench

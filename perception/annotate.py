@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.pipeline import Report, run
-from perception.sources.uri import is_folder, kind_of
+from perception.sources.address import Address
+from perception.sources.uri import is_folder, kind_of, redact
 
 if TYPE_CHECKING:
     from perception.model import Model
@@ -149,12 +149,12 @@ def _file_id(path: str) -> tuple[int, int] | None:
 
 
 def stem(source: str) -> str:
-    """A file name for what is made of ``source``: a file's stem, a URL's host and path, ``camera0``."""
+    """A file name for what is made of ``source``: a file's stem, a URL's host, ``camera0``."""
     if source == STDOUT:
         return "stdin"
     if source.isdigit():
         return f"camera{source}"
-    if "://" in source:
+    if "://" in source or redact(source) != source:
         name = _url_name(source)
     else:
         name = Path(source.partition(":")[0] if source.startswith("synthetic:") else source).stem
@@ -162,13 +162,12 @@ def stem(source: str) -> str:
 
 
 def _url_name(url: str) -> str:
-    """Host and path of a URL, without the ending of its file; ``csi0`` for a camera on a Jetson."""
+    """The host of a URL and nothing else of it, which may be secret; ``csi0`` for a camera on a Jetson."""
     try:
-        parts = urlsplit(url)
-        host, path = parts.hostname or "", PurePosixPath(parts.path)
-    except ValueError:  # no URL at all, which is told when it is opened
+        address = Address.read(url)
+    except SourceError:  # no URL at all, which is told when it is opened
         return ""
-    return f"{'csi' if parts.scheme == 'csi' else ''}{host}{path.parent}/{path.stem}"
+    return f"{'csi' if address.scheme == 'csi' else ''}{address.host}"
 
 
 def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple[str, str]:

@@ -38,7 +38,7 @@ def test_images_in_a_folder_become_images() -> None:
     assert outputs_of(["a.png"], video="out/") == [{"images": "out/"}]
     assert outputs_of(["a.PPM"], video="out/") == [{"images": "out/"}]
     assert outputs_of(["frames/a?.png"], video="out/") == [{"images": "out/"}]
-    assert outputs_of(["http://camera/live.jpg"], video="out/") == [{"video": "out/camera_live.mp4"}]
+    assert outputs_of(["http://camera/live.jpg"], video="out/") == [{"video": "out/camera.mp4"}]
     assert outputs_of(["a.png"], video="a.mp4") == [{"video": "a.mp4"}]
 
 
@@ -92,7 +92,7 @@ def test_a_folder_of_videos_is_its_videos(tmp_path: Path) -> None:
         ("-", "stdin"),
         ("/dev/video2", "video2"),
         ("a b/c d.mp4", "c_d"),
-        ("rtsp://user:secret@cam.example:554/live/main.sdp", "cam.example_live_main"),
+        ("rtsp://user:secret@cam.example:554/live/main.sdp", "cam.example"),
         ("synthetic:?size=64x48", "synthetic"),
         ("frames/*.png", "source"),
         ("rtsp://camera", "camera"),

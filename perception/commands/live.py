@@ -45,6 +45,12 @@ def live(
         list[str] | None,
         typer.Option(help="Other origin of pages that may use this server; repeatable.", rich_help_panel=ACCESS),
     ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address of a reverse proxy whose X-Forwarded-For is believed; repeatable.", rich_help_panel=ACCESS
+        ),
+    ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(help="URLs that clients may open: 'rtsp://cam1.local/*'; repeatable.", rich_help_panel=SOURCES),
@@ -82,7 +88,8 @@ def live(
     given = {
         "host": host, "port": port, "model": model, "card": card, "engine": engine, "precision": precision,
         "user": user, "password": read_secret(password_file), "token": read_secret(token_file),
-        "insecure": insecure or None, "origins": origin, "allow": allow, "cameras": camera, "data_dir": data_dir,
+        "insecure": insecure or None, "origins": origin, "proxies": proxy, "allow": allow, "cameras": camera,
+        "data_dir": data_dir,
     }  # fmt: skip
     values = {} if config is None else read_settings(config)
     values |= {name: value for name, value in given.items() if value is not None}

@@ -105,7 +105,7 @@ class Reporter:
             console=console,
             transient=True,
         )
-        name = escape(Path(source.info.uri).name or source.info.uri)
+        name = escape(source.info.uri if "://" in source.info.uri else Path(source.info.uri).name or source.info.uri)
         task = self._progress.add_task(name, total=source.info.frame_count, fps=0.0, dropped="")
         self._progress.start()
 

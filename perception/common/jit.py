@@ -23,6 +23,7 @@ from numba.core import config as numba_config
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
+from perception.common.private import private_cache, private_folder
 from perception.common.version import __version__
 
 logger = logging.getLogger("perception")
@@ -100,15 +101,12 @@ def cache_directory() -> str | None:
 
 
 def _find_directory() -> str | None:
-    import platformdirs
-
-    name = Path("numba") / __version__
-    for base in (Path(platformdirs.user_cache_dir("perception")), _private_temporary()):
-        if base is None:
-            continue
-        path = base / name
+    for base in (private_cache, _private_temporary):
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            folder = base()
+            if folder is None:
+                continue
+            path = private_folder(folder / "numba" / __version__)
             with tempfile.TemporaryFile(dir=path):
                 pass
         except OSError:

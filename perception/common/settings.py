@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the configuration: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"the configuration is not YAML: {error}", path) from None
+    except UnicodeDecodeError:
+        raise UsageError("the configuration is not text", path) from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"the configuration is not YAML: {_problem(error)}", path) from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -43,6 +46,13 @@ def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"unknown setting {key!r}{nearest(name, known)}", path)
         settings[name] = value
     return settings
+
+
+def _problem(error: Any) -> str:
+    """What is wrong and where. Nothing of the file is quoted: it may be a password."""
+    problem = re.sub(r"'[^']*'", "'...'", getattr(error, "problem", None) or "it cannot be read")
+    mark = getattr(error, "problem_mark", None)
+    return problem if mark is None else f"{problem}, line {mark.line + 1}, column {mark.column + 1}"
 
 
 def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | None:

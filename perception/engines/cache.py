@@ -8,6 +8,8 @@ from pathlib import Path
 
 import platformdirs
 
+from perception.common.private import private_cache
+
 LIMIT_BYTES = 1 << 30
 
 _log = logging.getLogger("perception")
@@ -26,7 +28,7 @@ def prepare_compiled_models_dir(engine: str, limit_bytes: int = LIMIT_BYTES) -> 
     """
     folder = compiled_models_dir(engine)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_cache("compiled", engine)
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()

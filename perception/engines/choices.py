@@ -13,6 +13,8 @@ from typing import Any
 
 import platformdirs
 
+from perception.common.private import private_cache
+
 KEPT = 200
 """How many choices are remembered; the oldest are forgotten first."""
 
@@ -49,7 +51,7 @@ def remember(circumstances: Mapping[str, Any], times: Mapping[str, float]) -> No
     text = json.dumps(dict(list(kept.items())[-KEPT:]), indent=1)
     path = choices_file()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_cache()
         descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".choices-")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

@@ -16,12 +16,12 @@ import numpy as np
 
 from perception.card import load_onnx, read_card
 from perception.common import hardware
+from perception.common.private import read_private, write_private
 from perception.engines.base import Engine, EngineOptions, FrameResult, brief
 from perception.engines.trt.build import DEFAULT_TAIL, GpuMemoryError, kept_batch, obtain, smaller
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
 from perception.engines.trt.graph import GraphPrecision, is_quantised
 from perception.engines.trt.inspection import Inspection, Tensor
-from perception.engines.trt.private import read_private, write_private
 from perception.engines.trt.recipe import Recipe, make_profile, make_recipe
 from perception.engines.trt.reports import build_logger
 from perception.engines.trt.worker import Worker, out_of_memory

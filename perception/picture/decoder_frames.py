@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 
+from perception.sources.bounds import Bounds
 from perception.types import U8, Planes
 
 # Values of FFmpeg's AVColorSpace (in the frame) on the left, of swscale's SWS_CS_* (what reformat takes) on the right.
@@ -94,16 +95,26 @@ class Converter:
     Args:
         sample_aspect_ratio: width of a pixel by its height. Pictures with other than square pixels are
             stretched in width to square ones, as players show them.
+        bounds: what the pictures are held to, stretched.
+        where: what to name in errors.
     """
 
-    def __init__(self, sample_aspect_ratio: Fraction | None = None) -> None:
+    def __init__(
+        self, sample_aspect_ratio: Fraction | None = None, bounds: Bounds | None = None, where: str = ""
+    ) -> None:
+        self._bounds = bounds or Bounds()
+        self._where = where
         sar = sample_aspect_ratio or Fraction(1)
         odd = not Fraction(1, _MAX_SAR) <= sar <= _MAX_SAR or abs(sar - 1) <= _SAR_TOLERANCE
         self._sar = Fraction(1) if odd else sar
         self._reformatter = av.video.reformatter.VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> tuple[Planes | None, U8 | None]:
-        """The picture of ``frame`` as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None."""
+        """The picture of ``frame`` as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None.
+
+        Raises:
+            SourceError: it is too large.
+        """
         name = frame.format.name
         space = _SWS_COLORSPACE.get(frame.colorspace, _SWS_BT601)
         full = frame.color_range == _FULL or (frame.color_range == 0 and name.startswith(_FULL_RANGE_FORMATS))
@@ -111,6 +122,7 @@ class Converter:
         size = frame.width, frame.height
         if self._sar != 1:
             size = max(1, round(frame.width * self._sar)), frame.height
+        self._bounds.check_size(*size, self._where)
         orientation = Orientation.of(frame)
         # 4:2:0 chroma of an odd side has no whole pixel to turn about.
         turns = orientation.upright or not (size[0] % 2 or size[1] % 2)

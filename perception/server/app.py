@@ -21,13 +21,15 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perception.common.version import __version__
 from perception.errors import PerceptionError, UsageError
 from perception.server.edge.access import Gate
 from perception.server.edge.allowlist import check_patterns
 from perception.server.edge.bodies import WholeBody
-from perception.server.edge.connections import Protocol
+from perception.server.edge.connections import make_config
+from perception.server.edge.sockets import raise_descriptor_limit
 from perception.server.memory import share_arenas
 from perception.server.problems import headers_of, status_of
 from perception.server.routes import explain as explain_api
@@ -40,12 +42,6 @@ from perception.server.service import Service
 from perception.server.settings import ServerSettings
 
 log = logging.getLogger("perception")
-
-WEBSOCKET_BYTES = 8 << 20
-"""Largest message of a client: a JPEG of its camera."""
-
-SHUTDOWN_S = 3
-"""Viewers that are there when the server stops have so long to leave."""
 
 _ROUTERS = (api, explain_api, jobs_api, streams_api, webcam)
 _ABOUT = """Boxes and class masks of pictures, videos and streams.
@@ -84,10 +80,13 @@ def create_app(settings: ServerSettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages take their scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # to an absolute address, with whatever Host it was asked by
     )
     app.state.service = service
-    app.add_middleware(WholeBody, timeout_s=settings.limits.body_timeout_s)
+    app.add_middleware(WholeBody, timeout_s=settings.limits.body_timeout_s, total_s=settings.limits.body_time_s)
     app.add_middleware(Gate, settings=settings, metrics=service.metrics)  # the last one comes first
+    if settings.proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
     for module in _ROUTERS:
         app.include_router(module.router)
     app.add_api_route("/v1/{rest:path}", _no_such_route, methods=_METHODS, include_in_schema=False)
@@ -96,8 +95,6 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _fault)
-    for path in _CLOSED:
-        app.add_api_route(path, _no_such_route, methods=_METHODS, include_in_schema=False)
     mount_docs(app)
     mount_page(app, service)  # last: it takes every path that is left
     return app
@@ -114,20 +111,11 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
         UsageError: the address cannot be listened on.
         PerceptionError: the folder for jobs cannot be used.
     """
+    os.umask(0o077)  # what is written from here on, by any library, is this user's alone
     share_arenas()  # before there are threads
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)
-        config = uvicorn.Config(
-            app,
-            http=Protocol,
-            log_level="warning",
-            access_log=False,  # it would write tokens of URLs down
-            ws_max_size=WEBSOCKET_BYTES,
-            ws_per_message_deflate=False,  # pictures do not get smaller
-            timeout_graceful_shutdown=SHUTDOWN_S,
-            server_header=False,
-        )
-        logging.getLogger("uvicorn.error").addFilter(_is_news)
+        config = make_config(app, settings.limits, raise_descriptor_limit())
         with suppress(KeyboardInterrupt):  # raised again once all is closed; it is how a server is ended
             _Server(config, lambda: started and started(_url(settings, listener))).run([listener])
 
@@ -145,12 +133,6 @@ class _Server(uvicorn.Server):
             self._ready()
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not that viewers and open pages were cut off at the end: each would be a page of traceback."""
-    cut_off = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
-    return not cut_off and not str(record.msg).startswith("Cancel %s running task")
-
-
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -166,16 +148,6 @@ def _url(settings: ServerSettings, listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
-_CLOSED = (
-    # Gradio keeps uploads for ever; the page sends its files to our routes, which have limits.
-    "/gradio_api/upload{rest:path}",
-    "/gradio_api/process_recording{rest:path}",
-    # What Gradio's development tools and its hosted spaces use. The page has no need of it.
-    "/gradio_api/proxy={rest:path}",
-    "/gradio_api/dev/{rest:path}",
-    "/gradio_api/vibe-{rest:path}",
-    "/gradio_api/undo-vibe-{rest:path}",
-)
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 

@@ -53,6 +53,9 @@ class Metrics:
         self._jobs_waiting = Gauge("perception_jobs_waiting", "Jobs received, waiting or running.", registry=registry)
         self._refused = Counter("perception_refused", "Errors answered, by HTTP status.", ["status"], registry=registry)
         self._connections = Gauge("perception_connections", "Requests in progress.", registry=registry)
+        self._pixels = Gauge("perception_pixels_in_progress", "Pixels of clients' pictures in work.", registry=registry)
+        self._most_pixels = Gauge("perception_pixels_in_progress_most", "The most so far.", registry=registry)
+        self._pictures = Gauge("perception_pictures_waiting", "Pictures that wait for room.", registry=registry)
 
     def frame_done(self, prediction: Prediction, kind: Kind) -> None:
         """A frame has its result: count it, its stages, and its age (from ``frame.arrived``, where that is set)."""
@@ -107,6 +110,12 @@ class Metrics:
     def connections(self, count: Callable[[], int]) -> None:
         """``count`` tells how many requests are in progress; it is asked at each scrape."""
         self._connections.set_function(count)
+
+    def pixels(self, count: Callable[[], int], most: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """How many pixels are in progress, the most there were, and how many pictures wait; asked at each scrape."""
+        self._pixels.set_function(count)
+        self._most_pixels.set_function(most)
+        self._pictures.set_function(waiting)
 
     def refused(self, status: int) -> None:
         """A request was answered with an error."""

@@ -4,47 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
 from perception.errors import PerceptionError
+from perception.server.edge.pictures import Pictures
+from perception.server.edge.places import Places
 from perception.server.inference.models import Models
 from perception.server.jobs.store import JobStore
 from perception.server.jobs.worker import Worker
 from perception.server.metrics import Metrics
-from perception.server.problems import Busy
 from perception.server.settings import ServerSettings
 from perception.server.streams.hub import StreamHub
 
 log = logging.getLogger("perception")
-
-
-class Slots:
-    """So many of something at once, each of which takes memory; the next one is told to come back.
-
-    Args:
-        count: how many.
-        what: what they are, for the message.
-    """
-
-    def __init__(self, count: int, what: str) -> None:
-        self._free = threading.BoundedSemaphore(count)
-        self._what = what
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold a place.
-
-        Raises:
-            Busy: all are taken.
-        """
-        if not self._free.acquire(blocking=False):
-            raise Busy(f"the server is busy with {self._what}; try again shortly")
-        try:
-            yield
-        finally:
-            self._free.release()
 
 
 class Service:
@@ -56,7 +28,9 @@ class Service:
         models: models by name.
         streams: server-side sources.
         jobs: uploaded videos and what becomes of them.
-        pictures: places for pictures that are received and looked at.
+        uploads: places for what is being received.
+        pictures: room for pictures that are decoded and looked at.
+        webcams: places for clients' cameras.
         explanations: the one place for a picture that is explained.
         ready: set when the default model is loaded and warm.
         problem: why the default model could not be loaded, or None.
@@ -69,8 +43,11 @@ class Service:
         self.streams = StreamHub(settings, self.models, self.metrics)
         self.jobs = JobStore(settings.folder / "jobs", settings.limits, self.metrics)
         self._worker = Worker(self.jobs, self.models, self.metrics, settings.limits)
-        self.pictures = Slots(2 * settings.limits.waiting, "other pictures")
-        self.explanations = Slots(1, "another explanation")
+        limits = settings.limits
+        self.uploads = Places(limits.uploads, limits.share, "uploads")
+        self.pictures = Pictures(limits, self.metrics)
+        self.webcams = Places(limits.viewers, limits.share, "webcams", 5.0)
+        self.explanations = Places(1, 1.0, "explanations")
         self.ready = threading.Event()
         self.problem: str | None = None
 
@@ -96,6 +73,7 @@ class Service:
     def close(self) -> None:
         """Stop everything: viewers, streams, the job in progress (which goes on with the next server), engines."""
         self.streams.close()
+        self.pictures.close()
         self._worker.close()
         self.jobs.close()
         self.models.close()

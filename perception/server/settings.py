@@ -6,8 +6,18 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
+from perception.common.private import warn_if_others_read
 from perception.errors import UsageError
 from perception.weights.library import DEFAULT_MODEL
 
@@ -20,31 +30,48 @@ class Limits(_Strict):
     """How much of anything a server does at once. Past a limit, a client is told to come back later, or to send less.
 
     Attributes:
-        connections: HTTP and WebSocket requests in progress, of all clients together.
+        share: part of each of these, in 0..1, that one client may have, so that others find room. A client is an
+            address; 1 where a proxy hides them.
+        sockets: network connections, also of those who have not said yet who they are.
+        connections: requests in progress.
+        long_lived: requests that last: viewers, webcams, and the one or two by which an open page is told of changes.
+        uploads: pictures and videos that are being received.
         viewers: viewers of streams, of all streams together, and webcams.
-        streams: server-side sources that are open at once.
+        streams: server-side sources that are open at once; one that is closed counts until its threads have ended.
+        stream_pixels: width times height of the frames of a server-side source, whatever kind it is.
         models: models that are loaded at once.
         waiting: frames that wait for one engine.
         image_bytes: size of an uploaded image.
         upload_bytes: size of an uploaded video.
         upload_seconds: duration of an uploaded video.
         pixels: width times height of an uploaded image or video.
+        pixels_in_progress: of all clients' pictures that are decoded, looked at and drawn at once; others wait.
         body_timeout_s: seconds without a byte after which an upload is given up.
+        body_time_s: seconds in which a picture, or any body but a video, is received.
+        upload_time_s: seconds in which a video is received.
         jobs_waiting: jobs that are received, wait or run.
         jobs_kept: jobs that are kept, finished ones included.
         job_ttl_s: seconds that a finished job and its files are kept.
     """
 
+    share: float = Field(default=0.5, gt=0, le=1)
+    sockets: int = Field(default=1024, ge=1)
     connections: int = Field(default=128, ge=1)
+    long_lived: int = Field(default=256, ge=1)
+    uploads: int = Field(default=32, ge=1)
     viewers: int = Field(default=32, ge=1)
     streams: int = Field(default=8, ge=1)
+    stream_pixels: int = Field(default=4096 * 3072, ge=1)
     models: int = Field(default=4, ge=1)
     waiting: int = Field(default=8, ge=1)
     image_bytes: int = Field(default=32 << 20, ge=1)
     upload_bytes: int = Field(default=1 << 30, ge=1)
     upload_seconds: float = Field(default=3600, gt=0)
     pixels: int = Field(default=50_000_000, ge=1)
+    pixels_in_progress: int = Field(default=100_000_000, ge=1)
     body_timeout_s: float = Field(default=30, gt=0)
+    body_time_s: float = Field(default=120, gt=0)
+    upload_time_s: float = Field(default=3600, gt=0)
     jobs_waiting: int = Field(default=8, ge=1)
     jobs_kept: int = Field(default=1000, ge=1)
     job_ttl_s: float = Field(default=24 * 3600, gt=0)
@@ -64,6 +91,18 @@ class NamedSource(_Strict):
     loop: bool = True
     start: float = Field(default=0.0, ge=0)
     duration: float | None = Field(default=None, gt=0)
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("give an address or a network: 10.0.0.2, 10.0.0.0/24") from None
+    return value
+
+
+Network = Annotated[str, AfterValidator(_network)]
+"""Addresses of machines."""
 
 
 def _named(value: Any) -> Any:
@@ -91,6 +130,8 @@ class ServerSettings(_Strict):
         insecure: listen beyond this machine without credentials.
         origins: origins of pages that may use this server, besides its own: ``https://cameras.example.org``. A
             reverse proxy's address belongs here.
+        proxies: addresses of reverse proxies, which are believed where a request comes from and over what
+            (``X-Forwarded-For``, ``X-Forwarded-Proto``). Of nobody else is that believed.
         allow: patterns of stream URLs that clients may open, such as ``rtsp://cam1.local/*``; see `server.allow`.
         cameras: numbers of this machine's cameras that clients may open.
         sources: sources that are offered by name.
@@ -109,6 +150,7 @@ class ServerSettings(_Strict):
     token: SecretStr | None = Field(default=None, min_length=8)
     insecure: bool = False
     origins: Annotated[tuple[Origin, ...], BeforeValidator(_texts)] = ()
+    proxies: Annotated[tuple[Network, ...], BeforeValidator(_texts)] = ()
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
     sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = {}
@@ -181,7 +223,15 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """
     from perception.common.settings import load_config
 
-    return load_config(path, ServerSettings.model_fields)
+    values = load_config(path, ServerSettings.model_fields)
+    if _holds_secret(values):
+        warn_if_others_read(Path(path))
+    return values
+
+
+def _holds_secret(values: dict[str, Any]) -> bool:
+    """Whether there is a credential among settings, also in the address of a camera."""
+    return any(values.get(name) for name in ("password", "token")) or "@" in str(values.get("sources"))
 
 
 def read_secret(path: Path | None) -> str | None:
@@ -194,6 +244,7 @@ def read_secret(path: Path | None) -> str | None:
         return None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+        warn_if_others_read(path)
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror or error}", path) from None
     except UnicodeDecodeError:

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from perception.errors import UsageError
 from perception.sources.base import Selection, Source
+from perception.sources.bounds import Bounds
 
-__all__ = ["Selection", "Source", "open_source"]
+__all__ = ["Bounds", "Selection", "Source", "open_source"]
 
 
 def open_source(
@@ -38,6 +40,8 @@ def open_source(
     transport: str = "tcp",
     decoder: str = "auto",
     confined: bool = False,
+    addresses: Sequence[str] = (),
+    bounds: Bounds | None = None,
 ) -> Source:
     """Open whatever ``uri`` names and decode its first frame.
 
@@ -55,9 +59,11 @@ def open_source(
         transport: ``tcp`` or ``udp``, for RTSP.
         decoder: ``auto``, ``cpu`` or ``nvdec``: which part of the machine decodes video. ``auto`` takes NVDEC where
             there is an NVIDIA GPU; what that cannot do goes to the CPU, with one line of log.
-
-        confined: of an ``http(s)://`` address open only what it names itself: follow no redirect to another one, and
-            read no playlist, which names others. For addresses that somebody else chose.
+        confined: of a network address open only what it names itself: follow no redirect to another one, and read
+            no playlist, which names others. For addresses that somebody else chose.
+        addresses: where ``confined``, the IP addresses that the host of an ``http://`` or ``rtsp(s)://`` address may
+            have; its name is then not looked up once more.
+        bounds: how large frames may be, and a way to give up opening.
 
     Returns:
         The source; use it as a context manager and iterate it once.
@@ -77,28 +83,30 @@ def open_source(
 
     uri = os.fspath(uri)
     kind = kind_of(uri)
-    codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace, "decoding": decoder}
+    codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace, "decoding": decoder, "bounds": bounds}
     # Each import stands where it is needed: a camera does not load FFmpeg, a file does not load OpenCV's devices.
     if kind == "images":
         from perception.sources.images import ImageSource
 
-        return ImageSource(uri, selection, fps=fps)
+        return ImageSource(uri, selection, fps=fps, bounds=bounds)
     if kind == "camera":
         from perception.sources.camera import CameraSource
 
-        return CameraSource(uri, selection, size_wh=size_wh, fps=fps, timeout=timeout)
+        return CameraSource(uri, selection, size_wh=size_wh, fps=fps, timeout=timeout, bounds=bounds)
     if kind == "csi":
         from perception.sources.csi import CsiSource
 
-        return CsiSource(uri, selection, size_wh=size_wh, fps=fps, timeout=timeout)
+        return CsiSource(uri, selection, size_wh=size_wh, fps=fps, timeout=timeout, bounds=bounds)
     if kind == "stream":
         from perception.sources.stream import open_stream
 
-        return open_stream(uri, selection, timeout=timeout, transport=transport, confined=confined, **codec)
+        return open_stream(
+            uri, selection, timeout=timeout, transport=transport, confined=confined, addresses=addresses, **codec
+        )
     if kind == "synthetic":
         from perception.sources.synthetic import SyntheticSource
 
-        return SyntheticSource.from_uri(uri, selection)
+        return SyntheticSource.from_uri(uri, selection, bounds)
     if kind == "stdin":
         from perception.sources.video import PipeSource
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from perception.errors import SourceError
 from perception.sources.base import Selection
+from perception.sources.bounds import Bounds
 from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.types import U8, Frame, Planes, SourceInfo
 
@@ -33,9 +34,10 @@ class CameraSource(LiveSource):
         size_wh: width and height to ask for; the driver may choose others, ``info`` tells.
         fps: frame rate to ask for.
         timeout: seconds to wait for the camera to open, and for each frame.
+        bounds: what it is held to.
 
     Raises:
-        SourceError: there is no such camera, it is in use, or it gives no picture.
+        SourceError: there is no such camera, it is in use, it gives no picture, or one that is too large.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class CameraSource(LiveSource):
         size_wh: tuple[int, int] | None = None,
         fps: float | None = None,
         timeout: float = 10.0,
+        bounds: Bounds | None = None,
     ) -> None:
         super().__init__()
+        self._bounds = bounds = bounds or Bounds()
         self._device = device
         self._select = selection
         self._size_wh = size_wh
@@ -58,9 +62,12 @@ class CameraSource(LiveSource):
         self._device_fps = 0.0
         self._where = f"camera {device}"
         self._check_exists()
-        self._reader = LatestReader(self._produce, self._where)
-        if not self._opened.wait(timeout) and self._reader.alive:
+        self._reader = LatestReader(self._produce, self._where, bounds)
+        with bounds.waking(self._opened.set):
+            opened = self._opened.wait(timeout)
+        if bounds.cancelled.is_set() or (not opened and self._reader.alive):
             self._reader.stop()
+            bounds.check(self._where)
             raise SourceError(f"gives no picture in {timeout:g} s", self._where)
         if self._first_size is None:
             self._reader.take()  # raises what ended the thread
@@ -101,6 +108,9 @@ class CameraSource(LiveSource):
         try:
             with _quiet():
                 capture = self._open()
+                if self._bounds.max_pixels is not None:  # what the driver says that it will give, before it does
+                    size = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+                    self._bounds.check_size(*size, self._where)
                 image = _grab(capture)
             if image is None:
                 raise SourceError("cannot be opened; is another program using it, or are rights missing?", self._where)
@@ -108,6 +118,7 @@ class CameraSource(LiveSource):
             began = time.monotonic()
             planes, bgr = self._convert(image)
             first = Frame(bgr, planes=planes)
+            self._bounds.check_size(first.width, first.height, self._where)
             self._first_size = first.width, first.height
             self._opened.set()
             for chosen in selected(self._grabbed(capture, image, began, stopping), self._select):

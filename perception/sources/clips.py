@@ -20,6 +20,7 @@ from typing import Any
 
 import platformdirs
 
+from perception.common.private import private_folder
 from perception.common.settings import nearest
 from perception.errors import SourceError, UsageError
 from perception.sources import open_source
@@ -122,7 +123,7 @@ def _download(url: str, path: Path, sha256: str) -> None:
         raise SourceError("what came is not the clip that was expected (its SHA-256 differs)", url)
     part: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent)
         part = Path(name)
         with os.fdopen(handle, "wb") as file:

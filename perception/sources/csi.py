@@ -21,6 +21,7 @@ import numpy as np
 
 from perception.errors import SourceError, UsageError
 from perception.sources.base import Selection
+from perception.sources.bounds import Bounds
 from perception.sources.camera import CameraSource
 from perception.sources.uri import exact
 from perception.types import U8, Planes
@@ -139,6 +140,7 @@ class CsiSource(CameraSource):
         selection: which frames; ``start`` counts from the first frame.
         size_wh, fps: what to ask for, in place of what the URI says.
         timeout: seconds to wait for the camera to open, and for each frame.
+        bounds: what it is held to.
 
     Raises:
         UsageError: the URI has a parameter that is unknown or out of its range.
@@ -153,6 +155,7 @@ class CsiSource(CameraSource):
         size_wh: tuple[int, int] | None = None,
         fps: float | None = None,
         timeout: float = 10.0,
+        bounds: Bounds | None = None,
     ) -> None:
         camera = CsiCamera.from_uri(uri)
         if size_wh is not None:
@@ -160,7 +163,9 @@ class CsiSource(CameraSource):
         if fps is not None:
             camera = replace(camera, fps=Fraction(fps).limit_denominator(1001))._checked(uri)
         self.camera = camera
-        super().__init__(uri, selection, timeout=timeout)
+        if bounds is not None:
+            bounds.check_size(camera.width, camera.height, f"camera {uri}")
+        super().__init__(uri, selection, timeout=timeout, bounds=bounds)
 
     def _check_exists(self) -> None:
         if not has_gstreamer():

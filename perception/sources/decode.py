@@ -18,6 +18,7 @@ import av.error
 
 from perception.errors import SourceError
 from perception.sources.base import log
+from perception.sources.bounds import Bounds
 from perception.sources.nvdec import accelerator
 from perception.sources.uri import redact, redact_text
 
@@ -39,7 +40,13 @@ def local_formats() -> str:
 
 
 def open_container(
-    target: Any, where: str, options: dict[str, str], timeout: float | None = None, *, decoding: str = "auto"
+    target: Any,
+    where: str,
+    options: dict[str, str],
+    timeout: float | None = None,
+    *,
+    decoding: str = "auto",
+    bounds: Bounds | None = None,
 ) -> av.container.InputContainer:
     """An open container with at least one video stream in it.
 
@@ -49,12 +56,15 @@ def open_container(
         options: FFmpeg's options.
         timeout: seconds to wait for the connection, and for each read after that; None waits for ever.
         decoding: where to decode, see ``perception.sources.nvdec``.
+        bounds: what its pictures are held to, the first ones also that FFmpeg decodes to look at them.
 
     Raises:
-        SourceError: it cannot be opened, or is no video.
+        SourceError: it cannot be opened, is no video, or a video too large.
         UsageError: an unknown kind of decoding.
     """
     began = time.monotonic()
+    if bounds is not None:
+        options = options | bounds.codec_options
     gpu = accelerator(decoding, redact(where))
     try:
         container = av.open(target, "r", options=options, timeout=timeout, hwaccel=gpu)
@@ -62,7 +72,7 @@ def open_container(
         if gpu is not None and isinstance(target, str) and getattr(error, "filename", None) is None:
             # Faults of the file name it. This is the GPU, and it may have worked a moment ago.
             log.warning("%s: decoded on the CPU: the GPU refuses: %s", redact(where), error)
-            return open_container(target, where, options, timeout, decoding="cpu")
+            return open_container(target, where, options, timeout, decoding="cpu", bounds=bounds)
         # RTSP reports its own timeout as invalid data.
         late = timeout is not None and time.monotonic() - began >= 0.95 * timeout
         reason = explain(TimeoutError() if late else error, where, timeout)
@@ -76,6 +86,8 @@ def open_container(
                 redact(where),
             )
         stream = video_stream(container, where)
+        if bounds is not None:
+            bounds.check_size(stream.codec_context.width, stream.codec_context.height, redact(where))
         if gpu is not None and not stream.codec_context.is_hwaccel:
             log.warning("%s: decoded on the CPU: NVDEC has no %s", redact(where), stream.codec_context.name)
     except SourceError:
@@ -144,6 +156,7 @@ class Decoder:
             other cores have work to do in a pipeline; beyond that, as many as there are, at most four.
         deinterlace: pass frames that are flagged as interlaced through the BWDIF filter.
         network: a broken connection is an error; a file that cannot be read further merely ends.
+        bounds: what its pictures are held to; ones that are far too large count as damaged.
 
     Attributes:
         stream: the video stream.
@@ -153,6 +166,7 @@ class Decoder:
         fps: average frames per second, or None.
         corrupt: packets that are damaged; their frames are missing, or show what the decoder made of them.
         stamped: whether the frames so far brought their own time stamps.
+        deadline: ``time.monotonic()`` after which it is an error that packets come and no frame; None: never.
     """
 
     def __init__(
@@ -163,6 +177,7 @@ class Decoder:
         threads: int = 0,
         deinterlace: bool = True,
         network: bool = False,
+        bounds: Bounds | None = None,
     ) -> None:
         self.container = container
         # PyAV asks FFmpeg to invent missing stamps; for reordered pictures in AVI it invents them out of order.
@@ -174,7 +189,9 @@ class Decoder:
         self.fps = self.stream.average_rate or self.stream.guessed_rate or None
         self.corrupt = 0
         self.stamped = True
+        self.deadline: float | None = None
         self._network = network
+        self._bounds = bounds = bounds or Bounds()
         self._deinterlace = deinterlace
         self._graph: tuple[Any, tuple[int, int, str]] | None = None
         self._step = max(1, round(1 / ((self.fps or 25) * self.time_base)))
@@ -188,6 +205,8 @@ class Decoder:
         elif threads <= 0:
             large = self.stream.width * self.stream.height > _LARGE_PICTURE
             threads = min(_MAX_THREADS, os.cpu_count() or 1) if large else 1
+        if bounds.codec_options:
+            self.stream.codec_context.options = bounds.codec_options
         self.stream.codec_context.thread_count = threads
         self.stream.thread_type = "AUTO" if threads > 1 else "NONE"
 
@@ -215,9 +234,12 @@ class Decoder:
         """Decoded frames; ``pts`` in units of ``time_base`` is set on each and strictly increases.
 
         Raises:
-            SourceError: a read timed out, or the connection broke.
+            SourceError: a read timed out, the connection broke, or the source is given up.
         """
         for packet in self._packets():
+            self._bounds.check(self.where)  # where all that comes is damaged, these are the only ways out
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise SourceError(f"no picture can be made of what comes ({self.corrupt} damaged packets)", self.where)
             try:
                 decoded = self.stream.decode(packet)
             except av.error.EOFError:

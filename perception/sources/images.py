@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
+from perception.sources.bounds import Bounds
 from perception.sources.uri import IMAGE_SUFFIXES, exists, is_folder
 from perception.types import U8, Frame, SourceInfo
 
@@ -33,13 +35,17 @@ class ImageSource(Source):
         uri: an image file, a folder (not what lies deeper), or a glob (``**`` reaches deeper).
         selection: which images.
         fps: images per second, if they are a film.
+        bounds: what it is held to.
 
     Raises:
-        SourceError: nothing is there, or none can be read.
+        SourceError: nothing is there, none can be read, or one is too large.
     """
 
-    def __init__(self, uri: str, selection: Selection, *, fps: float | None = None) -> None:
+    def __init__(
+        self, uri: str, selection: Selection, *, fps: float | None = None, bounds: Bounds | None = None
+    ) -> None:
         super().__init__()
+        self._bounds = bounds or Bounds()
         self._select = selection
         self._uri = uri
         self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
@@ -72,9 +78,10 @@ class ImageSource(Source):
 
     def _next_readable(self) -> Frame | None:
         while self._at < len(self._chosen):
+            self._bounds.check(self._uri)
             index, path = self._chosen[self._at]
             self._at += 1
-            image = read_image(path)
+            image = read_image(path, self._bounds)
             if image is None:
                 self.corrupt += 1
                 if len(self._chosen) > 1:
@@ -138,15 +145,43 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in parts]
 
 
-def read_image(path: Path) -> U8 | None:
-    """The image as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read."""
+def read_image(path: Path, bounds: Bounds | None = None) -> U8 | None:
+    """The image as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read.
+
+    Raises:
+        SourceError: it is larger than ``bounds`` allow.
+    """
+    bounds = bounds or Bounds()
+    if bounds.max_pixels is not None:
+        _check_header(path, bounds)
     try:
         # Bytes and not a name: cv2.imread cannot open every name on every system.
         data = np.fromfile(path, np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except (OSError, cv2.error):
         return None
-    return None if image is None else np.ascontiguousarray(image, np.uint8)
+    if image is None:
+        return None
+    bounds.check_size(image.shape[1], image.shape[0], str(path))
+    return np.ascontiguousarray(image, np.uint8)
+
+
+def _check_header(path: Path, bounds: Bounds) -> None:
+    """Look at the size before anything is decoded, where Pillow is there (it comes with the server) and knows it."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the limit is ours
+            with Image.open(path) as header:
+                width, height = header.size
+    except Image.DecompressionBombError:
+        raise SourceError(f"is too large: at most {bounds.max_pixels} pixels are taken here", path) from None
+    except Exception:  # Pillow raises whatever a damaged header leads to; the decoder will tell
+        return
+    bounds.check_size(width, height, str(path))
 
 
 def _unreadable(paths: list[Path]) -> str:

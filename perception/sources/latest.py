@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from perception.errors import PerceptionError, SourceError
 from perception.sources.base import JOIN_TIMEOUT, Selection, Source, log
+from perception.sources.bounds import Bounds
+from perception.sources.uri import redact_text
 from perception.types import Frame
 
 Item = TypeVar("Item")
@@ -25,13 +27,19 @@ class LatestReader:
     Args:
         produce: a function that gives the frames; None for one that came and is not wanted.
         where: what to name in errors.
+        bounds: told of the thread.
 
     Attributes:
         dropped: frames that were replaced by a newer one before anybody took them.
         stopping: set when the thread should end.
     """
 
-    def __init__(self, produce: Callable[[threading.Event], Iterator[Frame | None]], where: str) -> None:
+    def __init__(
+        self,
+        produce: Callable[[threading.Event], Iterator[Frame | None]],
+        where: str,
+        bounds: Bounds | None = None,
+    ) -> None:
         self.dropped = 0
         self.stopping = threading.Event()
         self._produce = produce
@@ -41,8 +49,7 @@ class LatestReader:
         self._came = 0
         self._error: PerceptionError | None = None
         self._ended = False
-        self._thread = threading.Thread(target=self._run, name=f"read {where}", daemon=True)
-        self._thread.start()
+        self._thread = (bounds or Bounds()).start(self._run, f"read {where}")
 
     def _run(self) -> None:
         error: PerceptionError | None = None
@@ -64,7 +71,8 @@ class LatestReader:
         except PerceptionError as failure:
             error = failure
         except Exception as failure:  # the consumer must learn of whatever ended this thread
-            error = SourceError(f"reading failed: {type(failure).__name__}: {failure}", self._where)
+            reason = redact_text(f"{type(failure).__name__}: {failure}", self._where)
+            error = SourceError(f"reading failed: {reason}", self._where)
             error.__cause__ = failure
         with self._changed:
             self._error = error

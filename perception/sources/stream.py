@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
 
 import av
 
-from perception.errors import PerceptionError, SourceError
+from perception.errors import PerceptionError, SourceError, UsageError
 from perception.picture.decoder_frames import Converter
+from perception.sources.address import Address
 from perception.sources.base import Selection, Source
+from perception.sources.bounds import Bounds
 from perception.sources.decode import Decoder, local_formats, open_container
 from perception.sources.latest import LatestReader, LiveSource, selected
+from perception.sources.relay import RtspRelay
 from perception.sources.uri import redact
 from perception.sources.video import VideoSource
 from perception.types import Frame, SourceInfo
@@ -29,6 +34,8 @@ _PROTOCOLS = {
     "rtmp": "rtmp,rtmps,rtmpt,rtmpts,tcp,tls,http,https",
     "udp": "udp,rtp",
 }
+# What a client's may open, who could name others on the way.
+_CONFINED = {"http": "http,https,tls,tcp", "rtsp": "rtsp,tcp", "rtmp": "rtmp,rtmps,tcp,tls", "udp": "udp"}
 
 
 def open_stream(
@@ -39,6 +46,8 @@ def open_stream(
     transport: str = "tcp",
     decoding: str = "auto",
     confined: bool = False,
+    addresses: Sequence[str] = (),
+    bounds: Bounds | None = None,
     threads: int = 0,
     deinterlace: bool = True,
 ) -> Source:
@@ -50,57 +59,100 @@ def open_stream(
         timeout: seconds to wait for the connection, for what describes the stream, and for each read.
         transport: ``tcp`` or ``udp``, for RTSP.
         decoding: where to decode, see ``perception.sources.nvdec``.
-        confined: follow no redirects and read no playlists of ``http(s)://``.
+        confined: follow no redirects and read no playlists.
+        addresses: see `perception.sources.open_source`.
+        bounds: what it is held to.
         threads, deinterlace: see ``Decoder``.
 
     Raises:
         SourceError: no answer in time, refused, or no video in it.
     """
-    scheme = urlsplit(uri).scheme.lower()
+    bounds = bounds or Bounds()
+    address = Address.read(uri)
+    where, uri = uri, address.url
+    scheme = address.scheme
     family = scheme if scheme == "udp" else scheme.removesuffix("s")
     microseconds = str(int(timeout * 1e6))
-    options = {"protocol_whitelist": _PROTOCOLS[family], "rw_timeout": microseconds}
+    protocols = (_CONFINED if confined else _PROTOCOLS)[family]
+    options = {"protocol_whitelist": protocols, "rw_timeout": microseconds}
     if family == "rtsp":
-        options |= {"rtsp_transport": transport, "timeout": microseconds}
+        options |= {"rtsp_transport": "tcp" if confined else transport, "timeout": microseconds}
+    if confined and family != "rtsp":
+        options["format_whitelist"] = local_formats()
     if family == "http" and confined:
-        options |= {"max_redirects": "0", "format_whitelist": local_formats()}
+        options["max_redirects"] = "0"
+        if scheme == "http" and addresses:
+            options["headers"] = f"Host: {address.place}\r\n"
+            uri = replace(address, host=addresses[0]).url
+    if confined and address.user:
+        raise UsageError("user and password are not taken from whoever chose this address", redact(where))
     if family != "http":
         options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
 
-    container = _connect(uri, options, timeout, decoding)
-    try:
-        if family == "http" and container.duration:
-            return VideoSource(container, uri, "stream", selection, threads=threads, deinterlace=deinterlace)
-        return StreamSource(container, uri, selection, timeout=timeout, threads=threads, deinterlace=deinterlace)
-    except BaseException:
-        container.close()
-        raise
+    with ExitStack() as held:
+        relay: RtspRelay | None = None
+        if family == "rtsp" and confined:
+            relay = RtspRelay(address, addresses or (address.host,), timeout, bounds)
+            held.callback(relay.close)
+            uri = relay.url
+        try:
+            container = _connect(uri, where, options, timeout, decoding, bounds, relay)
+            held.callback(container.close)
+            codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace, "bounds": bounds}
+            source: Source
+            if family == "http" and container.duration:
+                source = VideoSource(container, where, "stream", selection, **codec)
+            else:
+                source = StreamSource(container, where, selection, timeout=timeout, **codec)
+        except PerceptionError:
+            if relay is not None and relay.refused:
+                raise SourceError(relay.refused, redact(where)) from None
+            raise
+        held.pop_all()
+    return source
 
 
-def _connect(uri: str, options: dict[str, str], timeout: float, decoding: str) -> av.container.InputContainer:
+def _connect(
+    uri: str,
+    where: str,
+    options: dict[str, str],
+    timeout: float,
+    decoding: str,
+    bounds: Bounds,
+    relay: RtspRelay | None,
+) -> av.container.InputContainer:
     """Open in a thread of its own: looking up a host name cannot be interrupted and may outlast any timeout."""
     result: list[av.container.InputContainer | PerceptionError] = []
     finished = threading.Event()
-    abandoned = threading.Event()
+    lock = threading.Lock()
+    abandoned = False
 
     def work() -> None:
         try:
-            container = open_container(uri, uri, options, timeout, decoding=decoding)
+            container = open_container(uri, where, options, timeout, decoding=decoding, bounds=bounds)
         except PerceptionError as error:
             result.append(error)
         else:
-            result.append(container)
-            if abandoned.is_set():
-                container.close()
-        finished.set()
+            with lock:
+                if abandoned:
+                    container.close()
+                else:
+                    result.append(container)
+        finally:
+            finished.set()
 
-    threading.Thread(target=work, name="connect", daemon=True).start()
+    bounds.check(redact(where))
+    bounds.start(work, "connect")
     # The connection and the description each have the whole timeout.
-    if not finished.wait(2 * timeout + 1):
-        abandoned.set()
-        raise SourceError(f"no answer in {timeout:g} s", redact(uri))
+    with bounds.waking(finished.set):
+        answered = finished.wait(2 * timeout + 1)
+    with lock:
+        abandoned = not result
     if not result:
-        raise SourceError("connecting failed", redact(uri))
+        if relay is not None:
+            relay.close()  # which ends the thread too
+        bounds.check(redact(where))
+        raise SourceError("connecting failed" if answered else f"no answer in {timeout:g} s", redact(where))
     if isinstance(result[0], PerceptionError):
         raise result[0]
     return result[0]
@@ -122,15 +174,21 @@ class StreamSource(LiveSource):
         timeout: float = 10.0,
         threads: int = 0,
         deinterlace: bool = True,
+        bounds: Bounds | None = None,
     ) -> None:
         super().__init__()
+        bounds = bounds or Bounds()
         self._select = selection
         # The decoder has its own read timeout; this one is for a decoder that gets data and makes no frame of it.
         self._patience = 2 * timeout + 1
-        self._decoder = decoder = Decoder(container, uri, threads=threads, deinterlace=deinterlace, network=True)
-        self._convert = Converter(decoder.stream.sample_aspect_ratio)
+        self._decoder = decoder = Decoder(
+            container, uri, threads=threads, deinterlace=deinterlace, network=True, bounds=bounds
+        )
+        self._convert = Converter(decoder.stream.sample_aspect_ratio, bounds, decoder.where)
         self._pictures = decoder.frames()
+        decoder.deadline = time.monotonic() + self._patience
         first = next(self._pictures, None)
+        decoder.deadline = None
         if first is None:
             raise SourceError("the stream ended before its first frame", decoder.where)
         decoder.origin += decoder.seconds(first)
@@ -149,7 +207,7 @@ class StreamSource(LiveSource):
             every=selection.every,
         )
         self._first = first
-        self._reader = LatestReader(self._produce, self.info.uri)
+        self._reader = LatestReader(self._produce, self.info.uri, bounds)
 
     def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
         """Runs in the reader thread, which from here on alone uses the decoder."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -18,13 +20,18 @@ ROAD_NEAR = (272, 324)
 PAVEMENT_NEAR = (324, 360)
 
 
-def draw_street(width: int, height: int, seed: int) -> tuple[U8, U8]:
+def draw_street(width: int, height: int, seed: int, step: Callable[[], None] = lambda: None) -> tuple[U8, U8]:
     """The empty street.
+
+    Args:
+        width, height: of the picture in pixels.
+        seed: what it looks like.
+        step: called between the steps of drawing; may raise to end it.
 
     Returns:
         uint8 ``[H, W, 3]`` BGR, and uint8 ``[H, W]`` of CamVid's class ids.
     """
-    return _Street(width, height, np.random.default_rng([seed, 0])).draw()
+    return _Street(width, height, np.random.default_rng([seed, 0])).draw(step)
 
 
 class _Street:
@@ -35,13 +42,10 @@ class _Street:
         self._image = np.zeros((height, width, 3), np.uint8)
         self._mask = np.full((height, width), SKY, np.uint8)
 
-    def draw(self) -> tuple[U8, U8]:
-        self._sky()
-        self._buildings()
-        self._fence()
-        self._ground()
-        self._trees()
-        self._furniture()
+    def draw(self, step: Callable[[], None]) -> tuple[U8, U8]:
+        for part in (self._sky, self._buildings, self._fence, self._ground, self._trees, self._furniture):
+            part()
+            step()
         grain = self._random.integers(-3, 4, self._image.shape[:2], np.int8)
         signed = cv2.merge([grain] * 3).astype(np.int16)
         return np.clip(self._image + signed, 0, 255).astype(np.uint8), self._mask

@@ -19,6 +19,7 @@ import numpy as np
 from perception.errors import SourceError, UsageError
 from perception.sources import sprites
 from perception.sources.base import Selection, Source
+from perception.sources.bounds import Bounds
 from perception.sources.latest import LatestReader
 from perception.sources.sprites import Color, Sprite
 from perception.sources.street import PAVEMENT_FAR, PAVEMENT_NEAR, POLE, ROAD_FAR, ROAD_NEAR, draw_street
@@ -75,6 +76,11 @@ class SyntheticSource(Source):
         seed: what the street looks like and who passes. Equal seeds give equal frames.
         live: frames come at their time, and are dropped when nobody takes them.
         selection: which frames.
+        uri: what it is called.
+        bounds: what it is held to.
+
+    Raises:
+        SourceError: it is too large, or there is no frame after ``selection.start``.
     """
 
     def __init__(
@@ -86,18 +92,22 @@ class SyntheticSource(Source):
         live: bool = False,
         selection: Selection | None = None,
         uri: str = "synthetic:",
+        bounds: Bounds | None = None,
     ) -> None:
         super().__init__()
+        bounds = bounds or Bounds()
+        bounds.check_size(*size_wh, uri)
         self._select = selection = selection or Selection()
         self._fps = fps
         self._total = frames or None
         self._size = width, height = size_wh
         self._scale = height / 360
-        self._background, self._mask = draw_street(width, height, seed)
+        self._background, self._mask = draw_street(width, height, seed, lambda: bounds.check(uri))
         self._post = sprites.lamp_post(self._scale)
         self._post_x = round(width * 0.72)
         # Far ones first, so that near ones cover them; None is the lamp post on the near pavement.
         self._movers = self._populate(np.random.default_rng([seed, 1]))
+        bounds.check(uri)
         count = selection.count(self._total, fps)
         if count == 0:
             raise SourceError(f"it ends before second {selection.start:g}, where reading should start", uri)
@@ -115,10 +125,10 @@ class SyntheticSource(Source):
             duration=selection.duration,
             every=selection.every,
         )
-        self._reader = LatestReader(self._paced, uri) if live else None
+        self._reader = LatestReader(self._paced, uri, bounds) if live else None
 
     @classmethod
-    def from_uri(cls, uri: str, selection: Selection | None = None) -> SyntheticSource:
+    def from_uri(cls, uri: str, selection: Selection | None = None, bounds: Bounds | None = None) -> SyntheticSource:
         """A source from ``synthetic:?size=WxH&fps=N&frames=N&seed=N&live=1``; what is left out has its default.
 
         Raises:
@@ -141,7 +151,7 @@ class SyntheticSource(Source):
             raise UsageError("size must be from 1x1 to 8192x8192", uri)
         if not 0 < fps <= 1000 or frames < 0 or seed < 0 or live not in (0, 1):
             raise UsageError("fps must be in 0..1000, frames and seed at least 0, live 0 or 1", uri)
-        return cls((width, height), fps, frames, seed, bool(live), selection, uri)
+        return cls((width, height), fps, frames, seed, bool(live), selection, uri, bounds)
 
     def _populate(self, random: np.random.Generator) -> list[_Mover]:
         movers: list[_Mover] = []

@@ -6,9 +6,9 @@ import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from perception.errors import SourceError
+from perception.sources.address import Address, hidden
 
 Kind = Literal["file", "images", "camera", "csi", "stream", "stdin", "synthetic"]
 
@@ -18,9 +18,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(?=:)")  # two letters at least: C:\ is a drive
-_PORT = re.compile(r"^[^:]+(:\d*)?$|^\[[^\]]*\](:\d*)?$")
-_SECRET = re.compile(r"pass|pwd|secret|token|key|auth|sig|cred|user", re.IGNORECASE)
-_URL_WITH_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*@")
+_URL = re.compile(r"""[^\s'"]+://[^\s'"]*""")
 
 
 def kind_of(uri: str) -> Kind:
@@ -46,10 +44,7 @@ def kind_of(uri: str) -> Kind:
             if name == "csi":
                 return "csi"
             if name in STREAM_SCHEMES and uri[scheme.end() :].startswith("://"):
-                try:
-                    urlsplit(uri)
-                except ValueError as error:
-                    raise SourceError(f"not a URL: {error}", redact(uri)) from None
+                Address.read(uri)
                 return "stream"
             allowed = ", ".join(f"{s}://" for s in (*STREAM_SCHEMES, "csi"))
             raise SourceError(
@@ -89,24 +84,24 @@ def exact(text: str) -> Fraction:
 
 
 def redact(uri: str) -> str:
-    """``uri`` without user, password and parameters that look like secrets, for messages, logs and results."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return uri
-    rest = rest.partition("#")[0]
-    place, mark, query = rest.partition("?")
-    authority, slash, path = place.partition("/")
-    if "@" in authority:
-        authority = authority.rpartition("@")[2]
-    elif "@" in path and not _PORT.search(authority):
-        # A password with a slash in it, as people paste them.
-        authority, slash, path = path.rpartition("@")[2].partition("/")
-    if _SECRET.search(query):
-        pairs = parse_qsl(query, keep_blank_values=True)
-        query = urlencode([(k, "***" if _SECRET.search(k) else v) for k, v in pairs], safe="*")
-    return f"{scheme}://{authority}{slash}{path}{mark}{query}"
+    """How ``uri`` is called in messages, logs, names and results: the one place where that is decided.
+
+    Of a network address nothing shows but scheme, host and port: cameras have passwords and keys in user information,
+    in the path (``/user=admin_password=x_channel=1.sdp``, ``/live/KEY``) and in the query, and nothing tells them from
+    other words. Files, cameras and drawn scenes are called by their whole name.
+    """
+    plain = "".join(c if c.isprintable() else "?" for c in uri)
+    if "://" in uri and not uri.startswith(("/", "./", "../")):
+        return plain if _DRAWN_OR_CSI.fullmatch(uri) else hidden(uri)
+    # An address without its scheme. Something of that name on this machine is none.
+    if ":" in uri.partition("@")[0] and "@" in uri and not exists(Path(uri)):
+        return hidden(uri)
+    return plain
 
 
-def redact_text(text: str, uri: str) -> str:
-    """``text``, which may quote ``uri`` or another URL with credentials, without them."""
-    return _URL_WITH_CREDENTIALS.sub("", text.replace(uri, redact(uri)))
+_DRAWN_OR_CSI = re.compile(r"csi://[\w?&=/.-]*|synthetic:[\w?&=/.:-]*", re.IGNORECASE)
+
+
+def redact_text(text: str, uri: str | None = None) -> str:
+    """``text``, which may quote ``uri`` or another URL, with what `redact` makes of them."""
+    return _URL.sub(lambda found: redact(found.group()), text.replace(uri, redact(uri)) if uri else text)

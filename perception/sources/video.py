@@ -23,6 +23,7 @@ import av.error
 from perception.errors import SourceError
 from perception.picture.decoder_frames import Converter
 from perception.sources.base import Selection, Source, log
+from perception.sources.bounds import Bounds
 from perception.sources.decode import Decoder, local_formats, open_container
 from perception.sources.uri import redact
 from perception.types import Frame, SourceInfo
@@ -44,6 +45,7 @@ class VideoSource(Source):
         threads, deinterlace: see ``Decoder``.
         seekable: ``start`` may jump; otherwise what lies before it is decoded and thrown away.
         path: the local file, if it is one.
+        bounds: what it is held to.
 
     Raises:
         SourceError: there is nothing to decode, or nothing from ``start`` on.
@@ -62,15 +64,18 @@ class VideoSource(Source):
         deinterlace: bool = True,
         seekable: bool = True,
         path: Path | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         super().__init__()
+        self._bounds = bounds = bounds or Bounds()
         self._select = selection
         self._decoder = decoder = Decoder(
-            container, uri, threads=threads, deinterlace=deinterlace, network=kind == "stream"
+            container, uri, threads=threads, deinterlace=deinterlace, network=kind == "stream", bounds=bounds
         )
-        self._convert = Converter(decoder.stream.sample_aspect_ratio)
+        self._convert = Converter(decoder.stream.sample_aspect_ratio, bounds, decoder.where)
         try:
             self._pictures, first = self._begin(seekable)
+            planes, image = self._convert(first)
         except BaseException:
             decoder.close()
             raise
@@ -87,7 +92,6 @@ class VideoSource(Source):
         self._total = total if total and selection.whole else 0
         # A length told by the container alone is rounded, and often wrong by a frame or two.
         self._least = self._total if exact else round(0.9 * self._total) - 5
-        planes, image = self._convert(first)
         probe = Frame(image, planes=planes)
         self.info = SourceInfo(
             uri=redact(uri),
@@ -138,6 +142,7 @@ class VideoSource(Source):
                 break
         found: av.VideoFrame | None = first
         while found is not None and decoder.seconds(found) < start - _SLACK:
+            self._bounds.check(decoder.where)
             found = next(frames, None)
         if found is None:
             raise SourceError(f"it ends before second {start:g}, where reading should start", decoder.where)
@@ -205,7 +210,14 @@ def _shown(stream: av.VideoStream) -> int:
     return stream.frames
 
 
-def open_file(path: str | Path, selection: Selection, *, decoding: str = "auto", **options: Any) -> VideoSource:
+def open_file(
+    path: str | Path,
+    selection: Selection,
+    *,
+    decoding: str = "auto",
+    bounds: Bounds | None = None,
+    **options: Any,
+) -> VideoSource:
     """A video file: every container and codec that PyAV's FFmpeg reads.
 
     Only the file itself is read: playlists and references to other files are refused.
@@ -214,6 +226,7 @@ def open_file(path: str | Path, selection: Selection, *, decoding: str = "auto",
         path: the file.
         selection: which frames.
         decoding: where to decode, see ``perception.sources.nvdec``.
+        bounds: what it is held to.
         options: of ``VideoSource``.
 
     Raises:
@@ -241,8 +254,8 @@ def open_file(path: str | Path, selection: Selection, *, decoding: str = "auto",
     # Without the scheme FFmpeg would take a name such as "concat:a|b" for a protocol.
     target = f"file:{path.absolute()}"
     limits = {"protocol_whitelist": "file", "format_whitelist": local_formats()}
-    container = open_container(target, str(path), limits, decoding=decoding)
-    return VideoSource(container, str(path), "file", selection, path=path, **options)
+    container = open_container(target, str(path), limits, decoding=decoding, bounds=bounds)
+    return VideoSource(container, str(path), "file", selection, path=path, bounds=bounds, **options)
 
 
 class _Pipe:
@@ -277,7 +290,15 @@ class _Pipe:
 class PipeSource(VideoSource):
     """A container stream from standard input, read as it comes. It cannot seek: ``start`` decodes up to there."""
 
-    def __init__(self, selection: Selection, stream: Any = None, *, decoding: str = "auto", **options: Any) -> None:
+    def __init__(
+        self,
+        selection: Selection,
+        stream: Any = None,
+        *,
+        decoding: str = "auto",
+        bounds: Bounds | None = None,
+        **options: Any,
+    ) -> None:
         if stream is None:
             if sys.stdin is None:
                 raise SourceError("standard input is closed; pipe a video into it", "-")
@@ -287,8 +308,8 @@ class PipeSource(VideoSource):
         self._pipe = _Pipe(stream)
         try:
             limits = {"protocol_whitelist": "pipe", "format_whitelist": local_formats()}
-            container = open_container(self._pipe, "-", limits, decoding=decoding)
-            super().__init__(container, "-", "stdin", selection, seekable=False, **options)
+            container = open_container(self._pipe, "-", limits, decoding=decoding, bounds=bounds)
+            super().__init__(container, "-", "stdin", selection, seekable=False, bounds=bounds, **options)
         except SourceError:
             if not self._pipe.head:
                 raise SourceError("standard input is empty", "-") from None

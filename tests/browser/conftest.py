@@ -119,10 +119,16 @@ def pages(browser: Any, site: Site) -> Iterator[Callable[..., Any]]:
         context.set_default_timeout(WAIT_MS)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"error in the page: {error}"))
+        page.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
+        page.on("response", lambda got: faults.append(f"closed: {got.url}") if closed(got) else None)
         page.on("request", lambda asked: faults.append(f"asked for {asked.url}") if foreign(asked.url) else None)
         page.goto(site.url, wait_until="domcontentloaded")
         page.wait_for_function("() => window.perception?.live")
         return page
+
+    def closed(got: Any) -> bool:
+        """Whether the page asked for what the server does not have: a part of Gradio behind its edge."""
+        return got.status in (404, 405) and "/v1/" not in got.url
 
     def foreign(url: str) -> bool:
         return not url.startswith((site.url, site.url.replace("http", "ws"), "blob:", "data:"))

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from perception.common.private import write_private
 from perception.engines.trt import cache as cache_module
 from perception.engines.trt.cache import EngineCache, key_of
-from perception.engines.trt.private import write_private
 from perception.errors import EngineError
 
 FIELDS: dict[str, Any] = {

@@ -10,17 +10,15 @@ from typing import Any
 
 import uvicorn
 
-from perception.server.edge.connections import Protocol
+from perception.server.edge.connections import make_config
+from perception.server.settings import Limits
 
 
 @contextmanager
-def served(app: Any) -> Iterator[str]:
+def served(app: Any, limits: Limits | None = None) -> Iterator[str]:
     """Serve ``app``; gives ``127.0.0.1:PORT``. It has started when this yields and ended when it returns."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, http=Protocol, log_level="warning", ws_per_message_deflate=False, timeout_graceful_shutdown=5
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(make_config(app, limits or Limits(share=1)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -6,26 +6,30 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from perception.server.app import create_app
-from perception.server.edge import access
 from perception.server.edge import connections as http
-from perception.server.edge.access import COOKIE, Gate
+from perception.server.edge import guessing, sessions
+from perception.server.edge.access import Gate
+from perception.server.edge.sessions import COOKIE, SESSION_S
 from perception.server.metrics import Metrics
 from perception.server.settings import make_settings
 from tests.server.served import served
+from tests.server.waiting import wait_for
+from tests.server.walking import walk
 
 USER, PASSWORD, TOKEN = "maria", "pass:wörd", "0123456789abcdef"
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
@@ -45,25 +49,19 @@ def guarded(app: Any) -> Iterator[httpx.Client]:
 
 @pytest.fixture(autouse=True)
 def no_cookies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "_FAILURE_DELAY_S", 0.0)
+    monkeypatch.setattr(guessing, "FIRST_S", 0.0)  # see test_guessing.py
     if "guarded" in request.fixturenames:
         request.getfixturevalue("guarded").cookies.clear()
 
 
-def walk(routes: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """(path with its parameters filled in, whether it is a WebSocket) of every route, through all mounts."""
-    for route in routes:
-        inner = getattr(route, "original_router", None)  # of FastAPI's include_router, where it keeps one
-        path = prefix + (getattr(route, "path", "") or "")
-        children = getattr(inner, "routes", None) or getattr(route, "routes", None)
-        if children:
-            yield from walk(children, path)
-        elif path:
-            yield re.sub(r"\{[^}]*\}", "x", path), "websocket" in type(route).__name__.lower()
+def walked(app: Any) -> dict[str, bool]:
+    """Whether it is a WebSocket, by path with its parameters filled in, of every route of an application."""
+    found = walk(app.routes, lambda path: re.sub(r"\{[^}]*\}", "x", path))
+    return {path: "websocket" in type(route).__name__.lower() for path, route in found}
 
 
 def test_walking_finds_everything(app: Any) -> None:
-    found = dict(walk(app.routes))
+    found = walked(app)
     assert {"/v1/predict", "/v1/jobs", "/v1/jobs/x", "/v1/jobs/x/x", "/v1/models", "/metrics", "/healthz"} <= set(found)
     assert {"/v1/streams", "/v1/streams/x/mjpeg", "/docs", "/openapi.json"} <= set(found)
     assert {"/", "/config", "/gradio_api/queue/join", "/gradio_api/upload"} <= set(found)
@@ -73,7 +71,7 @@ def test_walking_finds_everything(app: Any) -> None:
 
 
 def test_nothing_answers_without_credentials(app: Any, guarded: httpx.Client) -> None:
-    for path, websocket in sorted(set(walk(app.routes)) | {("/static/perception/page.js", False), ("/nothing", False)}):
+    for path, websocket in sorted({**walked(app), "/static/perception/page.js": False, "/nothing": False}.items()):
         if websocket:
             with pytest.raises(InvalidStatus) as refused:
                 connect(f"ws://{guarded.base_url.netloc.decode()}{path}", open_timeout=30)
@@ -153,7 +151,7 @@ def test_a_person_logs_in_with_a_form(guarded: httpx.Client) -> None:
     assert "httponly" in cookie
     assert "samesite=lax" in cookie
     assert "secure" not in cookie
-    for path in ("/", "/config", "/docs", "/v1/models", "/static/perception/page.js"):
+    for path in ("/", "/theme.css", "/docs", "/v1/models", "/static/perception/page.js"):
         assert guarded.get(path, headers=PAGE).status_code == 200, path
     assert guarded.get("/logout").status_code == 303
     assert guarded.get("/v1/models").status_code == 401
@@ -183,25 +181,62 @@ def test_login_forms_have_a_limit_and_escape_what_they_show(guarded: httpx.Clien
     assert "<script>" not in shown.text
 
 
-def test_a_login_does_not_last_for_ever(guarded: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    guarded.post("/login", data={"token": TOKEN})
-    now = time.time()
-    monkeypatch.setattr(access.time, "time", lambda: now + access.SESSION_S + 1)
+def test_a_login_does_not_last_for_ever() -> None:
+    now = 1000.0
+    with served(gate(token=TOKEN, clock=lambda: now)) as address, httpx.Client(base_url=f"http://{address}") as client:
+        client.post("/login", data={"token": TOKEN})
+        now += SESSION_S - 1
+        assert client.get("/").status_code == 200
+        now += 2
+        assert client.get("/").status_code == 401
+
+
+def test_a_cookie_of_another_server_is_worth_nothing(guarded: httpx.Client) -> None:
+    with served(gate(token=TOKEN)) as address:
+        cookie = httpx.post(f"http://{address}/login", data={"token": TOKEN}).cookies[COOKIE]
+    guarded.cookies.set(COOKIE, cookie)
     assert guarded.get("/v1/models").status_code == 401
 
 
-def test_a_cookie_of_another_server_is_worth_nothing(guarded: httpx.Client, make: Any) -> None:
-    """The secret is each server's own: nobody signs with one that can be guessed."""
-    other = Gate(Starlette(), make(user=USER, password=PASSWORD, token=TOKEN), Metrics())
-    until = str(int(time.time()) + 1000)
-    guarded.cookies.set(COOKIE, f"{until}.{other._sign(until)}")
-    assert guarded.get("/v1/models").status_code == 401
+def test_a_cookie_that_was_logged_out_is_worth_nothing(guarded: httpx.Client) -> None:
+    """Wherever a copy of it is; that of another login is as good as before."""
+    one, other = (guarded.post("/login", data={"token": TOKEN}).cookies[COOKIE] for _ in range(2))
+    guarded.cookies.clear()
+
+    def status(cookie: str, path: str = "/v1/models", **headers: str) -> int:
+        return guarded.get(path, headers={"cookie": f"{COOKIE}={cookie}", **headers}).status_code
+
+    assert one != other
+    assert status(one) == status(other) == 200
+    assert status(one, "/logout", **{"sec-fetch-site": "cross-site"}) == 303  # another site's link
+    assert status(one) == 200
+    assert status(one, "/logout", **{"sec-fetch-site": "same-origin"}) == 303
+    assert status(one) == 401
+    assert status(other) == 200
+    assert status(one, "/logout") == 401
+
+
+def test_logins_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MOST", 3)
+    logins = sessions.Sessions()
+    cookies = [logins.begin() for _ in range(5)]
+    assert [logins.holds(cookie) for cookie in cookies] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("headers", "secure"), [({}, False), ({"origin": "https://{address}"}, True), ({"host": "cams.example.org"}, True)]
+)
+def test_cookies_stay_on_tls_where_a_proxy_takes_it_off(headers: dict[str, str], secure: bool) -> None:
+    with served(gate(token=TOKEN, origins=["https://cams.example.org"])) as address:
+        said = {name: value.format(address=address) for name, value in headers.items()}
+        entered = httpx.post(f"http://{address}/login", data={"token": TOKEN}, headers=said)
+        assert ("secure" in entered.headers["set-cookie"].lower()) is secure
 
 
 # Pages of other sites.
 
 
-def gate(**values: Any) -> Starlette:
+def gate(clock: Callable[[], float] = time.monotonic, **values: Any) -> Starlette:
     """A small application behind the gate."""
 
     async def text(request: Request) -> PlainTextResponse:
@@ -212,8 +247,20 @@ def gate(**values: Any) -> Starlette:
         await websocket.send_text("hello")
         await websocket.receive()
 
-    app = Starlette(routes=[Route("/", text, methods=["GET", "POST", "DELETE"]), WebSocketRoute("/ws", socket_)])
-    app.add_middleware(Gate, settings=make_settings(values), metrics=Metrics())
+    async def waits(request: Request) -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"yes"
+            await asyncio.Event().wait()
+
+        return StreamingResponse(parts())
+
+    routes = [
+        Route("/", text, methods=["GET", "POST", "DELETE"]),
+        Route("/waits", waits),
+        WebSocketRoute("/ws", socket_),
+    ]
+    app = Starlette(routes=routes)
+    app.add_middleware(Gate, settings=make_settings(values), metrics=Metrics(), clock=clock)
     return app
 
 
@@ -293,20 +340,52 @@ def test_with_credentials_any_name_will_do(guarded: httpx.Client) -> None:
     assert guarded.get("/v1/models", headers=headers).status_code == 200
 
 
-def test_connections_have_a_limit() -> None:
-    app = gate(limits={"connections": 2})
-    with served(app) as address:
+def test_requests_have_a_limit() -> None:
+    with served(gate(limits={"connections": 2, "share": 1})) as address, ExitStack() as stack:
+        for _ in range(2):
+            waiting = stack.enter_context(httpx.stream("GET", f"http://{address}/waits", timeout=60))
+            assert waiting.status_code == 200
+        busy = httpx.get(f"http://{address}/")
+        assert busy.status_code == 503
+        assert int(busy.headers["retry-after"]) >= 1
+        assert "too many" in busy.json()["error"]
+        assert says_hello(address)  # those that last are counted apart
+        stack.close()
+        wait_for(lambda: httpx.get(f"http://{address}/").status_code == 200)  # those who left made room
+
+
+def test_requests_that_last_have_a_limit_of_their_own() -> None:
+    with served(gate(limits={"long_lived": 2, "connections": 1, "share": 1})) as address:
         with connect(f"ws://{address}/ws"), connect(f"ws://{address}/ws"):
-            busy = httpx.get(f"http://{address}/")
-            assert busy.status_code == 503
-            assert int(busy.headers["retry-after"]) >= 1
-            assert "too many" in busy.json()["error"]
             with pytest.raises(InvalidStatus) as refused:
                 connect(f"ws://{address}/ws")
             assert refused.value.response.status_code == 503
-        until = time.monotonic() + 30
-        while httpx.get(f"http://{address}/").status_code != 200:  # those who left made room
-            assert time.monotonic() < until
+            for path in ("/gradio_api/heartbeat/x", "/gradio_api/queue/data?session_hash=x", "/v1/streams/x/mjpeg"):
+                assert httpx.get(f"http://{address}{path}").status_code == 503, path
+            assert httpx.get(f"http://{address}/").status_code == 200
+        wait_for(lambda: httpx.get(f"http://{address}/gradio_api/heartbeat/x").status_code == 404)
+
+
+def test_a_client_has_a_share() -> None:
+    """Another one finds room whatever it does."""
+    limits = {"long_lived": 4, "connections": 4, "share": 0.5}
+    with served(gate(limits=limits)) as address, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(connect(f"ws://{address}/ws"))
+            waiting = stack.enter_context(httpx.stream("GET", f"http://{address}/waits", timeout=60))
+            assert waiting.status_code == 200
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://{address}/ws")
+        assert refused.value.response.status_code == 429
+        busy = httpx.get(f"http://{address}/")
+        assert busy.status_code == 429
+        assert int(busy.headers["retry-after"]) >= 1
+        assert "one client gets 2 of 4" in busy.json()["error"]
+        other = httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(transport=other, base_url=f"http://{address}") as client:
+            assert client.get("/").status_code == 200
+        with connect(f"ws://{address}/ws", source_address=("127.0.0.2", 0)) as socket_:
+            assert socket_.recv(30) == "hello"
 
 
 def test_clients_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

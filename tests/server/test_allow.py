@@ -26,6 +26,7 @@ ADDRESSES = {
     "metadata.example.org": ["169.254.169.254"],
     "mapped.example.org": ["::ffff:192.168.0.1"],
     "localhost": ["127.0.0.1"],
+    "xn--bcher-kva.example.org": ["93.184.216.36"],
 }
 
 
@@ -39,6 +40,20 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ADDRESSES[host]]
 
     monkeypatch.setattr(allow.socket, "getaddrinfo", look_up)
+
+
+ONE_SPELLING = {
+    "RTSP://CAM1.Example.ORG/x": "rtsp://cam1.example.org/x",
+    "rtsp://cam1.example.org:554/x": "rtsp://cam1.example.org/x",
+    "rtsp://cam1.example.org.:554/x": "rtsp://cam1.example.org/x",
+    "RTSPS://Cam1.Example.Org.:322": "rtsps://cam1.example.org",
+    "rtsp://cam1.example.org:/x": "rtsp://cam1.example.org/x",
+    "rtsp://cam1.example.org/x?a=1#b": "rtsp://cam1.example.org/x?a=1",
+    "rtsp://bücher.example.org/x": "rtsp://xn--bcher-kva.example.org/x",
+    "rtsp://BÜCHER.example.org/x": "rtsp://xn--bcher-kva.example.org/x",
+    "rtsp://[0:0:0::0:1]:8554/x": "rtsp://[::1]:8554/x",
+    "rtsp://[2001:DB8::0001]/x": "rtsp://[2001:db8::1]/x",
+}
 
 
 def settings(*patterns: str, **values: object) -> ServerSettings:
@@ -83,6 +98,35 @@ def test_what_the_operator_named() -> None:
         ("rtsp://127.0.0.1:8554/*", "rtsp://127.0.0.1:8554/1", True),
         ("rtsp://localhost:8554/*", "rtsp://localhost:8554/1", True),
         ("synthetic:*", "synthetic:?frames=3", True),
+        ("rtsps://CAM1.example.org/*", "RTSPS://Cam1.Example.Org.:322", True),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org:/x", True),
+        ("rtsp://cam1.example.org:554/*", "rtsp://cam1.example.org/x?a=1#b", True),
+        ("rtsp://bücher.example.org/*", "rtsp://BÜCHER.example.org/x", True),
+        ("rtsp://xn--bcher-kva.example.org/*", "rtsp://bücher.example.org/x", True),
+        ("rtsp://[::1]:8554/*", "rtsp://[0:0:0::0:1]:8554/x", True),
+        ("rtsp://[2001:db8::1]/*", "rtsp://[2001:DB8::0001]/x", True),
+        ("udp://239.0.0.1:5000", "udp://239.0.0.1:5000", True),
+        ("udp://239.0.0.1:5000?fifo_size=9", "udp://239.0.0.1:5000?fifo_size=9", True),
+        # options that FFmpeg reads from the query: gigabytes of buffer
+        ("udp://239.0.0.1:5000/*", "udp://239.0.0.1:5000/?fifo_size=100000000", False),
+        ("udp://239.0.0.1:5000*", "udp://239.0.0.1:5000?fifo_size=100000000", False),
+        # hosts in other letters and spellings
+        ("rtsp://cam1.example.org/*", "rtsp://cam1。evil.test/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org／x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org\u2100x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://сam1.example.org/x", False),  # a Cyrillic letter
+        ("rtsp://[::1]:8554/*", "rtsp://[::1%eth0]:8554/x", False),
+        ("rtsp://[::1]:8554/*", "rtsp://[::ffff:127.0.0.1]:8554/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org:0/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org:00554554/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://@cam1.example.org/x", False),
+        ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org/x@y", False),
+        ("rtsp://cam1.example.org/*", " rtsp://cam1.example.org/x", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/..;/x", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/..;a=b/x", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/%252e%252e/x", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/..%5cx", False),
+        ("rtsp://cam1.example.org/ok/*", "rtsp://cam1.example.org/ok/..%255cx", False),
         # another scheme, host, port or path
         ("rtsp://cam1.example.org/*", "http://cam1.example.org/x", False),
         ("rtsp://cam1.example.org/*", "rtsp://cam2.example.org/x", False),
@@ -99,6 +143,8 @@ def test_what_the_operator_named() -> None:
         ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/%2e%2e/admin", False),
         ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/..%2fadmin", False),
         ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org/x\r\nHost: evil", False),
+        ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/a%20b;v=1/x..y/.hidden/a%2Fb", True),
+        ("rtsp://cam1.example.org/live/*", "rtsp://cam1.example.org/live/x?next=/../y", True),
         ("rtsp://cam1.example.org/*", "rtsp://cam1.example.org/x y", False),
         ("rtsp://cam1.example.org/*", "rtsp://cam1%2eexample.org/x", False),
         # schemes that FFmpeg knows and that are not for clients
@@ -121,10 +167,40 @@ def test_what_the_operator_named() -> None:
 )
 def test_patterns(pattern: str, uri: str, fits: bool) -> None:
     if fits:
-        assert check_source(uri, settings(pattern)).uri == uri
+        assert check_source(uri, settings(pattern)).uri == ONE_SPELLING.get(uri, uri)
     else:
         with pytest.raises(Forbidden):
             check_source(uri, settings(pattern))
+
+
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What connects is given the addresses that were looked at."""
+    answers = iter([["93.184.216.35", "2606:2800:220:1::35"], ["127.0.0.1"]])
+
+    def look_up(host: str, port: int, **kind: object) -> list:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(answers)]
+
+    monkeypatch.setattr(allow.socket, "getaddrinfo", look_up)
+    found = check_source("rtsp://cam2.example.org/x", settings("rtsp://*.example.org/*"))
+    assert found.addresses == ("93.184.216.35", "2606:2800:220:1::35")
+    assert found.confined
+    with pytest.raises(Forbidden):
+        check_source("rtsp://cam2.example.org/x", settings("rtsp://*.example.org/*"))
+
+
+@pytest.mark.parametrize(
+    "address", ["64:ff9b::a00:1", "64:ff9b:1::a00:1", "2002:a00:1::1", "::a00:1", "::ffff:a00:1", "fd00::1", "fec0::1",
+                "2001:0:a00:1::1", "2001:0:4136:e378:8000:63bf:f5ff:fffe"]
+)  # fmt: skip
+def test_addresses_behind_which_another_lies(address: str) -> None:
+    """A gateway may lead them to 10.0.0.1, where no client may go."""
+    ADDRESSES["gateway.example.org"] = ["93.184.216.34", address]
+    try:
+        for uri in ("rtsp://gateway.example.org/x", f"rtsp://[{address}]/x"):
+            with pytest.raises(Forbidden):
+                check_source(uri, settings("rtsp://*/*"))
+    finally:
+        del ADDRESSES["gateway.example.org"]
 
 
 @pytest.mark.parametrize("number", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0"])
@@ -209,3 +285,21 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
         port = taken.getsockname()[1]
     with pytest.raises(NotFound, match="no answer"):
         check_source(f"http://127.0.0.1:{port}/a", settings(f"http://127.0.0.1:{port}/*"))
+
+
+DOTS = [
+    "..", "%2e%2e", ".%2E", "%252e%252e", "%25252e.", "..;", "..;a=b", "..%3b", "%2e%2e%3Bx", "..%20", "%20..", "...",
+    "%EF%BC%8E%EF%BC%8E", "%E2%80%A5", "%c0%ae%c0%ae", "%e0%80%ae.", "..%00", "..%09", "..%0d%0a", ".", ".;", "%2e",
+    "..%E2%80%8B", "..%2525252525", ".%00.", "..%c2%a0",
+]  # fmt: skip
+SLASHES = ["/", "//", "%2f", "%5c", "%255c", "%252F", "%EF%BC%8F", "%EF%BC%BC", "/a;/", ";/", "/;/"]
+
+
+@pytest.mark.parametrize("dots", DOTS)
+@pytest.mark.parametrize("slash", SLASHES)
+def test_no_spelling_leads_out_of_the_path_that_is_allowed(dots: str, slash: str) -> None:
+    chosen = settings("rtsp://cam1.example.org/ok/*", "http://cam1.example.org/ok/*")
+    for scheme in ("rtsp", "http"):
+        for before, after in (("/", "/"), (slash, slash), ("/", slash), (slash, "/")):
+            with pytest.raises(Forbidden):
+                check_source(f"{scheme}://cam1.example.org/ok{before}{dots}{after}x", chosen)

@@ -202,7 +202,7 @@ def test_what_is_refused(server: httpx.Client, data: bytes, options: dict, statu
 @pytest.fixture(scope="module")
 def narrow(make: Any) -> Iterator[httpx.Client]:
     """A server with small limits."""
-    limits = {"image_bytes": 2000, "body_timeout_s": 5, "waiting": 1, "models": 1}
+    limits = {"image_bytes": 2000, "body_timeout_s": 5, "waiting": 1, "models": 1, "uploads": 2, "share": 1}
     with (
         served(create_app(make(limits=limits))) as address,
         httpx.Client(base_url=f"http://{address}", timeout=60) as client,

@@ -139,7 +139,7 @@ def test_one_at_a_time_and_nothing_waits_for_it(server: httpx.Client) -> None:
         busy = ask(server, png(scene()))
         assert busy.status_code == 503
         assert int(busy.headers["retry-after"]) >= 1
-        assert "another explanation" in busy.json()["error"]
+        assert "too many explanations" in busy.json()["error"]
         assert server.get("/healthz").status_code == 200
         seen = server.post("/v1/predict", content=png(scene()), headers={"content-type": "image/png"})
         assert seen.status_code == 200

@@ -12,7 +12,8 @@ from perception.server.problems import Busy, Forbidden, NotFound
 from perception.server.settings import Limits, ServerSettings
 from perception.server.streams.hub import StreamHub
 from perception.server.streams.timeouts import Patience
-from tests.media import http_folder, make_video, tcp_server
+from tests.media import http_folder, make_image, make_video, tcp_server
+from tests.rtsp import rtsp_server
 from tests.server.threads import NewThreads
 from tests.server.waiting import wait_for
 
@@ -26,12 +27,12 @@ def hub_of(colors, tmp_path):
     made = []
     threads = NewThreads()
 
-    def make(idle_s=60.0, **options):
+    def make(idle_s=60.0, patience=PATIENCE, **options):
         values = {"sources": {"street": ENDLESS, "park": ENDLESS + "&seed=1", "pipe": "-", "the yard": ENDLESS}}
         settings = ServerSettings(model=str(colors), data_dir=tmp_path, **(values | options))
         metrics = Metrics()
         models = Models(settings, metrics)
-        hub = StreamHub(settings, models, metrics, patience=PATIENCE, idle_s=idle_s)
+        hub = StreamHub(settings, models, metrics, patience=patience, idle_s=idle_s)
         made.append((hub, models))
         return hub, metrics
 
@@ -109,7 +110,7 @@ def test_limits(hub_of):
     with first.subscribe(), second.subscribe():  # left in the other order
         with pytest.raises(Busy, match="2 streams"):
             hub.open("the yard")
-        with hub.viewer(), pytest.raises(Busy, match="1 viewers"), hub.viewer():
+        with hub.viewer(), pytest.raises(Busy, match="too many viewers"), hub.viewer():
             pass
         with hub.viewer():
             pass
@@ -176,3 +177,130 @@ def test_a_redirect_that_comes_later_is_not_followed(hub_of, tmp_path):
             wait_for(lambda: len(asked) >= 3)
             assert stream.frames == 0
             hub.remove(stream.id)
+
+
+def test_one_address_in_several_spellings_is_one_stream(hub_of, tmp_path):
+    make_video(tmp_path / "v.mp4", frames=50, container={"movflags": "faststart"})
+    with http_folder(tmp_path) as base:
+        hub, _ = hub_of(allow=(f"{base}/*",))
+        stream, _ = hub.open(f"{base.replace('http', 'HTTP')}/v.mp4#t=1")
+        assert hub.open(f"{base}/v.mp4") == (stream, False)
+        wait_for(lambda: stream.frames)
+
+
+def test_a_redirect_of_a_camera_is_not_followed(hub_of):
+    visits = []
+
+    def visited(connection, ended):
+        visits.append(connection.recv(4096))
+
+    with tcp_server(visited) as elsewhere:
+
+        def answer(method, head):
+            location = f"rtsp://127.0.0.1:{elsewhere}/inside"
+            text = f"RTSP/1.0 302 Moved\r\nCSeq: CSEQ\r\nLocation: {location}\r\n\r\n"
+            return text.encode() if method == "DESCRIBE" else None
+
+        with rtsp_server(answer) as server:
+            hub, _ = hub_of(allow=(f"rtsp://127.0.0.1:{server.port}/*",))
+            stream, _ = hub.open(f"rtsp://127.0.0.1:{server.port}/live")
+            wait_for(lambda: "redirects to another one" in stream.status()["message"])
+            hub.remove(stream.id)
+    assert not visits
+
+
+def test_a_camera_that_a_client_chose_plays(hub_of):
+    with rtsp_server() as server:
+        hub, _ = hub_of(allow=(f"rtsp://127.0.0.1:{server.port}/*",))
+        stream, _ = hub.open(f"rtsp://127.0.0.1:{server.port}/live/K3Y")
+        with stream.subscribe() as viewer:
+            assert viewer.next(30) is not None
+        hub.remove(stream.id)
+
+
+def test_streams_that_are_opened_and_deleted_take_no_more_threads_than_streams_may_be(hub_of):
+    """Drawing one takes a moment, in which a client can open and delete many."""
+    hub, _ = hub_of(allow=("synthetic:*",), limits=Limits(streams=3))
+    threads = NewThreads()
+    most = opened = 0
+    for seed in range(20):
+        try:
+            stream, _ = hub.open(f"synthetic:?size=2048x1536&seed={seed}")
+        except Busy:
+            pass
+        else:
+            opened += 1
+            hub.remove(stream.id)
+        most = max(most, len(threads.named("perception-capture")))
+    assert opened > 3
+    assert most <= 3
+    wait_for(lambda: not threads.named("perception-capture"))
+
+
+def test_a_closed_stream_counts_until_its_last_thread_has_ended(hub_of):
+    def silent(connection, ended):
+        ended.wait()
+
+    patience = Patience(silence=600)
+    threads = NewThreads()
+    with tcp_server(silent) as port:
+        hub, _ = hub_of(allow=(f"rtmp://127.0.0.1:{port}/*",), limits=Limits(streams=2), patience=patience)
+        for i in range(2):
+            stream, _ = hub.open(f"rtmp://127.0.0.1:{port}/{i}")
+            wait_for(lambda n=i: len(threads.named("connect")) == n + 1)
+            hub.remove(stream.id)
+        assert not hub.streams
+        wait_for(lambda: not threads.named("perception-stream ", "perception-capture"))
+        # FFmpeg cannot be told to leave off; its two threads wait for the server.
+        with pytest.raises(Busy, match="being closed"):
+            hub.open("street")
+        assert len(threads.named("connect")) == 2
+    wait_for(lambda: not threads.named("connect"))
+    hub.open("street")
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "rtmp"])
+def test_deleting_a_stream_that_is_being_opened_ends_it(hub_of, scheme):
+    asked = threading.Event()
+
+    def silent(connection, ended):
+        connection.recv(4096)
+        asked.set()
+        ended.wait()
+
+    threads = NewThreads()
+    with tcp_server(silent) as port:
+        hub, _ = hub_of(allow=(f"{scheme}://127.0.0.1:{port}/*",), patience=Patience(silence=600, opening=600))
+        stream, _ = hub.open(f"{scheme}://127.0.0.1:{port}/x")
+        assert asked.wait(30)
+        hub.remove(stream.id)
+        wait_for(lambda: not threads.named("perception-stream ", "perception-capture"))
+        if scheme == "rtsp":
+            wait_for(lambda: not threads.named("relay", "connect"))
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "video", "picture", "http", "rtsp", "its url"])
+def test_frames_that_are_too_large(hub_of, tmp_path, kind):
+    make_video(tmp_path / "v.mp4", frames=10, container={"movflags": "faststart"})
+    make_image(tmp_path / "p.png")
+    with http_folder(tmp_path) as base, rtsp_server() as server:
+        sources = {
+            "synthetic": "synthetic:?size=80x48",
+            "video": str(tmp_path / "v.mp4"),
+            "picture": str(tmp_path / "p.png"),
+            "http": f"{base}/v.mp4",
+            "rtsp": f"rtsp://127.0.0.1:{server.port}/live",
+        }
+        allow = (f"rtsp://127.0.0.1:{server.port}/*",)
+        hub, _ = hub_of(sources=sources, allow=allow, limits=Limits(stream_pixels=80 * 48 - 1))
+        stream, _ = hub.open(sources["rtsp"] if kind == "its url" else kind)
+        wait_for(lambda: "80x48 is too large" in stream.status()["message"])
+        assert not stream.frames
+        hub.remove(stream.id)
+
+
+def test_a_drawn_stream_of_a_client_is_bounded_by_default(hub_of):
+    hub, _ = hub_of(allow=("synthetic:*",))
+    stream, _ = hub.open("synthetic:?size=8192x6000")
+    wait_for(lambda: stream.state == "failed")
+    assert "8192x6000 is too large" in stream.status()["message"]

@@ -148,7 +148,7 @@ def test_limits_of_size(narrow: tuple[httpx.Client, Path], tmp_path: Path) -> No
 
 
 def test_jobs_that_wait_have_a_limit_and_one_that_runs_can_be_ended(make: Any, long_clip: bytes) -> None:
-    settings = make(limits={"jobs_waiting": 2})
+    settings = make(limits={"jobs_waiting": 2, "share": 1})
     with served(create_app(settings)) as at, httpx.Client(base_url=f"http://{at}", timeout=60) as client:
         first, second = (client.post("/v1/jobs", content=long_clip, headers=VIDEO) for _ in range(2))
         assert (first.status_code, second.status_code) == (202, 202)

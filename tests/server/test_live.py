@@ -88,6 +88,9 @@ def test_it_serves_until_it_is_ended_and_the_demo_asks_it(colors: Path, tmp_path
         assert TOKEN not in out + err
     with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
         pass  # the port is free again
+    written = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
+    assert {path.name for path in written} >= {"jobs.sqlite3", "output.mp4", "output.jsonl"}
+    assert not [path for path in written if path.stat().st_mode & 0o077]  # nobody else can read any of it
 
 
 @pytest.mark.parametrize(

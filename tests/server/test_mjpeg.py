@@ -48,7 +48,7 @@ def server(tmp_path_factory):
         },
         allow=("http://cam.example.org/*",),
         data_dir=folder / "data",
-        limits=Limits(viewers=6, streams=3),
+        limits=Limits(viewers=6, streams=3, share=1),
     )
     app = create_app(settings)
     with served(app) as address:
@@ -233,7 +233,7 @@ def test_as_many_viewers_as_may_be(client):
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) >= 1
         with connect(f"ws://{refused.url.host}:{refused.url.port}/v1/streams/{id}/video") as viewer:
-            assert "limit" in json.loads(viewer.recv(30))["error"]
+            assert "too many viewers" in json.loads(viewer.recv(30))["error"]
             with pytest.raises(ConnectionClosed) as closed:
                 viewer.recv(30)
             assert closed.value.rcvd.code == 1013

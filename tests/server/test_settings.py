@@ -117,6 +117,8 @@ def test_the_source_that_is_given_comes_first(tmp_path: Path) -> None:
     assert list(both.items()) == [("yard", str(video)), ("gate", "rtsp://cam/1")]  # and not what the file calls yard
     assert with_source({"sources": {"gate": "rtsp://cam/1"}}, None)["sources"] == {"gate": "rtsp://cam/1"}
     assert list(with_source({}, "0")["sources"].items()) == [("camera0", "0")]
+    camera = "rtsp://bob:pa%23ss@cam.local:8554/live/K3Y?token=T0KEN"
+    assert list(with_source({}, camera)["sources"].items()) == [("cam.local", camera)]  # clients see the name
     with pytest.raises(SourceError, match="no such file"):
         with_source({}, str(tmp_path / "nothing.mp4"))
     (tmp_path / "text.mp4").write_text("no video")

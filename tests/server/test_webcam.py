@@ -18,6 +18,8 @@ from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from perception.server.edge.pictures import Pictures
+from perception.server.edge.places import Places
 from perception.server.inference.models import Models
 from perception.server.metrics import Metrics
 from perception.server.routes import webcam
@@ -30,11 +32,14 @@ from tests.server.served import served
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     path = write_model(tmp_path_factory.mktemp("models") / "colors.onnx", detection=True)
-    settings = ServerSettings(model=str(path), limits=Limits(viewers=4, pixels=1_000_000))
+    settings = ServerSettings(model=str(path), limits=Limits(viewers=4, pixels=1_000_000, share=1))
     metrics = Metrics()
     models = Models(settings, metrics)
     models.scheduler()
-    yield SimpleNamespace(settings=settings, metrics=metrics, models=models)
+    pictures = Pictures(settings.limits, metrics)
+    webcams = Places(settings.limits.viewers, settings.limits.share, "webcams")
+    yield SimpleNamespace(settings=settings, metrics=metrics, models=models, pictures=pictures, webcams=webcams)
+    pictures.close()
     models.close()
 
 

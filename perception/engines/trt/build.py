@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from perception.card import load_onnx, read_card
+from perception.common.private import write_private
 from perception.engines.quantised import require_quantised
 from perception.engines.trt.cache import Cached, EngineCache
 from perception.engines.trt.flavour import find_flavour, this_machine
 from perception.engines.trt.graph import Tail, is_quantised
 from perception.engines.trt.inspection import Inspection, check_precision, inspect_network
-from perception.engines.trt.private import write_private
 from perception.engines.trt.recipe import MAX_BATCH, Recipe, graph_precision, make_profile, make_recipe
 from perception.engines.trt.reports import Progress, build_logger, build_monitor, parser_fault
 from perception.errors import EngineError

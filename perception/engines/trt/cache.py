@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perception.common.private import NotOwnError, is_own, make_folder, read_own, write_private
 from perception.common.version import __version__
 from perception.engines.cache import compiled_models_dir
-from perception.engines.trt.private import NotOwnError, is_own, read_own, write_private
 from perception.errors import EngineError
 
 LIMIT_BYTES = 4 << 30
@@ -205,7 +205,7 @@ class EngineCache:
     def _prepare(self) -> bool:
         """Make the folder; say whether it can be written."""
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder)  # and no more: one that others could write into is not to be trusted
             self._check_owner()
             with tempfile.TemporaryFile(dir=self.folder):
                 return True

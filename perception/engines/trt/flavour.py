@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from perception.common import hardware
-from perception.engines.trt.private import read_private
+from perception.common.private import read_private
 from perception.errors import EngineError, UsageError
 
 FlavourName = Literal["tensorrt", "rtx"]

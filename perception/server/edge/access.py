@@ -5,7 +5,11 @@ Credentials, where the operator set some, come as
 - ``Authorization: Bearer TOKEN``, for programs;
 - ``?token=TOKEN``, where no header can be set (an ``<img>``, a browser's WebSocket, a link);
 - ``Authorization: Basic ...``, user and password;
-- a signed cookie, which the login form gives to a browser, and which then goes along with everything it asks for.
+- a cookie, which the login form gives to a browser, and which then goes along with everything it asks for, until it
+  logs out.
+
+Wrong ones make an address wait, see `perception.server.edge.guessing`; every header is data, see
+`perception.server.edge.headers`.
 
 Against other pages in the same browser: what changes something, and every WebSocket, must come from a page of this
 server (``Origin``). Without credentials the server must also be called by a name that no stranger can point at it
@@ -14,15 +18,14 @@ server (``Origin``). Without credentials the server must also be called by a nam
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
-import secrets
+import logging
 import socket
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import URL, MutableHeaders
@@ -30,29 +33,37 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perception.server.edge.login import login_page
+from perception.server.edge.guessing import Guesses
+from perception.server.edge.headers import Credentials, Malformed, check_headers, credentials
+from perception.server.edge.login import LOGIN_POLICY, login_page
+from perception.server.edge.places import Places, client_of
+from perception.server.edge.sessions import COOKIE, SESSION_S, Sessions
+from perception.server.edge.sparing import Sparing
 from perception.server.edge.uploads import receive_bytes
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, Forbidden, Problem, Unauthorized, headers_of
 from perception.server.settings import ServerSettings
 
-COOKIE = "perception_session"
-SESSION_S = 12 * 3600
-"""A login lasts so long, or until the server stops."""
-
 LOGIN, LOGOUT = "/login", "/logout"
 
-_FAILURE_DELAY_S = 0.3  # slows down guessing; costs who mistypes nothing
 _LOGIN_BYTES = 8192
 _LOGIN_TIMEOUT_S = 10.0
 _PROBES = ("/healthz", "/readyz", "/metrics")  # answered however busy the server is
+_LASTING = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")  # by which an open page is told of changes
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    # For what is no page; a page has a policy of its own.
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
 }
+
+_ODD = (400, 431)
+
+_log = logging.getLogger("perception")
 
 
 class Gate:
@@ -62,15 +73,22 @@ class Gate:
         app: what lies behind.
         settings: credentials, origins, limits.
         metrics: told of refusals and of the number of requests in progress.
+        clock: seconds, of any beginning.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        self._secret = secrets.token_bytes(32)
-        self._inside = 0
-        metrics.connections(lambda: self._inside)
+        self._sessions = Sessions(clock)
+        self._guesses = Guesses(clock)
+        self._log = Sparing(clock)
+        limits = settings.limits
+        self._places = Places(limits.connections, limits.share, "connections", 2.0)
+        self._lasting = Places(limits.long_lived, limits.share, "connections that last", 2.0)
+        metrics.connections(lambda: self._places.taken + self._lasting.taken)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -80,35 +98,32 @@ class Gate:
         counted = self._counting(send)
         path = scope["path"]
         try:
+            check_headers(scope["headers"])
             self._check_host(connection)
             self._check_origin(connection)
             if self._settings.guarded:
                 if path == LOGIN and scope.get("method") == "POST":
                     await (await self._login(Request(scope, receive)))(scope, receive, counted)
                     return
-                await self._check_credentials(connection)
+                self._check_credentials(connection)
             if path in (LOGIN, LOGOUT) and scope["type"] == "http":
-                await self._left(path)(scope, receive, counted)
+                await self._left(connection)(scope, receive, counted)
                 return
-            if self._inside >= self._settings.limits.connections and path not in _PROBES:
-                raise Busy("too many connections; try again shortly", retry_after_s=2)
+            place: AbstractContextManager[None] = nullcontext()
+            if path not in _PROBES:
+                place = (self._lasting if _lasts(scope) else self._places).take(client_of(connection))
         except Problem as problem:
             await self._refuse(problem, connection, receive, counted)
             return
-        welcome = self._welcome(connection)
-        if welcome is not None:
-            await welcome(scope, receive, counted)
-            return
-        self._inside += 1
-        try:
-            await self._app(_without_token(scope), receive, counted)
-        finally:
-            self._inside -= 1
+        with place:
+            welcome = self._welcome(connection)
+            if welcome is not None:
+                await welcome(scope, receive, counted)
+            else:
+                await self._app(_without_token(scope), receive, counted)
 
     def _check_host(self, connection: HTTPConnection) -> None:
         """Refuse a name that somebody else may have pointed here. Credentials are bound to a name by the browser."""
-        if len(connection.headers.getlist("host")) > 1:
-            raise Forbidden("a request has one host")
         header = connection.headers.get("host", "")
         if self._settings.guarded or not header:
             return
@@ -139,39 +154,45 @@ class Gate:
                 return
         raise Forbidden("pages of other sites may not do this; the operator can add their origin to `origins`")
 
-    async def _check_credentials(self, connection: HTTPConnection) -> None:
-        if self._is_member(connection.cookies.get(COOKIE, "")):
+    def _check_credentials(self, connection: HTTPConnection) -> None:
+        if self._sessions.holds(connection.cookies.get(COOKIE, "")):
             return
-        kind, _, value = connection.headers.get("authorization", "").partition(" ")
-        token = connection.query_params.get("token")
-        if not value and token is None:
+        given = credentials(connection)
+        if not given:
             raise Unauthorized("credentials are needed")
-        if kind.lower() == "bearer" and self._is_token(value.strip()):
-            return
-        if kind.lower() == "basic" and self._is_user(*_basic(value)):
-            return
-        if token is not None and self._is_token(token):
-            return
-        await asyncio.sleep(_FAILURE_DELAY_S)
-        raise Unauthorized("the credentials are wrong")
+        if not self._are_right(given, _address(connection)):
+            raise Unauthorized("the credentials are wrong")
 
-    def _is_token(self, given: str) -> bool:
+    def _are_right(self, given: Credentials, address: str) -> bool:
+        """Whether credentials are the operator's.
+
+        Raises:
+            Busy: wrong ones came from this address before, and it is too early for others.
+        """
+        if self._guesses.is_known(address, bytes(given)):
+            return False
+        # All are compared, whatever the first one says: the time taken tells nothing.
+        if self._is_user(given.user, given.password) | max(map(self._is_token, given.tokens), default=False):
+            return True
+        count = self._guesses.failed(address, bytes(given))
+        self._tell("wrong credentials", f"wrong credentials from {address}, {count} so far")
+        return False
+
+    def _is_token(self, given: bytes) -> bool:
         token = self._settings.token
         return token is not None and _same(given, token.get_secret_value())
 
-    def _is_user(self, user: str, password: str) -> bool:
+    def _is_user(self, user: bytes | None, password: bytes) -> bool:
         expected = self._settings.password
-        if expected is None or self._settings.user is None:
+        if expected is None or self._settings.user is None or user is None:
             return False
-        # Both are compared whatever the first one says: the time taken tells nothing.
         return _same(user, self._settings.user) & _same(password, expected.get_secret_value())
 
-    def _is_member(self, cookie: str) -> bool:
-        until, _, signature = cookie.partition(".")
-        return until.isdecimal() and _same(signature, self._sign(until)) and int(until) > time.time()
-
-    def _sign(self, until: str) -> str:
-        return hmac.new(self._secret, until.encode(), hashlib.sha256).hexdigest()
+    def _tell(self, kind: str, line: str) -> None:
+        """Write a line for the operator, unless there are many of its kind."""
+        left_out = self._log.left_out(kind)
+        if left_out is not None:
+            _log.warning("%s%s", line, f" ({left_out} more like it were left out)" if left_out else "")
 
     async def _login(self, request: Request) -> Response:
         """The answer to a filled-in form: a cookie, or the form again."""
@@ -179,47 +200,68 @@ class Gate:
             body = await receive_bytes(request.stream(), _LOGIN_BYTES, _LOGIN_TIMEOUT_S, "a login form")
         except ClientDisconnect:
             raise Problem("the connection ended before the form did") from None
-        fields = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
-        if self._is_token(fields.get("token", "")) or self._is_user(fields.get("user", ""), fields.get("password", "")):
-            return self._with_cookie(RedirectResponse(_local(fields.get("next", "")), 303), request)
-        await asyncio.sleep(_FAILURE_DELAY_S)
-        return self._form(_local(fields.get("next", "")), "That is not right. Try again.")
+        fields = {name: value.encode() for name, value in parse_qsl(body.decode("utf-8", "replace"))}
+        target = _local(fields.get("next", b"").decode())
+        given = Credentials(
+            (fields["token"],) if "token" in fields else (), fields.get("user"), fields.get("password", b"")
+        )
+        try:
+            if self._are_right(given, _address(request)):
+                return self._with_cookie(RedirectResponse(target, 303), request)
+        except Busy as busy:
+            headers = headers_of(busy)
+            return self._form(
+                target, f"That was wrong too often. Try again in {headers['Retry-After']} s.", busy.status, headers
+            )
+        return self._form(target, "That is not right. Try again.")
 
-    def _left(self, path: str) -> Response:
+    def _left(self, connection: HTTPConnection) -> Response:
         """Who is in already goes on to the page; who logs out is out."""
         response = RedirectResponse("/", 303)
-        if path == LOGOUT:
+        # Not by a link on another site's page.
+        if connection.scope["path"] == LOGOUT and connection.headers.get("sec-fetch-site") != "cross-site":
+            self._sessions.end(connection.cookies.get(COOKIE, ""))
             response.delete_cookie(COOKIE)
         return response
 
     def _welcome(self, connection: HTTPConnection) -> Response | None:
         """A page that is opened by a link with a token: a cookie instead, and the token out of the address bar."""
         given = connection.query_params.get("token")
-        if given is None or not _is_navigation(connection) or not self._is_token(given):
+        if given is None or not _is_navigation(connection) or not self._is_token(given.encode()):
             return None
         url = URL(scope=connection.scope).remove_query_params("token")
         return self._with_cookie(RedirectResponse(_local(f"{url.path}?{url.query}".rstrip("?")), 303), connection)
 
     def _with_cookie(self, response: Response, connection: HTTPConnection) -> Response:
-        until = str(int(time.time()) + SESSION_S)
         response.set_cookie(
             COOKIE,
-            f"{until}.{self._sign(until)}",
+            self._sessions.begin(),
             max_age=SESSION_S,
             httponly=True,
             samesite="lax",
-            secure=connection.url.scheme in ("https", "wss"),
+            secure=self._is_https(connection),
         )
         return response
 
-    def _form(self, target: str, message: str = "") -> Response:
+    def _is_https(self, connection: HTTPConnection) -> bool:
+        """Whether the browser came over TLS, which a proxy may have taken off."""
+        own = f"https://{connection.headers.get('host', '')}"
+        origin = connection.headers.get("origin", "")
+        return connection.scope["scheme"] == "https" or origin.startswith("https://") or own in self._settings.origins
+
+    def _form(
+        self, target: str, message: str = "", status: int = 401, headers: dict[str, str] | None = None
+    ) -> Response:
         page = login_page(
             target, user=self._settings.password is not None, token=self._settings.token is not None, message=message
         )
-        return HTMLResponse(page, 401, {"Cache-Control": "no-store", "WWW-Authenticate": "Bearer"})
+        always = {"Cache-Control": "no-store", "WWW-Authenticate": "Bearer", "Content-Security-Policy": LOGIN_POLICY}
+        return HTMLResponse(page, status, {**always, **(headers or {})})
 
     async def _refuse(self, problem: Problem, connection: HTTPConnection, receive: Receive, send: Send) -> None:
         scope = connection.scope
+        if isinstance(problem, Malformed) or problem.status in _ODD:
+            self._tell(problem.message, f"refused a request from {_address(connection)}: {problem.message}")
         if isinstance(problem, Unauthorized) and _is_navigation(connection):
             target = "/" if scope["path"] in (LOGIN, LOGOUT) else scope["path"]
             await self._form(target)(scope, receive, send)
@@ -251,18 +293,20 @@ class Gate:
         return wrapped
 
 
-def _same(given: str, expected: str) -> bool:
+def _lasts(scope: Scope) -> bool:
+    """Whether a request lasts as long as somebody watches: those are counted apart, or they would keep others out."""
+    path: str = scope["path"]
+    return scope["type"] == "websocket" or path.startswith(_LASTING) or path.endswith("/mjpeg")
+
+
+def _same(given: bytes, expected: str) -> bool:
     """Whether two texts are equal, in a time that does not tell how far they are."""
-    return hmac.compare_digest(hashlib.sha256(given.encode()).digest(), hashlib.sha256(expected.encode()).digest())
+    return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(expected.encode()).digest())
 
 
-def _basic(value: str) -> tuple[str, str]:
-    """User and password of a Basic header; empty ones where it is none."""
-    try:
-        user, _, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return "", ""
-    return user, password
+def _address(connection: HTTPConnection) -> str:
+    """Where a request comes from."""
+    return connection.client.host if connection.client else ""
 
 
 def _host_port(url: str) -> tuple[str, int | None] | None:

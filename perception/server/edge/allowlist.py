@@ -10,8 +10,15 @@ A host that a pattern names in full may be anywhere; a host that only fits a ``*
 client could reach into the operator's network through a name of its own. Loopback and link-local addresses (where
 cloud machines keep their credentials) are reached only by patterns that name them as they are.
 
-Names are looked up here and again by whatever connects: whoever runs the name servers of a host that a ``*`` lets in
-could answer differently the second time. Name hosts in full where that matters.
+An address is brought into its one spelling first (`perception.sources.address.Address`); that is what is compared,
+looked up and opened: ``HTTP://CAM1.local.:80/a`` is ``http://cam1.local/a``.
+
+A host's name is looked up once, here, and what connects over ``http``, ``rtsp`` and ``rtsps`` connects to the address
+that was looked at. Over ``https`` and ``rtmp`` the name is looked up again: whoever runs the name servers of a host
+that a ``*`` lets in could answer differently the second time. Name hosts in full where that matters.
+
+Whatever an address leads to is not opened, because it was not checked: redirects of HTTP and RTSP, playlists, and
+options of FFmpeg's in the query of ``udp://``.
 """
 
 from __future__ import annotations
@@ -19,33 +26,48 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-import urllib.error
-import urllib.request
-from dataclasses import dataclass
+import time
+import unicodedata
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
-from perception.errors import UsageError
+from perception.errors import SourceError, UsageError
+from perception.server.edge.probe import DEADLINE_S, check_no_redirect
 from perception.server.problems import Forbidden, NotFound
-from perception.server.settings import NamedSource, ServerSettings
+from perception.server.settings import ServerSettings
+from perception.sources.address import Address
 from perception.sources.uri import STREAM_SCHEMES, redact
 
-_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
-_TIMEOUT_S = 5.0
 _LONGEST = 2000
+_ENCODED = 4
+"""A path may be percent-encoded so many times over, less one."""
+_HOLD_IPV4 = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 
 
 @dataclass(frozen=True)
-class _Target:
-    scheme: str
-    host: str
-    port: int | None
-    path: str
+class Permitted:
+    """A source that a client may have.
+
+    Attributes:
+        uri: what `perception.sources.open_source` takes.
+        name: what to call it before anybody: the operator's name for it, or what is not secret of an address.
+        loop, start, duration: see `perception.server.settings.NamedSource`.
+        confined: a client chose it, so it may lead nowhere else.
+        addresses: of its host, the only ones to connect to; nothing where there is none, or none was looked up.
+    """
+
+    uri: str
+    name: str
+    loop: bool = True
+    start: float = 0.0
+    duration: float | None = None
+    confined: bool = True
+    addresses: tuple[str, ...] = ()
 
 
-def check_source(uri: str, settings: ServerSettings) -> NamedSource:
-    """The source that a client asks for, if the client may have it. May look up a name, so it may take seconds.
+def check_source(uri: str, settings: ServerSettings) -> Permitted:
+    """The source that a client asks for, if the client may have it. May look up a name and ask a server: seconds.
 
     Args:
         uri: name of a source that the operator offers, number of a camera, or URL.
@@ -59,26 +81,34 @@ def check_source(uri: str, settings: ServerSettings) -> NamedSource:
         NotFound: its host is not known, or does not answer.
     """
     if uri in settings.sources:
-        return settings.sources[uri]
+        named = settings.sources[uri]
+        return Permitted(named.uri, uri, named.loop, named.start, named.duration, confined=False)
     if re.fullmatch(r"[0-9]{1,3}", uri):
         if int(uri) in settings.cameras:
-            return NamedSource(uri=str(int(uri)))
+            return Permitted(str(int(uri)), str(int(uri)))
         raise Forbidden(f"camera {int(uri)} is not offered by this server")
     if uri.startswith("synthetic:"):
-        if any(pattern.startswith("synthetic:") and fnmatchcase(uri, pattern) for pattern in settings.allow):
-            return NamedSource(uri=uri)
+        drawn = any(pattern.startswith("synthetic:") and fnmatchcase(uri, pattern) for pattern in settings.allow)
+        if drawn and len(uri) <= _LONGEST and uri.isprintable():
+            return Permitted(uri, redact(uri))
         raise _forbidden(uri)
-    target = _parse(uri)
-    if target is None:
+    address = _read(uri)
+    if address is None:
         raise _forbidden(uri)
-    patterns = [pattern for pattern in settings.allow if _fits(target, pattern)]
+    patterns = _fitting(address, settings)
     if not patterns:
         raise _forbidden(uri)
-    named = any(_has_host(pattern, target.host) for pattern in patterns)
-    _check_addresses(target, named)
-    if target.scheme in ("http", "https"):
-        _check_no_redirect(uri)
-    return NamedSource(uri=uri)
+    deadline = time.monotonic() + DEADLINE_S
+    addresses = _check_addresses(address, any(pattern.host == address.host for pattern in patterns))
+    if address.scheme in ("http", "https"):
+        addresses = (check_no_redirect(address, addresses, deadline),)
+    return Permitted(address.url, redact(address.url), addresses=addresses)
+
+
+def host_of(uri: str, settings: ServerSettings) -> str | None:
+    """The host that `check_source` may have to wait for, or None where it answers at once."""
+    address = None if uri in settings.sources else _read(uri)
+    return address.host if address is not None and _fitting(address, settings) else None
 
 
 def check_patterns(patterns: tuple[str, ...]) -> None:
@@ -93,71 +123,118 @@ def check_patterns(patterns: tuple[str, ...]) -> None:
             raise UsageError(f"allow: {redact(pattern)!r} fits no URL; give one of {schemes} with a host: rtsp://cam/*")
 
 
-def _parse(uri: str, wildcards: bool = False) -> _Target | None:
-    """The parts of a URL that may be compared; None where different programs might read it differently."""
-    allowed = r"[A-Za-z0-9\-._~:/?#@!$&'()+,;=%*\[\]]+"
-    if len(uri) > _LONGEST or not re.fullmatch(allowed, uri):
+def _read(uri: str) -> Address | None:
+    """A client's URL; None where different programs might read it differently, or it has what no client may give."""
+    # International names are letters and digits; what else is not ASCII has no place in a URL.
+    if len(uri) > _LONGEST or not re.fullmatch(r"(?:[A-Za-z0-9\-._~:/?#!$&'()+,;=%*\[\]]|[^\W\x00-\x7f])+", uri):
         return None
+    address = _known(uri)
+    if address is None or address.user or not re.fullmatch(r"[a-z0-9\-._:]+", address.host):
+        return None
+    if not address.tail.isascii() or not _is_plain(re.split(r"[?#]", address.tail, maxsplit=1)[0]):
+        return None
+    return replace(address, tail=address.tail.partition("#")[0])
+
+
+def _fitting(address: Address, settings: ServerSettings) -> list[Address]:
+    """The operator's patterns that let an address in."""
+    return [pattern for text in settings.allow if (pattern := _pattern(text)) and _fits(address, pattern)]
+
+
+def _pattern(pattern: str) -> Address | None:
+    """An operator's pattern; None where it could never fit."""
+    address = _known(pattern)
+    return None if address is None or address.user else address
+
+
+def _known(uri: str) -> Address | None:
     try:
-        parts = urlsplit(uri)
-        port = parts.port
-    except ValueError:
+        address = Address.read(uri)
+    except SourceError:
         return None
-    scheme, host = parts.scheme.lower(), (parts.hostname or "").lower().rstrip(".")
-    if scheme not in STREAM_SCHEMES or not host or "@" in uri or "%" in host:
-        return None
-    if not re.fullmatch(r"[a-z0-9\-._:]+" if not wildcards else r"[a-z0-9\-._:*?]+", host):
-        return None
-    if parts.fragment or any(segment in ("..", ".") for segment in re.split(r"/|%2f", parts.path, flags=re.IGNORECASE)):
-        return None
-    if re.search(r"%2e|%5c|%00", parts.path, re.IGNORECASE):
-        return None
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return _Target(scheme, host, port or _PORTS.get(scheme), path)
+    return address if address.scheme in STREAM_SCHEMES and address.host else None
 
 
-def _fits(target: _Target, pattern: str) -> bool:
-    wanted = _pattern(pattern)
-    return wanted is not None and (
-        target.scheme == wanted.scheme
-        and target.port == wanted.port
-        and fnmatchcase(target.host, wanted.host)
-        and fnmatchcase(target.path, wanted.path)
+def _is_plain(path: str) -> bool:
+    """Whether a path leads where it says to, for every server that may read it.
+
+    Servers undo percent-encoding, some of them twice, take ``\\`` for ``/``, cut off what follows a ``;``, drop spaces
+    and dots at the end of a name, or read other characters as the ones that they look like. Whichever of these a path
+    goes through, none of its names may come out as ``.`` or ``..``.
+    """
+    for _ in range(_ENCODED):
+        likened = unicodedata.normalize("NFKC", path)
+        if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in likened):
+            return False
+        names = [name.partition(";")[0].strip() for name in re.split(r"[/\\]", likened)]
+        if any(name and not name.strip(". ") for name in names):
+            return False
+        try:
+            decoded = unquote(path, errors="strict")
+        except UnicodeDecodeError:
+            return False
+        if decoded == path:
+            return True
+        path = decoded
+    return False
+
+
+def _fits(address: Address, pattern: Address) -> bool:
+    # FFmpeg reads options from the query of udp://, sizes of buffers among them: only the operator gives those.
+    exact = address.scheme == "udp" and "?" in address.tail
+    return (
+        address.scheme == pattern.scheme
+        and address.port == pattern.port
+        and fnmatchcase(address.host, pattern.host)
+        # A "?" in a pattern is a query's beginning, or one character: it fits both.
+        and (address.tail == pattern.tail if exact else fnmatchcase(_path(address), _path(pattern)))
     )
 
 
-def _pattern(pattern: str) -> _Target | None:
-    # A "?" in a pattern is a query's beginning, or one character: it fits both.
-    return _parse(pattern, wildcards=True)
+def _path(address: Address) -> str:
+    return address.tail if address.tail.startswith("/") else "/" + address.tail
 
 
-def _has_host(pattern: str, host: str) -> bool:
-    wanted = _pattern(pattern)
-    return wanted is not None and wanted.host == host
-
-
-def _check_addresses(target: _Target, named: bool) -> None:
-    """Refuse a host that lies where the client must not reach.
+def _check_addresses(target: Address, named: bool) -> tuple[str, ...]:
+    """The IP addresses of a host, which must not lie where the client must not reach.
 
     Args:
         target: what is asked for.
         named: whether the operator named this very host.
+
+    Raises:
+        Forbidden: one of them does.
+        NotFound: it has none.
     """
     literal = _address(target.host)
     if literal is not None:
         found = [literal]
     else:
         try:
-            entries = socket.getaddrinfo(target.host, target.port or 80, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(target.host, target.connect_port or 80, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             raise NotFound(f"the host {target.host} is not known") from None
         found = [address for entry in entries if (address := _address(str(entry[4][0]).partition("%")[0])) is not None]
-    for address in found:
+    for address in (reached for each in found for reached in _reached(each)):
         if named and (literal is not None or target.host == "localhost"):
             continue
         special = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
-        if special or not (named or address.is_global):
+        public = address.is_global and not getattr(address, "is_site_local", False)
+        if special or not (named or public):
             raise Forbidden(f"{target.host} is an address inside this network, which the operator did not allow")
+    return tuple(dict.fromkeys(str(address) for address in found))
+
+
+def _reached(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """An address, and the IPv4 address that a gateway makes of it: of 6to4, Teredo, NAT64, or one that is mapped."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    inside = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if any(address in network for network in _HOLD_IPV4):
+        inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [address, *(each for each in inside if each is not None)]
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -169,26 +246,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or address
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-def _check_no_redirect(uri: str) -> None:
-    """Refuse an address that leads to another one: that one was not checked."""
-    opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
-    try:
-        opener.open(urllib.request.Request(uri, headers={"User-Agent": "perception"}), timeout=_TIMEOUT_S).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        if 300 <= error.code < 400:
-            raise Forbidden("this address redirects to another one; give that one, if it is allowed") from None
-        raise NotFound(f"the server at this address answers {error.code}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise NotFound(f"no answer from this address: {reason}") from None
-
-
 def _forbidden(uri: str) -> Forbidden:
-    shown = "".join(c for c in redact(uri[:200]) if c.isprintable())
+    # Anything but a plain name may be an address that was not pasted whole.
+    shown = uri if re.fullmatch(r"[\w. /-]{1,80}", uri) else redact(uri) if "://" in uri else "this"
     return Forbidden(f"{shown!r} is not among the sources that this server's operator allows")

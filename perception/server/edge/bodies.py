@@ -26,18 +26,21 @@ class WholeBody:
     Args:
         app: what lies behind.
         timeout_s: seconds without a byte after which a body is given up.
+        total_s: seconds in which the whole has to come.
     """
 
-    def __init__(self, app: ASGIApp, timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, timeout_s: float, total_s: float) -> None:
         self._app = app
         self._timeout_s = timeout_s
+        self._total_s = total_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in _WITHOUT or scope["path"] in UPLOADS:
             await self._app(scope, receive, send)
             return
         try:
-            body = await receive_bytes(Request(scope, receive).stream(), MOST_BYTES, self._timeout_s, "the body")
+            stream = Request(scope, receive).stream()
+            body = await receive_bytes(stream, MOST_BYTES, self._timeout_s, "the body", self._total_s)
         except ClientDisconnect:
             return  # nobody is there to be answered
         except Problem as problem:

@@ -1,33 +1,126 @@
-"""Connections that say or take nothing are closed: each holds a file descriptor, and there are only so many."""
+"""How the application is served, and what is no matter of a request: connections, and the server's own log.
+
+Connections that say or take nothing are closed, and there are only so many: each holds a file descriptor.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import socket
+from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+from perception.server.edge.sockets import Sockets, most_sockets
+from perception.server.edge.sparing import SparingFilter
+from perception.server.settings import Limits
+
+WEBSOCKET_BYTES = 8 << 20
+"""Largest message of a client: a JPEG of its camera."""
+
+SHUTDOWN_S = 3
+"""Viewers that are there when the server stops have so long to leave."""
 
 SILENCE_S = 20.0
 """Within so long the head of a request is complete: the first one's from the connection's beginning."""
+
+LINGER_S = 2.0
+"""Who is answered before its request is complete, a body that is too large for one, may go on sending for so long:
+hung up on at once, many clients would not see the answer."""
+
+KEEP_ALIVE_S = 5
+"""A connection is kept for so long after an answer, for the next request."""
 
 STUCK_S = 60.0
 """A client that takes nothing of what it is sent for so long, or is gone without a word, is hung up on. A viewer who
 stopped reading would else keep its place, and its stream running, for ever. Where the system can do that (Linux)."""
 
+HEAD_BYTES = 64 << 10
+"""The most that a request may hold beside its body: its head, and whatever is around the body's pieces."""
+
 _BUSY = object()
 
+_log = logging.getLogger("uvicorn.error")
 
-class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """Uvicorn's HTTP, which waits for ever for the rest of a request's head, and for who does not read."""
+
+class Protocol(HttpToolsProtocol):
+    """Uvicorn's HTTP, which takes connections without end, waits for ever for the rest of a request's head, however
+    long that is, and for who does not read.
+
+    Args:
+        sockets: the connections of this server.
+    """
+
+    def __init__(self, *arguments: Any, sockets: Sockets, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sockets = sockets
+        self._admitted = False
+        self._unused = 0  # bytes that came and made no progress
 
     def connection_made(self, transport: Any) -> None:
+        self._admitted = self._sockets.admit(transport)
+        if not self._admitted:
+            transport.write(_refusal(503, "too many connections; try again shortly"))
+            transport.close()
+            return
         super().connection_made(transport)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # Of the connection itself: it holds for the WebSocket that may become of it, too.
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * STUCK_S))
         asyncio.get_running_loop().call_later(SILENCE_S, self._look, transport, None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._admitted:
+            self._sockets.leave(self.transport)
+            super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._admitted or self.transport.is_closing():
+            return
+        self._unused += len(data)
+        try:
+            super().data_received(data)
+        except (ValueError, LookupError, AttributeError) as error:  # of what it makes of odd bytes
+            _log.warning("an HTTP request that cannot be read (%s)", type(error).__name__)
+            self.transport.abort()
+        if self._unused > HEAD_BYTES and not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.write(_refusal(431, f"the head of a request has at most {HEAD_BYTES} bytes"))
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._unused = 0
+        self._sockets.busy(self.transport)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unused = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        last = not self.pipeline
+        super().on_response_complete()
+        if last:
+            self._sockets.idle(self.transport)
+            if self.cycle.more_body:
+                asyncio.get_running_loop().call_later(LINGER_S, self._hang_up, self.cycle)
+
+    def on_message_complete(self) -> None:
+        self._unused = 0
+        super().on_message_complete()
+        if self.cycle is not None:
+            self.cycle.more_body = False  # also where it is answered already
+
+    def _hang_up(self, cycle: object) -> None:
+        """Close a connection on which the body of an answered request still comes: nobody reads it."""
+        if self.cycle is cycle and self.cycle.more_body:
+            self.transport.close()
 
     def _look(self, transport: asyncio.Transport, before: object) -> None:
         """Close a connection that is in no request, nor was when it was looked at before.
@@ -44,3 +137,85 @@ class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         else:
             latest = self.cycle if answered else _BUSY
             asyncio.get_running_loop().call_later(SILENCE_S, self._look, transport, latest)
+
+
+class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type]
+    """Uvicorn's WebSocket, which answers pings into memory, however many, where a client takes no answers.
+
+    Args:
+        sockets: the connections of this server; this one stays the one that it was made of.
+    """
+
+    def __init__(self, *arguments: Any, sockets: Sockets, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sockets = sockets
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._sockets.leave(self.transport)
+        super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._is_taken() and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not getattr(self, "read_paused", False) and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _is_taken(self) -> bool:
+        """Whether the client takes what it is sent."""
+        writable = getattr(self, "writable", None)
+        return not isinstance(writable, asyncio.Event) or writable.is_set()
+
+
+def _refusal(status: int, message: str) -> bytes:
+    """An answer for which there is no application yet."""
+    body = json.dumps({"error": message}).encode()
+    retry = "Retry-After: 2\r\n" if status == 503 else ""
+    reason = {431: "Request Header Fields Too Large", 503: "Service Unavailable"}[status]
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{retry}"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+def make_config(app: Any, limits: Limits, descriptors: int | None = None) -> uvicorn.Config:
+    """How Uvicorn serves an application.
+
+    Args:
+        app: the application.
+        limits: how many connections there may be.
+        descriptors: how many files this process may open.
+    """
+    sockets = Sockets(most_sockets(limits.sockets, descriptors), limits.share)
+    http: Any = partial(Protocol, sockets=sockets)
+    websocket: Any = partial(WebSocketProtocol, sockets=sockets)
+    config = uvicorn.Config(
+        app,
+        http=http,
+        ws=websocket,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        log_level="warning",
+        access_log=False,  # it would write tokens of URLs down
+        ws_max_size=WEBSOCKET_BYTES,
+        ws_per_message_deflate=False,  # pictures do not get smaller
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        server_header=False,
+        proxy_headers=False,  # the application knows whom to believe
+    )
+    for name in ("uvicorn.error", "asyncio"):
+        logger = logging.getLogger(name)
+        if _is_news not in logger.filters:
+            logger.addFilter(_is_news)
+            logger.addFilter(SparingFilter())
+    return config
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of Uvicorn's tells something; what clients did wrong is one line, without traceback."""
+    # That viewers and open pages were cut off at the end would be a page of traceback for each.
+    if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+        return False
+    if record.exc_info and isinstance(record.exc_info[1], UnicodeError):
+        record.exc_info = None
+    return not str(record.msg).startswith("Cancel %s running task")

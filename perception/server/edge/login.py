@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from html import escape
 
 _PAGE = """<!doctype html>
@@ -29,6 +32,14 @@ _USER = """<label>User <input name="user" autocomplete="username" required autof
 """
 _TOKEN = """<label>Token <input name="token" type="password" autocomplete="off" required></label>
 """
+
+_STYLE = re.search(r"<style>(.*?)</style>", _PAGE.format(message="", forms=""), re.DOTALL)
+assert _STYLE is not None
+LOGIN_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE[1].encode()).digest()).decode()}'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""The form's Content-Security-Policy."""
 
 
 def login_page(target: str, *, user: bool, token: bool, message: str = "") -> str:

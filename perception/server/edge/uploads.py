@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import shutil
 import time
 import warnings
@@ -14,13 +15,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 from PIL import Image
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from perception.common.private import private_file
 from perception.errors import PerceptionError, SinkError, SourceError
+from perception.server.edge.decoding import FORMATS as IMAGE_FORMATS
+from perception.server.edge.decoding import decode
 from perception.server.edge.multipart import FORM, MOST_AROUND, FormFile
 from perception.server.problems import TooLarge, TooSlow, Unsupported
 from perception.server.settings import Limits
@@ -28,11 +30,10 @@ from perception.sinks.files import reason
 from perception.sources.decode import local_formats, open_container, video_stream
 from perception.types import U8
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MOST_FPS = 240
 """Frames a second of the longest video: a video may claim a short time and hold any number of frames."""
 
-SLOWEST_BYTES_PER_S = 2000
+SLOWEST_BYTES_PER_S = 8000
 """Uploads that take longer than the limit for silence must be faster: each holds a place that others wait for."""
 
 _SPARE_BYTES = 64 << 20  # of the disk, left free
@@ -90,7 +91,9 @@ def _check_kind(kind: str, known: tuple[str, ...], what: str) -> None:
         raise Unsupported(f"send {what} as {', '.join(k for k in known if k)}{hint}, not as {kind[:60]!r}")
 
 
-async def chunks(stream: AsyncIterator[bytes], limit: int, timeout_s: float, what: str) -> AsyncIterator[bytes]:
+async def chunks(
+    stream: AsyncIterator[bytes], limit: int, timeout_s: float, what: str, total_s: float = math.inf
+) -> AsyncIterator[bytes]:
     """The parts of a request's body, as far as they stay within ``limit`` bytes.
 
     Args:
@@ -98,18 +101,23 @@ async def chunks(stream: AsyncIterator[bytes], limit: int, timeout_s: float, wha
         limit: most bytes.
         timeout_s: seconds to wait for each part.
         what: what is sent, for messages.
+        total_s: seconds for the whole.
 
     Raises:
         TooLarge: there is more.
-        TooSlow: nothing came for ``timeout_s``, or after that less than `SLOWEST_BYTES_PER_S` on average.
+        TooSlow: nothing came for ``timeout_s``, or after that less than `SLOWEST_BYTES_PER_S` on average; or it is not
+            complete after ``total_s``.
     """
     total = 0
     began = time.monotonic()
     parts = aiter(stream)
     while True:
+        left_s = total_s - (time.monotonic() - began)
         try:
-            part = await asyncio.wait_for(anext(parts, b""), timeout_s)
+            part = await asyncio.wait_for(anext(parts, b""), max(0.0, min(timeout_s, left_s)))
         except asyncio.TimeoutError:
+            if left_s < timeout_s:
+                raise TooSlow(f"{what} took longer than {total_s:g} s; send it over a faster connection") from None
             raise TooSlow(f"nothing came for {timeout_s:g} s; send {what} again") from None
         if not part:
             # Bodies end with an empty part; one in the middle does not occur (HTTP/1.1 has no empty chunk).
@@ -123,12 +131,16 @@ async def chunks(stream: AsyncIterator[bytes], limit: int, timeout_s: float, wha
         yield part
 
 
-async def receive_bytes(stream: AsyncIterator[bytes], limit: int, timeout_s: float, what: str) -> bytes:
+async def receive_bytes(
+    stream: AsyncIterator[bytes], limit: int, timeout_s: float, what: str, total_s: float = math.inf
+) -> bytes:
     """A request's whole body; see `chunks`."""
-    return b"".join([part async for part in chunks(stream, limit, timeout_s, what)])
+    return b"".join([part async for part in chunks(stream, limit, timeout_s, what, total_s)])
 
 
-async def receive_file(stream: AsyncIterator[bytes], path: Path, limit: int, timeout_s: float, what: str) -> int:
+async def receive_file(
+    stream: AsyncIterator[bytes], path: Path, limit: int, timeout_s: float, what: str, total_s: float = math.inf
+) -> int:
     """Write a request's body into a file as it comes; see `chunks`.
 
     Returns:
@@ -139,8 +151,8 @@ async def receive_file(stream: AsyncIterator[bytes], path: Path, limit: int, tim
     """
     total = 0
     try:
-        with path.open("wb") as file:
-            async for part in chunks(stream, limit, timeout_s, what):
+        with private_file(path) as file:
+            async for part in chunks(stream, limit, timeout_s, what, total_s):
                 if shutil.disk_usage(path.parent).free < len(part) + _SPARE_BYTES:
                     raise SinkError("the server's disk is full; try again when there is room")
                 await asyncio.to_thread(file.write, part)
@@ -151,17 +163,20 @@ async def receive_file(stream: AsyncIterator[bytes], path: Path, limit: int, tim
 
 
 def read_image(data: bytes, limits: Limits) -> U8:
-    """An uploaded image.
+    """An uploaded image: `image_size` and `decode` in one."""
+    image_size(data, limits)
+    return decode(data)
+
+
+def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
+    """Width and height of an uploaded image, from its header; nothing is decoded.
 
     Args:
         data: JPEG, PNG, WebP or BMP.
         limits: ``pixels`` is the most that it may have.
 
-    Returns:
-        uint8 ``[H, W, 3]`` BGR, upright (EXIF orientation applied).
-
     Raises:
-        SourceError: not an image, or damaged.
+        SourceError: not an image.
         TooLarge: more pixels.
     """
     if not data:
@@ -176,13 +191,7 @@ def read_image(data: bytes, limits: Limits) -> U8:
     except Exception:  # Pillow raises whatever a damaged header leads to
         raise SourceError(f"not an image that can be read; send {', '.join(IMAGE_FORMATS)}") from None
     check_pixels(width, height, limits, "image")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise SourceError("the image is damaged")
-    return np.ascontiguousarray(image, np.uint8)
+    return width, height
 
 
 def check_pixels(width: int, height: int, limits: Limits, what: str) -> None:

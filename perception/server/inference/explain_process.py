@@ -82,21 +82,16 @@ class Answer:
     box: tuple[float, float, float, float] | None
 
 
-def explain(image: U8, question: Question, given_up: threading.Event) -> Answer:
-    """Have a picture explained; blocks until it is, which may take a minute.
+def write_down(image: U8, question: Question) -> bytes:
+    """A question with its picture, made smaller, as `explain` takes it: a few megabytes of a picture of any size.
 
     Args:
         image: uint8 ``[H, W, 3]`` BGR.
         question: what to explain of it.
-        given_up: ends it early, once set.
 
     Raises:
-        NotInstalled: torch is missing.
-        UsageError: what is asked for is not there, or the model cannot be explained.
-        Busy: given up, or it took too long.
+        UsageError: it is about a point outside the picture.
     """
-    if (lacking := missing()) is not None:
-        raise NotInstalled(lacking)
     height, width = image.shape[:2]
     at = question.at
     if at is not None and not (0 <= at[0] < width and 0 <= at[1] < height):
@@ -114,7 +109,24 @@ def explain(image: U8, question: Question, given_up: threading.Event) -> Answer:
         "at": None if at is None else [at[0] * image.shape[1] / width, at[1] * image.shape[0] / height],
     }
     png = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
-    said, picture = _ask(json.dumps(asked).encode() + b"\n" + png, given_up)
+    return json.dumps(asked).encode() + b"\n" + png
+
+
+def explain(question: bytes, given_up: threading.Event) -> Answer:
+    """Have a picture explained; blocks until it is, which may take a minute.
+
+    Args:
+        question: see `write_down`.
+        given_up: ends it early, once set.
+
+    Raises:
+        NotInstalled: torch is missing.
+        UsageError: what is asked for is not there, or the model cannot be explained.
+        Busy: given up, or it took too long.
+    """
+    if (lacking := missing()) is not None:
+        raise NotInstalled(lacking)
+    said, picture = _ask(question, given_up)
     if "error" in said:
         raise UsageError(said["error"])
     return Answer(picture, said["what"], None if said["box"] is None else tuple(said["box"]))

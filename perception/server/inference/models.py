@@ -145,7 +145,7 @@ class Models:
         )
         try:
             model.warmup(*WARM_SIZE_WH)
-            scheduler = Scheduler(model, waiting=settings.limits.waiting)
+            scheduler = Scheduler(model, waiting=settings.limits.waiting, share=settings.limits.share)
         except BaseException:
             model.close()
             raise

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from perception.errors import EngineError
 from perception.model import Inference, Model
+from perception.server.edge.places import share_of
 from perception.server.problems import Busy
 from perception.types import U8, Frame, Prediction
 
@@ -76,6 +77,7 @@ class Scheduler:
     Args:
         model: a loaded model; it is not closed with the scheduler.
         waiting: frames of bulk clients that may wait, all clients together; beyond that ``submit`` raises ``Busy``.
+        share: part of these places, in 0..1, that one client may take.
         workers: threads that run the model; by default as many calls as the engine takes at once and one more,
             which resizes or post-processes meanwhile.
 
@@ -84,10 +86,11 @@ class Scheduler:
         replaced: frames of live clients that a newer one replaced before their turn.
     """
 
-    def __init__(self, model: Model, waiting: int = 8, *, workers: int | None = None) -> None:
+    def __init__(self, model: Model, waiting: int = 8, *, share: float = 1.0, workers: int | None = None) -> None:
         self.model = model
         self.replaced = 0
         self._limit = waiting
+        self._most = share_of(waiting, share)
         self._lock = threading.RLock()
         # A frame that can go wakes one thread: each that is woken for nothing takes the interpreter from the others.
         self._ready = threading.Condition(self._lock)  # for workers
@@ -153,7 +156,7 @@ class Scheduler:
         replaced: _Task | None = None
         with self._lock:
             if wait:
-                self._room.wait_for(lambda: self._closed or self._has_room())
+                self._room.wait_for(lambda: self._closed or self._has_room(client))
             if self._closed:
                 raise EngineError("the model is being shut down; try again later")
             queue = self._live if live else self._bulk
@@ -161,7 +164,7 @@ class Scheduler:
             if live:
                 if entry is None and len(queue) >= LIVE_CLIENTS:
                     raise self._busy()
-            elif not self._has_room():
+            elif not self._has_room(client):
                 raise self._busy()
             if entry is None:
                 entry = queue[client] = _Client()
@@ -212,8 +215,11 @@ class Scheduler:
     ) -> None:
         self.close()
 
-    def _has_room(self) -> bool:
-        tasks = [task for client in self._bulk.values() for task in client.waiting]
+    def _has_room(self, client: str) -> bool:
+        own = self._bulk.get(client)
+        if own is not None and sum(not task.future.cancelled() for task in own.waiting) >= self._most:
+            return False
+        tasks = [task for entry in self._bulk.values() for task in entry.waiting]
         # Those that were cancelled lie there until their turn; they cost little, but not nothing.
         return sum(not task.future.cancelled() for task in tasks) < self._limit and len(tasks) < 8 * self._limit
 

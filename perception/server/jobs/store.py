@@ -34,7 +34,9 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
+from perception.common.private import private_folder, reserve_private
 from perception.errors import PerceptionError, SinkError
+from perception.server.edge.places import share_of
 from perception.server.edge.uploads import check_video
 from perception.server.metrics import Metrics
 from perception.server.options import Options
@@ -123,10 +125,12 @@ class JobStore:
         self._metrics = metrics
         self._changed = threading.Condition(threading.RLock())
         self._progress: dict[str, tuple[int, int | None]] = {}
+        self._clients: dict[str, str] = {}  # who sent the jobs that wait; not kept: an address is nobody's for long
         self._held: str | None = None  # what the worker has in hand: its files stay until it lets go
         self._closed = False
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
+            reserve_private(folder / "jobs.sqlite3")  # SQLite gives its journal the same mode
             self._db = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False, timeout=1.0)
             # One server a folder: two would work on the same jobs.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -178,16 +182,17 @@ class JobStore:
             self._tidy(job.id, job.state)
         self.expire()
 
-    def create(self, name: str, options: Options, model: str | None = None) -> Job:
+    def create(self, name: str, options: Options, model: str | None = None, client: str = "") -> Job:
         """A new job, for which an upload is about to be received.
 
         Args:
             name: what the client calls it.
             options: thresholds and drawing.
             model: name of the model.
+            client: who sends it, see `perception.server.edge.places.client_of`.
 
         Raises:
-            Busy: too many jobs are waiting.
+            Busy: too many jobs are waiting, or too many of this client's.
             SinkError: its folder cannot be made.
         """
         self.expire()
@@ -196,8 +201,9 @@ class JobStore:
         with self._changed:
             if self._count(_OPEN) >= self._limits.jobs_waiting:
                 raise Busy(f"{self._limits.jobs_waiting} jobs are waiting, which is the limit", 30, 429)
+            self._check_share(client)
             try:
-                (self.folder / job.id).mkdir()
+                private_folder(self.folder / job.id)
                 self._write(
                     f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * 12)})",
                     (job.id, job.name, job.state, model, options.model_dump_json(exclude_defaults=True))
@@ -206,7 +212,17 @@ class JobStore:
             except (OSError, SinkError) as error:
                 shutil.rmtree(self.folder / job.id, ignore_errors=True)
                 raise SinkError(f"the server cannot keep another job: {error}") from None
+            self._clients[job.id] = client
         return job
+
+    def _check_share(self, client: str) -> None:
+        """Refuse a client whose jobs would take up the queue. Those that an earlier server took are nobody's."""
+        marks = ", ".join("?" * len(_OPEN))
+        waiting = {row[0] for row in self._db.execute(f"SELECT id FROM jobs WHERE state IN ({marks})", _OPEN)}
+        self._clients = {job_id: owner for job_id, owner in self._clients.items() if job_id in waiting}
+        most = share_of(self._limits.jobs_waiting, self._limits.share)
+        if client and sum(owner == client for owner in self._clients.values()) >= most:
+            raise Busy(f"{most} of your jobs are waiting, which is a client's share", 30, 429)
 
     def queue(self, job_id: str) -> Job:
         """The upload is complete: look at it, and let it wait for its turn.

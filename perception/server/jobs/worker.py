@@ -16,7 +16,7 @@ from perception.server.metrics import Metrics
 from perception.server.problems import Busy, TooLarge
 from perception.server.settings import Limits
 from perception.sinks import open_sink
-from perception.sources import open_source
+from perception.sources import Bounds, open_source
 from perception.types import Prediction
 
 log = logging.getLogger("perception")
@@ -118,7 +118,7 @@ class Worker:
             self._metrics.frame_done(prediction, "job")
             return prediction
 
-        with open_source(self._store.input(job.id)) as source:
+        with open_source(self._store.input(job.id), bounds=Bounds(self._limits.pixels)) as source:
             total = source.info.frame_count
 
             def moved(frames: int, dropped: int) -> None:

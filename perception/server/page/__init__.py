@@ -2,20 +2,24 @@
 
 Gradio makes the layout, the look and the controls. What moves is in ``static/``, JavaScript modules that use the same
 routes as any other client: no picture and no video goes through Gradio, so that it writes no temporary file. A control
-writes its value into ``window.perception.settings`` and tells ``static/page.js``.
+writes its value into ``window.perception.settings`` and tells ``static/page.js``. No event of a control has a Python
+function: the browser answers all of them, and Gradio's routes for calls stay closed, see `perception.server.page.edge`.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from perception.errors import PerceptionError
 from perception.server.inference.explain_process import METHODS, missing
+from perception.server.page.edge import GradioEdge
 
 if TYPE_CHECKING:
     from perception.card import ModelCard
@@ -27,9 +31,7 @@ SHOWN = ("Masks", "Boxes", "Labels", "Legend")
 WEBCAM, FILE, URL = "webcam", "file", "url"
 """Sources that are not the server's own; those are called ``server:NAME``."""
 
-QUEUE_S = 0.03
-"""How long a control that Python answers (source, model) may wait."""
-
+_QUEUE_S = 60.0
 _SCORE, _IOU, _OPACITY = 0.3, 0.6, 0.5
 _FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # of the machine: nothing is fetched from anywhere
 _MONO = ["ui-monospace", "monospace"]
@@ -52,11 +54,16 @@ def mount_page(app: FastAPI, service: Service) -> None:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        max_file_size=service.settings.limits.upload_bytes,
     )
-    # Gradio asks itself a thousand times a second whether a control has changed. Each time the engine's threads are
-    # interrupted and the interpreter is taken: 3 ms of a live frame's way, and a twentieth of a core for ever.
-    page._queue.sleep_when_free = QUEUE_S
+    # Gradio looks a thousand times a second whether a call has come, which none does. Each time the engine's threads
+    # are interrupted and the interpreter is taken: 3 ms of a live frame's way, and a twentieth of a core for ever.
+    page._queue.sleep_when_free = _QUEUE_S
+    # Mounting never sets this, and without it Gradio copies whatever file of this machine a call names into its cache.
+    # No call gets so far: this is the second lock.
+    page.has_launched = True
+    mount = app.routes[-1]
+    assert isinstance(mount, Mount)
+    mount.app = GradioEdge(mount.app)
 
 
 def build_page(service: Service) -> gr.Blocks:
@@ -166,20 +173,25 @@ def _settings(service: Service) -> None:
     for name, control in controls.items():
         control.change(fn=None, inputs=[control], js=_sets(name), show_progress="hidden")
     source.change(fn=None, inputs=[source], js=_sets("source"), show_progress="hidden")
-    source.change(
-        lambda value: gr.update(visible=value == URL), [source], [url], show_progress="hidden", api_visibility="private"
-    )
+    source.change(fn=None, inputs=[source], outputs=[url], js=_SHOWS_ADDRESS, show_progress="hidden")
     url.submit(fn=None, inputs=[url], js=_sets("url"), show_progress="hidden")
+    follow = _FOLLOW.replace("KNOWN", json.dumps(_thresholds(known)))
+    model.change(fn=None, inputs=[model], outputs=[score, iou], js=follow, show_progress="hidden")
 
-    def follow(name: str) -> list[Any]:
-        described = _known(service)["models"].get(name, {})
-        shown = bool(described.get("detection"))
-        return [
-            gr.update(visible=shown, value=described.get("score", _SCORE)),
-            gr.update(visible=shown, value=described.get("iou", _IOU)),
+
+_SHOWS_ADDRESS = f'(value) => ({{ __type__: "update", visible: value === "{URL}" }})'
+_FOLLOW = '(name) => (KNOWN[name] ?? KNOWN[""]).map((change) => ({ __type__: "update", ...change }))'
+
+
+def _thresholds(known: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """How the two thresholds change with the model: by its name, and under no name for one that is not known."""
+    return {
+        name: [
+            {"visible": bool(described.get("detection")), "value": described.get("score", _SCORE)},
+            {"visible": bool(described.get("detection")), "value": described.get("iou", _IOU)},
         ]
-
-    model.change(follow, [model], [score, iou], show_progress="hidden", api_visibility="private")
+        for name, described in {**known, "": {}}.items()
+    }
 
 
 def _sets(name: str) -> str:

@@ -10,8 +10,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from perception.server.edge.uploads import read_image
-from perception.server.inference.explain_process import Method, Question, explain, missing
+from perception.server.edge.budget import Hold
+from perception.server.edge.places import client_of
+from perception.server.inference.explain_process import Method, Question, explain, missing, write_down
 from perception.server.options import Name
 from perception.server.problems import NotInstalled
 from perception.server.routes.pictures import BINARY, PICTURE, faults, receive_picture
@@ -74,15 +75,21 @@ async def explain_picture(request: Request, query: Annotated[ExplainQuery, Query
     service: Service = request.app.state.service
     if (lacking := missing()) is not None:
         raise NotInstalled(lacking)
-    limits = service.settings.limits
-    with service.pictures.slot():
-        image = await asyncio.to_thread(read_image, await receive_picture(request, limits), limits)
-    with service.explanations.slot():
+    data = await receive_picture(request)
+    with service.explanations.take():
         model, card = await asyncio.to_thread(service.models.source, query.model)
         at = None if query.x is None or query.y is None else (query.x, query.y)
         question = Question(model, card, query.method, query.class_name, query.task, at)
+        client = client_of(request)
+
+        def read(hold: Hold | None) -> bytes:
+            taken, image = service.pictures.decode(data, client, hold)
+            with taken:
+                return write_down(image, question)
+
+        asked = await service.pictures.with_room(read, client, lambda _: None)
         given_up = threading.Event()
-        making = asyncio.create_task(asyncio.to_thread(explain, image, question, given_up))
+        making = asyncio.create_task(asyncio.to_thread(explain, asked, given_up))
         try:
             while not (await asyncio.wait({making}, timeout=_LOOK_S))[0]:
                 if await request.is_disconnected():

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from perception.errors import PerceptionError
 from perception.server.edge.multipart import FORM
+from perception.server.edge.places import client_of
 from perception.server.edge.uploads import open_upload, receive_file
 from perception.server.jobs.store import RESULTS, Job, ResultKind, State
 from perception.server.options import Options
@@ -99,18 +100,21 @@ async def create(request: Request, query: Annotated[JobQuery, Query()], response
     The answer comes when the upload is complete and looks like a video; `Location` is where to ask how far it is.
     """
     service: Service = request.app.state.service
-    size, patience_s = service.settings.limits.upload_bytes, service.settings.limits.body_timeout_s
+    limits, client = service.settings.limits, client_of(request)
+    size, patience_s = limits.upload_bytes, limits.body_timeout_s
     await asyncio.to_thread(_check, service, query)
-    upload = await open_upload(request, _TYPES, size, patience_s, "the video")
-    name = query.name or upload.name or "video"
     options = Options.model_validate(query.model_dump(include=set(Options.model_fields)))
-    job = await asyncio.to_thread(service.jobs.create, name, options, query.model)
-    try:
-        await receive_file(upload.stream, service.jobs.input(job.id), size, patience_s, "the video")
-        job = await asyncio.to_thread(service.jobs.queue, job.id)
-    except (PerceptionError, ClientDisconnect, asyncio.CancelledError):
-        service.jobs.discard(job.id)
-        raise
+    with service.uploads.take(client):
+        upload = await open_upload(request, _TYPES, size, patience_s, "the video")
+        name = query.name or upload.name or "video"
+        job = await asyncio.to_thread(service.jobs.create, name, options, query.model, client)
+        try:
+            path = service.jobs.input(job.id)
+            await receive_file(upload.stream, path, size, patience_s, "the video", limits.upload_time_s)
+            job = await asyncio.to_thread(service.jobs.queue, job.id)
+        except (PerceptionError, ClientDisconnect, asyncio.CancelledError):
+            service.jobs.discard(job.id)
+            raise
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return describe(job, service)
 

@@ -14,14 +14,15 @@ from pydantic import BaseModel, Field
 from perception.card import ClassInfo, ModelCard
 from perception.model import Model
 from perception.picture.jpeg import MAX_SIDE, to_bgr
+from perception.server.edge.budget import Hold
 from perception.server.edge.multipart import FORM
-from perception.server.edge.uploads import IMAGE_FORMATS, open_upload, read_image, receive_bytes
+from perception.server.edge.places import client_of
+from perception.server.edge.uploads import IMAGE_FORMATS, open_upload, receive_bytes
 from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import CONTENT_TYPE
 from perception.server.options import Options
 from perception.server.problems import Busy, NotAcceptable
 from perception.server.service import Service
-from perception.server.settings import Limits
 from perception.sinks.records import Recorder
 from perception.types import U8, Frame, Prediction
 
@@ -52,7 +53,7 @@ class Fault(BaseModel):
 
 def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These statuses for OpenAPI, with those that every route may answer with."""
-    return {status: {"model": Fault} for status in (400, 401, 403, 503, *statuses)}
+    return {status: {"model": Fault} for status in (400, 401, 403, 429, 503, *statuses)}
 
 
 class PredictQuery(Options):
@@ -106,32 +107,38 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     """
     service: Service = request.app.state.service
     kind = media_type(request.headers.get("accept", ""), tuple(_ANSWERS))
-    with service.pictures.slot():
-        data = await receive_picture(request, service.settings.limits)
-        scheduler = await asyncio.to_thread(service.models.scheduler, query.model)
-        model, image = await asyncio.to_thread(_prepare, scheduler, query, data, service)
-        prediction = await _result(scheduler, model, image, f"api {request.client.host if request.client else ''}")
+    client = client_of(request)
+    data = await receive_picture(request)
+    scheduler = await asyncio.to_thread(service.models.scheduler, query.model)
+    model = query.tuned(scheduler.model)
+
+    def decode(hold: Hold | None) -> tuple[Hold, U8]:
+        return service.pictures.decode(data, client, hold)
+
+    hold, image = await service.pictures.with_room(decode, client, lambda made: made[0].leave())
+    with hold:
+        prediction = await _result(scheduler, model, image, f"api {client}", hold)
         service.metrics.frame_done(prediction, "api")
-        return await asyncio.to_thread(_answer, prediction, query, model.card, kind)
+        return await service.pictures.run(hold, _answer, prediction, query, model.card, kind)
 
 
-async def receive_picture(request: Request, limits: Limits) -> bytes:
+async def receive_picture(request: Request) -> bytes:
     """The bytes of the picture that a request holds, not looked at yet.
 
     Raises:
         Problem: it holds something else, or more than is taken; see `open_upload` and `receive_bytes`.
     """
+    service: Service = request.app.state.service
+    limits = service.settings.limits
     size, patience_s = limits.image_bytes, limits.body_timeout_s
-    upload = await open_upload(request, (*IMAGE_TYPES, *_ANY), size, patience_s, "the image")
-    return await receive_bytes(upload.stream, size, patience_s, "the image")
+    with service.uploads.take(client_of(request)):
+        upload = await open_upload(request, (*IMAGE_TYPES, *_ANY), size, patience_s, "the image")
+        return await receive_bytes(upload.stream, size, patience_s, "the image", limits.body_time_s)
 
 
-def _prepare(scheduler: Scheduler, query: PredictQuery, data: bytes, service: Service) -> tuple[Model, U8]:
-    return query.tuned(scheduler.model), read_image(data, service.settings.limits)
-
-
-async def _result(scheduler: Scheduler, model: Model, image: U8, client: str) -> Prediction:
+async def _result(scheduler: Scheduler, model: Model, image: U8, client: str, hold: Hold) -> Prediction:
     future = scheduler.submit(Frame(image), client=client, model=model)
+    hold.until(future)
     try:
         return await asyncio.wrap_future(future)
     except (CancelledError, asyncio.CancelledError):

@@ -43,6 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from perception.annotate import stem
 from perception.errors import PerceptionError
 from perception.picture.jpeg import to_bgr
+from perception.server.edge.places import client_of
 from perception.server.options import Options
 from perception.server.problems import Busy, Conflict
 from perception.server.routes.pictures import faults
@@ -186,7 +187,9 @@ async def list_streams(request: Request) -> StreamList:
 )
 async def open_stream(request: Request, new: NewStream, response: Response) -> StreamStatus:
     """Returns at once; the stream then connects by itself, and its state tells how it goes."""
-    stream, made = await asyncio.to_thread(_service(request).streams.open, new.source, new.model)
+    hub = _service(request).streams
+    found = await hub.check(new.source)
+    stream, made = await asyncio.to_thread(hub.open, new.source, new.model, found)
     response.status_code = 201 if made else 200
     return StreamStatus(**await asyncio.to_thread(stream.status))
 
@@ -216,7 +219,7 @@ async def mjpeg(request: Request, id: Id, options: WithOptions) -> Response:
     stream = hub.get(id)
     _check_running(stream)
     with ExitStack() as place:
-        place.enter_context(hub.viewer())
+        place.enter_context(hub.viewer(client_of(request)))
         viewer = Mjpeg.join(stream, options)
         place.callback(viewer.leave)
         return MjpegResponse(viewer, place.pop_all())
@@ -231,7 +234,7 @@ async def video(socket: WebSocket, id: str) -> None:
         options = read_options(dict(socket.query_params))
         stream = hub.get(id)
         _check_running(stream)
-        with hub.viewer():
+        with hub.viewer(client_of(socket)):
             await VideoSession(socket, stream, options).run()
     except PerceptionError as error:
         await refuse(socket, error)

@@ -25,16 +25,16 @@ import logging
 import struct
 import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
 from perception.errors import PerceptionError, UsageError
-from perception.server.edge.uploads import read_image
+from perception.server.edge.places import client_of
 from perception.server.options import Options
 from perception.server.problems import Busy, TooLarge
 from perception.server.viewers.messages import pack
@@ -43,9 +43,9 @@ from perception.types import U8, Frame, Prediction
 if TYPE_CHECKING:
     from perception.card import ModelCard
     from perception.model import Inference, Model
+    from perception.server.edge.budget import Hold
     from perception.server.inference.scheduler import Scheduler
     from perception.server.service import Service
-    from perception.server.settings import Limits
 
 FRAME_BYTES = 4_000_000
 """Most bytes of a frame: a JPEG of 12 megapixels in good quality."""
@@ -62,8 +62,6 @@ ERRORS_IN_A_ROW = 20
 
 _POLICY, _TRY_AGAIN = 1008, 1013
 _NUMBER = struct.Struct("<I")
-
-T = TypeVar("T")
 
 _log = logging.getLogger("perception")
 
@@ -105,22 +103,18 @@ def parse_settings(text: str, settings: WebcamSettings) -> WebcamSettings:
         raise UsageError(f"{where[:100]}: {first['msg']}") from None
 
 
-def read_frame(message: bytes, limits: Limits) -> U8:
-    """The picture of a binary message: uint8 ``[H, W, 3]`` BGR.
+def file_of(message: bytes) -> bytes:
+    """The picture of a binary message, as a file.
 
     Raises:
         UsageError: no picture at all.
-        TooLarge: more bytes than `FRAME_BYTES`, or more pixels than the operator's limit.
-        SourceError: not a picture, or damaged.
+        TooLarge: more bytes than `FRAME_BYTES`.
     """
     if len(message) > FRAME_BYTES:
         raise TooLarge(f"a frame of {len(message)} bytes is too large; at most {FRAME_BYTES}")
     if len(message) <= _NUMBER.size:
         raise UsageError("a binary message must be a frame's number (u32) and a JPEG")
-    image = read_image(message[_NUMBER.size :], limits)
-    if max(image.shape) > 0xFFFF:
-        raise TooLarge(f"a picture of {image.shape[1]}x{image.shape[0]} is too large; at most 65535 pixels a side")
-    return image
+    return message[_NUMBER.size :]
 
 
 def describe(model: Model, name: str) -> dict[str, Any]:
@@ -154,18 +148,17 @@ async def webcam(socket: WebSocket) -> None:
     """Results for a client's pictures; see `perception.server.routes.webcam` for what is said on the socket."""
     await socket.accept()
     service: Service = socket.app.state.service
-    state = socket.app.state
-    if getattr(state, "webcams", 0) >= service.settings.limits.viewers:
-        await socket.close(_TRY_AGAIN, "too many webcams; try again later")
-        return
-    session = Session(socket, service)
-    state.webcams = getattr(state, "webcams", 0) + 1
     try:
-        with service.metrics.viewer("webcam"):
+        place = service.webcams.take(client_of(socket))
+    except Busy as busy:
+        await socket.close(_TRY_AGAIN, busy.message)
+        return
+    with place, service.metrics.viewer("webcam"):
+        session = Session(socket, service)
+        try:
             await session.run()
-    finally:
-        state.webcams -= 1
-        await session.close()
+        finally:
+            await session.close()
 
 
 class Session:
@@ -174,6 +167,7 @@ class Session:
     def __init__(self, socket: WebSocket, service: Service) -> None:
         self._socket = socket
         self._service = service
+        self._address = client_of(socket)
         self._client = f"webcam {uuid.uuid4().hex[:8]}"
         self._settings = WebcamSettings.model_validate({})
         self._scheduler: Scheduler | None = None
@@ -236,7 +230,8 @@ class Session:
         try:
             if self._scheduler is None or self._model is None:
                 self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
-            future = await _in_pool(self._begin, self._scheduler, self._model, message, number or 0, arrived)
+            begin = partial(self._begin, self._scheduler, self._model, message, number or 0, arrived)
+            future = await self._service.pictures.with_room(begin, self._address, Future.cancel)
             try:
                 prediction, answer = await asyncio.wrap_future(future)
             except asyncio.CancelledError:
@@ -259,10 +254,20 @@ class Session:
                 await self._socket.send_bytes(answer)
 
     def _begin(
-        self, scheduler: Scheduler, model: Model, message: bytes, number: int, arrived: float
+        self, scheduler: Scheduler, model: Model, message: bytes, number: int, arrived: float, hold: Hold | None
     ) -> Future[tuple[Prediction, bytes]]:
         """Decode a frame and have it inferred; the thread that does so makes the answer, too."""
-        image = read_frame(message, self._service.settings.limits)
+        taken, image = self._service.pictures.decode(file_of(message), self._address, hold)
+        with taken:
+            future = self._infer(scheduler, model, image, number, arrived)
+            taken.until(future)
+        return future
+
+    def _infer(
+        self, scheduler: Scheduler, model: Model, image: U8, number: int, arrived: float
+    ) -> Future[tuple[Prediction, bytes]]:
+        if max(image.shape) > 0xFFFF:
+            raise TooLarge(f"a picture of {image.shape[1]}x{image.shape[0]} is too large; at most 65535 pixels a side")
         decoded = time.perf_counter()
         since = time.monotonic() - (decoded - arrived)
         frame = Frame(image, index=number, source=self._client, arrived=since)
@@ -296,11 +301,3 @@ class Session:
     async def _hang_up(self, code: int, reason: str) -> None:
         with suppress(RuntimeError, WebSocketDisconnect):
             await self._socket.close(code, reason)
-
-
-_pool = ThreadPoolExecutor(4, thread_name_prefix="perception-webcam")
-"""For decoding; not for loading models, behind which the frames of others would wait."""
-
-
-async def _in_pool(work: Callable[..., T], *arguments: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_pool, work, *arguments)

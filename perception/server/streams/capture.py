@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from perception.errors import PerceptionError, SourceError
 from perception.sources.base import Source
+from perception.sources.uri import redact_text
 from perception.types import Frame, SourceInfo
 
 log = logging.getLogger("perception")
@@ -124,7 +125,7 @@ class Capture:
             self.error = error
         except Exception as error:  # whoever watches must learn of whatever ended this thread
             log.debug("capture", exc_info=True)
-            self.error = SourceError(f"reading failed: {type(error).__name__}: {error}", self._name)
+            self.error = SourceError(redact_text(f"reading failed: {type(error).__name__}: {error}"), self._name)
         finally:
             self.ended = True
             self._changed()

@@ -9,10 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from perception.errors import UsageError
-from perception.server.edge.allowlist import check_source
+from perception.server.edge.allowlist import Permitted, check_source, host_of
+from perception.server.edge.places import Places
+from perception.server.edge.probe import Questions
 from perception.server.inference.models import Models
+from perception.server.inference.scheduler import Scheduler
 from perception.server.memory import give_back
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, NotFound
@@ -22,7 +26,8 @@ from perception.server.streams.timeouts import Patience
 from perception.server.viewers.recording import Recordings
 from perception.sources import open_source
 from perception.sources.base import Source
-from perception.sources.uri import kind_of, redact
+from perception.sources.bounds import Bounds
+from perception.sources.uri import Kind, kind_of
 
 log = logging.getLogger("perception")
 
@@ -34,6 +39,9 @@ CLEANING_S = 60.0
 
 GIVING_BACK_S = 20.0
 """Memory that was freed is given back to the system so often."""
+
+ENDING_S = 3.0
+"""Whoever opens a stream waits so long for one that gives its place to have ended."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -67,9 +75,12 @@ class StreamHub:
         self._patience = patience or Patience()
         self._idle_s = idle_s
         self.recordings = Recordings(settings.folder / "recordings", settings.limits)
+        self._questions = Questions()
         self._lock = threading.Lock()
+        self._making_room = threading.Lock()
         self._streams: dict[tuple[str, str], Stream] = {}
-        self._viewers = 0
+        self._ending: list[Stream] = []  # closed, but a thread of theirs may still run
+        self._viewers = Places(settings.limits.viewers, settings.limits.share, "viewers", 5.0)
         self._closing = threading.Event()
         self._janitor = threading.Thread(target=self._close_idle, name="perception-streams", daemon=True)
         self._janitor.start()
@@ -79,7 +90,20 @@ class StreamHub:
         """Sources that the operator offers by name."""
         return list(self._settings.sources)
 
-    def open(self, source: str, model: str | None = None) -> tuple[Stream, bool]:
+    async def check(self, source: str) -> Permitted:
+        """What `check_source` says, which may wait for a host that the client names: apart from everything else.
+
+        Raises:
+            Forbidden: the source is not for clients.
+            NotFound: its host is not known, or does not answer.
+            Busy: as many hosts are being asked as may be.
+        """
+        host = host_of(source, self._settings)
+        if host is None:
+            return check_source(source, self._settings)
+        return await self._questions.ask(host, lambda: check_source(source, self._settings))
+
+    def open(self, source: str, model: str | None = None, found: Permitted | None = None) -> tuple[Stream, bool]:
         """The stream of a source, which is opened if it is not open, or not any more.
 
         Returns at once where the model is loaded; the stream then connects by itself, and its state tells how it goes.
@@ -87,21 +111,41 @@ class StreamHub:
         Args:
             source: a name that the operator gave, a URL or a camera that clients may open.
             model: name of a model; None: the default one.
+            found: what `check_source` says of the source, if it was asked already.
 
         Returns:
             the stream, and whether it is new.
 
         Raises:
             Forbidden: the source is not for clients.
-            Busy: as many streams as may be are open.
+            Busy: as many streams as may be are open, or have not ended yet.
             PerceptionError: the model cannot be had.
         """
-        found = check_source(source, self._settings)
+        found = found or check_source(source, self._settings)
         kind = kind_of(found.uri)
         if kind == "stdin":
-            raise UsageError("standard input cannot be a stream of a server", source)
+            raise UsageError("standard input cannot be a stream of a server", found.name)
         scheduler = self._models.scheduler(model)
-        key = (source, model or self._models.default)
+        # One spelling of a URL, so that a camera is open once.
+        key = (found.uri if found.confined else source, model or self._models.default)
+        make = partial(self._make, key, source, found, kind, scheduler)
+        made = make()
+        if made is None and self._making_room.acquire(blocking=False):  # one waits, and not all
+            try:
+                deadline = time.monotonic() + ENDING_S
+                while made is None and time.monotonic() < deadline:
+                    self._closing.wait(0.02)  # for a thread to end, which nothing tells
+                    made = make()
+            finally:
+                self._making_room.release()
+        if made is None:
+            raise Busy(f"{self._settings.limits.streams} streams are open or being closed, which is the limit", 10.0)
+        return made
+
+    def _make(
+        self, key: tuple[str, str], source: str, found: Permitted, kind: Kind, scheduler: Scheduler
+    ) -> tuple[Stream, bool] | None:
+        """The stream of that key, and whether it is new; None where there is no place yet."""
         over: list[Stream] = []
         try:
             with self._lock:
@@ -112,25 +156,29 @@ class StreamHub:
                 if stream is not None:
                     over.append(self._streams.pop(key))
                 # The same source with another model: a camera cannot be opened twice, and nobody watches the other.
-                over += [self._streams.pop(k) for k, s in [*self._streams.items()] if k[0] == source and not s.viewers]
-                if self._closing.is_set():
-                    raise Busy("the server is stopping")
+                over += [self._streams.pop(k) for k, s in [*self._streams.items()] if k[0] == key[0] and not s.viewers]
                 limit = self._settings.limits.streams
                 if len(self._streams) >= limit:
                     over += self._take_idle(0.0, most=1)  # one that nobody watches gives its place
+                self._ending = [each for each in self._ending if each.alive] + over
+                if self._closing.is_set():
+                    raise Busy("the server is stopping")
                 if len(self._streams) >= limit:
                     raise Busy(f"{limit} streams are open, which is the limit", 10.0)
-                made = Stream(
+                if len(self._streams) + len(self._ending) >= limit:
+                    return None
+                bounds = Bounds(self._settings.limits.stream_pixels)
+                made = self._streams[key] = Stream(
                     self._new_id(*key),
-                    redact(source),
-                    lambda: self._connect(source),
+                    found.name,
+                    lambda: self._connect(source, bounds),
                     scheduler,
                     reconnect=kind in ("camera", "csi", "stream"),
-                    loop=found.loop and (kind != "stream" or source in self._settings.sources),
+                    loop=found.loop and (kind != "stream" or not found.confined),
                     metrics=self._metrics,
                     patience=self._patience,
+                    bounds=bounds,
                 )
-                self._streams[key] = made
                 return made, True
         finally:
             self._end(over)
@@ -163,27 +211,24 @@ class StreamHub:
         with self._lock:
             key = next((key for key, stream in self._streams.items() if stream.id == id), None)
             stream = None if key is None else self._streams.pop(key)
+            if stream is not None:
+                self._ending.append(stream)
         if stream is None:
             raise NotFound(f"there is no stream {id[:80]!r}")
         self._end([stream])
 
     @contextmanager
-    def viewer(self) -> Iterator[None]:
+    def viewer(self, client: str = "") -> Iterator[None]:
         """Count a viewer of any stream while it is there.
 
+        Args:
+            client: who it is, see `perception.server.edge.places.client_of`.
+
         Raises:
-            Busy: there are as many as may be.
+            Busy: there are as many as may be, or as one client may have.
         """
-        with self._lock:
-            if self._viewers >= self._settings.limits.viewers:
-                raise Busy(f"{self._viewers} viewers are connected, which is the limit", 5.0)
-            self._viewers += 1
-        try:
-            with self._metrics.viewer("stream"):
-                yield
-        finally:
-            with self._lock:
-                self._viewers -= 1
+        with self._viewers.take(client), self._metrics.viewer("stream"):
+            yield
 
     def close(self) -> None:
         """Finish all recordings and close all streams."""
@@ -202,7 +247,7 @@ class StreamHub:
             return source
         return secrets.token_hex(6)
 
-    def _connect(self, source: str) -> Source:
+    def _connect(self, source: str, bounds: Bounds) -> Source:
         # Checked for each connection: what a host's name stands for may have changed since.
         found = check_source(source, self._settings)
         return open_source(
@@ -210,7 +255,9 @@ class StreamHub:
             start=found.start,
             duration=found.duration,
             timeout=self._patience.silence,
-            confined=source not in self._settings.sources,
+            confined=found.confined,
+            addresses=found.addresses,
+            bounds=bounds,
         )
 
     def _close_idle(self) -> None:
@@ -218,6 +265,7 @@ class StreamHub:
         while not self._closing.wait(min(1.0, self._idle_s / 4)):
             with self._lock:
                 idle = self._take_idle(self._idle_s)
+                self._ending = [stream for stream in self._ending if stream.alive] + idle
             self._end(idle)
             if time.monotonic() - cleaned > CLEANING_S:
                 self.recordings.delete_old()

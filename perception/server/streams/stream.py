@@ -26,6 +26,8 @@ from perception.server.streams.statistics import Figures, legend
 from perception.server.streams.subscription import Look, Shot, Subscription
 from perception.server.streams.timeouts import Patience
 from perception.sources.base import Source
+from perception.sources.bounds import Bounds
+from perception.sources.uri import redact_text
 from perception.types import Frame, Prediction, SourceInfo
 
 log = logging.getLogger("perception")
@@ -70,6 +72,7 @@ class Stream:
         loop: play a source that is not live again and again.
         metrics: where figures go, under ``id``.
         patience: see `Patience`.
+        bounds: what ``connect`` holds its sources to; cancelled when the stream is closed.
 
     Attributes:
         touched: ``time.monotonic()`` when somebody last took an interest.
@@ -87,6 +90,7 @@ class Stream:
         loop: bool = False,
         metrics: Metrics | None = None,
         patience: Patience | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.id = id
         self.name = name
@@ -102,6 +106,7 @@ class Stream:
         self._loop = loop
         self._metrics = metrics or Metrics()
         self._patience = patience or Patience()
+        self._bounds = bounds or Bounds()
         self._clock = Clock()
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -134,6 +139,12 @@ class Stream:
     def over(self) -> bool:
         """Whether nothing will come any more."""
         return self._state in OVER or self._closing.is_set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a thread of its or of its sources still runs, so that it takes memory and time."""
+        captures = [*self._abandoned, *([self._capture] if self._capture is not None else [])]
+        return self._thread.is_alive() or any(capture.alive for capture in captures) or self._bounds.busy
 
     @property
     def viewers(self) -> int:
@@ -213,6 +224,7 @@ class Stream:
             wait: until its source is given back, or is known to hang.
         """
         self._closing.set()
+        self._bounds.cancel()
         self._wake()
         if wait and self._thread is not threading.current_thread():
             self._thread.join()
@@ -309,7 +321,7 @@ class Stream:
                 self._closing.wait(pause)
         except Exception as error:
             log.exception("stream %s", self.id)
-            self._enter("failed", f"{type(error).__name__}: {error}")
+            self._enter("failed", redact_text(f"{type(error).__name__}: {error}"))
         finally:
             with self._changed:
                 self._changed.notify_all()

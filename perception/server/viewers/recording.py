@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perception.annotate import stem
+from perception.common.private import private_folder
 from perception.errors import PerceptionError
 from perception.server.options import Options
 from perception.server.problems import Busy, Conflict, NotFound
@@ -191,7 +192,7 @@ class Recordings:
             if running >= MAX_AT_ONCE:
                 raise Busy(f"{running} recordings are in progress, which is the limit", 10.0)
             try:
-                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                private_folder(self._folder)
                 free = shutil.disk_usage(self._folder).free
             except OSError as error:
                 raise PerceptionError(f"recordings cannot be written: {error.strerror}") from None

@@ -1,0 +1,211 @@
+"""Something that is taken in amounts, such as the pixels of all pictures in progress, and never exceeds a total.
+
+Who finds too little waits, and clients take turns: none waits behind more than one of each other client's. Nobody
+overtakes who waits for much, or that one would wait for ever.
+
+    with await budget.take(width * height, client) as hold:
+        future = pool.submit(decode, data)
+        hold.until(future)                     # a thread goes on where the request that waits for it is given up
+        image = await asyncio.wrap_future(future)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter, OrderedDict, deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from perception.server.edge.places import TOO_MANY_REQUESTS, share_of
+from perception.server.problems import Busy, TooLarge
+
+
+@dataclass(eq=False)
+class _Waiting:
+    cost: int
+    client: str
+    granted: Future[None] = field(default_factory=Future)
+
+
+class Budget:
+    """Amounts in progress. Safe to use from any thread and event loop.
+
+    Args:
+        total: never more at once.
+        share: part of it, and of the places to wait in, that one client may hold; more only for a single piece.
+        waiting: how many may wait.
+        patience_s: seconds after which who waits is told to come back.
+        unit: of what, for messages.
+        what: what the pieces are, for messages.
+    """
+
+    def __init__(
+        self, total: int, share: float, waiting: int, patience_s: float, unit: str = "pixels", what: str = "pictures"
+    ) -> None:
+        self.total = total
+        self._most = share_of(total, share)
+        self._places = waiting
+        self._most_waiting = share_of(waiting, share)
+        self._patience_s = patience_s
+        self._unit, self._what = unit, what
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+        self._in_progress = self._peak = 0
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # by client, in the order of their turns
+
+    @property
+    def in_progress(self) -> int:
+        """How much is held now."""
+        return self._in_progress
+
+    @property
+    def peak(self) -> int:
+        """The most that was ever held at once."""
+        return self._peak
+
+    @property
+    def waiting(self) -> int:
+        """How many wait now."""
+        with self._lock:
+            return sum(map(len, self._queues.values()))
+
+    def try_take(self, cost: int, client: str = "") -> Hold | None:
+        """Hold an amount if that is possible at once, without overtaking anybody; see `take`."""
+        turn = self._queue(cost, client)
+        with self._lock:
+            if not turn.granted.done():
+                self._give_up(turn)
+                return None
+        return Hold(self, turn.cost, client)
+
+    async def take(self, cost: int, client: str = "") -> Hold:
+        """Hold an amount, which is waited for.
+
+        Args:
+            cost: how much, at least 1.
+            client: whose turn it takes, see `perception.server.edge.places.client_of`.
+
+        Returns:
+            what is to be left: ``with await budget.take(...)``.
+
+        Raises:
+            TooLarge: more than there is in total.
+            Busy: too many wait already (503; 429 where they are this client's), or it took too long (503).
+        """
+        turn = self._queue(cost, client)
+        with self._lock:
+            if turn.granted.done():
+                return Hold(self, turn.cost, client)
+            try:
+                self._check_room(client)
+            except Busy:
+                self._give_up(turn)
+                raise
+        try:
+            # Shielded: what is granted is not cancelled, so that it can be told whether it has to be given back.
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(turn.granted)), self._patience_s)
+        except asyncio.TimeoutError:
+            with self._lock:
+                if not turn.granted.done():
+                    self._give_up(turn)
+                    raise Busy(f"the server is busy with other {self._what}; try again shortly", 2.0) from None
+        except BaseException:
+            with self._lock:
+                if turn.granted.done():
+                    self._release(turn.cost, client)
+                else:
+                    self._give_up(turn)
+            raise
+        return Hold(self, turn.cost, client)
+
+    def _queue(self, cost: int, client: str) -> _Waiting:
+        if cost > self.total:
+            raise TooLarge(f"{cost} {self._unit} are more than the {self.total} that this server works on at once")
+        turn = _Waiting(max(cost, 1), client)
+        with self._lock:
+            self._queues.setdefault(client, deque()).append(turn)
+            self._grant()
+        return turn
+
+    def _check_room(self, client: str) -> None:
+        """Whether one more may wait; it is in its queue already."""
+        if client and len(self._queues[client]) > self._most_waiting < self._places:
+            raise Busy(
+                f"too many {self._what} from your address wait; one client's are {self._most_waiting}",
+                2.0,
+                TOO_MANY_REQUESTS,
+            )
+        if sum(map(len, self._queues.values())) > self._places:
+            raise Busy(f"the server is busy with other {self._what}; try again shortly", 2.0)
+
+    def _give_up(self, turn: _Waiting) -> None:
+        queue = self._queues[turn.client]
+        queue.remove(turn)
+        if not queue:
+            del self._queues[turn.client]
+        self._grant()  # who came behind may find room
+
+    def _grant(self) -> None:
+        """Give to those who wait, in turns, as far as it goes."""
+        again = True
+        while again:
+            again = False
+            for client, queue in self._queues.items():
+                cost = queue[0].cost
+                held = self._held.get(client, 0)
+                if client and held and held + cost > self._most:
+                    continue  # it waits for itself, and others need not
+                if self._in_progress + cost > self.total:
+                    return
+                turn = queue.popleft()
+                self._held[client] = held + cost
+                self._in_progress += cost
+                self._peak = max(self._peak, self._in_progress)
+                if queue:
+                    self._queues.move_to_end(client)
+                else:
+                    del self._queues[client]
+                turn.granted.set_result(None)
+                again = True
+                break
+
+    def _release(self, cost: int, client: str) -> None:
+        self._in_progress -= cost
+        self._held[client] -= cost
+        if not self._held[client]:
+            del self._held[client]
+        self._grant()
+
+
+class Hold:
+    """An amount that is held until it is left, and what was begun with it has ended."""
+
+    def __init__(self, budget: Budget, cost: int, client: str) -> None:
+        self._budget = budget
+        self._cost = cost
+        self._client = client
+        self._reasons = 1
+
+    def until(self, future: Future[Any]) -> None:
+        """Hold it until ``future`` is done, too, also where nobody waits for that any more."""
+        with self._budget._lock:
+            self._reasons += 1
+        future.add_done_callback(lambda _: self.leave())
+
+    def leave(self) -> None:
+        """To be called once, unless it is used as a context manager."""
+        with self._budget._lock:
+            self._reasons -= 1
+            if not self._reasons:
+                self._budget._release(self._cost, self._client)
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()

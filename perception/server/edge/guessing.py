@@ -1,0 +1,104 @@
+"""Guessing is slow: after wrong credentials, an address has to wait before any of its credentials are looked at.
+
+The wait doubles with each failure. Nothing waits inside the server for it: what comes too early is turned away unread,
+right or wrong, so that a thousand connections at once get no more guesses than one, and hold nothing. What was found
+wrong just before is refused as wrong again and counts for nothing: a program with an old token that asks every second
+does not lock out its neighbours. Logins of browsers go on meanwhile: their cookies cannot be guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import math
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from perception.server.problems import Busy
+
+FIRST_S, LONGEST_S = 0.5, 30.0
+"""The wait after the first failure, and the most that it grows to: a mistyped password costs nothing that is felt."""
+
+FORGET_S = 900.0
+"""Failures are forgotten when an address had none for so long."""
+
+MOST = 10_000
+"""Addresses that are remembered; the one that failed longest ago makes room."""
+
+_REMEMBERED = 4
+"""Wrong credentials of an address that are known again."""
+
+
+@dataclass
+class _Failures:
+    count: int = 0
+    latest: float = -math.inf
+    until: float = -math.inf
+    wrong: list[bytes] = field(default_factory=list)
+
+
+class Guesses:
+    """Wrong credentials, by the address that they came from.
+
+    Args:
+        clock: seconds, of any beginning.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._failures: OrderedDict[str, _Failures] = OrderedDict()  # longest ago first
+
+    def is_known(self, address: str, credentials: bytes) -> bool:
+        """Whether these credentials were found wrong lately; otherwise they may be looked at.
+
+        Raises:
+            Busy: it is too early for that.
+        """
+        failures = self._failures.get(block(address))
+        if failures is None:
+            return False
+        if self._digest(credentials) in failures.wrong:
+            return True
+        wait = failures.until - self._clock()
+        if wait > 0:
+            raise Busy("too many wrong credentials from this address", wait, HTTPStatus.TOO_MANY_REQUESTS)
+        return False
+
+    def failed(self, address: str, credentials: bytes) -> int:
+        """Wrong credentials came.
+
+        Returns:
+            how many did so far.
+        """
+        now = self._clock()
+        failures = self._failures.setdefault(block(address), _Failures())
+        if now - failures.latest > FORGET_S:
+            failures.count = 0
+        failures.count += 1
+        failures.latest = now
+        failures.until = now + min(FIRST_S * 2.0 ** min(failures.count - 1, 30), LONGEST_S)
+        failures.wrong = [*failures.wrong, self._digest(credentials)][-_REMEMBERED:]
+        self._failures.move_to_end(block(address))
+        while len(self._failures) > MOST:
+            self._failures.popitem(last=False)
+        return failures.count
+
+    def _digest(self, credentials: bytes) -> bytes:
+        """Of what was wrong, nothing is kept that could be read: it may be a password of another place."""
+        return hashlib.blake2b(credentials, digest_size=16, key=self._key).digest()
+
+
+def block(address: str) -> str:
+    """What one client has of addresses: an IPv6 network of 64 bits, or the address itself."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ip.ipv4_mapped or ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
+    return str(ip)

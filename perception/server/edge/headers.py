@@ -1,0 +1,91 @@
+"""Headers of a request as what they are: data of whoever sent it, of any length and any bytes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.requests import HTTPConnection
+
+from perception.server.problems import Problem, Unauthorized
+
+MOST, MOST_BYTES = 100, 32 << 10
+"""Headers of a request, and their bytes together."""
+
+_ONCE = (b"host", b"authorization", b"origin", b"content-length", b"content-type", b"range")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_LENGTH = re.compile(rb"[0-9]{1,15}")
+
+
+class Malformed(Unauthorized):
+    """Credentials that cannot be read, which is no guess."""
+
+
+class HeadersTooLarge(Problem):
+    """More of them than any client needs."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
+def check_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    """Look at the headers before anything reads them.
+
+    Raises:
+        Problem: too many, too long, twice what a request has once, or a host or a length that is none.
+    """
+    if len(headers) > MOST or sum(len(name) + len(value) for name, value in headers) > MOST_BYTES:
+        raise HeadersTooLarge(f"a request has at most {MOST} headers of {MOST_BYTES} bytes together")
+    for name in _ONCE:
+        values = [value for given, value in headers if given == name]
+        if len(values) > 1:
+            raise Problem(f"a request has one {name.decode()} header")
+        if name == b"host" and values and values[0] and not _HOST.fullmatch(values[0]):
+            raise Problem("the host header is no host")
+        if name == b"content-length" and values and not _LENGTH.fullmatch(values[0]):
+            raise Problem("the content-length header is no number of bytes")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a client says that it is: tokens, or user and password."""
+
+    tokens: tuple[bytes, ...] = ()
+    user: bytes | None = None
+    password: bytes = b""
+
+    def __bool__(self) -> bool:
+        return bool(self.tokens) or self.user is not None
+
+    def __bytes__(self) -> bytes:
+        """All of it, different for different ones."""
+        return repr((self.tokens, self.user, self.password)).encode()
+
+
+def credentials(connection: HTTPConnection) -> Credentials:
+    """What a request comes with, in its header and in its query.
+
+    Raises:
+        Malformed: its header is not one that this server knows.
+    """
+    query = connection.query_params.get("token")
+    tokens = () if query is None else (query.encode(),)
+    header = connection.headers.get("authorization")
+    if header is None:
+        return Credentials(tokens)
+    kind, _, value = header.partition(" ")
+    given = value.strip().encode("latin-1")
+    if kind.lower() == "bearer" and given:
+        return Credentials((*tokens, given))
+    if kind.lower() == "basic":
+        try:
+            user, colon, password = base64.b64decode(given, validate=True).partition(b":")
+        except binascii.Error:
+            colon = b""
+        if colon:
+            return Credentials(tokens, user, password)
+    raise Malformed(
+        "these credentials cannot be read; send 'Authorization: Bearer TOKEN', or Basic with user:password in base64"
+    )

@@ -1,0 +1,102 @@
+"""So many of something at once, of which one client gets only its share: others find room however much it asks for."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import threading
+from collections import Counter
+from types import TracebackType
+
+from starlette.requests import HTTPConnection
+
+from perception.server.problems import Busy
+
+TOO_MANY_REQUESTS = 429
+
+
+def client_of(connection: HTTPConnection) -> str:
+    """Whose share a request counts for: see `group_of`. Behind a proxy, the address that the proxy tells."""
+    return group_of(connection.client.host if connection.client else "")
+
+
+def group_of(address: str) -> str:
+    """The clients that share one share: one IPv4 address, or 64 bits of an IPv6 address, which are one household's."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def share_of(count: int, share: float) -> int:
+    """How many of ``count`` one client may have; never none."""
+    return max(1, math.ceil(count * share))
+
+
+class Places:
+    """Places of one kind. Safe to use from any thread.
+
+    Args:
+        count: how many there are.
+        share: part of them, in 0..1, that one client may have.
+        what: what takes them, for messages: "uploads".
+        retry_after_s: seconds after which it is worth to try again.
+    """
+
+    def __init__(self, count: int, share: float, what: str, retry_after_s: float = 1.0) -> None:
+        self._count = count
+        self._most = share_of(count, share)
+        self._what = what
+        self._retry_after_s = retry_after_s
+        self._lock = threading.Lock()
+        self._taken: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many are taken now."""
+        with self._lock:
+            return self._taken.total()
+
+    def take(self, client: str = "") -> Place:
+        """Take a place; it is free again when what is returned is left.
+
+        Args:
+            client: who takes it, see `client_of`; nothing where that is not known, which has no share.
+
+        Raises:
+            Busy: all are taken (503), or the client's share of them (429).
+        """
+        with self._lock:
+            if client and self._taken[client] >= self._most < self._count:
+                message = f"too many {self._what} from your address; one client gets {self._most} of {self._count}"
+                raise Busy(message, self._retry_after_s, TOO_MANY_REQUESTS)
+            if self._taken.total() >= self._count:
+                raise Busy(f"too many {self._what}; try again shortly", self._retry_after_s)
+            self._taken[client] += 1
+        return Place(self, client)
+
+    def _leave(self, client: str) -> None:
+        with self._lock:
+            self._taken[client] -= 1
+            if not self._taken[client]:
+                del self._taken[client]  # so that addresses do not pile up
+
+
+class Place:
+    """A place that is taken, until it is left: ``with places.take(client): ...``."""
+
+    def __init__(self, places: Places, client: str) -> None:
+        self._places = places
+        self._client = client
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._places._leave(self._client)

@@ -1,0 +1,196 @@
+"""How large the frames of a source may be, whatever kind it is, and that opening one can be given up."""
+
+import threading
+import tracemalloc
+from contextlib import contextmanager
+from fractions import Fraction
+from types import SimpleNamespace
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from perception.errors import SourceError
+from perception.sources import Bounds, camera, csi, open_source
+from tests.media import http_folder, make_image, make_video, tcp_server
+from tests.rtsp import rtsp_server
+from tests.server.waiting import wait_for
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """One of each kind, all of 80x48 pixels."""
+    video = make_video(tmp_path / "v.mp4", frames=10, container={"movflags": "faststart"})
+    make_video(tmp_path / "v.ts", frames=50)
+    make_image(tmp_path / "i.png")
+    make_image(tmp_path / "i.jpg")
+
+    def device(*args):
+        sizes = {cv2.CAP_PROP_FRAME_WIDTH: 80.0, cv2.CAP_PROP_FRAME_HEIGHT: 48.0}
+        return SimpleNamespace(
+            read=lambda: (True, np.zeros((48, 80, 3), np.uint8)),
+            get=lambda at: sizes.get(at, 25.0),
+            release=lambda: None,
+        )
+
+    monkeypatch.setattr(camera, "open_device", device)  # the only part that is not there
+    monkeypatch.setattr(camera.CameraSource, "_check_exists", lambda self: None)
+    with http_folder(tmp_path) as base, rtsp_server() as server:
+        yield {
+            "file": str(video),
+            "transport stream": str(tmp_path / "v.ts"),
+            "png": str(tmp_path / "i.png"),
+            "jpeg": str(tmp_path / "i.jpg"),
+            "folder": str(tmp_path),
+            "http file": f"{base}/v.mp4",
+            "http stream": f"{base}/v.ts",
+            "rtsp": f"rtsp://127.0.0.1:{server.port}/live",
+            "synthetic": "synthetic:?size=80x48",
+            "live synthetic": "synthetic:?size=80x48&live=1",
+            "camera": "0",
+        }
+
+
+KINDS = ["file", "transport stream", "png", "jpeg", "folder", "http file", "http stream", "rtsp", "synthetic",
+         "live synthetic", "camera"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels(sources, kind):
+    for confined in (False, True):
+        bounds = Bounds(80 * 48)
+        with open_source(sources[kind], timeout=10, confined=confined, bounds=bounds) as source:
+            assert next(source).width == 80
+        wait_for(lambda b=bounds: not b.busy)
+        bounds = Bounds(80 * 48 - 1)
+        with pytest.raises(SourceError, match="80x48 is too large: at most 3839 pixels"):
+            open_source(sources[kind], timeout=10, confined=confined, bounds=bounds)
+        wait_for(lambda b=bounds: not b.busy)
+
+
+def test_csi_cameras(monkeypatch):
+    monkeypatch.setattr(csi, "has_gstreamer", lambda: True)
+    with pytest.raises(SourceError, match="1280x720 is too large"):
+        open_source("csi://0?size=1280x720", bounds=Bounds(1280 * 720 - 1))
+
+
+def test_a_picture_that_is_a_bomb_is_not_decoded(tmp_path):
+    """A few kilobytes that would be 300 MB: its header is enough."""
+    path = tmp_path / "bomb.png"
+    cv2.imwrite(str(path), np.zeros((10_000, 10_000, 3), np.uint8))
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match="10000x10000 is too large"):
+            open_source(path, bounds=Bounds(1_000_000))
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_pixels_that_are_not_square_count_as_they_are_shown(tmp_path):
+    path = tmp_path / "wide.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(8)
+        for _ in range(5):
+            out.mux(stream.encode(av.VideoFrame(80, 48, "yuv420p")))
+        out.mux(stream.encode(None))
+    with open_source(path, bounds=Bounds(640 * 48)) as source:
+        assert next(source).width == 640
+    with pytest.raises(SourceError, match="640x48 is too large"):
+        open_source(path, bounds=Bounds(640 * 48 - 1))
+
+
+def test_a_stream_that_grows_later_is_no_way_around(tmp_path):
+    small, large = (
+        make_video(tmp_path / "a.ts", frames=20),
+        make_video(tmp_path / "b.ts", frames=20, size_wh=(320, 240)),
+    )
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(small.read_bytes() + large.read_bytes())
+    with open_source(joined) as source:
+        assert {frame.width for frame in source} == {80, 320}
+    with open_source(joined, bounds=Bounds(80 * 48)) as source:  # far too large: no memory is taken for it
+        assert {frame.width for frame in source} == {80}
+        assert source.corrupt > 0
+    grows = pytest.raises(SourceError, match="320x240 is too large")
+    with open_source(joined, bounds=Bounds(320 * 240 - 1)) as source, grows:
+        while True:
+            assert next(source).width == 80
+
+
+def test_giving_up_a_drawn_source():
+    bounds = Bounds()
+    bounds.cancel()
+    with pytest.raises(SourceError, match="closed while it was being opened"):
+        open_source("synthetic:?size=64x48", bounds=bounds)
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp", "rtmp"])
+def test_giving_up_a_server_that_never_answers(scheme):
+    asked = threading.Event()
+    errors = []
+
+    def silent(connection, ended):
+        connection.recv(4096)
+        asked.set()
+        ended.wait()
+
+    def open_it(url, bounds):
+        try:
+            open_source(url, timeout=60, bounds=bounds)
+        except SourceError as error:
+            errors.append(str(error))
+
+    with tcp_server(silent) as port:
+        bounds = Bounds()
+        opening = threading.Thread(target=open_it, args=(f"{scheme}://127.0.0.1:{port}/x", bounds))
+        opening.start()
+        assert asked.wait(30)
+        assert bounds.busy
+        bounds.cancel()
+        opening.join(30)  # of a timeout of two minutes
+        assert not opening.is_alive()
+        assert errors == [f"{scheme}://127.0.0.1:{port}/...: closed while it was being opened"]
+        assert bounds.busy  # FFmpeg's thread is still in there, and counts
+    wait_for(lambda: not bounds.busy)  # the server has hung up
+
+
+@contextmanager
+def undecodable():
+    """A camera that sends packets without end of which no picture can be made."""
+    with rtsp_server() as server:
+        sets = [unit for unit in server.pictures[0] if unit[0] & 31 in (7, 8)]
+        server.pictures = [sets, *[[b"\x41\x98\x06\x48" + b"\x80" * 40]] * 200]  # slices of a set that is not there
+        yield f"rtsp://127.0.0.1:{server.port}/live", server
+
+
+@pytest.mark.parametrize("confined", [False, True])
+def test_a_stream_in_which_nothing_can_be_decoded_ends(confined):
+    bounds = Bounds()
+    with undecodable() as (url, _), pytest.raises(SourceError, match="no picture can be made of what comes"):
+        open_source(url, timeout=1, confined=confined, bounds=bounds)
+    wait_for(lambda: not bounds.busy)
+
+
+def test_giving_up_a_stream_in_which_nothing_can_be_decoded():
+    bounds = Bounds()
+    errors = []
+
+    def open_it(url):
+        try:
+            open_source(url, timeout=600, bounds=bounds)
+        except SourceError as error:
+            errors.append(error)
+
+    with undecodable() as (url, server):
+        opening = threading.Thread(target=open_it, args=(url,), daemon=True)
+        opening.start()
+        wait_for(lambda: "PLAY" in server.methods())
+        bounds.cancel()
+        opening.join(30)
+        assert not opening.is_alive()
+        assert len(errors) == 1
+    wait_for(lambda: not bounds.busy)
