@@ -18,6 +18,7 @@ from perception.picture.letterbox import Letterbox, planes_to_bgr
 from perception.postprocess.panoptic import panoptic
 from perception.postprocess.segmentation import overlay_bgr
 from perception.types import ClassMap, Detections, Frame, Planes, Prediction
+from tests.noise import noise
 
 COLORS = [(128, 64, 128), (220, 20, 60), (0, 0, 142), (107, 142, 35)]
 NAMES = ["road", "person", "car", "tree"]
@@ -61,7 +62,7 @@ def as_bgr(picture: Any) -> np.ndarray:
 
 
 def test_masks_alone_are_the_overlay() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    image = noise(96, 128, 3)
     class_map = quarters(128, 96)
     picture = Annotator(make_card(), legend=False)(Prediction(Frame(image), class_map=class_map))
     expected = np.empty_like(image)

@@ -14,8 +14,9 @@ from perception import EngineError, ModelError, UsageError, load_model
 from perception.card import read_card
 from perception.engines import Engine, open_engine
 from perception.engines.fallback import FallbackEngine
-from perception.types import Frame, Planes
+from perception.types import Frame
 from tests.models import build_model, solid, write_model
+from tests.noise import noise, random_planes
 
 CPU_ENGINES = ["openvino", "onnxruntime", "torch"]
 
@@ -27,11 +28,9 @@ def frames_of_many_kinds(seed: int, count: int) -> list[Frame]:
     for index in range(count):
         height, width = (int(side) for side in rng.integers(20, 120, 2))
         if index % 3:
-            frames.append(Frame(rng.integers(0, 256, (height, width, 3), np.uint8)))
+            frames.append(Frame(noise(height, width, 3, seed=rng)))
         else:
-            half = (height + 1) // 2, (width + 1) // 2
-            planes = [rng.integers(0, 256, shape, np.uint8) for shape in ((height, width), half, half)]
-            frames.append(Frame(planes=Planes(*planes)))
+            frames.append(Frame(planes=random_planes(width, height, rng)))
     return frames
 
 

@@ -7,7 +7,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from perception.errors import SourceError
@@ -15,6 +14,7 @@ from perception.sources import open_source
 from perception.sources.base import Selection
 from perception.sources.video import PipeSource
 from tests.media import make_video, read_stamp
+from tests.noise import noise_frames
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -51,8 +51,8 @@ def test_container_from_a_pipe(tmp_path, ending, container):
 def test_faults(tmp_path):
     assert run(b"") == "-: standard input is empty"
     assert "-: not a video" in run(b"hello\n" * 500)
-    noise = np.random.default_rng(0).integers(0, 256, (4, 96, 160, 3), np.uint8)
-    late_index = make_video(tmp_path / "v.mp4", images=[*noise] * 5, size_wh=(160, 96)).read_bytes()
+    noisy = noise_frames(4, 160, 96)
+    late_index = make_video(tmp_path / "v.mp4", images=[*noisy] * 5, size_wh=(160, 96)).read_bytes()
     assert len(late_index) > 100_000  # too long to be held until its index comes
     assert "has its index at the end and cannot be read from a pipe" in run(late_index)
 
