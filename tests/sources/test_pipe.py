@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from perception.sources.base import Selection
 from perception.sources.video import PipeSource
 from tests.media import make_video, read_stamp
 from tests.noise import noise_frames
+from tests.server.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -96,7 +96,7 @@ def test_closing_while_the_writer_pauses(tmp_path):
         reader = threading.Thread(target=lambda: frames.extend(source))
         reader.start()
         feeder.join(10)
-        time.sleep(0.3)
+        wait_for(lambda: len(frames) > 50)  # the rest of what came is being decoded, and then nothing comes
         source.close()
         reader.join(5)
         assert not reader.is_alive()
