@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("own") / "cache"
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(folder))
     return folder
+
+
+@pytest.fixture
+def own_cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same for the processes that a test starts: a home for caches, which shares the compiled kernels alone."""
+    kernels = cache_directory()
+    home = tmp_path_factory.mktemp("own") / "cache"
+    (home / "perception").mkdir(parents=True)
+    if kernels is not None and not os.environ.get("NUMBA_CACHE_DIR"):
+        (home / "perception" / "numba").symlink_to(Path(kernels).parent)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    return home
 
 
 @pytest.fixture(scope="package", autouse=True)
