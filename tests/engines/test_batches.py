@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +148,16 @@ def test_frames_go_on_together_or_one_by_one_when_an_engine_is_lost(
     path = write_model(tmp_path / "m.onnx")
     card = read_card(path)
     first = open_engine(path, card, engine="onnxruntime", batch=2)
-    engine = FallbackEngine(
-        first,
-        [
-            lambda: open_engine(path, card, engine="openvino", precision="f32"),
-            lambda: open_engine(path, card, engine="onnxruntime", batch=4),
-        ],
-    )
+    opened = [first]
+
+    def then(name: str, **options: Any) -> Callable[[], Engine]:
+        def opens() -> Engine:
+            opened.append(open_engine(path, card, engine=name, **options))
+            return opened[-1]
+
+        return opens
+
+    engine = FallbackEngine(first, [then("openvino", precision="f32"), then("onnxruntime", batch=4)])
     frames = [Frame(solid(color)) for color in ("red", "green", "blue")]
     buffer = np.zeros((2, 48, 64, 3), np.uint8)
     with engine:
@@ -161,4 +165,4 @@ def test_frames_go_on_together_or_one_by_one_when_an_engine_is_lost(
             results = engine.infer_frames(frames, "stretch", buffer)
             assert [int(r[0]["class_logits"][0].argmax(0)[0, 0]) for r in results] == [0, 1, 2]
             assert (engine.batch, engine.name) == (batch, name)
-            engine._current.close()  # as if it were lost
+            opened[-1].close()  # as if it were lost

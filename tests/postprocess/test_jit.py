@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from perception.common import jit
 from perception.picture.letterbox import Letterbox, planes_to_bgr, to_input
@@ -102,11 +101,6 @@ def test_without_a_writable_cache_directory(tmp_path: Path) -> None:
     assert Path(directory).is_relative_to(elsewhere)
     private = next(elsewhere.iterdir())
     assert private.stat().st_mode & 0o077 == 0
-
-
-def test_private_directory_must_be_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit.tempfile, "tempdir", str(tmp_path))
-    path = jit._private_temporary()
-    assert path is not None
-    path.chmod(0o777)  # as if somebody else could have put files there
-    assert jit._private_temporary() is None
+    private.chmod(0o777)  # as if somebody else could have put files there
+    directory, _ = run(WHERE, XDG_CACHE_HOME=str(blocked), TMPDIR=str(elsewhere))
+    assert directory == "None"
