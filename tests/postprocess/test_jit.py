@@ -54,10 +54,9 @@ def test_a_full_run_compiles_nothing_after_warmup() -> None:
 SCRIPT = """
 import logging; logging.basicConfig(level=logging.WARNING)
 import numpy as np
-import perception.picture.conversions as yuv
-from perception.types import Planes
-planes = Planes(np.full((4, 4), 235, np.uint8), *np.full((2, 2, 2), 128, np.uint8))
-assert (planes.to_bgr() == 255).all()
+from perception.postprocess.runs import decode_runs, encode_runs
+labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+assert (decode_runs(encode_runs(labels)[0], 3, 4) == labels).all()
 from perception.common import jit
 print(jit.cache_directory())
 """
