@@ -11,12 +11,10 @@ from typer.testing import CliRunner
 from perception.bench import run_bench
 from perception.commands.main import app
 from perception.errors import PerceptionError
+from tests.fixtures import own_cache_home  # noqa: F401
 from tests.models import write_model
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache_home")
 
 
 def test_each_network_has_a_row_beside_the_first(tmp_path: Path) -> None:
