@@ -99,6 +99,47 @@ def eval_detection(
     )  # fmt: skip
 
 
+@evaluation.command("panoptic")
+def eval_panoptic(
+    images: Images,
+    annotations: Annotated[Path, typer.Option(help="COCO panoptic JSON.", rich_help_panel=INPUT)],
+    segments: Annotated[
+        Path | None, typer.Option(help="Folder of its PNGs; the JSON's name by default.", rich_help_panel=INPUT)
+    ] = None,
+    names: Names = None,
+    things: Annotated[
+        str | None,
+        typer.Option(metavar="PIXELS=BOX+BOX,...", help="Which boxes show which pixels.", rich_help_panel=MODEL),
+    ] = None,
+    model: Model = None,
+    card: Card = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    size: Size = None,
+    report: ReportTo = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Segments against a COCO panoptic file: panoptic quality of each class, of things and of stuff.
+
+    [bold]Example[/bold]
+
+      perception eval panoptic -m street --images val/images --annotations val/panoptic.json
+    """
+    from perception.commands.terminal import evaluate
+    from perception.common.settings import size as parse_size
+    from perception.common.settings import things as parse_things
+    from perception.evaluation.classes import read_synonyms
+    from perception.evaluation.panoptic import evaluate_panoptic
+
+    evaluate(
+        evaluate_panoptic, model, images, annotations, segments=segments, synonyms=read_synonyms(names),
+        things=parse_things(things), card=card, engine=engine, precision=precision, threads=threads,
+        size=parse_size(size), report=report, overwrite=overwrite, as_json=as_json,
+    )  # fmt: skip
+
+
 @evaluation.command("classification")
 def eval_classification(
     pictures: Labelled,
@@ -162,10 +203,11 @@ def data_check(
         if not images is labels is annotations is classes is ignore is names is None:
             raise UsageError("a recipe names its data, classes and what is ignored: give no other option than --data")
         require("torch", "train", "checking the data of a recipe")
-        from perception.training.recipes.dense import read_config
-        from perception.training.run.loop import task_of
+        import perception.classics  # noqa: F401 - its recipes, too
+        from perception.training.recipes.read import read_config
+        from perception.training.tasks.kinds import open_task
 
-        task_of(read_config(recipe, pictures))  # construction is the check
+        open_task(read_config(recipe, pictures))  # construction is the check
         typer.echo('{"faults": []}' if as_json else f"{recipe}: nothing wrong")
         return
     with progress_bar("check") as progress:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from perception.commands.classics import classics
 from perception.commands.evaluate import data as data_commands
 from perception.commands.evaluate import evaluation
 from perception.commands.explain import explain_model
@@ -36,6 +37,7 @@ from perception.commands.options import (
 from perception.commands.quantize import quantize_model
 from perception.commands.summary import summary
 from perception.commands.train import export, train
+from perception.commands.weights import weights
 from perception.errors import PerceptionError
 
 app = typer.Typer(
@@ -49,6 +51,8 @@ app = typer.Typer(
 )
 app.add_typer(evaluation, name="eval")
 app.add_typer(data_commands, name="data")
+app.add_typer(weights, name="weights")
+app.add_typer(classics, name="classics")
 
 
 @app.command()

@@ -31,6 +31,7 @@ def summary(
       perception summary torchvision:vgg16 --size 448x448
     """
     require("torch", "train", "a summary of a network")
+    import perception.classics  # noqa: F401 - their names, too
     from perception.commands.terminal import print_rows
     from perception.common.settings import size as parse_size
     from perception.networks.summary import summarise_named

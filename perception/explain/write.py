@@ -1,4 +1,4 @@
-"""What `perception explain` does: a picture in, a picture of what mattered in it out."""
+"""The work of `perception explain`: a picture in, a picture with its saliency map out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import cast
 
 import cv2
 
-from perception.classics.tiles import side_by_side
 from perception.errors import SourceError, UsageError
 from perception.explain.maps import METHODS, Method, explain
+from perception.explain.tiles import side_by_side
 from perception.sinks.files import PartFile, check_not_source, sink_errors
 from perception.sources import open_source
 

@@ -1,6 +1,7 @@
 """Gradient of the filters of a depthwise convolution, for channels-last bfloat16 on a CPU.
 
-oneDNN's own takes up to ten times as long with 5x5 filters: it was a quarter of a training step of `StreetNetwork`.
+oneDNN's own takes up to ten times as long with 5x5 filters: it was a quarter of a training step of
+`SegmentationDetectionNetwork`.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def _filter_gradient(x, grad, out, taps, stride, start, stop):  # type: ignore[n
 
 
 def filter_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor:
-    """What the loss changes by per change of each filter value.
+    """Compute the gradient of each filter value.
 
     Args:
         x: bfloat16 ``[N, C, H, W]``, the layer's input; fastest if channels are last in memory.

@@ -13,11 +13,11 @@ from typer.testing import CliRunner  # noqa: E402
 
 from perception.commands.main import app  # noqa: E402
 from perception.errors import PerceptionError  # noqa: E402
-from perception.networks.segmenter import StreetNetwork  # noqa: E402
-from perception.training.export.export import export_network, make_card  # noqa: E402
-from perception.training.recipes.dense import read_config  # noqa: E402
-from perception.training.run.checkpoint import load_checkpoint, load_weights, save_checkpoint  # noqa: E402
-from perception.training.tasks.networks import build_network  # noqa: E402
+from perception.networks.segmentation_detection import SegmentationDetectionNetwork  # noqa: E402
+from perception.training.export.export import export_network  # noqa: E402
+from perception.training.recipes.read import parse_config, read_config  # noqa: E402
+from perception.training.tasks.kinds import build_network, task_type  # noqa: E402
+from perception.training.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint  # noqa: E402
 
 RECIPES = Path(__file__).parents[2] / "configs" / "train"
 
@@ -79,8 +79,8 @@ def test_a_base_that_is_missing_or_goes_in_circles_is_named(tmp_path: Path) -> N
         ({"augment__crops": [{"start": 2, "size": [64, 64]}]}, "must start at 0"),
         ({"augment__scale": [2, 1]}, "scale must be a range"),
         ({"augment__rare_classes": [9]}, r"rare_classes \[9\] are not among the 3 classes"),
-        ({"augment__paste": {"classes": [1, 3]}}, r"augment.paste.classes \[3\] are not among the 3 classes"),
-        ({"augment__paste": {"classes": []}}, r"augment.paste.classes"),
+        ({"augment__copy_paste": {"classes": [1, 3]}}, r"augment.copy_paste.classes \[3\] are not among the 3 classes"),
+        ({"augment__copy_paste": {"classes": []}}, r"augment.copy_paste.classes"),
         ({"data__ignore": 1}, "ignore id 1 is the id of class box"),
         ({"network": {"frozen_stride": 4, "backbone": "resnet18"}}, "frozen_stride is for efficientnet_lite0"),
         ({"model": {}}, "model.licence: Field required"),
@@ -91,6 +91,45 @@ def test_a_base_that_is_missing_or_goes_in_circles_is_named(tmp_path: Path) -> N
 def test_faults_of_a_recipe_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(PerceptionError, match=message):
         read_config(changed(tmp_path, **changes))
+
+
+def test_old_spellings_are_read_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a recipe, in its base and, without a word, in a checkpoint."""
+    base = changed(tmp_path, task="street", augment__paste={"classes": [1], "chance": 0.25})
+    data = yaml.safe_load(base.read_text())
+    data["data"]["train"] = [{**data["data"]["train"], "taught": False}]
+    base.write_text(yaml.safe_dump(data))
+    top = tmp_path / "top.yaml"
+    top.write_text("base: recipe.yaml\naugment: {copy_paste: {most: 5}}\n")
+    with caplog.at_level("WARNING"):
+        config = read_config(top)
+    assert config.task == "segmentation_detection"
+    assert (config.augment.copy_paste.chance, config.augment.copy_paste.most) == (0.25, 5)
+    assert config.data.train[0].distil is False
+    notes = [record.getMessage() for record in caplog.records]
+    assert len(notes) == 3 and all(note.startswith(str(base)) for note in notes)
+    for note in (
+        "task: street is now",
+        "augment.paste is now called copy_paste",
+        "data.train.taught is now called distil",
+    ):
+        assert any(note in said for said in notes)
+    caplog.clear()
+    assert parse_config(data, "checkpoint").data.train[0].distil is False
+    assert not caplog.records
+    assert data["task"] == "street" and "paste" in data["augment"], "what was given is not changed"
+
+
+def test_tasks_that_nobody_added_are_unknown(tmp_path: Path) -> None:
+    with pytest.raises(PerceptionError, match="task 'dance' is unknown; there are segmentation_detection, classific"):
+        read_config(changed(tmp_path, task="dance"))
+
+
+def test_a_fault_names_what_may_have_been_meant(tmp_path: Path) -> None:
+    with pytest.raises(PerceptionError, match=r"augment.colour: .*did you mean 'color'\?"):
+        read_config(changed(tmp_path, augment__colour=0.3))
+    with pytest.raises(PerceptionError, match=r"data.train.0.lables: .*did you mean 'labels'\?"):
+        read_config(changed(tmp_path, data__train__lables="x"))
 
 
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -131,12 +170,12 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_network_say_which_tensors_differ(tmp_path: Path) -> None:
-    small = StreetNetwork(3, {4: 8, 8: 8, 16: 8, 32: 8})
+    small = SegmentationDetectionNetwork(3, {4: 8, 8: 8, 16: 8, 32: 8})
     weights = small.state_dict()
     weights["surplus"] = torch.zeros(1)
     del weights["head.classify.bias"]
     with pytest.raises(PerceptionError, match=r"lacks head\.classify\.bias; has unknown surplus") as caught:
-        load_weights(StreetNetwork(4, {4: 8, 8: 8, 16: 8, 32: 8}), weights, tmp_path / "a.pt")
+        load_weights(SegmentationDetectionNetwork(4, {4: 8, 8: 8, 16: 8, 32: 8}), weights, tmp_path / "a.pt")
     assert "head.classify.weight is [3, 8, 1, 1], expected [4, 8, 1, 1]" in str(caught.value)
 
 
@@ -152,7 +191,7 @@ def test_every_network_of_a_recipe_exports(tmp_path: Path, decoder: str, backbon
     torch.manual_seed(0)
     network = build_network(config).eval()
     output = tmp_path / "a.onnx"
-    card = make_card(config, {})
+    card = task_type(config).card(config, {})
     assert card.input.multiple == stride
     export_network(network, card, output)  # compares with torch, or fails
     dimensions = onnx.load(output).graph.output[0].type.tensor_type.shape.dim
@@ -171,7 +210,7 @@ def test_where_a_model_cannot_be_written_is_told_first(tmp_path: Path) -> None:
         assert isinstance(result.exception, PerceptionError)
         assert message in str(result.exception)
         with pytest.raises(PerceptionError, match=message):
-            export_network(build_network(config), make_card(config, {}), output)
+            export_network(build_network(config), task_type(config).card(config, {}), output)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "recipe.yaml"]
 
 

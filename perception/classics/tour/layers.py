@@ -1,4 +1,4 @@
-"""What layers cost, see and enlarge: diagrams that need no picture of anything."""
+"""Diagrams of layers: cost, receptive field, upsampling."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def costs(stop: Stop) -> U8:
 
 
 def fields(stop: Stop) -> U8:
-    """How the receptive field grows with every layer that has a kernel."""
+    """Draw how the receptive field grows with every layer that has a kernel."""
     figure = Figure(figsize=(6.4, 3.2), layout="constrained", dpi=DPI)
     axes = figure.subplots()
     for name in FIELDS:
@@ -129,7 +129,7 @@ def learning(stop: Stop) -> U8:
             found[title].append((name, points))
     shown = {title: lines for title, lines in found.items() if lines}
     if not shown:
-        raise ModelError("nothing is trained yet; python -m perception.classics.train configs/classics/*", stop.runs)
+        raise ModelError("nothing is trained yet; perception classics train configs/classics/*", stop.runs)
     figure = Figure(figsize=(3.2 * len(shown), 3), layout="constrained", dpi=DPI)
     for axis, (title, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         for name, points in lines:

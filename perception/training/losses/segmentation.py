@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from perception.training.recipes.dense import LossConfig
+from perception.training.recipes.segmentation_detection import LossConfig
 
 LOVASZ_STEP = 4
 UNKNOWN_LOGIT = -1e4  # finite: nothing times it is not a number
@@ -89,7 +89,7 @@ class SegmentationLoss(nn.Module):
     def forward(
         self, logits: Tensor, labels: Tensor, known: Tensor | None = None, weights: Tensor | None = None
     ) -> Tensor:
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             logits: ``[N, C, h, w]`` at the network's stride; upsampled here with half-pixel centres.
