@@ -22,7 +22,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_engine_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "ENGINES", ("tensorrt", "onnxruntime"))  # a process each: two are enough
     path = str(write_model(tmp_path / "colors.onnx"))
-    result = CliRunner().invoke(app, ["bench", "engines", "-m", path, "--repeats", "3", "--json", "-"])
+    result = CliRunner().invoke(app, ["bench", "engines", "-m", path, "--repeats", "3", "--json"])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert {row["engine"] for row in rows} == {name for name in engines.ENGINES if engine_status(name)[0]}
@@ -35,7 +35,7 @@ def test_every_engine_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_engine_that_fails_or_dies_is_a_row(tmp_path: Path) -> None:
     path = write_model(tmp_path / "cut.onnx")
     path.write_bytes(path.read_bytes()[:300])
-    row = engines._in_own_process(str(path), "openvino", "f32", 2)
+    row = engines._in_own_process(str(path), "openvino", "fp32", 2)
     assert row["engine"] == "openvino" and "cut.onnx" in row["fault"]
-    row = engines._in_own_process(str(path), "openvino", "f32", "two")  # type: ignore[arg-type]
+    row = engines._in_own_process(str(path), "openvino", "fp32", "two")  # type: ignore[arg-type]
     assert "ValueError" in row["fault"]

@@ -20,7 +20,7 @@ from perception.errors import PerceptionError
 
 WARMUP = 5
 
-_PRECISIONS = ("f32", "auto")
+_PRECISIONS = ("fp32", "auto")
 
 
 def engine_rows(model: str, repeats: int) -> list[dict[str, Any]]:

@@ -42,9 +42,10 @@ ENCODER = {"codec": "h264", "preset": "veryfast"}
 class Bench:
     """A model, a 720p street clip, and the measurements on them."""
 
-    def __init__(self, model: str, engine: str, precision: Precision, clip: Path | None) -> None:
+    def __init__(self, model: str, engine: str, precision: Precision, device: str, clip: Path | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="perception-bench-")
         self._model_name, self._engine, self._precision, self._given = model, engine, precision, clip
+        self._device = device
         self._models: dict[str, Model] = {}
 
     def close(self) -> None:
@@ -60,7 +61,11 @@ class Bench:
         key = f"{mode}/{engine}/{precision}"
         if key not in self._models:
             self._models[key] = load_model(
-                self._model_name, engine=engine or self._engine, precision=precision or self._precision, mode=mode
+                self._model_name,
+                engine=engine or self._engine,
+                precision=precision or self._precision,
+                device=self._device if engine is None else "CPU",
+                mode=mode,
             )
         return self._models[key]
 
@@ -111,7 +116,7 @@ class Bench:
             efficiency.append(ours[-1] * cost_ms / (1000 * CORES))
             for name, upsample in plain.items():
                 try:
-                    torch_model = self.model(mode="latency", engine="torch", precision="f32")
+                    torch_model = self.model(mode="latency", engine="torch", precision="fp32")
                 except EngineError as error:
                     skipped = str(error)
                     continue

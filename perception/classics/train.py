@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument("--table-only", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    from perception.commands.terminal import complain, print_rows
+    from perception.common.console import complain, print_rows
 
     worst, rows = 0, []
     for recipe in arguments.recipes:

@@ -28,7 +28,7 @@ REFERENCES = ("torch", "onnxruntime", "openvino")
 MATCH_IOU = 0.9
 """Boxes of a class that overlap at least so much are the same box."""
 
-_PRECISIONS: tuple[Precision, ...] = ("f32", "auto")
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
 
 
 @dataclass(slots=True)
@@ -89,10 +89,10 @@ def verify(
     reference = next((name for name in REFERENCES if name in engines and engine_status(name)[0]), None)
     if reference is None:
         raise EngineError(f"none of {', '.join(REFERENCES)} is present to compare with")
-    with load_model(model, card=card, engine=reference, precision="f32") as loaded:
+    with load_model(model, card=card, engine=reference, precision="fp32") as loaded:
         truth = [loaded.predict(frame) for frame in kept]
         results = [Agreement(reference, loaded.engine.precision, f"reference: {loaded.engine.description}")]
-    done = {(reference, "f32")}
+    done = {(reference, "fp32")}
     for name in engines:
         for precision in _PRECISIONS:
             if not engine_status(name)[0] or (name == "torch" and precision == "auto"):

@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/classics"), help="what configs/classics has trained")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=PICTURES, default=list(PICTURES))
     given = parser.parse_args(arguments)
-    from perception.commands.terminal import complain
+    from perception.common.console import complain
     from perception.sources.clips import find_clip
 
     try:

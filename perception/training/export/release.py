@@ -65,7 +65,7 @@ def release(
         onnx.save(model, str(draft))
         metrics: dict[str, float] = {}
         for precision in native_precisions():
-            suffix = "" if precision == "f32" else f"_{precision}"
+            suffix = "" if precision == "fp32" else f"_{precision}"
             for metric, value in measure(draft, config, root, precision).items():
                 if value is not None:
                     metrics[f"{config.name}_val_{metric}{suffix}"] = round(value, 4)
@@ -127,7 +127,7 @@ def _measure_places(
 def _measure(model: Path, config: TrainConfig, root: Path, precision: Precision) -> dict[str, float | None]:
     """Accuracy on the recipe's validation pictures as `perception eval` gives it; by class only in float32."""
     options: dict[str, Any] = {"engine": "openvino", "precision": precision}
-    val, by_class = config.data.val, precision == "f32"
+    val, by_class = config.data.val, precision == "fp32"
     masks = evaluate_segmentation(
         model,
         root / val.images,

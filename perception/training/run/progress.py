@@ -6,7 +6,7 @@ from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from perception.commands.terminal import stderr
+from perception.common.console import stderr
 
 
 class TrainProgress:
