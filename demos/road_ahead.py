@@ -1,4 +1,4 @@
-"""A stage of one's own: how much of the picture is road, frame by frame, with no output file at all.
+"""Use predictions in your own program: the share of road in each frame, without any output file.
 
 python demos/road_ahead.py street.mp4
 """

@@ -1,7 +1,7 @@
 """Measurements behind ``perception bench``: every speed claimed in the README is printed by it.
 
-Machines differ and are noisy, so each figure stands beside the obvious alternative, measured in the same run, turn by
-turn, as medians.
+Machines differ and are noisy, so each figure stands next to the obvious alternative. Both are medians, measured
+alternately in the same run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
 ON_REQUEST = ("live", "models")
-"""Parts that run only if they are named: they need more than the package, such as a browser or another model."""
+"""Parts that run only on request: they need more than the package, such as a browser or another model."""
 
 
 def run_bench(
@@ -38,15 +38,15 @@ def run_bench(
     Args:
         parts: which of ``PARTS`` and ``ON_REQUEST``; all of ``PARTS`` by default.
         model: name or path of the model.
-        engine: engine to run it on; ``engines`` takes every one that is present.
-        precision: precision to run it in; ``engines`` takes fp32 and what each likes best.
+        engine: engine to run it on; ``engines`` takes every installed one.
+        precision: precision to run it in; ``engines`` takes fp32 and the preferred one of each.
         device: device of the engine; ``engines`` takes the CPU, or the first GPU with TensorRT.
         clip: a video for the stages and the pipeline; by default a street clip scaled to 1280x720.
-        repeats: how often each kernel, each engine and each network is measured.
+        repeats: measurements of each kernel, each engine and each network.
         against: names or paths of networks that ``models`` compares with.
 
     Yields:
-        a title and rows for each part as it is done.
+        a title and rows for each part as soon as it is done.
 
     Raises:
         UsageError: there is no such part, or ``models`` has nothing to compare with.

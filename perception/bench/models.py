@@ -1,4 +1,4 @@
-"""Networks against each other, without anything around them: one process, turn by turn."""
+"""Compare networks, without anything around them: alternately, in one process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def model_rows(
         others: names or paths.
         engine: engine to run all of them on.
         precision: precision to run them in.
-        repeats: turns that each of them gets.
+        repeats: turns of each network.
         device: device of the engine.
 
     Returns:

@@ -31,7 +31,9 @@ def explain(
     ] = None,
     task: Annotated[
         Literal["classification", "detection", "segmentation"] | None,
-        typer.Option(help="Which task to explain, for a model with several.", show_default="the first that fits --class and --at"),
+        typer.Option(
+            help="Which task to explain, for a model with several.", show_default="the first that fits --class and --at"
+        ),
     ] = None,
     card: Card = None,
     overwrite: Overwrite = False,

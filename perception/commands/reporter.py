@@ -1,4 +1,4 @@
-"""What ``annotate`` and ``demo`` print about each source: a progress bar, a summary, or an error."""
+"""Reports of ``annotate`` and ``demo`` on each source: a progress bar, a summary, or an error."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def summary(
         typer.Argument(
             metavar="NETWORK",
             help="Network: lenet5, mini_alexnet_v4, resnet34, googlenet, xception, ..., torchvision:NAME, timm:NAME; "
-            "or a model by its name or .onnx file."
+            "or a model by its name or .onnx file.",
         ),
     ],
     classes: Annotated[

@@ -1,4 +1,4 @@
-"""What several commands print alike: log lines, JSON, progress on standard error."""
+"""Output that several commands share: log lines, JSON, progress on standard error."""
 
 from __future__ import annotations
 
