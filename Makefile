@@ -43,7 +43,7 @@ bench: $(DEV) $(MEDIA)  ## measure every speed in the README
 	$(BIN)/perception bench
 
 classics: $(DEV)  ## train the classics (hours) and print what they reached
-	$(BIN)/python -m perception.classics.train $(filter-out %cifar100.yaml,$(wildcard configs/classics/*.yaml))
+	$(BIN)/perception classics train $(filter-out %cifar100.yaml,$(wildcard configs/classics/*.yaml))
 
 clean:  ## remove the environment and what the demo wrote
 	rm -rf .venv .venv-lowest demo.mp4 demo.jsonl demo.png

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from perception.classics.flatten import Flatten
+from perception.networks.flatten import Flatten
 
 MAPS = (16, 32, 64, 128, 256)
 POOLED = (1, 2, 5)  # convolutions with a pooling behind them, as in AlexNet

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from perception.classics.flatten import Flatten
 from perception.errors import ModelError
+from perception.networks.flatten import Flatten
 from perception.networks.summary import Reader, trace
 
 Shape = tuple[int, int, int]

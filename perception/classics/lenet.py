@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from perception.classics.flatten import Flatten
+from perception.networks.flatten import Flatten
 
 
 def _lenet5(classes: int, activation: type[nn.Module], pooling: type[nn.Module]) -> OrderedDict[str, nn.Module]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from perception.classics.flatten import Flatten
+from perception.networks.flatten import Flatten
 
 WIDTHS = (32, 64, 128)
 

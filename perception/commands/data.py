@@ -88,10 +88,11 @@ def data_check(
         if not images is labels is annotations is classes is ignore is names is None:
             raise UsageError("a recipe names its data, classes and ignored ids: give no other option than --data")
         require("torch", "train", "checking the data of a recipe")
-        from perception.training.recipes.dense import read_config
-        from perception.training.run.loop import task_of
+        import perception.classics  # noqa: F401 - its recipes, too
+        from perception.training.recipes.read import read_config
+        from perception.training.tasks.kinds import open_task
 
-        task_of(read_config(recipe, pictures))  # construction is the check
+        open_task(read_config(recipe, pictures))  # construction is the check
         if not write_json({"faults": []}, as_json, json_file):
             typer.echo(f"{recipe}: no faults")
         return

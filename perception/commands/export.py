@@ -47,6 +47,7 @@ def export(
       perception export runs/camvid/best.pt -o camvid.onnx
     """
     require("torch", "train", "exporting a network")
+    import perception.classics  # noqa: F401 - its networks and its task can be exported, too
     from perception.common.settings import size as parse_size
     from perception.sinks.files import check_output
     from perception.training.export.torchvision import export_any

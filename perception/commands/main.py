@@ -17,6 +17,7 @@ from perception.commands.annotate import annotate
 from perception.commands.bench import bench
 from perception.commands.build import build
 from perception.commands.cache import cache
+from perception.commands.classics import classics
 from perception.commands.data import data
 from perception.commands.demo import demo
 from perception.commands.doctor import doctor
@@ -30,6 +31,7 @@ from perception.commands.quantize import quantize
 from perception.commands.summary import summary
 from perception.commands.train import train
 from perception.commands.verify import verify
+from perception.commands.weights import weights
 from perception.errors import PerceptionError
 
 app = typer.Typer(
@@ -57,6 +59,8 @@ for command in (adapt, bench, train, export, quantize, explain, summary):
     app.command(cls=JsonCommand)(command)
 app.add_typer(evaluation, name="eval")
 app.add_typer(data, name="data")
+app.add_typer(weights, name="weights")
+app.add_typer(classics, name="classics")
 
 
 @app.callback(invoke_without_command=True)

@@ -37,6 +37,7 @@ def summary(
       perception summary torchvision:vgg16 --size 448x448
     """
     require("torch", "train", "a summary of a network")
+    import perception.classics  # noqa: F401 - their names, too
     from perception.commands.terminal import write_json
     from perception.common.console import print_rows
     from perception.common.settings import size as parse_size

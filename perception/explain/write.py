@@ -8,9 +8,9 @@ from typing import cast
 
 import cv2
 
-from perception.classics.tiles import side_by_side
 from perception.errors import SourceError, UsageError
 from perception.explain.maps import METHODS, Method, explain
+from perception.explain.tiles import side_by_side
 from perception.sinks.files import PartFile, check_not_source, sink_errors
 from perception.sources import open_source
 

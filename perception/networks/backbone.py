@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
-from perception.classics.zoo import TorchvisionBackbone
 from perception.networks.lite import EfficientNetLite
+from perception.networks.torchvision_backbone import TorchvisionBackbone
 
 Backbone: TypeAlias = EfficientNetLite | TorchvisionBackbone
 

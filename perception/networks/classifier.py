@@ -1,4 +1,4 @@
-"""Classifiers by name, and what makes one of them a network of ours: camera pictures in, probabilities out."""
+"""Classifiers by name, and the module around one that takes camera pictures and gives probabilities."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perception.classics.alexnet import MiniAlexNetV1, MiniAlexNetV2, MiniAlexNetV3, MiniAlexNetV4
-from perception.classics.inception import GoogLeNet
-from perception.classics.lenet import LeNet5, LeNet5V2, LeNetColor
-from perception.classics.residual import ResNet34
-from perception.classics.three_blocks import ThreeBlocks
-from perception.classics.xception import Xception
 from perception.errors import ModelError, UsageError, require
 from perception.networks.lite import EfficientNetLite
+from perception.networks.torchvision_backbone import IMAGENET_MEAN, IMAGENET_STD
 
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B: ITU-R BT.601
 
@@ -41,27 +36,15 @@ class EfficientNetLiteClassifier(EfficientNetLite):
         return logits
 
 
-OURS: dict[str, Callable[..., nn.Module]] = {
-    "lenet5": LeNet5,
-    "lenet5_v2": LeNet5V2,
-    "lenet_color": LeNetColor,
-    "mini_alexnet_v1": MiniAlexNetV1,
-    "mini_alexnet_v2": MiniAlexNetV2,
-    "mini_alexnet_v3": MiniAlexNetV3,
-    "mini_alexnet_v4": MiniAlexNetV4,
-    "three_blocks": ThreeBlocks,
-    "resnet34": ResNet34,
-    "googlenet": GoogLeNet,
-    "xception": Xception,
-    "efficientnet_lite0": EfficientNetLiteClassifier,
-}
+CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {"efficientnet_lite0": EfficientNetLiteClassifier}
+"""Makers of classifiers by name; a package with networks of its own adds them here."""
 
 
 def build_classifier(name: str, classes: int | None = None, weights: str | None = None) -> nn.Module:
-    """The classifier called ``name``: normalised float images to logits ``[N, classes]``.
+    """Build the classifier called ``name``: normalised float images to logits ``[N, classes]``.
 
     Args:
-        name: one of `OURS`, ``torchvision:NAME`` (vgg16, resnet50, inception_v3, ...) or ``timm:NAME``.
+        name: one of `CLASSIFIERS`, ``torchvision:NAME`` (vgg16, resnet50, inception_v3, ...) or ``timm:NAME``.
         classes: number of classes; the network's own where None.
         weights: ``imagenet`` starts from these: at hand for ``efficientnet_lite0``, downloaded by torchvision and timm
             for theirs. A head for another number of classes starts anew.
@@ -78,13 +61,14 @@ def build_classifier(name: str, classes: int | None = None, weights: str | None 
         return _torchvision(own, classes, weights)
     if maker == "timm":
         return _timm(own, classes, weights)
-    if name not in OURS:
-        near = difflib.get_close_matches(name, OURS, n=3) or list(OURS)
+    if name not in CLASSIFIERS:
+        near = difflib.get_close_matches(name, CLASSIFIERS, n=3) or list(CLASSIFIERS)
         raise UsageError(
             f"no classifier is called {name!r}; there are {', '.join(near)}, torchvision:NAME and timm:NAME"
         )
     if weights is None:
-        return OURS[name]() if classes is None else OURS[name](classes)
+        make = CLASSIFIERS[name]
+        return make() if classes is None else make(classes)
     if name != "efficientnet_lite0":
         raise ModelError(f"no ImageNet weights are at hand for {name}; efficientnet_lite0 has them")
     network = EfficientNetLiteClassifier()
@@ -95,7 +79,7 @@ def build_classifier(name: str, classes: int | None = None, weights: str | None 
 
 
 def head_of(network: nn.Module) -> tuple[str, nn.Linear]:
-    """The last dense layer of a classifier and its name.
+    """Return the last dense layer of a classifier and its name.
 
     Raises:
         ModelError: it has none.
@@ -115,7 +99,7 @@ def replace_head(network: nn.Module, classes: int) -> nn.Linear:
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The parts of ``network`` that have parameters, in order: its children, those of a sequence one by one."""
+    """List the parts of ``network`` that have parameters, in order: its children, those of a sequence one by one."""
     children = [child for child in network.children() if any(True for _ in child.parameters())]
     if len(children) == 1 and not isinstance(children[0], nn.Linear):
         return blocks_of(children[0])  # what only prepares its input is no block
@@ -162,7 +146,7 @@ class Classifier(nn.Module):
 
 
 def first_convolution(network: nn.Module) -> nn.Conv2d:
-    """The first convolution of ``network`` in the order of its modules."""
+    """Return the first convolution of ``network`` in the order of its modules."""
     return next(m for m in network.modules() if isinstance(m, nn.Conv2d))
 
 
@@ -188,8 +172,6 @@ def _torchvision(name: str, classes: int | None, weights: str | None) -> nn.Modu
     if classes is not None:
         replace_head(model, classes)
     if weights is not None:
-        from perception.classics.zoo import IMAGENET_MEAN, IMAGENET_STD
-
         model = nn.Sequential(Renormalise(IMAGENET_MEAN, IMAGENET_STD), model)
     side = 299 if name == "inception_v3" else 224
     model.input_shape = (3, side, side)  # type: ignore[assignment]

@@ -1,6 +1,7 @@
 """Gradient of the filters of a depthwise convolution, for channels-last bfloat16 on a CPU.
 
-oneDNN's own takes up to ten times as long with 5x5 filters: it was a quarter of a training step of `StreetNetwork`.
+oneDNN's own takes up to ten times as long with 5x5 filters: it was a quarter of a training step of
+`SegmentationDetectionNetwork`.
 """
 
 from __future__ import annotations

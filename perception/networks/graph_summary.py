@@ -10,7 +10,7 @@ from perception.card import load_onnx, read_card
 from perception.errors import ModelError
 from perception.model import check_size
 from perception.networks.arithmetic import Field, convolution_multiplications
-from perception.networks.summary import Fields, Layer, Summary, joined
+from perception.networks.layers import Fields, Layer, Summary, joined
 from perception.weights.library import find_model
 
 POOLINGS = ("MaxPool", "AveragePool")
@@ -21,7 +21,7 @@ SHOWN = (*WEIGHTED, *POOLINGS, "GlobalAveragePool", "BatchNormalization", "Resiz
 
 
 def summarise_graph(name: str, size: tuple[int, int] | None = None) -> Summary:
-    """Shapes, parameters, multiplications and receptive fields of a model's layers with weights, and its poolings.
+    """Summarise a model file: sizes, cost and receptive fields of its layers with weights, and its poolings.
 
     Args:
         name: of a model, or an ``.onnx`` file.
@@ -110,7 +110,7 @@ def _layer(
 
 
 def _enlarged(before: tuple[Field, Field], given: tuple[int, ...], made: tuple[int, ...]) -> tuple[Field, Field]:
-    """Behind bilinear enlargement: one neighbour more, nearer to each other."""
+    """Receptive fields behind bilinear enlargement: one neighbour more, nearer to each other."""
     if len(given) != 4 or len(made) != 4 or 0 in (*given[2:], *made[2:]):
         return before
     steps = [max(round(f.step * given[axis] / made[axis]), 1) for f, axis in zip(before, (2, 3), strict=True)]

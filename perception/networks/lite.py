@@ -102,7 +102,7 @@ class EfficientNetLite(nn.Module):
     Args:
         stages: rows of the architecture table.
         classes: of the classifier; 0 for none.
-        hidden: channels inside each block that expands its input, in order; None for the table's. A slimmer
+        hidden: channels inside each block that expands its input, in order; None for the table's. A narrower
             network than ImageNet's weights are for: see `perception.training.weights.prune`.
 
     Attributes:
@@ -119,7 +119,7 @@ class EfficientNetLite(nn.Module):
         expanding = sum(spec.blocks for spec in stages if spec.expansion != 1)
         if hidden is not None and len(hidden) != expanding:
             raise ValueError(f"hidden wants a number for each of {expanding} blocks that expand, not {len(hidden)}")
-        slim = iter(hidden or ())
+        widths = iter(hidden or ())
         self.stem = conv_bn(3, STEM_CHANNELS, 3, stride=2)
         self.stages = nn.ModuleList()
         self.channels: dict[int, int] = {}
@@ -129,7 +129,7 @@ class EfficientNetLite(nn.Module):
             blocks = []
             for i in range(spec.blocks):
                 step = spec.stride if i == 0 else 1
-                inside = None if spec.expansion == 1 else next(slim, width * spec.expansion)
+                inside = None if spec.expansion == 1 else next(widths, width * spec.expansion)
                 blocks.append(InvertedResidual(width, spec.channels, spec.kernel, step, inside))
                 width = spec.channels
             stride *= spec.stride

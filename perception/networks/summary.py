@@ -1,19 +1,21 @@
-"""What each layer of a network gives, costs and sees, read off the traced network."""
+"""Summary of a network: shape, cost and receptive field of each layer, read off the traced network."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from perception.classics.flatten import Flatten
 from perception.errors import ModelError, UsageError
 from perception.networks.arithmetic import Field, convolution_multiplications
+from perception.networks.classifier import build_classifier
+from perception.networks.flatten import Flatten
+from perception.networks.graph_summary import summarise_graph
+from perception.networks.layers import Fields, Layer, Summary, joined
+from perception.weights.library import model_paths
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
 
@@ -29,66 +31,8 @@ class LeafTracer(fx.Tracer):
         return isinstance(m, (Flatten, nn.Conv2d)) or super().is_leaf_module(m, module_qualified_name)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer.
-
-    Attributes:
-        name: as in the network.
-        kind: of module, with kernel and stride where it has them.
-        output: shape of what it gives for one image, without the batch.
-        parameters: weights and biases.
-        multiplications: for one image; those of convolutions and dense layers, which are nearly all.
-        field: receptive field of one output in pixels (height, width); None behind what looks at the whole image.
-        step: pixels between the fields of neighbouring outputs (height, width).
-    """
-
-    name: str
-    kind: str
-    output: tuple[int, ...]
-    parameters: int
-    multiplications: int
-    field: tuple[int, int] | None
-    step: tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Attributes:
-    name: of the network.
-    input: (C, H, W) of the image.
-    layers: in the order of their execution.
-    parameters: of the whole network, each counted once.
-    """
-
-    name: str
-    input: tuple[int, int, int]
-    layers: list[Layer]
-    parameters: int
-    multiplications: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "multiplications", sum(layer.multiplications for layer in self.layers))
-
-    def rows(self) -> list[dict[str, Any]]:
-        """A table, one row a layer and one for all."""
-        rows = []
-        for layer in self.layers:
-            row = asdict(layer)
-            row["output"] = "x".join(map(str, layer.output))
-            row["field"] = "all" if layer.field is None else "x".join(map(str, layer.field))
-            row["step"] = "" if layer.step is None else "x".join(map(str, layer.step))
-            rows.append(row)
-        whole = {"name": "all", "kind": "", "output": "", "field": "", "step": ""}
-        return [*rows, {**whole, "parameters": self.parameters, "multiplications": self.multiplications}]
-
-
-Fields = tuple[Field, Field] | None
-"""Receptive fields along height and width; None where every output sees the whole image."""
-
-
 def trace(network: nn.Module) -> fx.GraphModule:
-    """``network`` as a graph of its layers, in evaluation mode; its modules are copies.
+    """Trace ``network`` as a graph of its layers, in evaluation mode; its modules are copies.
 
     Raises:
         ModelError: its forward decides by values and cannot be traced.
@@ -104,7 +48,7 @@ def trace(network: nn.Module) -> fx.GraphModule:
 
 
 def summarise(network: nn.Module, input_shape: tuple[int, int, int], name: str = "") -> Summary:
-    """Sizes, parameters, multiplications and receptive fields, layer by layer.
+    """Summarise a network: sizes, parameters, multiplications and receptive fields, layer by layer.
 
     Args:
         network: takes float ``[N, C, H, W]``.
@@ -129,7 +73,7 @@ def summarise(network: nn.Module, input_shape: tuple[int, int, int], name: str =
 
 
 def summarise_named(name: str, classes: int | None = None, size: tuple[int, int] | None = None) -> Summary:
-    """The summary of a classifier (`perception.networks.classifier.build_classifier`) or of a model file.
+    """Summarise a classifier (`perception.networks.classifier.build_classifier`) or of a model file.
 
     Args:
         name: of a classifier, of a model, or an ``.onnx`` file.
@@ -140,16 +84,10 @@ def summarise_named(name: str, classes: int | None = None, size: tuple[int, int]
         UsageError: there is none of that name, or a size that it cannot take.
         ModelError: it cannot be read.
     """
-    from perception.weights.library import model_paths
-
     if name.endswith(".onnx") or name in model_paths():
-        from perception.networks.graph_summary import summarise_graph
-
         if classes is not None:
             raise UsageError("a model file has its classes; leave --classes out", name)
         return summarise_graph(name, size)
-    from perception.networks.classifier import build_classifier
-
     network = build_classifier(name, classes)
     channels, height, width = cast("tuple[int, int, int]", network.input_shape)
     width, height = size or (width, height)
@@ -157,7 +95,7 @@ def summarise_named(name: str, classes: int | None = None, size: tuple[int, int]
 
 
 class Reader(fx.Interpreter):
-    """Runs the graph once and notes what each layer does."""
+    """Runs the graph once and notes each layer."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced, garbage_collect_values=False)
@@ -216,14 +154,6 @@ class Reader(fx.Interpreter):
         )
 
 
-def joined(fields: Iterable[Fields]) -> Fields:
-    several = list(fields)
-    if any(f is None for f in several):
-        return None
-    known = [f for f in several if f is not None]
-    return Field.joined(f[0] for f in known), Field.joined(f[1] for f in known)
-
-
 def _seen(module: nn.Module, before: Fields, taken: Tensor) -> Fields:
     """The receptive fields behind ``module``."""
     if before is None:
@@ -239,7 +169,7 @@ def _seen(module: nn.Module, before: Fields, taken: Tensor) -> Fields:
 
 
 def _is_global(module: nn.Module, taken: Tensor) -> bool:
-    """Whether a pooling looks at all of the maps that it takes."""
+    """Return whether a pooling takes the whole of its maps."""
     size = _pair(module.output_size) if isinstance(module, nn.AdaptiveAvgPool2d) else tuple(taken.shape[2:])
     return tuple(size) != tuple(taken.shape[2:])
 

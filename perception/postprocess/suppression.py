@@ -60,7 +60,7 @@ def _order(scores):  # type: ignore[no-untyped-def]
 
 @helper
 def _groups(ids, order):  # type: ignore[no-untyped-def]
-    """Ranks (positions in ``order``) grouped by class id, each group ascending; and where the groups start.
+    """Distributed (positions in ``order``) grouped by class id, each group ascending; and where the groups start.
 
     No groups if the ids are too far apart to count them in a table.
     """

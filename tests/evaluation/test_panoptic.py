@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from perception.evaluation.camvid import CAMVID_11, CAMVID_32, VOID_11, ids_from_colors, to_eleven
+
 from perception.evaluation.panoptic import panoptic_quality
 from perception.postprocess.panoptic import Panoptic, Segment, panoptic
 from perception.sources import synthetic

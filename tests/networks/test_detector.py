@@ -11,14 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from perception.networks.camera import CameraGraph, normalise  # noqa: E402
 from perception.networks.detector import DetectionHead, locations  # noqa: E402
-from perception.networks.segmenter import StreetNetwork  # noqa: E402
+from perception.networks.segmentation_detection import SegmentationDetectionNetwork  # noqa: E402
 
 WIDTHS = {4: 8, 8: 12, 16: 16, 32: 16}
 
 
-def small(**options: object) -> StreetNetwork:
+def small(**options: object) -> SegmentationDetectionNetwork:
     torch.manual_seed(0)
-    return StreetNetwork(5, WIDTHS, detection=lambda c: DetectionHead(c, 3, width=16, **options)).eval()
+    return SegmentationDetectionNetwork(5, WIDTHS, detection=lambda c: DetectionHead(c, 3, width=16, **options)).eval()
 
 
 def test_locations_are_the_centres_of_cells_row_by_row() -> None:
@@ -119,7 +119,7 @@ def test_masks_of_some_pictures_are_those_of_all(strides: tuple[int, ...]) -> No
 
 
 def test_without_a_detection_head_nothing_changes() -> None:
-    network = StreetNetwork(5, WIDTHS)
+    network = SegmentationDetectionNetwork(5, WIDTHS)
     assert network.outputs == ("class_logits",)
     assert not [name for name in network.state_dict() if name.startswith("detector")]
 
@@ -147,7 +147,7 @@ def test_both_heads_cost_at_most_a_third_more_than_one() -> None:
     images = torch.zeros(1, 3, 360, 480)
     counts = []
     for detection in (None, lambda c: DetectionHead(c, 6, width=128)):
-        network = StreetNetwork(11, detection=detection).eval()
+        network = SegmentationDetectionNetwork(11, detection=detection).eval()
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             network(images)
         counts.append(counter.get_total_flops())

@@ -11,12 +11,12 @@ torchvision = pytest.importorskip("torchvision")
 
 import torch.nn.functional as F  # noqa: E402
 
-from perception.classics.zoo import IMAGENET_MEAN, IMAGENET_STD, STAGES  # noqa: E402
 from perception.networks.backbone import build_backbone  # noqa: E402
 from perception.networks.camera import normalise  # noqa: E402
 from perception.networks.fcn import FCN, STRIDE, DoublingConv, FCNHead  # noqa: E402
 from perception.networks.lite import EfficientNetLite  # noqa: E402
-from perception.networks.segmenter import StreetNetwork  # noqa: E402
+from perception.networks.segmentation_detection import SegmentationDetectionNetwork  # noqa: E402
+from perception.networks.torchvision_backbone import IMAGENET_MEAN, IMAGENET_STD, STAGES  # noqa: E402
 
 
 def test_doubling_starts_as_bilinear_interpolation() -> None:
@@ -123,6 +123,6 @@ def test_an_unknown_backbone_is_named() -> None:
 
 
 def test_the_pyramid_stands_on_any_backbone() -> None:
-    network = StreetNetwork(4, {4: 8, 8: 8, 16: 8, 32: 8}, backbone=build_backbone("resnet18")).eval()
+    network = SegmentationDetectionNetwork(4, {4: 8, 8: 8, 16: 8, 32: 8}, backbone=build_backbone("resnet18")).eval()
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 65, 96))["class_logits"].shape == (1, 4, 17, 24)

@@ -13,8 +13,8 @@ from perception.training.data.augment import Augmenter  # noqa: E402
 from perception.training.data.boxes import BoxLabels, joined  # noqa: E402
 from perception.training.data.components import boxes_from_mask  # noqa: E402
 from perception.training.data.masks import Sample  # noqa: E402
-from perception.training.recipes.dense import AugmentConfig, CropPhase  # noqa: E402
 from perception.training.recipes.detection import BoxAugmentConfig, MaskBoxesConfig  # noqa: E402
+from perception.training.recipes.segmentation_detection import AugmentConfig, CropPhase  # noqa: E402
 
 QUIET = AugmentConfig(crops=[CropPhase(size=(64, 64))], color=0, blur=0, noise=0)
 KNOWN = np.array([True, True, False])

@@ -23,9 +23,9 @@ from perception.training.data.labelled import held_out, open_sets  # noqa: E402
 from perception.training.data.pictures import PictureAugmenter, PictureBatches  # noqa: E402
 from perception.training.export.release import release  # noqa: E402
 from perception.training.recipes.classification import PictureAugmentConfig  # noqa: E402
-from perception.training.recipes.dense import parse_config  # noqa: E402
-from perception.training.run.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.recipes.read import parse_config  # noqa: E402
 from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402
+from perception.training.weights.checkpoint import load_checkpoint  # noqa: E402
 from tests.training.signs import NAMES, draw_sign, write_signs  # noqa: E402
 
 

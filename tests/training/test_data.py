@@ -16,7 +16,7 @@ from perception.training.data.batches import BatchMaker  # noqa: E402
 from perception.training.data.masks import Sample, SegmentationFolder  # noqa: E402
 from perception.training.data.sets import MaskSets  # noqa: E402
 from perception.training.recipes.data import MaskSetConfig  # noqa: E402
-from perception.training.recipes.dense import AugmentConfig, CropPhase  # noqa: E402
+from perception.training.recipes.segmentation_detection import AugmentConfig, CropPhase  # noqa: E402
 from tests.training.pictures import draw_sample, write_folder  # noqa: E402
 
 PLAIN = AugmentConfig(

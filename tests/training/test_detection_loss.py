@@ -170,7 +170,7 @@ def test_the_loss_equals_a_slow_loop(seed: int) -> None:
     assert outputs["box_class_logits"].grad[3].abs().min() > 0
 
 
-def test_a_class_that_is_not_labelled_is_taught_nothing() -> None:
+def test_a_class_that_is_not_labelled_is_teacher_nothing() -> None:
     s = scene(3, 3)
     outputs = outputs_of([s])
     DetectionLoss(DetectionLossConfig())(outputs, [labelled(s[3], [0, 0, 2], [True, False, True])]).backward()

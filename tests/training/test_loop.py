@@ -20,12 +20,12 @@ from perception.card import read_card  # noqa: E402
 from perception.engines.openvino import native_precisions  # noqa: E402
 from perception.errors import ModelError, PerceptionError  # noqa: E402
 from perception.networks.camera import CameraGraph  # noqa: E402
-from perception.networks.segmenter import StreetNetwork  # noqa: E402
+from perception.networks.segmentation_detection import SegmentationDetectionNetwork  # noqa: E402
 from perception.training.export.export import check_export, export  # noqa: E402
 from perception.training.export.release import release  # noqa: E402
-from perception.training.recipes.dense import read_config  # noqa: E402
-from perception.training.run.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.recipes.read import read_config  # noqa: E402
 from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402
+from perception.training.weights.checkpoint import load_checkpoint  # noqa: E402
 from tests.training.pictures import write_folder  # noqa: E402
 
 SMOKE = Path(__file__).parents[2] / "configs" / "train" / "smoke.yaml"
@@ -96,7 +96,7 @@ def test_the_export_carries_its_card_and_matches_torch(unbroken: TrainResult, tm
     # Independent of the check inside: build the torch network here and feed RGB floats.
     state = load_checkpoint(unbroken.best)
     config = read_config(SMOKE)
-    network = StreetNetwork(3, config.network.widths).eval()
+    network = SegmentationDetectionNetwork(3, config.network.widths).eval()
     network.load_state_dict(state["average"])
     frames = np.random.default_rng(4).integers(0, 256, (2, 72, 96, 3), np.uint8)
     (result,) = ort.InferenceSession(str(output)).run(["class_logits"], {"frames": frames})
@@ -110,7 +110,7 @@ def test_the_export_carries_its_card_and_matches_torch(unbroken: TrainResult, tm
 def test_a_wrong_export_is_refused(unbroken: TrainResult, tmp_path: Path) -> None:
     output = tmp_path / "smoke.onnx"
     export(unbroken.best, output)
-    other = StreetNetwork(3, read_config(SMOKE).network.widths).eval()
+    other = SegmentationDetectionNetwork(3, read_config(SMOKE).network.widths).eval()
     with pytest.raises(ModelError, match="differs from torch"):
         check_export(CameraGraph(other, other.first_convolution, ("class_logits",)), output)
 
@@ -147,7 +147,7 @@ def test_a_class_without_a_pixel_is_named(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_is_quiet_and_says_one_line_when_it_fails(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "perception.training", str(recipe(tmp_path)), "--data", str(tmp_path / "none")]
+    command = [sys.executable, "-m", "perception", "train", str(recipe(tmp_path)), "--data", str(tmp_path / "none")]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SMOKE.parents[2])
     assert result.returncode == 2
     assert result.stdout == ""

@@ -19,7 +19,7 @@ from perception.training.losses.segmentation import (  # noqa: E402
     hard_mean,
     lovasz_softmax,
 )
-from perception.training.recipes.dense import LossConfig  # noqa: E402
+from perception.training.recipes.segmentation_detection import LossConfig  # noqa: E402
 from perception.training.run.ema import MovingAverage  # noqa: E402
 from perception.training.run.schedule import rate_factor  # noqa: E402
 

@@ -17,9 +17,9 @@ import yaml  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from perception.errors import UsageError  # noqa: E402
-from perception.training.recipes.dense import parse_config, read_config  # noqa: E402
-from perception.training.run.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.recipes.read import parse_config, read_config  # noqa: E402
 from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402
+from perception.training.weights.checkpoint import load_checkpoint  # noqa: E402
 from tests.training.pictures import write_boxes, write_folder  # noqa: E402
 
 SMOKE = Path(__file__).parents[2] / "configs" / "train" / "street-smoke.yaml"
@@ -70,7 +70,7 @@ def test_a_run_of_both_goes_on_as_one_of_a_single_head(
 
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert {name for name in rows[-1] if name.startswith("loss_")} == (
-        {f"loss_{only}", "loss_taught"} if taught else set()
+        {f"loss_{only}", "loss_teacher"} if taught else set()
     )
     assert MEASURED[only] <= rows[-1].keys()
     assert not MEASURED["boxes" if only == "masks" else "masks"] & rows[-1].keys()

@@ -13,11 +13,11 @@ from typer.testing import CliRunner  # noqa: E402
 
 from perception.commands.main import app  # noqa: E402
 from perception.errors import PerceptionError  # noqa: E402
-from perception.networks.segmenter import StreetNetwork  # noqa: E402
-from perception.training.export.export import export_network, make_card  # noqa: E402
-from perception.training.recipes.dense import read_config  # noqa: E402
-from perception.training.run.checkpoint import load_checkpoint, load_weights, save_checkpoint  # noqa: E402
-from perception.training.tasks.networks import build_network  # noqa: E402
+from perception.networks.segmentation_detection import SegmentationDetectionNetwork  # noqa: E402
+from perception.training.export.export import export_network  # noqa: E402
+from perception.training.recipes.read import read_config  # noqa: E402
+from perception.training.tasks.kinds import build_network, task_type  # noqa: E402
+from perception.training.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint  # noqa: E402
 
 RECIPES = Path(__file__).parents[2] / "configs" / "train"
 
@@ -79,8 +79,8 @@ def test_a_base_that_is_missing_or_goes_in_circles_is_named(tmp_path: Path) -> N
         ({"augment__crops": [{"start": 2, "size": [64, 64]}]}, "must start at 0"),
         ({"augment__scale": [2, 1]}, "scale must be a range"),
         ({"augment__rare_classes": [9]}, r"rare_classes \[9\] are not among the 3 classes"),
-        ({"augment__paste": {"classes": [1, 3]}}, r"augment.paste.classes \[3\] are not among the 3 classes"),
-        ({"augment__paste": {"classes": []}}, r"augment.paste.classes"),
+        ({"augment__copy_paste": {"classes": [1, 3]}}, r"augment.copy_paste.classes \[3\] are not among the 3 classes"),
+        ({"augment__copy_paste": {"classes": []}}, r"augment.copy_paste.classes"),
         ({"data__ignore": 1}, "ignore id 1 is the id of class box"),
         ({"network": {"frozen_stride": 4, "backbone": "resnet18"}}, "frozen_stride is for efficientnet_lite0"),
         ({"model": {}}, "model.licence: Field required"),
@@ -131,12 +131,12 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_network_say_which_tensors_differ(tmp_path: Path) -> None:
-    small = StreetNetwork(3, {4: 8, 8: 8, 16: 8, 32: 8})
+    small = SegmentationDetectionNetwork(3, {4: 8, 8: 8, 16: 8, 32: 8})
     weights = small.state_dict()
     weights["surplus"] = torch.zeros(1)
     del weights["head.classify.bias"]
     with pytest.raises(PerceptionError, match=r"lacks head\.classify\.bias; has unknown surplus") as caught:
-        load_weights(StreetNetwork(4, {4: 8, 8: 8, 16: 8, 32: 8}), weights, tmp_path / "a.pt")
+        load_weights(SegmentationDetectionNetwork(4, {4: 8, 8: 8, 16: 8, 32: 8}), weights, tmp_path / "a.pt")
     assert "head.classify.weight is [3, 8, 1, 1], expected [4, 8, 1, 1]" in str(caught.value)
 
 
@@ -152,7 +152,7 @@ def test_every_network_of_a_recipe_exports(tmp_path: Path, decoder: str, backbon
     torch.manual_seed(0)
     network = build_network(config).eval()
     output = tmp_path / "a.onnx"
-    card = make_card(config, {})
+    card = task_type(config).card(config, {})
     assert card.input.multiple == stride
     export_network(network, card, output)  # compares with torch, or fails
     dimensions = onnx.load(output).graph.output[0].type.tensor_type.shape.dim
@@ -171,7 +171,7 @@ def test_where_a_model_cannot_be_written_is_told_first(tmp_path: Path) -> None:
         assert isinstance(result.exception, PerceptionError)
         assert message in str(result.exception)
         with pytest.raises(PerceptionError, match=message):
-            export_network(build_network(config), make_card(config, {}), output)
+            export_network(build_network(config), task_type(config).card(config, {}), output)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "recipe.yaml"]
 
 

@@ -15,10 +15,10 @@ torch = pytest.importorskip("torch")
 import yaml  # noqa: E402
 
 from perception.errors import PerceptionError, SinkError, UsageError  # noqa: E402
-from perception.training.recipes.dense import read_config  # noqa: E402
-from perception.training.run.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from perception.training.recipes.read import read_config  # noqa: E402
 from perception.training.run.loop import Trainer, train  # noqa: E402
 from perception.training.run.run_log import RunLog  # noqa: E402
+from perception.training.weights.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from tests.training.pictures import write_folder  # noqa: E402
 
 SMOKE = Path(__file__).parents[2] / "configs" / "train" / "smoke.yaml"

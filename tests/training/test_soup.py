@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from perception.errors import ModelError, UsageError  # noqa: E402
-from perception.training.run.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from perception.training.weights.soup import main, soup  # noqa: E402
+from perception.commands.main import app  # noqa: E402
+from perception.errors import ModelError, PerceptionError, UsageError  # noqa: E402
+from perception.training.weights.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from perception.training.weights.soup import soup  # noqa: E402
 
 RUN: dict[str, Any] = {"config": {"name": "a"}, "epoch": 3, "step": 30, "best": 0.5, "stale": 0, "average_steps": 30}
 
@@ -44,7 +46,10 @@ def test_every_tensor_is_the_weighted_mean(tmp_path: Path, seed: int, shares: tu
 def test_it_may_replace_one_of_those_it_is_made_of(tmp_path: Path) -> None:
     a, b = checkpoint(tmp_path / "a.pt", 1, w=(5,)), checkpoint(tmp_path / "b.pt", 2, w=(5,))
     before = load_checkpoint(a)["average"]["w"], load_checkpoint(b)["average"]["w"]
-    assert main([str(a), str(b), "-o", str(a), "--shares", "3", "1"]) == 0
+    arguments = ["weights", "soup", str(a), str(b), "-o", str(a), "--shares", "3,1"]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, PerceptionError) and "--overwrite" in str(refused.exception)
+    assert CliRunner().invoke(app, [*arguments, "--overwrite"]).exit_code == 0
     assert torch.allclose(load_checkpoint(a)["average"]["w"], 0.75 * before[0] + 0.25 * before[1])
 
 
@@ -63,9 +68,13 @@ def test_shares_that_do_not_fit(tmp_path: Path, shares: tuple[float, ...]) -> No
         soup(paths, tmp_path / "soup.pt", shares)
 
 
-def test_one_is_not_enough_and_a_missing_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_is_not_enough_and_a_missing_one_is_named(tmp_path: Path) -> None:
     a = checkpoint(tmp_path / "a.pt", 1, w=(5,))
-    assert main([str(a), "-o", str(tmp_path / "soup.pt")]) == UsageError.exit_code
-    assert "two checkpoints" in capsys.readouterr().err
-    assert main([str(a), str(tmp_path / "no.pt"), "-o", str(tmp_path / "soup.pt")]) == ModelError.exit_code
-    assert "no.pt: no such checkpoint" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="two checkpoints"):
+        soup([a], tmp_path / "soup.pt")
+    with pytest.raises(ModelError, match=r"no\.pt: no such checkpoint"):
+        soup([a, tmp_path / "no.pt"], tmp_path / "soup.pt")
+    wrong = CliRunner().invoke(
+        app, ["weights", "soup", str(a), str(a), "-o", str(tmp_path / "s.pt"), "--shares", "1;2"]
+    )
+    assert isinstance(wrong.exception, UsageError) and "1;2" in str(wrong.exception)

@@ -30,9 +30,9 @@ from perception.training.export.torchvision import (  # noqa: E402
     make_graph,
     write_graph,
 )
-from perception.training.recipes.dense import read_config  # noqa: E402
-from perception.training.run.checkpoint import save_checkpoint  # noqa: E402
-from perception.training.tasks.networks import build_network  # noqa: E402
+from perception.training.recipes.read import read_config  # noqa: E402
+from perception.training.tasks.kinds import build_network  # noqa: E402
+from perception.training.weights.checkpoint import save_checkpoint  # noqa: E402
 
 slow = pytest.mark.slow
 SMALL = (256, 192)

@@ -1,1 +1,1 @@
-"""The pictures of docs/classics.md: ``python -m perception.classics.tour FOLDER``."""
+"""The pictures of docs/classics.md."""

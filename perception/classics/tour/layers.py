@@ -129,7 +129,7 @@ def learning(stop: Stop) -> U8:
             found[title].append((name, points))
     shown = {title: lines for title, lines in found.items() if lines}
     if not shown:
-        raise ModelError("nothing is trained yet; python -m perception.classics.train configs/classics/*", stop.runs)
+        raise ModelError("nothing is trained yet; perception classics train configs/classics/*", stop.runs)
     figure = Figure(figsize=(3.2 * len(shown), 3), layout="constrained", dpi=DPI)
     for axis, (title, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         for name, points in lines:

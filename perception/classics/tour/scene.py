@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 
 from perception.card import ModelCard, SegmentationTask, read_card
-from perception.classics.tiles import side_by_side
 from perception.classics.tour.stop import Stop
 from perception.drawing.annotator import Annotator
 from perception.errors import ModelError
 from perception.evaluation.metrics import ConfusionMatrix
 from perception.explain.maps import Method, explain
+from perception.explain.tiles import side_by_side
 from perception.model import load_model
 from perception.picture.letterbox import Letterbox
 from perception.postprocess.panoptic import Panoptic

@@ -1,4 +1,4 @@
-"""What every picture of the tour is made of."""
+"""The material of the tour: a scene, a model, trained networks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 from perception.errors import ModelError, SourceError
 from perception.sources import open_source
 from perception.sources.synthetic import SyntheticSource
-from perception.training.recipes.dense import parse_config
-from perception.training.run.checkpoint import load_checkpoint, load_weights
-from perception.training.tasks.networks import build_network
+from perception.training.recipes.read import parse_config
+from perception.training.tasks.kinds import build_network
+from perception.training.weights.checkpoint import load_checkpoint, load_weights
 from perception.types import U8, Detections
 
 DRAWN = "synthetic:?size=640x360&seed=3"
@@ -22,11 +22,13 @@ DRAWN = "synthetic:?size=640x360&seed=3"
 
 @dataclass(frozen=True)
 class Stop:
-    """Attributes:
-    frame: uint8 ``[H, W, 3]`` BGR, the scene that is looked at.
-    truth: what is in it, where that is known: boxes with CamVid's class ids, and uint8 ``[H, W]`` of them.
-    model: name or file of the model that looks at it.
-    runs: folder of the trained recipes of configs/classics.
+    """A scene and the models that are shown with it.
+
+    Attributes:
+        frame: uint8 ``[H, W, 3]`` BGR, the scene that is looked at.
+        truth: what is in it, where that is known: boxes with CamVid's class ids, and uint8 ``[H, W]`` of them.
+        model: name or file of the model that looks at it.
+        runs: folder of the trained recipes of configs/classics.
     """
 
     frame: U8
@@ -35,7 +37,7 @@ class Stop:
     runs: Path
 
     def trained(self, recipe: str) -> nn.Module:
-        """The network of a recipe, as trained, in evaluation mode.
+        """Load the network of a recipe, as trained, in evaluation mode.
 
         Raises:
             ModelError: it is not trained yet.
@@ -49,7 +51,7 @@ class Stop:
         return network.eval()
 
     def exported(self, recipe: str) -> Path:
-        """The model file of a recipe.
+        """Find the model file of a recipe.
 
         Raises:
             ModelError: there is none yet.
@@ -61,7 +63,7 @@ class Stop:
 
 
 def stop_at(uri: str, model: str, runs: Path, second: float = 0.0) -> Stop:
-    """The frame of a source at ``second``; its truth too where it is drawn in code.
+    """Take the frame of a source at ``second``; its truth too where it is drawn in code.
 
     Raises:
         SourceError: it cannot be read, or ends before.
@@ -77,5 +79,5 @@ def stop_at(uri: str, model: str, runs: Path, second: float = 0.0) -> Stop:
 
 
 def grey_input(image: U8) -> torch.Tensor:
-    """uint8 ``[H, W]`` as the input of a LeNet: float ``[1, 1, H, W]``, ``(value - 127) / 128``."""
+    """Turn uint8 ``[H, W]`` into the input of a LeNet: float ``[1, 1, H, W]``, ``(value - 127) / 128``."""
     return (torch.from_numpy(image.astype(np.float32))[None, None] - 127) / 128

@@ -10,9 +10,9 @@ from onnx import numpy_helper
 
 from perception.card import load_onnx
 from perception.classics.fully_convolutional import to_fully_convolutional
-from perception.classics.tiles import side_by_side
 from perception.classics.tour.stop import Stop, grey_input
 from perception.errors import ModelError
+from perception.explain.tiles import side_by_side
 from perception.networks.classifier import Classifier, first_convolution
 from perception.postprocess.detection import nms
 from perception.types import F32, U8

@@ -13,8 +13,8 @@ from perception.picture.letterbox import PAD, Letterbox, ResizeMode
 from perception.training.data.boxes import joined
 from perception.training.data.masks import Sample
 from perception.training.data.weather import compressed, weathered
-from perception.training.recipes.dense import AugmentConfig
 from perception.training.recipes.detection import BoxAugmentConfig
+from perception.training.recipes.segmentation_detection import AugmentConfig
 
 BORDER_BGR = (float(PAD),) * 3
 

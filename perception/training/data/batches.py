@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perception.training.data.augment import Augmenter
 from perception.training.data.boxes import BoxLabels
-from perception.training.data.copy_paste import pasted
+from perception.training.data.copy_paste import copy_paste
 from perception.training.data.masks import Sample
 from perception.training.data.sets import MaskSets, SampleSets
 
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     names: the samples' names.
     known: bool ``[M, C]``: classes that a picture's labels decide between.
     weights: float32 ``[M]`` of a picture's pixels in the loss.
-    taught: bool ``[M]``: whether a mask teacher is listened to.
+    distilled: bool ``[M]``: pictures whose masks are also learnt from the teacher.
     """
 
     images: Tensor
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     names: list[str]
     known: Tensor
     weights: Tensor
-    taught: Tensor
+    distilled: Tensor
 
 
 class BatchMaker:
@@ -69,7 +69,7 @@ class BatchMaker:
         boxed: pictures with boxes alone. If given, an epoch goes once through these, and through ``samples`` as
             often as it takes.
         boxed_batch: pictures of ``boxed`` in a batch.
-        rank, ranks: this process among those that share each epoch; every one gets batches of its own.
+        rank, world_size: this process among those that share each epoch; every one gets batches of its own.
         masks_alone: leave the pictures of ``boxed`` out of the batches; an epoch is as long as with them.
         steps: batches of an epoch, all processes together; None for one pass over ``boxed``, or over ``samples`` where
             there are none.
@@ -84,30 +84,30 @@ class BatchMaker:
         boxed: SampleSets | None = None,
         boxed_batch: int = 0,
         rank: int = 0,
-        ranks: int = 1,
+        world_size: int = 1,
         masks_alone: bool = False,
         steps: int | None = None,
     ) -> None:
         self.samples = samples
         self.augmenter = augmenter
-        self.batch = min(batch, max(len(samples) // ranks, 1))
+        self.batch = min(batch, max(len(samples) // world_size, 1))
         self.seed = seed
         self.boxed = boxed
         self.boxed_count = 0 if boxed is None else len(boxed)
-        self.boxed_batch = min(boxed_batch, self.boxed_count // ranks)
+        self.boxed_batch = min(boxed_batch, self.boxed_count // world_size)
         self.rank = rank
-        self.ranks = ranks
+        self.world_size = world_size
         self.masks_alone = masks_alone
         self.steps = steps
-        paste = augmenter.config.paste
-        self.donors = samples.donors(paste.classes) if paste is not None else np.zeros(0, np.int64)
+        rules = augmenter.config.copy_paste
+        self.donors = samples.donors(rules.classes) if rules is not None else np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         if self.steps is not None:
-            return max(self.steps // self.ranks, 1)
+            return max(self.steps // self.world_size, 1)
         if self.boxed_batch:
-            return self.boxed_count // (self.boxed_batch * self.ranks)
-        return len(self.samples) // (self.batch * self.ranks)
+            return self.boxed_count // (self.boxed_batch * self.world_size)
+        return len(self.samples) // (self.batch * self.world_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of ``epoch``."""
@@ -116,7 +116,7 @@ class BatchMaker:
         boxed_order = self._boxed_order(epoch)
 
         def make(i: int) -> Batch:
-            turn = i * self.ranks + self.rank
+            turn = i * self.world_size + self.rank
             rows = order[turn * self.batch : (turn + 1) * self.batch]
             boxed_rows = boxed_order[turn * self.boxed_batch : (turn + 1) * self.boxed_batch]
             if self.masks_alone:
@@ -127,26 +127,26 @@ class BatchMaker:
 
     def _mask_order(self, epoch: int) -> NDArray[np.int64]:
         """Rows ``(index, round)`` of the pictures with masks."""
-        count = len(self) * self.batch * self.ranks
+        count = len(self) * self.batch * self.world_size
         return self.samples.order(count, lambda part, r: np.random.default_rng((self.seed, epoch, part, r)))
 
     def _boxed_order(self, epoch: int) -> NDArray[np.int64]:
         """Rows ``(index, round)`` of the pictures with boxes alone."""
         if self.boxed is None:
             return np.zeros((0, 2), np.int64)
-        count = len(self) * self.boxed_batch * self.ranks
+        count = len(self) * self.boxed_batch * self.world_size
         return self.boxed.order(count, lambda part, r: np.random.default_rng((self.seed, epoch, part, r, 1)))
 
     def _make(self, epoch: int, rows: NDArray[np.int64], boxed_rows: NDArray[np.int64], crop: tuple[int, int]) -> Batch:
         crops = []
         for index, r in rows.tolist():
             rng = np.random.default_rng((self.seed, epoch, index, r))
-            crops.append(self.augmenter(self._pasted(index, rng), crop, rng))
+            crops.append(self.augmenter(self._copy_pasted(index, rng), crop, rng))
         labels = np.stack([c.labels for c in crops if c.labels is not None]).astype(np.int64)
         every = np.ones(self.samples.classes, np.bool_)
         known = np.stack([every if c.known is None else c.known for c in crops])
         weights = np.array([c.weight for c in crops], np.float32)
-        taught = np.array([c.taught for c in crops])
+        distilled = np.array([c.distilled for c in crops])
         crops += [self._make_boxed(epoch, index, r, crop) for index, r in boxed_rows.tolist()]
         width, height = crop
         images = np.empty((len(crops), height, width, 3), np.uint8)
@@ -159,19 +159,19 @@ class BatchMaker:
             [c.name for c in crops],
             torch.from_numpy(known),
             torch.from_numpy(weights),
-            torch.from_numpy(taught),
+            torch.from_numpy(distilled),
         )
 
-    def _pasted(self, index: int, rng: np.random.Generator) -> Sample:
+    def _copy_pasted(self, index: int, rng: np.random.Generator) -> Sample:
         """The sample, perhaps with things of another one in it."""
-        sample, paste = self.samples[index], self.augmenter.config.paste
-        if paste is None or not len(self.donors) or rng.random() >= paste.chance:
+        sample, rules = self.samples[index], self.augmenter.config.copy_paste
+        if rules is None or not len(self.donors) or rng.random() >= rules.chance:
             return sample
         boxes_of = self.samples.boxes_of(index)
         if sample.known is not None or (sample.boxes is not None and boxes_of is None):
             return sample  # its labels could not say what was pasted
         donor = self.samples[int(self.donors[rng.integers(len(self.donors))])]
-        return pasted(sample, donor, paste, rng, boxes_of)
+        return copy_paste(sample, donor, rules, rng, boxes_of)
 
     def _make_boxed(self, epoch: int, index: int, r: int, crop: tuple[int, int]) -> Sample:
         assert self.boxed is not None

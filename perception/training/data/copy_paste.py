@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from perception.training.data.boxes import BoxLabels
 from perception.training.data.masks import Sample
-from perception.training.recipes.dense import PasteConfig
+from perception.training.recipes.segmentation_detection import CopyPasteConfig
 
 EDGE = 0.6  # sigma in pixels of the soft edge of what is pasted: a hard one would give it away
 GAINS = (0.5, 2.0)  # the least and most that brightness is changed by, to be that of the picture
 MARGIN = 3  # pixels around a thing that its soft edge reaches
 
 
-def pasted(
+def copy_paste(
     sample: Sample,
     donor: Sample,
-    config: PasteConfig,
+    config: CopyPasteConfig,
     rng: np.random.Generator,
     boxes_of: Callable[[NDArray[np.uint8]], BoxLabels] | None = None,
 ) -> Sample:
@@ -65,7 +65,7 @@ def pasted(
 
 
 def _things(
-    labels: NDArray[np.uint8], config: PasteConfig
+    labels: NDArray[np.uint8], config: CopyPasteConfig
 ) -> list[tuple[int, tuple[int, int, int, int], NDArray[np.bool_]]]:
     """Class, xyxy of the surroundings and the mask in them of each component that is large enough."""
     height, width = labels.shape

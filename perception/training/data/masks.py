@@ -27,7 +27,7 @@ class Sample:
         boxes: or None where nobody labelled boxes.
         known: bool ``[C]``: classes that the labels decide between; None for all.
         weight: of its pixels in the loss.
-        taught: whether a mask teacher is listened to.
+        distilled: whether its mask is also learnt from the teacher, if there is one.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Sample:
     boxes: BoxLabels | None = None
     known: NDArray[np.bool_] | None = None
     weight: float = 1.0
-    taught: bool = True
+    distilled: bool = True
 
 
 class SegmentationFolder:
@@ -72,7 +72,7 @@ class SegmentationFolder:
         ours[list(ids)] = [names.index(name) for name in ids.values()]
         self.labelled = np.isin(names, names if config.labelled is None else config.labelled)
         known = None if self.labelled.all() else self.labelled
-        weight, taught = (config.weight, config.taught) if isinstance(config, MaskSetConfig) else (1.0, True)
+        weight, distilled = (config.weight, config.distil) if isinstance(config, MaskSetConfig) else (1.0, True)
         files = LabelFolder(
             self.images, root / config.labels, ids, ignored, select=config.takes, partly_labelled=config.partly_labelled
         )
@@ -86,7 +86,7 @@ class SegmentationFolder:
             labels = np.ascontiguousarray(ours[sample.labels])
             if known is not None:
                 labels[~np.append(known, np.zeros(256 - len(known), np.bool_))[labels]] = ignore
-            self.samples.append(Sample(sample.name, sample.image, labels, None, known, weight, taught))
+            self.samples.append(Sample(sample.name, sample.image, labels, None, known, weight, distilled))
         refuse(faults, len(files), self.images)
 
     def __len__(self) -> int:

@@ -51,7 +51,7 @@ class PictureBatches:
         make: the sample of a number, with its random changes drawn from the generator.
         batch: samples in a batch; a last batch that would be short is dropped, unless it is the only one.
         seed: of all randomness.
-        rank, ranks: this process among those that share each epoch.
+        rank, world_size: this process among those that share each epoch.
     """
 
     def __init__(
@@ -61,24 +61,24 @@ class PictureBatches:
         batch: int,
         seed: int,
         rank: int = 0,
-        ranks: int = 1,
+        world_size: int = 1,
     ) -> None:
         self.count = count
         self.make = make
-        self.batch = min(batch, max(count // ranks, 1))
+        self.batch = min(batch, max(count // world_size, 1))
         self.seed = seed
         self.rank = rank
-        self.ranks = ranks
+        self.world_size = world_size
 
     def __len__(self) -> int:
-        return self.count // (self.batch * self.ranks)
+        return self.count // (self.batch * self.world_size)
 
     def epoch(self, epoch: int) -> Iterator[PictureBatch]:
         """The batches of ``epoch``."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
 
         def made(i: int) -> PictureBatch:
-            turn = i * self.ranks + self.rank
+            turn = i * self.world_size + self.rank
             rng = np.random.default_rng((self.seed, epoch, turn))
             samples = [self.make(int(k), rng) for k in order[turn * self.batch : (turn + 1) * self.batch]]
             images = np.stack([sample.image for sample in samples])[..., ::-1]

@@ -15,8 +15,8 @@ from perception.training.data.components import boxes_from_mask
 from perception.training.data.masks import SegmentationFolder
 from perception.training.data.sets import MaskSets, SampleSets
 from perception.training.recipes.data import FolderConfig, MaskSetConfig
-from perception.training.recipes.dense import TrainConfig
 from perception.training.recipes.detection import BoxFileConfig, CocoConfig, DetectionConfig
+from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig
 
 Set = TypeVar("Set")
 
@@ -35,7 +35,7 @@ class TrainingData:
             has a class of the recipe. Faults of several sets are told together.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: SegmentationDetectionConfig) -> None:
         data, detection = config.data, config.detection
         root, names = data.root, data.names
         faults: list[PerceptionError] = []
@@ -75,7 +75,7 @@ class TrainingData:
             raise SourceError(f"no training box has the class {', '.join(absent)}", root)
 
     def _add_boxes(
-        self, config: TrainConfig, detection: DetectionConfig, beside: list[CocoFolder]
+        self, config: SegmentationDetectionConfig, detection: DetectionConfig, beside: list[CocoFolder]
     ) -> NDArray[np.int64]:
         """Give pictures with masks the boxes that the recipe says; returns how many of each class."""
         counts = np.zeros(len(detection.names), np.int64)

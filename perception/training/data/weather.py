@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.training.recipes.dense import WeatherConfig
+from perception.training.recipes.segmentation_detection import WeatherConfig
 
 LAMPS = 5
 """Most lamps in a picture at night."""

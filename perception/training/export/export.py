@@ -5,31 +5,22 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from datetime import date
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
+from torch import nn
 
-from perception.card import ClassificationTask, DetectionTask, InputSpec, ModelCard, SegmentationTask, write_card
-from perception.classics.localiser import Localiser
-from perception.classics.recipe_localisation import LocalisationConfig
-from perception.classics.sliding import SlidingWindowDetector
+from perception.card import ModelCard, write_card
 from perception.errors import ModelError
 from perception.networks.camera import CameraGraph
-from perception.networks.classifier import Classifier
-from perception.networks.fcn import FCN
-from perception.networks.segmenter import StreetNetwork
-from perception.picture.letterbox import ResizeMode
 from perception.sinks.files import check_output, sink_errors
-from perception.training.recipes.classification import ClassificationConfig
-from perception.training.recipes.dense import AnyConfig, parse_config
-from perception.training.run.checkpoint import load_checkpoint, load_weights
-from perception.training.tasks.networks import build_network
-
-Deployable: TypeAlias = StreetNetwork | FCN | Classifier | Localiser | SlidingWindowDetector
+from perception.training.recipes.base import RunConfig
+from perception.training.recipes.read import parse_config
+from perception.training.tasks.kinds import build_network, task_type
+from perception.training.weights.checkpoint import load_checkpoint, load_weights
 
 OPSET = 17  # the oldest with all that is used here: the more runtimes read it
 TOLERANCE = 1e-3  # of the largest value of an output
@@ -39,7 +30,7 @@ def export(
     checkpoint: str | Path,
     output: str | Path,
     metrics: dict[str, float] | None = None,
-    config: AnyConfig | None = None,
+    config: RunConfig | None = None,
 ) -> ModelCard:
     """Export the averaged network of ``checkpoint`` and check the file against torch with ONNX Runtime.
 
@@ -58,65 +49,15 @@ def export(
     checkpoint, output = Path(checkpoint), Path(output)
     state = load_checkpoint(checkpoint)
     config = config or parse_config(state["config"], checkpoint)
-    network: Deployable = build_network(config)
+    task = task_type(config)
+    network = build_network(config)
     load_weights(network, state["average"], checkpoint)
-    card = make_card(config, metrics or {})
-    if isinstance(config, LocalisationConfig) and isinstance(network, Localiser) and config.windows is not None:
-        network = SlidingWindowDetector(network.eval(), config.data.size, config.windows.scales)
-    export_network(network, card, output)
+    card = task.card(config, metrics or {})
+    export_network(task.deployed(config, network), card, output)
     return card
 
 
-def make_card(config: AnyConfig, metrics: dict[str, float]) -> ModelCard:
-    """The card of a model trained by ``config``."""
-    width, height = config.data.size
-    segmentation = detection = classification = None
-    multiple: int | None = None  # dense layers take one size
-    resize: ResizeMode = "stretch"
-    if isinstance(config, ClassificationConfig):
-        named = {"output": "probabilities", "classes": config.data.classes}
-        classification = ClassificationTask.model_validate(named)
-    elif isinstance(config, LocalisationConfig):
-        windows = config.windows
-        detection = DetectionTask(
-            classes=config.data.classes,
-            # of one box a picture, the class with the best score is the answer
-            score_threshold=0.5 / len(config.data.classes) if windows is None else windows.score_threshold,
-            iou_threshold=0.0 if windows is None else windows.iou_threshold,
-            max_detections=1 if windows is None else 100,
-            class_agnostic=windows is not None,  # a window has one object
-        )
-    else:
-        multiple, resize = config.cell, config.data.resize
-        segmentation = SegmentationTask(output="class_logits", classes=config.data.classes)
-        if config.detection is not None:
-            detection = DetectionTask(
-                boxes="boxes",
-                scores="scores",
-                classes=config.detection.classes,
-                score_threshold=config.detection.score_threshold,
-                iou_threshold=config.detection.iou_threshold,
-                max_detections=300,
-                class_agnostic=config.detection.class_agnostic,
-                vote_iou=config.detection.vote_iou,
-            )
-    return ModelCard(
-        name=config.name,
-        version=config.model.version,
-        description=config.model.description,
-        input=InputSpec(width=width, height=height, resize=resize, multiple=multiple),
-        segmentation=segmentation,
-        detection=detection,
-        classification=classification,
-        things=config.model.things,
-        licence=config.model.licence,
-        trained_on=config.model.trained_on,
-        metrics=metrics,
-        date=date.today().isoformat(),
-    )
-
-
-def export_network(network: Deployable, card: ModelCard, output: Path) -> None:
+def export_network(network: nn.Module, card: ModelCard, output: Path) -> None:
     """Write ``network`` (whose first convolution is changed by this) with ``card`` to ``output``.
 
     Batch norms are folded into the convolutions; the batch stays free, and the picture's size where the card says so.
@@ -127,7 +68,8 @@ def export_network(network: Deployable, card: ModelCard, output: Path) -> None:
         SinkError: It cannot be written.
     """
     check_output(output, overwrite=True)
-    graph = CameraGraph(network, network.first_convolution, network.outputs).eval()
+    outputs = cast("tuple[str, ...]", network.outputs)
+    graph = CameraGraph(network, cast("nn.Conv2d", network.first_convolution), outputs).eval()
     width, height = card.input.width, card.input.height
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8))
     with sink_errors(str(output)):

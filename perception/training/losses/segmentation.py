@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from perception.training.recipes.dense import LossConfig
+from perception.training.recipes.segmentation_detection import LossConfig
 
 LOVASZ_STEP = 4
 UNKNOWN_LOGIT = -1e4  # finite: nothing times it is not a number

@@ -1,4 +1,4 @@
-"""What every training recipe says: the run, its optimiser, its model."""
+"""The part of a training recipe that every task has: the run, its optimiser, its model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from perception.common.precision import respell
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
 
 class Strict(BaseModel):
     """A part of a recipe: unknown fields are faults."""
@@ -19,7 +21,7 @@ class Strict(BaseModel):
 
 
 def is_taken(stem: str, only: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether a picture of that stem is among ``only`` (all, if there is none) and not among ``exclude``."""
+    """Return whether a picture of that stem is among ``only`` (all, if there is none) and not among ``exclude``."""
     if any(fnmatchcase(stem, pattern) for pattern in exclude):
         return False
     return not only or any(fnmatchcase(stem, pattern) for pattern in only)
@@ -46,7 +48,7 @@ class OptimiserConfig(Strict):
 
 
 class ModelConfig(Strict):
-    """What the exported model's card says beyond what training itself knows."""
+    """Entries of the exported model's card that training itself does not know."""
 
     version: str = "1"
     description: str = ""
@@ -55,20 +57,47 @@ class ModelConfig(Strict):
     things: dict[str, list[str]] | None = None
 
 
-class RunConfig(Strict):
-    """The part of a recipe that does not depend on what is trained.
+class PicturesConfig(Strict):
+    """The part of every recipe's ``data``.
 
     Attributes:
+        root: base of all paths in it; relative to the working directory. ``train --data`` replaces it.
+        size: ``(width, height)`` of the model's input.
+    """
+
+    root: Path
+    size: tuple[int, int]
+
+
+class StartConfig(Strict):
+    """The part of every recipe's ``network``.
+
+    Attributes:
+        start: checkpoint (or model, see the task's own) that the network starts from, wherever name and shape of a
+            tensor agree; ``train --start`` replaces it.
+    """
+
+    start: Path | None = None
+
+
+class RunConfig(Strict):
+    """The part of a recipe that does not depend on its task.
+
+    Attributes:
+        task: what is trained, see `perception.training.recipes.read.RECIPES`.
         name: of the model.
         output: folder for checkpoints and the log; relative to the working directory.
         precision: ``bf16`` trains under autocast, ``fp32`` without; a CPU that lacks bfloat16 always trains without.
         evaluate_every: epochs between evaluations on ``data.val``; the last epoch is always evaluated.
         patience: stop after this many evaluations without a better one; None never does.
-        tensorboard: write event files to ``output/board``: numbers of every epoch, pictures of every evaluation.
+        tensorboard: write event files to ``output/tensorboard``: numbers of every epoch, pictures of every evaluation.
     """
 
+    task: str
     name: str
     output: Path
+    data: PicturesConfig
+    network: StartConfig = StartConfig()
     seed: int = 0
     epochs: int = Field(ge=1)
     batch: int = Field(default=8, ge=1)

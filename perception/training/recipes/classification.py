@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from perception.training.recipes.base import RunConfig, Strict
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from perception.training.recipes.base import Fraction, PicturesConfig, RunConfig, StartConfig, Strict
 
 
-class LabelledDataConfig(Strict):
+class LabelledDataConfig(PicturesConfig):
     """Pictures with one class each.
 
     Attributes:
-        root: base of the paths below; relative to the working directory. ``train --data`` replaces it.
         train: folder or ``.zip`` of ``class/name.jpg``, or ``.npz``; ``torchvision:CIFAR100``, or
             ``torchvision:CIFAR100-test``, and the like are downloaded by torchvision into ``root``.
         val: the same, for pictures to measure on; None holds out a part of ``train``.
         held_out: without ``val``, each so many-th picture of every class is measured on and not trained on.
-        size: ``(width, height)`` of the model's input.
         classes: names of the folders, or names for the labels 0, 1, ... of an ``.npz``.
     """
 
-    root: Path
     train: str
     val: str | None = None
     held_out: int = Field(default=10, ge=2)
-    size: tuple[int, int]
     classes: list[str] = Field(min_length=2, max_length=1000)
 
 
-class ClassifierConfig(Strict):
-    """The network, where it starts, and what of it stays as it starts.
+class ClassifierConfig(StartConfig):
+    """The network, its start, and the layers that stay as they start.
 
     Attributes:
         classifier: see `perception.networks.classifier.build_classifier`. Its last dense layer is made anew for the
@@ -44,8 +37,6 @@ class ClassifierConfig(Strict):
             the first so many blocks (`perception.networks.classifier.blocks_of`).
         head_epochs: for so many epochs at first only the head is trained.
         later_factor: from then on all learning rates are this much of the recipe's.
-        start: checkpoint whose averaged weights the network starts from, wherever name and shape agree;
-            ``train --start`` replaces it.
     """
 
     classifier: str
@@ -53,7 +44,6 @@ class ClassifierConfig(Strict):
     frozen: Literal["all"] | Annotated[int, Field(ge=0)] = 0
     head_epochs: int = Field(default=0, ge=0)
     later_factor: float = Field(default=1.0, gt=0, le=1)
-    start: Path | None = None
 
 
 class PictureAugmentConfig(Strict):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from perception.card import ClassInfo
 from perception.picture.letterbox import ResizeMode
-from perception.training.recipes.base import Strict, is_taken
+from perception.training.recipes.base import PicturesConfig, Strict, is_taken
 from perception.training.recipes.detection import BoxFileConfig
 
 LabelId = Annotated[int, Field(ge=0, le=255)]
@@ -41,11 +41,11 @@ class FolderConfig(Strict):
 
     @property
     def title(self) -> str:
-        """What the set is called."""
+        """Name of the set in logs."""
         return self.name or self.images.parts[0]
 
     def takes(self, stem: str) -> bool:
-        """Whether the picture of that stem belongs to the set."""
+        """Return whether the picture of that stem belongs to the set."""
         return is_taken(stem, self.only, self.exclude)
 
 
@@ -58,36 +58,32 @@ class MaskSetConfig(FolderConfig):
         weight: of its pixels in the loss.
         boxes: boxes of the same pictures, from a COCO file; a picture that the file does not name has none that anybody
             labelled. ``masks`` makes them from the masks (``detection.from_masks``); null says nothing of boxes.
-        taught: whether a mask teacher is listened to on these pictures (``distil``).
+        distil: whether its masks are also learnt from the teacher, where the recipe has one (``distil``).
         licence: of pictures and labels, for the card.
     """
 
     share: float | None = Field(default=None, gt=0)
     weight: float = Field(default=1.0, gt=0)
     boxes: BoxFileConfig | Literal["masks"] | None = "masks"
-    taught: bool = True
+    distil: bool = True
     licence: str = ""
 
 
-class DataConfig(Strict):
-    """Where the pictures are and what their labels mean.
+class DataConfig(PicturesConfig):
+    """Sets of pictures, and the meaning of their labels.
 
     Attributes:
-        root: base of the folders below; relative to the working directory. ``train --data`` replaces it.
         train: the sets to train on; a single one needs no list.
         val: what the score is measured on.
         dev: further sets that are measured; the score is the mean over ``val`` and these.
-        size: ``(width, height)`` that the network is made for and evaluated at.
         resize: how pictures of another shape are fitted into that: ``stretch`` or ``letterbox``, as in a model's card.
         classes: the classes, in the order of their ids.
         ignore: label id of pixels that count for nothing.
     """
 
-    root: Path
     train: list[MaskSetConfig] = Field(min_length=1)
     val: FolderConfig
     dev: list[FolderConfig] = Field(default=[])
-    size: tuple[int, int]
     resize: ResizeMode = "stretch"
     classes: list[ClassInfo] = Field(min_length=2, max_length=255)
     ignore: int = Field(default=255, ge=0, le=255)

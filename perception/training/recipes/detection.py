@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from perception.card import ClassInfo
-from perception.training.recipes.base import is_taken
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from perception.training.recipes.base import Fraction, Strict, is_taken
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BoxFileConfig(_Strict):
+class BoxFileConfig(Strict):
     """Boxes in a COCO JSON file; its path is relative to ``data.root``.
 
     Attributes:
@@ -48,22 +42,22 @@ class CocoConfig(BoxFileConfig):
 
     images: Path
     name: str = ""
-    only: list[str] = []
-    exclude: list[str] = []
+    only: list[str] = Field(default=[])
+    exclude: list[str] = Field(default=[])
     share: float | None = Field(default=None, gt=0)
     licence: str = ""
 
     @property
     def title(self) -> str:
-        """What the set is called."""
+        """Name of the set in logs."""
         return self.name or self.images.parts[0]
 
     def takes(self, stem: str) -> bool:
-        """Whether the picture of that stem belongs to the set."""
+        """Return whether the picture of that stem belongs to the set."""
         return is_taken(stem, self.only, self.exclude)
 
 
-class ComponentConfig(_Strict):
+class ComponentConfig(Strict):
     """Boxes around the connected components of one segmentation class.
 
     A component that is not plausibly one whole object (touching others, cut in two) is ignored: it is neither a
@@ -83,10 +77,10 @@ class ComponentConfig(_Strict):
     fill: Fraction = 0.5
     min_area: int = Field(default=80, ge=1)
     gap: int = Field(default=3, ge=0)
-    unsure: list[str] = []
+    unsure: list[str] = Field(default=[])
 
 
-class MaskBoxesConfig(_Strict):
+class MaskBoxesConfig(Strict):
     """Boxes made from the masks of ``data.train``.
 
     Attributes:
@@ -95,10 +89,10 @@ class MaskBoxesConfig(_Strict):
     """
 
     components: dict[str, ComponentConfig] = Field(min_length=1)
-    absent: list[str] = []
+    absent: list[str] = Field(default=[])
 
 
-class BoxAugmentConfig(_Strict):
+class BoxAugmentConfig(Strict):
     """Random changes of the pictures with boxes; colour, blur, noise, flip and crops are those of ``augment``.
 
     Attributes:
@@ -128,7 +122,7 @@ class BoxAugmentConfig(_Strict):
         return self
 
 
-class DetectionLossConfig(_Strict):
+class DetectionLossConfig(Strict):
     """Quality focal loss on class scores, GIoU on boxes, cross entropy on the confidence.
 
     Attributes:
@@ -146,7 +140,7 @@ class DetectionLossConfig(_Strict):
     candidates: int = Field(default=10, ge=1)
 
 
-class DetectionConfig(_Strict):
+class DetectionConfig(Strict):
     """A detection head: its classes, its pictures, its share of a batch.
 
     Attributes:
@@ -164,10 +158,10 @@ class DetectionConfig(_Strict):
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
     train: list[CocoConfig] = Field(min_length=1)
     val: CocoConfig
-    dev: list[CocoConfig] = []
+    dev: list[CocoConfig] = Field(default=[])
     from_masks: MaskBoxesConfig | None = None
     batch: int = Field(default=8, ge=1)
-    strides: list[int] = [8, 16, 32]
+    strides: list[int] = Field(default=[8, 16, 32])
     width: int = Field(default=128, ge=8)
     depth: int = Field(default=2, ge=0)
     score_threshold: Fraction = 0.3

@@ -1,4 +1,8 @@
-"""Moving average of a network's weights."""
+"""Moving average of a network's weights.
+
+Not torch's ``AveragedModel``: that copies the weights at its first step, where this average forgets the random start
+gradually, and prefixes all names, which checkpoints hold without.
+"""
 
 from __future__ import annotations
 

@@ -18,27 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perception.classics.localisation import LocalisationTask
-from perception.classics.recipe_localisation import LocalisationConfig
 from perception.errors import PerceptionError, UsageError
 from perception.networks.camera import normalise
 from perception.sinks.files import sink_errors
-from perception.training.recipes.classification import ClassificationConfig
-from perception.training.recipes.dense import AnyConfig, read_config
-from perception.training.run.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from perception.training.recipes.base import RunConfig
+from perception.training.recipes.read import read_config
 from perception.training.run.curves import draw_curves
-from perception.training.run.distributed import join_ranks
+from perception.training.run.distributed import init_distributed
 from perception.training.run.ema import MovingAverage
-from perception.training.run.progress import TrainProgress
+from perception.training.run.progress import OnProgress, TrainProgress
 from perception.training.run.resume import check_recipe, measures_the_same
 from perception.training.run.run_log import RunLog
 from perception.training.run.schedule import rate_factor
-from perception.training.run.tensorboard import Board
+from perception.training.run.tensorboard import TensorBoardWriter
 from perception.training.tasks.base import AnyBatch, Task
-from perception.training.tasks.classification import ClassificationTask
-from perception.training.tasks.dense import StreetTask
 from perception.training.tasks.evaluation import network_infer
-from perception.training.tasks.networks import start_from
+from perception.training.tasks.kinds import open_task
+from perception.training.tasks.start import start_from
+from perception.training.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +47,21 @@ MEASURED_BATCHES = 16  # give the norms of a model file their statistics
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Attributes:
-    best: checkpoint that did best on the validation pictures.
-    last: checkpoint of the last epoch.
-    score: of ``best``: what it is, the recipe's task says (mean IoU, accuracy).
-    epochs: epochs done.
+    """The checkpoints of a run.
+
+    Attributes:
+        best: checkpoint that did best on the validation pictures.
+        last: checkpoint of the last epoch.
+        score: of ``best``, as the recipe's task defines it (mean IoU, accuracy).
+        epochs: epochs done.
+        is_first: False in all but one of several processes that train together.
     """
 
     best: Path
     last: Path
     score: float
     epochs: int
+    is_first: bool = True
 
 
 def train(
@@ -69,6 +70,7 @@ def train(
     data_root: str | Path | None = None,
     stop_after: int | None = None,
     start: str | Path | None = None,
+    on_progress: OnProgress | None = None,
 ) -> TrainResult:
     """Train by the recipe in ``config_path``.
 
@@ -79,6 +81,7 @@ def train(
         stop_after: end the call once this many epochs are done in all; the schedule is not shortened.
         start: replaces ``network.start`` of the recipe. If that is a recipe itself, it is trained first,
             or to its end; what it has done already stays.
+        on_progress: called after every step.
 
     Raises:
         PerceptionError: The recipe or the data are faulty, or the loss is no longer a number.
@@ -87,22 +90,13 @@ def train(
     first = config.network.start
     if first is not None and first.suffix in RECIPES and not (resume and (config.output / LAST).is_file()):
         log.info("first: %s", first)
-        best = train(first, data_root=data_root).best  # starting over is for this recipe alone
+        best = train(first, data_root=data_root, on_progress=on_progress).best  # starting over is for this recipe alone
         config = read_config(config_path, data_root, best)
-    return Trainer(config).run(resume, stop_after)
-
-
-def task_of(config: AnyConfig) -> Task:
-    """What ``config`` trains, with its data, checked."""
-    if isinstance(config, ClassificationConfig):
-        return ClassificationTask(config)
-    if isinstance(config, LocalisationConfig):
-        return LocalisationTask(config)
-    return StreetTask(config)
+    return Trainer(config).run(resume, stop_after, on_progress)
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 saves time there: what torch puts in its place on other CPUs takes 10 to 30 times as long."""
+    """Return whether bfloat16 saves time there: emulated, as on other CPUs, it takes 10 to 30 times as long."""
     if device.type != "cpu":
         return True
     return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -115,21 +109,21 @@ class Trainer:
         PerceptionError: The data are faulty, or nothing would be trained.
     """
 
-    def __init__(self, config: AnyConfig) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.config = config
         # Check all the data before any work is done on some of it.
-        self.task = task_of(config)
+        self.task: Task[Any] = open_task(config)
         cv2.setNumThreads(1)  # pictures are made in one thread beside torch's own
         random.seed(config.seed)
         np.random.seed(config.seed)  # noqa: NPY002 - whoever draws from the global state is repeatable too
         torch.manual_seed(config.seed)
-        self.ranks = join_ranks()
-        self.device = self.ranks.device
+        self.distributed = init_distributed()
+        self.device = self.distributed.device
         self.half = config.precision == "bf16" and has_bfloat16(self.device)
         if config.precision == "bf16" and not self.half:
             log.info("this CPU does not compute in bfloat16: training in float32")
         network = self.task.build()
-        if self.ranks.count > 1 and self.device.type == "cuda":
+        if self.distributed.world_size > 1 and self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network: Any = network.to(self.device).to(memory_format=torch.channels_last)
         self.shared: nn.Module = self.network
@@ -138,17 +132,21 @@ class Trainer:
         self.optimiser = self._optimiser()
         self.frozen = self.task.freeze(self.network, 0)
         self.loss = self.task.objective().to(self.device)
-        self.batches = self.task.batches(self.ranks)
+        self.batches = self.task.batches(self.distributed.rank, self.distributed.world_size)
         self.epoch = 0
         self.step = 0
         self.log = RunLog(config.output / "log.jsonl")
-        self.board: Board | None = None
+        self.tensorboard: TensorBoardWriter | None = None
+        self.on_progress: OnProgress | None = None
         self.cold_step = -COLD_STEPS
         self.best = -1.0
         self.stale = 0
 
-    def run(self, resume: bool = True, stop_after: int | None = None) -> TrainResult:
+    def run(
+        self, resume: bool = True, stop_after: int | None = None, on_progress: OnProgress | None = None
+    ) -> TrainResult:
         """Train to the end of the recipe (or to ``stop_after`` epochs in all)."""
+        self.on_progress = on_progress
         output = self.config.output
         last, best = output / LAST, output / "best.pt"
         with sink_errors(str(output)):  # before any work
@@ -160,35 +158,35 @@ class Trainer:
                 log.info("starting over: %s will be replaced", last)
             if self.config.network.start is not None:
                 self.start(self.config.network.start)
-        if self.ranks.is_first:
+        if self.distributed.is_first:
             with sink_errors(str(output)):
                 self.log.begin(self.epoch)
                 if self.epoch == 0:
                     best.unlink(missing_ok=True)  # an earlier run's
-        if self.config.tensorboard and self.ranks.is_first:
-            self.board = Board(output / "board", self.task.card({}))
-        self.shared = self.ranks.share(self.network)
+        if self.config.tensorboard and self.distributed.is_first:
+            self.tensorboard = TensorBoardWriter(output / "tensorboard")
+        self.shared = self.distributed.wrap(self.network)
         end = min(self.config.epochs, stop_after or self.config.epochs)
-        with TrainProgress(self.config.name, self.config.epochs * len(self.batches), self.step) as progress:
-            while self.epoch < end:
-                start = time.perf_counter()
-                if not self.ranks.is_first:  # the first process's dropout is what a checkpoint keeps
-                    torch.manual_seed(hash((self.config.seed, self.epoch, self.ranks.rank)))
-                losses = self._train_epoch(progress)
-                self.epoch += 1
-                if self.ranks.is_first:
-                    self._finish_epoch(losses, start)
-                if self.ranks.agree(self.config.patience is not None and self.stale >= self.config.patience):
-                    log.info("stopping early: no better for %d evaluations", self.stale)
-                    break
-        if self.board is not None:
-            self.board.close()
-        if self.ranks.is_first and self.log.rows():
+        while self.epoch < end:
+            start = time.perf_counter()
+            if not self.distributed.is_first:  # the first process's dropout is what a checkpoint keeps
+                torch.manual_seed(hash((self.config.seed, self.epoch, self.distributed.rank)))
+            losses = self._train_epoch()
+            self.epoch += 1
+            if self.distributed.is_first:
+                self._finish_epoch(losses, start)
+            if self.distributed.broadcast(self.config.patience is not None and self.stale >= self.config.patience):
+                log.info("stopping early: no better for %d evaluations", self.stale)
+                break
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+        if self.distributed.is_first and self.log.rows():
             with sink_errors(str(output)):
                 draw_curves(self.log, output / "curves.png")
                 self.task.draw(output)
-        self.ranks.leave()
-        return TrainResult(best if best.is_file() else last, last, self.best, self.epoch)
+        self.distributed.close()
+        is_first = self.distributed.is_first
+        return TrainResult(best if best.is_file() else last, last, self.best, self.epoch, is_first)
 
     def start(self, weights: Path) -> list[str]:
         """Begin from a model or a checkpoint; returns what it lacks, see `start_from`."""
@@ -197,7 +195,7 @@ class Trainer:
         return missing
 
     def _pictures(self) -> Iterator[Tensor]:
-        """A few of the first pictures that will be trained on, as the network takes them."""
+        """Give a few of the first pictures that will be trained on, as the network takes them."""
         for batch in islice(self.batches.epoch(0), MEASURED_BATCHES):
             yield normalise(batch.images.to(self.device).float())
 
@@ -216,7 +214,7 @@ class Trainer:
         self._log(row)
 
     def state(self) -> dict[str, Any]:
-        """Everything ``load`` needs, as tensors and plain values."""
+        """Return everything ``load`` needs, as tensors and plain values."""
         return {
             "config": json.loads(self.config.model_dump_json()),
             "epoch": self.epoch,
@@ -265,7 +263,7 @@ class Trainer:
         log.info("going on from epoch %d of %s", self.epoch, path)
 
     def _optimiser(self) -> torch.optim.Optimizer:
-        """The recipe's, with the backbone slower than the rest, and no decay of norms and biases."""
+        """Make the recipe's optimiser, with the backbone slower than the rest, and no decay of norms and biases."""
         config = self.config.optimiser
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
@@ -291,8 +289,8 @@ class Trainer:
         kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
         return kind(parameters, rate, fused=True)
 
-    def _train_epoch(self, progress: TrainProgress) -> dict[str, float]:
-        """One pass over the data; returns the mean loss and, if there are several heads, that of each."""
+    def _train_epoch(self) -> dict[str, float]:
+        """Train one epoch; returns the mean loss and, if there are several heads, that of each."""
         self.network.train()
         self.frozen = self.task.freeze(self.network, self.epoch)
         for part in self.frozen:
@@ -302,7 +300,9 @@ class Trainer:
             losses = self._train_step(batch)
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value
-            progress.advance(self.epoch + 1, losses["loss"])
+            if self.on_progress is not None:
+                total = self.config.epochs * len(self.batches)
+                self.on_progress(TrainProgress(self.config.name, self.epoch + 1, losses["loss"], self.step, total))
         return {name: total / len(self.batches) for name, total in totals.items()}
 
     def _train_step(self, batch: AnyBatch) -> dict[str, float]:
@@ -350,8 +350,9 @@ class Trainer:
             network = MovingAverage(network, 0.0).network.cpu()
         infer = network_infer(network, bf16=on_cpu and self.half)
         score = self.task.evaluate(infer, row)
-        if self.board is not None:
-            self.task.show(self.board, infer, self.epoch)
+        if self.tensorboard is not None:
+            for name, picture in self.task.pictures(infer):
+                self.tensorboard.picture(name, picture, self.epoch)
         if score > self.best:
             self.best, self.stale = score, 0
             return True
@@ -361,6 +362,6 @@ class Trainer:
     def _log(self, row: dict[str, Any]) -> None:
         with sink_errors(str(self.log.path)):
             self.log.add(row)
-        if self.board is not None:
-            self.board.scalars({k: v for k, v in row.items() if k != "epoch"}, row["epoch"])
+        if self.tensorboard is not None:
+            self.tensorboard.scalars({k: v for k, v in row.items() if k != "epoch"}, row["epoch"])
         log.info("%s", " ".join(f"{k}={v}" for k, v in row.items() if not isinstance(v, dict)))

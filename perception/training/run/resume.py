@@ -1,4 +1,4 @@
-"""What a recipe says now against what it said when a run was begun."""
+"""Comparison of a recipe with the one that a run was begun by."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from perception.errors import UsageError
-from perception.training.recipes.dense import AnyConfig, parse_config
+from perception.training.recipes.base import RunConfig
+from perception.training.recipes.read import parse_config
 
 log = logging.getLogger(__name__)
 
@@ -17,11 +18,11 @@ ELSEWHERE = ("name", "output", "tensorboard", "data.root", "model.", "network.st
 FIXED = ("task", "optimiser.kind", "network.frozen", "network.frozen_stride", "data.classes", "detection.classes")
 """Fields that the saved state belongs to: which numbers the optimiser keeps, and of which class a channel is.
 
-Other parts of the network are told by their tensors, see `perception.training.run.checkpoint.load_weights`.
+Other parts of the network are told by their tensors, see `perception.training.weights.checkpoint.load_weights`.
 """
 
 
-def check_recipe(saved: Any, now: AnyConfig, path: Path) -> None:
+def check_recipe(saved: Any, now: RunConfig, path: Path) -> None:
     """Refuse to go on with another run's state; warn of what else has changed, which counts from now on.
 
     Args:
@@ -53,13 +54,13 @@ def check_recipe(saved: Any, now: AnyConfig, path: Path) -> None:
         log.warning("%s: the recipe has changed, from here on: %s", path, ", ".join(changed.values()))
 
 
-def measures_the_same(saved: dict[str, Any], now: AnyConfig) -> bool:
-    """Whether the scores of a run begun by ``saved``, plain data, compare with those of ``now``."""
+def measures_the_same(saved: dict[str, Any], now: RunConfig) -> bool:
+    """Return whether the scores of a run begun by ``saved``, plain data, compare with those of ``now``."""
     return saved.get("only") == getattr(now, "only", None)
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted name; of classes only their names."""
+    """Flatten to values by dotted name; of classes only their names."""
     flat: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{prefix}{key}"

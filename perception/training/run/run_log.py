@@ -18,7 +18,7 @@ class RunLog:
         self.path = path
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows that are whole; a run that was killed may have left a part of one. None without a file."""
+        """Read all rows that are whole; a run that was killed may have left a part of one. None without a file."""
         if not self.path.is_file():
             return []
         rows = []

@@ -9,7 +9,7 @@ POLY_POWER = 0.9
 
 
 def rate_factor(schedule: Literal["cosine", "poly", "constant"], step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at ``step`` of ``steps``.
+    """Compute the share of the peak learning rate at ``step`` of ``steps``.
 
     Rises linearly over ``warmup`` steps, then falls to 0 at the end, or stays (``constant``). It depends on nothing
     else, so resuming needs no scheduler state.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,25 +13,25 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from perception.card import ClassificationTask as CardTask
 from perception.card import ModelCard
 from perception.errors import UsageError
+from perception.evaluation.classification import evaluate_classification
 from perception.networks.classifier import Classifier, blocks_of, head_of
 from perception.training.data.labelled import open_sets
 from perception.training.data.pictures import Labelled, PictureAugmenter, PictureBatch, PictureBatches
-from perception.training.export.export import make_card
 from perception.training.recipes.classification import ClassificationConfig
-from perception.training.run.curves import draw_confusion
-from perception.training.run.distributed import Ranks
-from perception.training.run.tensorboard import Board
 from perception.training.tasks.base import Task
+from perception.training.tasks.cards import make_card
+from perception.training.tasks.confusion_plot import draw_confusion
 from perception.training.tasks.evaluation import Infer
 from perception.training.tasks.networks import build_for_classes
 
 CHUNK = 250  # pictures that are measured at once
 
 
-class ClassificationTask(Task):
-    """See `Task`. Its score is the accuracy.
+class ClassificationTask(Task[ClassificationConfig]):
+    """Classification of whole pictures; the score is the accuracy.
 
     Attributes:
         train, val: the pictures.
@@ -42,7 +43,7 @@ class ClassificationTask(Task):
     """
 
     def __init__(self, config: ClassificationConfig) -> None:
-        self.config: ClassificationConfig = config
+        self.config = config
         network = build_for_classes(config)
         blocks, frozen = blocks_of(network.network), config.network.frozen
         if isinstance(frozen, int) and frozen >= len(blocks):
@@ -51,6 +52,25 @@ class ClassificationTask(Task):
         self.size = network.size or config.data.size[::-1]
         self.train, self.val = open_sets(config.data)
         self.confusion: NDArray[np.int64] | None = None
+
+    @classmethod
+    def build_untrained(cls, config: ClassificationConfig) -> nn.Module:
+        return build_for_classes(config)
+
+    @classmethod
+    def card(cls, config: ClassificationConfig, metrics: dict[str, float]) -> ModelCard:
+        named = {"output": "probabilities", "classes": config.data.classes}
+        return make_card(config, metrics, classification=CardTask.model_validate(named))
+
+    @classmethod
+    def measure(cls, config: ClassificationConfig, model: Path, precision: str) -> dict[str, float | None]:
+        """See `Task`; on the pictures that were held out."""
+        _, val = open_sets(config.data)
+        with TemporaryDirectory(dir=model.parent, prefix=f".{model.name}.") as folder:
+            pictures = Path(folder) / "val.npz"
+            np.savez(pictures, images=val.images[..., ::-1], labels=val.labels)
+            result = evaluate_classification(model, pictures, engine="openvino", precision=precision)
+        return {"accuracy": result.accuracy, "error_percent": 100 * (1 - result.accuracy)}
 
     def build(self) -> nn.Module:
         return build_for_classes(self.config, self.config.network.pretrained)
@@ -75,8 +95,8 @@ class ClassificationTask(Task):
         config = self.config.network
         return config.later_factor if config.head_epochs and epoch >= config.head_epochs else 1.0
 
-    def batches(self, ranks: Ranks) -> PictureBatches:
-        if ranks.count > 1 and self.config.network.head_epochs:
+    def batches(self, rank: int, world_size: int) -> PictureBatches:
+        if world_size > 1 and self.config.network.head_epochs:
             raise UsageError("network.head_epochs changes what is trained on the way: train in one process")
         augment = PictureAugmenter(self.config.augment, self.size[::-1])
 
@@ -85,7 +105,7 @@ class ClassificationTask(Task):
             return Labelled(image, int(self.train.labels[index]), box, self.train.names[index])
 
         config = self.config
-        return PictureBatches(len(self.train), make, config.batch, config.seed, ranks.rank, ranks.count)
+        return PictureBatches(len(self.train), make, config.batch, config.seed, rank, world_size)
 
     def objective(self) -> nn.Module:
         return ClassificationLoss(self.config.smoothing)
@@ -110,15 +130,9 @@ class ClassificationTask(Task):
         self.confusion = confusion
         return accuracy
 
-    def show(self, board: Board, infer: Infer, epoch: int) -> None:
-        pass  # pictures of 28 pixels say nothing; the confusion matrix beside the checkpoints does
-
     def draw(self, folder: Path) -> None:
         if self.confusion is not None:
             draw_confusion(self.confusion, self.config.data.classes, folder / "confusion.png")
-
-    def card(self, metrics: dict[str, float]) -> ModelCard:
-        return make_card(self.config, metrics)
 
 
 class ClassificationLoss(nn.Module):
@@ -133,7 +147,7 @@ class ClassificationLoss(nn.Module):
         self.smoothing = smoothing
 
     def forward(self, outputs: Mapping[str, Tensor], batch: PictureBatch) -> dict[str, Tensor]:
-        """``{"classes": loss}``."""
+        """Return ``{"classes": loss}``."""
         logits = outputs["logits"].float()
         labels = batch.labels.to(logits.device)
         return {"classes": F.cross_entropy(logits, labels, label_smoothing=self.smoothing)}

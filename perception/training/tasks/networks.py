@@ -1,51 +1,27 @@
-"""The network that a recipe describes."""
+"""The networks of the recipes."""
 
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from perception.classics.flatten import Flatten
-from perception.classics.localiser import Localiser
-from perception.classics.recipe_localisation import LocalisationConfig
-from perception.errors import ModelError
 from perception.networks.backbone import build_backbone
 from perception.networks.classifier import Classifier, build_classifier
 from perception.networks.detector import DetectionHead
 from perception.networks.fcn import FCN, FINEST
-from perception.networks.lite import EfficientNetLite, stages_up_to
-from perception.networks.segmenter import StreetNetwork
+from perception.networks.flatten import Flatten
+from perception.networks.lite import EfficientNetLite
+from perception.networks.segmentation_detection import SegmentationDetectionNetwork
 from perception.training.recipes.classification import ClassificationConfig
-from perception.training.recipes.dense import AnyConfig, TrainConfig, parse_config
-from perception.training.run.checkpoint import load_checkpoint, load_weights
-from perception.training.weights.onnx_import import load_model_file, measure_norms
-from perception.training.weights.prune import is_narrower, slim
-from perception.weights.library import find_model
-
-log = logging.getLogger(__name__)
+from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig
 
 
-def build_network(config: AnyConfig) -> StreetNetwork | FCN | Classifier | Localiser:
-    """The recipe's network, nothing of it trained yet.
-
-    Raises:
-        UsageError: It cannot take pictures of the recipe's size.
-    """
-    if isinstance(config, ClassificationConfig):
-        return build_for_classes(config)
-    if isinstance(config, LocalisationConfig):
-        return build_localiser(config)
-    return build_street(config)
-
-
-def build_street(config: TrainConfig) -> StreetNetwork | FCN:
-    """Backbone and decoder for masks and, if the recipe has a detection part, boxes."""
+def build_segmentation_detection(config: SegmentationDetectionConfig) -> SegmentationDetectionNetwork | FCN:
+    """Build backbone and decoder for masks and, if the recipe has a detection part, boxes."""
     network, detection = config.network, config.detection
     classes = len(config.data.classes)
     backbone = build_backbone(network.backbone, network.hidden)
@@ -57,7 +33,7 @@ def build_street(config: TrainConfig) -> StreetNetwork | FCN:
         return DetectionHead(channels, len(detection.classes), detection.strides, detection.width, detection.depth)
 
     head = None if detection is None else make_head
-    return StreetNetwork(
+    return SegmentationDetectionNetwork(
         classes,
         network.widths,
         network.stem_skip,
@@ -70,7 +46,7 @@ def build_street(config: TrainConfig) -> StreetNetwork | FCN:
 
 
 def build_for_classes(config: ClassificationConfig, pretrained: bool = False) -> Classifier:
-    """A classifier with a head for the recipe's classes.
+    """Build a classifier with a head for the recipe's classes.
 
     Args:
         config: the recipe.
@@ -90,29 +66,8 @@ def build_for_classes(config: ClassificationConfig, pretrained: bool = False) ->
     return Classifier(network, channels, (crop[0], crop[1]))
 
 
-def build_localiser(config: LocalisationConfig, pretrained: bool = False) -> Localiser:
-    """Backbone and heads for a picture, or for a window."""
-    network, windows = config.network, config.windows
-    backbone = EfficientNetLite(stages_up_to(network.stride))
-    if pretrained:
-        backbone.load_imagenet()
-    size = config.data.size if windows is None else (windows.side, windows.side)
-    background = windows is not None and windows.background != "confidence"
-    return Localiser(
-        backbone,
-        len(config.data.classes),
-        size,
-        network.stride,
-        network.maps,
-        network.hidden,
-        network.dropout,
-        background=background,
-        confidence=windows is not None and windows.background != "class",
-    )
-
-
 def frozen_parts(backbone: nn.Module, stride: int) -> list[nn.Module]:
-    """The layers of ``backbone`` up to ``stride``; their parameters no longer ask for gradients."""
+    """Freeze the layers of ``backbone`` up to ``stride``, and return them."""
     if not stride:
         return []
     assert isinstance(backbone, EfficientNetLite)
@@ -120,47 +75,3 @@ def frozen_parts(backbone: nn.Module, stride: int) -> list[nn.Module]:
     for part in parts:
         part.requires_grad_(False)
     return parts
-
-
-def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[Tensor]]) -> list[str]:
-    """Take the weights of a model or a checkpoint wherever name and shape agree; the rest stays as it is.
-
-    Args:
-        network: of the recipe.
-        start: an ``.onnx`` of ours or the name of a shipped model (`perception.training.weights.onnx_import`); else a
-            checkpoint, of which the averaged weights are taken. Where its network is this one with more channels inside
-            the blocks, those that matter least are left out, see `perception.training.weights.prune`.
-        batches: gives pictures to measure the statistics of a model's batch norms on: float ``[N, 3, H, W]``,
-            normalised.
-
-    Returns:
-        Names of the network's weights that are not in it.
-
-    Raises:
-        ModelError: It cannot be read, or nothing in it fits.
-    """
-    if start.suffix == ".onnx" or not (start.suffix or start.exists()):
-        missing = load_model_file(network, find_model(str(start)), next(iter(batches()))[:1]).missing
-        measure_norms(network, batches())
-        return missing
-    checkpoint = load_checkpoint(start)
-    weights = checkpoint["average"]
-    if is_narrower(network, weights):
-        log.info("slimming %s: finding the channels that matter least, which takes minutes", start)
-        wide = build_network(parse_config(checkpoint["config"], start))
-        load_weights(wide, weights, start)
-        slim(wide.to(next(network.parameters()).device), network, batches())
-        measure_norms(network, batches())
-        log.info("slimmed from %s", start)
-        return []
-    ours = network.state_dict()
-    fitting = {k: v for k, v in weights.items() if k in ours and ours[k].shape == v.shape}
-    if not fitting:
-        raise ModelError("no tensor of this checkpoint fits the network", start)
-    network.load_state_dict({k: v.to(ours[k].dtype) for k, v in fitting.items()}, strict=False)
-    missing = sorted(ours.keys() - fitting.keys())
-    new = sorted({name.split(".")[0] for name in missing})
-    log.info(
-        "%d of %d tensors come from %s%s", len(fitting), len(ours), start, f"; new: {', '.join(new)}" if new else ""
-    )
-    return missing

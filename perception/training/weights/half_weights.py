@@ -1,13 +1,41 @@
-"""Weights stored in half: a file of half the size, computed with as before."""
+"""Weights stored in half precision: a file of half the size, computed with as before."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from perception.card import load_onnx
+from perception.errors import ModelError, SinkError
+
 LEAST_VALUES = 1024
 """Smaller tensors, such as biases, stay: nothing is won with them."""
+
+
+def write_half(model: Path, output: Path) -> float:
+    """Write the model file ``model`` to ``output`` with its weights in half; see `store_in_half`.
+
+    Raises:
+        ModelError: it cannot be read, or has weights that are too large.
+        SinkError: the file cannot be written.
+    """
+    proto = load_onnx(model)
+    try:
+        change = store_in_half(proto)
+    except ValueError as error:
+        raise ModelError(str(error), model) from None
+    beside = output.with_name(f".{output.name}.tmp")
+    try:
+        onnx.save(proto, str(beside))
+        beside.replace(output)
+    except OSError as error:
+        raise SinkError(f"cannot write the model: {error.strerror or error}", output) from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return change
 
 
 def store_in_half(model: onnx.ModelProto) -> float:

@@ -1,4 +1,4 @@
-"""From a model file back to a network that can be trained.
+"""Load weights from ONNX: a model file becomes a network that can be trained.
 
 In a file, most batch norms are folded into the convolutions before them. Such convolutions are found by the names of
 their nodes, which are those of the modules; what a norm did comes back as its scale and shift, around statistics that
@@ -33,11 +33,13 @@ ROOT = "network."  # what `perception.networks.camera.CameraGraph` calls the net
 TINY = 1e-12
 
 
-class _Weights(NamedTuple):
-    """Attributes:
-    named: tensors by the names that they have in the network's state.
-    folded: weight and bias of a convolution by its name and how often it had been called before.
-    scales: of the detection head's levels.
+class _Tensors(NamedTuple):
+    """The tensors of a file.
+
+    Attributes:
+        named: tensors by the names that they have in the network's state.
+        folded: weight and bias of a convolution by its name and how often it had been called before.
+        scales: of the detection head's levels.
     """
 
     named: dict[str, Value]
@@ -45,17 +47,19 @@ class _Weights(NamedTuple):
     scales: list[float]
 
 
-class Unfolded(NamedTuple):
-    """Attributes:
-    norms: how many convolutions with a norm behind them were found in the file.
-    missing: names of the network's weights that were not; they are as they were.
+class OnnxWeights(NamedTuple):
+    """The outcome of `load_onnx_weights`.
+
+    Attributes:
+        norms: how many convolutions with a norm behind them were found in the file.
+        missing: names of the network's weights that were not; they are as they were.
     """
 
     norms: int
     missing: list[str]
 
 
-def load_model_file(network: nn.Module, path: Path, images: Tensor) -> Unfolded:
+def load_onnx_weights(network: nn.Module, path: Path, images: Tensor) -> OnnxWeights:
     """Give ``network`` the weights of a model file, wherever its tensors have the names and shapes of the file's.
 
     Batch norms become scales and shifts around statistics 0 and 1; `measure_norms` gives them real ones.
@@ -105,7 +109,7 @@ def load_model_file(network: nn.Module, path: Path, images: Tensor) -> Unfolded:
             colours.weight.copy_(colours.weight.flip(1))  # files take BGR
     log.info("%d of %d convolutions with norms come from %s", found, len(calls), path)
     taken = named.keys() | {f"{name}.weight" for name in first}
-    return Unfolded(found, [name for name, p in network.named_parameters() if p.ndim > 1 and name not in taken])
+    return OnnxWeights(found, [name for name, p in network.named_parameters() if p.ndim > 1 and name not in taken])
 
 
 def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -115,7 +119,7 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
     starts from nearly the same function.
 
     Args:
-        network: with norms as `load_model_file` leaves them.
+        network: with norms as `load_onnx_weights` leaves them.
         batches: float ``[N, 3, H, W]``, normalised.
     """
     network.eval()
@@ -148,7 +152,7 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
             norm.bias.copy_(shift + before * mean)
 
 
-def _read(path: Path) -> _Weights:
+def _read(path: Path) -> _Tensors:
     if not path.is_file():
         raise ModelError("no such model", path)
     try:
@@ -166,7 +170,7 @@ def _read(path: Path) -> _Weights:
     def value(name: str) -> Value:
         return numpy_helper.to_array(tensors[name]).astype(np.float32)
 
-    weights = _Weights({}, {}, [])
+    weights = _Tensors({}, {}, [])
     weights.named.update({n.removeprefix(ROOT): value(n) for n in tensors if n.startswith(ROOT)})
     turns: Counter[str] = Counter()
     for node in graph.node:

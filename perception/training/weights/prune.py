@@ -49,14 +49,14 @@ class _Group(NamedTuple):
 
 
 class _Moments(NamedTuple):
-    """What a reader saw: the mean of each call ``[calls, C]`` and the covariance around those ``[C, C]``, float64."""
+    """Moments of what a reader takes: mean of each call ``[calls, C]``, covariance around them ``[C, C]``; float64."""
 
     means: Tensor
     covariance: Tensor
 
 
 def is_narrower(narrow: nn.Module, weights: dict[str, Tensor]) -> bool:
-    """Whether ``narrow`` differs from the network that ``weights`` are of only by channels that `slim` can drop."""
+    """Return whether ``narrow`` lacks nothing but channels that `prune` can drop from the network of ``weights``."""
     ours = narrow.state_dict()
     if ours.keys() != weights.keys():
         return False
@@ -71,7 +71,7 @@ def is_narrower(narrow: nn.Module, weights: dict[str, Tensor]) -> bool:
     )
 
 
-def slim(wide: nn.Module, narrow: nn.Module, batches: Iterable[Tensor]) -> None:
+def prune(wide: nn.Module, narrow: nn.Module, batches: Iterable[Tensor]) -> None:
     """Give ``narrow`` the weights of ``wide``, where it has fewer channels inside its blocks.
 
     Blocks that may differ are those of `perception.networks.lite.EfficientNetLite` and of

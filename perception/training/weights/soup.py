@@ -6,16 +6,14 @@ Runs that began from the same weights end in one valley of the loss; its middle 
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from perception.errors import ModelError, PerceptionError, UsageError
-from perception.training.run.checkpoint import load_checkpoint, save_checkpoint
+from perception.errors import ModelError, UsageError
+from perception.training.weights.checkpoint import load_checkpoint, save_checkpoint
 from perception.training.weights.compact import KEPT
 
 
@@ -28,7 +26,7 @@ def soup(checkpoints: Sequence[str | Path], output: str | Path, shares: Sequence
     Args:
         checkpoints: of one architecture, two or more.
         output: the ``.pt`` to write; may be one of them.
-        shares: what each counts, in any unit; None for all the same.
+        shares: weight of each, in any unit; None for equal ones.
 
     Raises:
         UsageError: There are fewer than two, or the shares do not fit them.
@@ -55,22 +53,3 @@ def soup(checkpoints: Sequence[str | Path], output: str | Path, shares: Sequence
             total[name] += weight.double() * (part / sum(parts))
     average = {name: total[name].to(weight.dtype) for name, weight in first["average"].items()}
     save_checkpoint(Path(output), {**{key: first[key] for key in KEPT}, "average": average})
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m perception.training.weights.soup", description=__doc__)
-    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT")
-    parser.add_argument("-o", "--output", required=True, help="the .pt to write")
-    parser.add_argument("--shares", nargs="+", type=float, help="what each counts; all the same where not given")
-    given = parser.parse_args(arguments)
-    try:
-        soup(given.checkpoints, given.output, given.shares)
-    except PerceptionError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

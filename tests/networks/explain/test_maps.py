@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from perception.card import ModelCard, write_card  # noqa: E402
-from perception.classics.tiles import CAPTION, MARGIN  # noqa: E402
 from perception.commands.main import app  # noqa: E402
 from perception.errors import ModelError, PerceptionError, UsageError  # noqa: E402
 from perception.explain.maps import METHODS, Method, explain  # noqa: E402
+from perception.explain.tiles import CAPTION, MARGIN  # noqa: E402
 from tests.foreign.graphs import Net  # noqa: E402
 
 W, H = 64, 48

@@ -28,14 +28,16 @@ from perception.training.data.boxes import BoxLabels  # noqa: E402
 from perception.training.data.coco import CocoFolder  # noqa: E402
 from perception.training.data.training_data import TrainingData  # noqa: E402
 from perception.training.export.release import release  # noqa: E402
-from perception.training.recipes.dense import parse_config, read_config  # noqa: E402
 from perception.training.recipes.detection import CocoConfig  # noqa: E402
-from perception.training.run.checkpoint import load_checkpoint, load_weights  # noqa: E402
+from perception.training.recipes.read import parse_config, read_config  # noqa: E402
+from perception.training.run.import_model import import_model  # noqa: E402
 from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402
 from perception.training.tasks.average_precision import average_precision  # noqa: E402
 from perception.training.tasks.evaluation import network_infer  # noqa: E402
-from perception.training.tasks.networks import build_network, start_from  # noqa: E402
-from perception.training.weights.compact import compact, from_model  # noqa: E402
+from perception.training.tasks.kinds import build_network  # noqa: E402
+from perception.training.tasks.start import start_from  # noqa: E402
+from perception.training.weights.checkpoint import load_checkpoint, load_weights  # noqa: E402
+from perception.training.weights.compact import compact  # noqa: E402
 from perception.types import Detections  # noqa: E402
 from tests.training.pictures import write_boxes, write_folder  # noqa: E402
 
@@ -108,10 +110,10 @@ def test_a_compact_checkpoint_is_small_and_can_be_gone_on_from(data: Path, tmp_p
 
 
 def test_a_model_as_a_checkpoint_computes_what_its_file_does(data: Path, unbroken: TrainResult, tmp_path: Path) -> None:
-    """So that whoever has the shipped file alone can slim the network, or have it teach another."""
+    """So that whoever has the shipped file alone can prune the network, or have it teach another."""
     model, checkpoint = tmp_path / "street-smoke.onnx", tmp_path / "street-smoke.pt"
     release(unbroken.best, model, data)
-    from_model(model, recipe(tmp_path), checkpoint, data)
+    import_model(model, recipe(tmp_path), checkpoint, data)
     state = load_checkpoint(checkpoint)
     assert state["epoch"] == 0
     network = build_network(parse_config(state["config"], checkpoint))
@@ -126,7 +128,7 @@ def test_a_model_as_a_checkpoint_computes_what_its_file_does(data: Path, unbroke
 
     checkpoint.unlink()
     with pytest.raises(ModelError, match=r"not of the network in .*, which also has detector\.reduce\.0\.0\.weight"):
-        from_model(model, recipe(tmp_path, width=24), checkpoint, data)
+        import_model(model, recipe(tmp_path, width=24), checkpoint, data)
     assert not checkpoint.exists()
 
 
@@ -152,7 +154,7 @@ def test_a_cpu_without_bfloat16_trains_in_float32(
 def test_tensorboard_gets_numbers_and_pictures(data: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result = train(recipe(tmp_path, tensorboard=True), data_root=data, stop_after=2)
-    events = accumulator.EventAccumulator(str(result.last.parent / "board"))
+    events = accumulator.EventAccumulator(str(result.last.parent / "tensorboard"))
     events.Reload()
     tags = events.Tags()
     assert {"loss", "loss_masks", "loss_boxes", "miou", "iou/ball", "map50", "ap50/crate"} <= set(tags["scalars"])
@@ -236,8 +238,8 @@ def test_a_slimmer_network_begins_with_the_recipe_of_the_wider(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "wide").mkdir()
-    (tmp_path / "slim").mkdir()
-    wide, narrow = recipe(tmp_path / "wide"), recipe(tmp_path / "slim", width=12)
+    (tmp_path / "pruned").mkdir()
+    wide, narrow = recipe(tmp_path / "wide"), recipe(tmp_path / "pruned", width=12)
     content = yaml.safe_load(wide.read_text())
     wide.write_text(yaml.safe_dump(content | {"epochs": 2}))
     content = yaml.safe_load(narrow.read_text())
@@ -257,12 +259,12 @@ def test_a_slimmer_network_begins_with_the_recipe_of_the_wider(
     saved = (tmp_path / "wide" / "run" / "last.pt").stat().st_mtime_ns
     train(narrow, resume=False, data_root=data, stop_after=1)
     assert (tmp_path / "wide" / "run" / "last.pt").stat().st_mtime_ns == saved, (
-        "starting over is for the slim one alone"
+        "starting over is for the pruned one alone"
     )
 
     wide.unlink()
     assert train(narrow, data_root=data).epochs == 2, "a run that has begun needs no start"
-    assert release(result.last, tmp_path / "slim.onnx", data).tasks == ["segmentation", "detection"]
+    assert release(result.last, tmp_path / "pruned.onnx", data).tasks == ["segmentation", "detection"]
 
 
 def test_frozen_layers_stay_as_they_start(data: Path, tmp_path: Path) -> None:
@@ -383,7 +385,7 @@ def test_average_precision_without_detections_or_truth() -> None:
 def test_two_processes_train_one_network(data: Path, tmp_path: Path) -> None:
     path = recipe(tmp_path)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "perception.training", str(path), "--data", str(data), "--stop-after", "2"]
+    command += ["-m", "perception", "train", str(path), "--data", str(data), "--stop-after", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SMOKE.parents[2], env=environment)
     assert result.returncode == 0, result.stderr

@@ -14,17 +14,17 @@ pytest.importorskip("onnxruntime")
 
 import yaml  # noqa: E402
 
-from perception.classics.localisation import LocalisationLoss, LocalisationTask, iou, largest  # noqa: E402
-from perception.classics.recipe_localisation import LocalisationLossConfig, WindowsConfig  # noqa: E402
+from perception.classics.localisation.recipe import LocalisationLossConfig, WindowsConfig  # noqa: E402
+from perception.classics.localisation.task import LocalisationLoss, LocalisationTask, iou, largest  # noqa: E402
+from perception.classics.localisation.windows import WindowMaker  # noqa: E402
 from perception.classics.train import row as classics_row  # noqa: E402
-from perception.classics.windows import WindowMaker  # noqa: E402
 from perception.errors import PerceptionError  # noqa: E402
 from perception.model import load_model  # noqa: E402
 from perception.training.data.boxes import BoxLabels  # noqa: E402
 from perception.training.data.masks import Sample  # noqa: E402
 from perception.training.data.pictures import PictureBatch  # noqa: E402
 from perception.training.export.release import release  # noqa: E402
-from perception.training.recipes.dense import parse_config, read_config  # noqa: E402
+from perception.training.recipes.read import parse_config, read_config  # noqa: E402
 from perception.training.run.loop import train  # noqa: E402
 from tests.training.pictures import write_boxes  # noqa: E402
 

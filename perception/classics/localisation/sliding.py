@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.classics.fully_convolutional import to_fully_convolutional
-from perception.classics.localiser import Localiser, window_scores
+from perception.classics.localisation.network import Localiser, window_scores
 from perception.errors import UsageError
 from perception.networks.classifier import first_convolution
 

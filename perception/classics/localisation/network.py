@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from perception.classics.flatten import Flatten
+from perception.networks.flatten import Flatten
 from perception.networks.lite import EfficientNetLite
 
 

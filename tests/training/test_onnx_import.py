@@ -15,11 +15,12 @@ from torch import nn  # noqa: E402
 
 from perception.errors import ModelError  # noqa: E402
 from perception.networks.camera import normalise  # noqa: E402
-from perception.training.export.export import export_network, make_card  # noqa: E402
-from perception.training.recipes.dense import read_config  # noqa: E402
-from perception.training.tasks.networks import build_network, start_from  # noqa: E402
+from perception.training.export.export import export_network  # noqa: E402
+from perception.training.recipes.read import read_config  # noqa: E402
+from perception.training.tasks.kinds import build_network, task_type  # noqa: E402
+from perception.training.tasks.start import start_from  # noqa: E402
 from perception.training.weights.half_weights import store_in_half  # noqa: E402
-from perception.training.weights.onnx_import import load_model_file, measure_norms  # noqa: E402
+from perception.training.weights.onnx_import import load_onnx_weights, measure_norms  # noqa: E402
 from perception.weights.library import find_model  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -81,7 +82,7 @@ def test_a_network_computes_what_its_file_does(recipe: str, seed: int, tmp_path:
     config = read_config(CONFIGS / recipe)
     torch.manual_seed(seed)
     path = tmp_path / "model.onnx"
-    export_network(lively(build_network(config), seed), make_card(config, {}), path)
+    export_network(lively(build_network(config), seed), task_type(config).card(config, {}), path)
     model = onnx.load(str(path))
     store_in_half(model)  # as shipped
     onnx.save(model, str(path))
@@ -90,7 +91,7 @@ def test_a_network_computes_what_its_file_does(recipe: str, seed: int, tmp_path:
     expected = computed(path, frames)
 
     network = build_network(config)
-    found = load_model_file(network, path, images[:1])
+    found = load_onnx_weights(network, path, images[:1])
     norms = sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
     assert found.norms == (
         0 if "alexnet" in recipe else norms
@@ -136,7 +137,7 @@ def test_heads_of_other_classes_are_learnt_anew(tmp_path: Path, caplog: pytest.L
     network = build_network(read_config(SMOKE))  # two classes of boxes, three of pixels
     before = network.head.classify.weight.clone()
     with caplog.at_level("INFO", logger="perception"):
-        found = load_model_file(network, find_model("street"), IMAGES[:1])
+        found = load_onnx_weights(network, find_model("street"), IMAGES[:1])
     assert f"{found.norms} of " in caplog.text
     assert "head.classify.weight" in found.missing
     assert torch.equal(network.head.classify.weight, before)
@@ -146,13 +147,13 @@ def test_a_first_layer_that_does_not_fit_keeps_its_channels_in_order(tmp_path: P
     config = read_config(SMOKE)
     network = build_network(config)
     path = tmp_path / "model.onnx"
-    export_network(build_network(config), make_card(config, {}), path)
+    export_network(build_network(config), task_type(config).card(config, {}), path)
     model = onnx.load(str(path))
     (first,) = [n for n in model.graph.node if n.name.startswith("/network/backbone/stem") and n.op_type == "Conv"]
     first.name = "/network/elsewhere/Conv"
     onnx.save(model, str(path))
     before = network.first_convolution.weight.clone()
-    assert load_model_file(network, path, IMAGES[:1]).norms > 50
+    assert load_onnx_weights(network, path, IMAGES[:1]).norms > 50
     assert torch.equal(network.first_convolution.weight, before)
 
 
@@ -175,5 +176,5 @@ def test_faults_are_one_line(tmp_path: Path) -> None:
         (find_model("street-int8"), "weights in eight bits cannot be trained on"),
     ):
         with pytest.raises(ModelError, match=message) as caught:
-            load_model_file(network, path, IMAGES[:1])
+            load_onnx_weights(network, path, IMAGES[:1])
         assert "\n" not in str(caught.value)

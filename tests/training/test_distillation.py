@@ -18,7 +18,8 @@ from torch import Tensor  # noqa: E402
 
 from perception.errors import ModelError, UsageError  # noqa: E402
 from perception.training.losses.distillation import SURE, DistillationLoss, Teacher  # noqa: E402
-from perception.training.recipes.dense import TrainConfig, parse_config  # noqa: E402
+from perception.training.recipes.read import parse_config  # noqa: E402
+from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig  # noqa: E402
 from perception.training.run.loop import train  # noqa: E402
 from tests.training.pictures import write_boxes, write_folder  # noqa: E402
 
@@ -33,9 +34,9 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return content
 
 
-def config(**distil: Any) -> TrainConfig:
+def config(**distil: Any) -> SegmentationDetectionConfig:
     made = parse_config(recipe(distil={"teacher": "teacher.pt", **distil}), "recipe.yaml")
-    assert isinstance(made, TrainConfig)
+    assert isinstance(made, SegmentationDetectionConfig)
     return made
 
 
@@ -74,7 +75,7 @@ def giou(a: list[float], b: list[float]) -> float:
 
 def slow(outputs: dict[str, Tensor], masks: float, boxes: float) -> float:
     """The loss, number by number."""
-    ours, theirs = outputs["class_logits"].numpy(), outputs["taught_class_logits"].numpy()
+    ours, theirs = outputs["class_logits"].numpy(), outputs["teacher_class_logits"].numpy()
     divergences = []
     for y, x in np.ndindex(*ours.shape[2:]):
         p, q = (np.exp(v[0, :, y, x].astype(float)) for v in (theirs, ours))
@@ -83,14 +84,14 @@ def slow(outputs: dict[str, Tensor], masks: float, boxes: float) -> float:
     total = masks * float(np.mean(divergences))
     named = scored = placed = trusted = 0.0
     for n, k in np.ndindex(2, 30):
-        taught = [sigmoid(v) for v in outputs["taught_box_class_logits"][n, k].tolist()]
-        for wanted, logit in zip(taught, outputs["box_class_logits"][n, k].tolist(), strict=True):
+        soft = [sigmoid(v) for v in outputs["teacher_box_class_logits"][n, k].tolist()]
+        for wanted, logit in zip(soft, outputs["box_class_logits"][n, k].tolist(), strict=True):
             named += abs(sigmoid(logit) - wanted) ** 2 * entropy(wanted, logit)
-        sure = max(taught)
+        sure = max(soft)
         scored += sure
         if sure >= SURE:
-            placed += sure * giou(outputs["boxes"][n, k].tolist(), outputs["taught_boxes"][n, k].tolist())
-            wanted = sigmoid(float(outputs["taught_box_confidence_logits"][n, k]))
+            placed += sure * giou(outputs["boxes"][n, k].tolist(), outputs["teacher_boxes"][n, k].tolist())
+            wanted = sigmoid(float(outputs["teacher_box_confidence_logits"][n, k]))
             trusted += sure * entropy(wanted, float(outputs["box_confidence_logits"][n, k]))
     return total + boxes * (named + 2 * placed + 0.5 * trusted) / max(scored, 1)
 
@@ -98,7 +99,7 @@ def slow(outputs: dict[str, Tensor], masks: float, boxes: float) -> float:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("masks", "boxes"), [(1.0, 1.0), (0.0, 2.0), (3.0, 0.0)])
 def test_the_loss_is_what_a_slow_loop_says(seed: int, masks: float, boxes: float) -> None:
-    outputs = answers(seed) | answers(seed + 100, "taught_")
+    outputs = answers(seed) | answers(seed + 100, "teacher_")
     loss = DistillationLoss(config(masks=masks, boxes=boxes))(outputs)
     assert float(loss) == pytest.approx(slow(outputs, masks, boxes), rel=1e-4)
 
@@ -107,16 +108,16 @@ def test_who_says_what_the_teacher_says_learns_nothing() -> None:
     """Except of the confidence, whose entropy is not zero at its least."""
     outputs = answers(3)
     student = {name: value.clone().requires_grad_() for name, value in outputs.items()}
-    taught = {f"taught_{name}": value for name, value in outputs.items()}
-    DistillationLoss(config())(student | taught).backward()
+    soft = {f"teacher_{name}": value for name, value in outputs.items()}
+    DistillationLoss(config())(student | soft).backward()
     for name, value in student.items():
         assert value.grad is not None
         assert float(value.grad.abs().max()) < 1e-5, name
 
 
 def test_a_teacher_that_sees_nothing_teaches_no_boxes() -> None:
-    outputs = answers(1) | answers(2, "taught_")
-    outputs["taught_box_class_logits"] = torch.full((2, 30, 2), -20.0)
+    outputs = answers(1) | answers(2, "teacher_")
+    outputs["teacher_box_class_logits"] = torch.full((2, 30, 2), -20.0)
     outputs["boxes"].requires_grad_()
     loss = DistillationLoss(config(masks=0.0))(outputs)
     loss.backward()
@@ -144,15 +145,15 @@ def test_a_network_comes_nearer_to_its_teacher(data: Path, tmp_path: Path) -> No
         "detection": {"width": 12},
         "distil": {"teacher": str(best), "masks": 20.0, "boxes": 20.0},
     }
-    result = train(written(tmp_path / "slim", **slim), data_root=data, stop_after=3)
+    result = train(written(tmp_path / "pruned", **slim), data_root=data, stop_after=3)
     log = [yaml.safe_load(line) for line in (result.last.parent / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["loss_taught"] < 0.9 * log[0]["loss_taught"]
+    assert log[-1]["loss_teacher"] < 0.9 * log[0]["loss_teacher"]
     for row in log:
-        assert row["loss"] == pytest.approx(row["loss_masks"] + row["loss_boxes"] + row["loss_taught"], abs=1e-4)
+        assert row["loss"] == pytest.approx(row["loss_masks"] + row["loss_boxes"] + row["loss_teacher"], abs=1e-4)
 
     classes = recipe()["detection"]["classes"][::-1]
     other = parse_config(recipe(detection={"classes": classes}, distil={"teacher": str(best)}), "other.yaml")
-    assert isinstance(other, TrainConfig)
+    assert isinstance(other, SegmentationDetectionConfig)
     with pytest.raises(UsageError, match=r"best\.pt.*other classes"):
         Teacher(other)
     with pytest.raises(ModelError, match=r"teacher\.pt: no such checkpoint"):

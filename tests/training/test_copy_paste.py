@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch")
 from perception.training.data.augment import Augmenter  # noqa: E402
 from perception.training.data.batches import BatchMaker  # noqa: E402
 from perception.training.data.boxes import BoxLabels  # noqa: E402
-from perception.training.data.copy_paste import pasted  # noqa: E402
+from perception.training.data.copy_paste import copy_paste  # noqa: E402
 from perception.training.data.masks import Sample  # noqa: E402
 from perception.training.data.sets import MaskSets  # noqa: E402
-from perception.training.recipes.dense import AugmentConfig, CropPhase, PasteConfig  # noqa: E402
+from perception.training.recipes.segmentation_detection import AugmentConfig, CopyPasteConfig, CropPhase  # noqa: E402
 from tests.training.pictures import write_folder  # noqa: E402
 from tests.training.test_data import open_train  # noqa: E402
 
@@ -39,7 +39,7 @@ def with_thing(grey: int, class_id: int, where: tuple[slice, slice], value: int)
 def test_a_thing_arrives_whole_at_its_height_with_its_labels(seed: int) -> None:
     donor = with_thing(100, 2, (slice(20, 35), slice(50, 58)), 240)
     sample = scene(100)
-    result = pasted(sample, donor, PasteConfig(classes=[2]), np.random.default_rng(seed))
+    result = copy_paste(sample, donor, CopyPasteConfig(classes=[2]), np.random.default_rng(seed))
     assert result.labels is not None and sample.labels is not None
     rows, columns = np.nonzero(result.labels == 2)
     assert (rows.min(), rows.max()) == (20, 34) and columns.max() - columns.min() == 7 and len(rows) == 15 * 8
@@ -56,8 +56,8 @@ def test_things_move_and_turn() -> None:
     donor = with_thing(100, 1, (slice(10, 30), slice(5, 25)), 200)
     assert donor.labels is not None
     donor.labels[10:20, 15:25] = 0  # the upper right corner is missing
-    config = PasteConfig(classes=[1])
-    results = [pasted(scene(100), donor, config, np.random.default_rng(seed)).labels for seed in range(40)]
+    config = CopyPasteConfig(classes=[1])
+    results = [copy_paste(scene(100), donor, config, np.random.default_rng(seed)).labels for seed in range(40)]
     lefts, right_is_missing = set(), set()
     for labels in results:
         assert labels is not None
@@ -74,9 +74,9 @@ def test_only_large_things_of_the_classes_are_taken_and_not_too_many() -> None:
         donor.labels[20:26, x : x + 6] = 2
     donor.labels[55:57, 70:72] = 3
     sample = scene(100)
-    assert pasted(sample, donor, PasteConfig(classes=[3]), np.random.default_rng(0)) is sample
+    assert copy_paste(sample, donor, CopyPasteConfig(classes=[3]), np.random.default_rng(0)) is sample
     for seed in range(10):
-        labels = pasted(sample, donor, PasteConfig(classes=[2, 3], most=2), np.random.default_rng(seed)).labels
+        labels = copy_paste(sample, donor, CopyPasteConfig(classes=[2, 3], most=2), np.random.default_rng(seed)).labels
         assert labels is not None and set(np.unique(labels)) == {0, 2}
         assert 36 <= (labels == 2).sum() <= 72
 
@@ -85,7 +85,7 @@ def test_a_donor_of_another_size_is_stretched() -> None:
     labels = np.zeros((120, 160), np.uint8)
     labels[40:60, 100:120] = 1
     donor = Sample("big", np.full((120, 160, 3), 100, np.uint8), labels)
-    result = pasted(scene(100), donor, PasteConfig(classes=[1]), np.random.default_rng(0)).labels
+    result = copy_paste(scene(100), donor, CopyPasteConfig(classes=[1]), np.random.default_rng(0)).labels
     assert result is not None and result.shape == SIZE
     rows, columns = np.nonzero(result == 1)
     assert (rows.min(), rows.max()) == (20, 29) and columns.max() - columns.min() == 9
@@ -101,10 +101,10 @@ def test_boxes_are_made_anew() -> None:
 
     donor = with_thing(100, 1, (slice(20, 40), slice(10, 30)), 200)
     sample = scene(100)
-    config = PasteConfig(classes=[1])
-    assert pasted(sample, donor, config, np.random.default_rng(1), boxes_of).boxes is None
+    config = CopyPasteConfig(classes=[1])
+    assert copy_paste(sample, donor, config, np.random.default_rng(1), boxes_of).boxes is None
     boxed = replace(sample, boxes=BoxLabels.empty(known))
-    result = pasted(boxed, donor, config, np.random.default_rng(1), boxes_of).boxes
+    result = copy_paste(boxed, donor, config, np.random.default_rng(1), boxes_of).boxes
     assert result is not None and len(result) == 1
     assert (result.boxes[0, 2:] - result.boxes[0, :2]).tolist() == [20, 20]
 
@@ -115,7 +115,7 @@ def test_batches_paste_where_the_recipe_says_so(tmp_path: Path) -> None:
     plain = AugmentConfig(
         crops=[CropPhase(size=(96, 64))], scale=(1, 1), stretch=0, flip=0, color=0, blur=0, noise=0, rare_chance=0
     )
-    pasting = plain.model_copy(update={"paste": PasteConfig(chance=1, classes=[2])})
+    pasting = plain.model_copy(update={"copy_paste": CopyPasteConfig(chance=1, classes=[2])})
 
     def pixels(config: AugmentConfig) -> int:
         batches = BatchMaker(MaskSets([folder]), Augmenter(config, 255, (96, 72)), 2, 0)

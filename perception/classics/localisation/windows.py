@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.classics.recipe_localisation import WindowsConfig
+from perception.classics.localisation.recipe import WindowsConfig
 from perception.training.data.augment import BORDER_BGR
 from perception.training.data.masks import Sample
 from perception.training.data.pictures import NO_BOX, Labelled

@@ -39,7 +39,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in ``path``; nothing but tensors and plain values is ever unpickled.
+    """Read the state in ``path``; nothing but tensors and plain values is ever unpickled.
 
     Raises:
         ModelError: The file is missing, damaged, or not one of ours.

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from perception.classics.fully_convolutional import to_fully_convolutional  # noqa: E402
-from perception.classics.localiser import Localiser  # noqa: E402
-from perception.classics.sliding import SlidingWindowDetector  # noqa: E402
+from perception.classics.localisation.network import Localiser  # noqa: E402
+from perception.classics.localisation.sliding import SlidingWindowDetector  # noqa: E402
 from perception.errors import ModelError, PerceptionError, UsageError  # noqa: E402
 from perception.networks.classifier import build_classifier  # noqa: E402
 from perception.networks.lite import EfficientNetLite, stages_up_to  # noqa: E402

@@ -13,8 +13,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from perception.networks.detector import DetectionHead  # noqa: E402
 from perception.networks.lite import EfficientNetLite  # noqa: E402
-from perception.networks.segmenter import StreetNetwork  # noqa: E402
-from perception.training.weights.prune import is_narrower, keep, slim  # noqa: E402
+from perception.networks.segmentation_detection import SegmentationDetectionNetwork  # noqa: E402
+from perception.training.weights.prune import is_narrower, keep, prune  # noqa: E402
 
 HIDDEN = [8 + i % 3 for i in range(15)]
 
@@ -52,8 +52,8 @@ def test_each_step_drops_what_least_squares_miss_least(seed: int, readers: int) 
             np.testing.assert_allclose(new.numpy(), rest(x, x @ w.T, kept)[1], rtol=0.02, atol=0.02)
 
 
-def network(hidden: list[int], width: int, depth: int = 2) -> StreetNetwork:
-    return StreetNetwork(
+def network(hidden: list[int], width: int, depth: int = 2) -> SegmentationDetectionNetwork:
+    return SegmentationDetectionNetwork(
         3,
         {4: 8, 8: 8, 16: 8, 32: 8},
         detection=lambda channels: DetectionHead(channels, 2, (8, 16, 32), width, depth),
@@ -105,7 +105,7 @@ def test_channels_that_only_repeat_others_go_without_a_trace(depth: int) -> None
         same(wanted, wide(pictures))
         narrow = network(HIDDEN, 12, depth)
         assert is_narrower(narrow, wide.state_dict())
-        slim(wide, narrow, pictures.split(2))
+        prune(wide, narrow, pictures.split(2))
         same(wanted, narrow.eval()(pictures))
 
 
@@ -114,7 +114,7 @@ def test_what_is_left_makes_up_for_what_is_gone() -> None:
     wide, narrow = network([24] * 15, 16), network([16] * 15, 12)
     randomise(wide, 5)
     pictures = torch.randn(8, 3, 96, 96, generator=torch.Generator().manual_seed(2))
-    slim(wide, narrow, pictures.split(4))
+    prune(wide, narrow, pictures.split(4))
     fresh = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         wanted = wide(fresh)["class_logits"]

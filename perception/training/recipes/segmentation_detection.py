@@ -1,32 +1,27 @@
-"""The training recipe: a YAML file, checked before anything else runs."""
+"""A recipe for segmentation and, if asked for, detection, on one backbone."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from perception.classics.recipe_localisation import LocalisationConfig
-from perception.errors import UsageError
 from perception.networks.backbone import BackboneName
 from perception.networks.fcn import STRIDE as FCN_STRIDE
 from perception.networks.lite import EXPANDING_BLOCKS
-from perception.training.recipes.base import RunConfig, Strict
-from perception.training.recipes.classification import ClassificationConfig
+from perception.training.recipes.base import Fraction, RunConfig, StartConfig, Strict
 from perception.training.recipes.data import DataConfig
 from perception.training.recipes.detection import DetectionConfig
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
-
-class NetworkConfig(Strict):
+class NetworkConfig(StartConfig):
     """Backbone, decoder and their arguments.
 
     Attributes:
         backbone: see `perception.networks.backbone`.
-        decoder: ``fpn`` is `perception.networks.segmenter.StreetNetwork`, which alone can have a detection head; the
-            others are those of Long et al. 2015, see `perception.networks.fcn`.
+        decoder: ``fpn`` alone can have a detection head, see `perception.networks.segmentation_detection`; the others
+            are those of Long et al. 2015, see `perception.networks.fcn`.
         widths: channels of the feature pyramid by stride.
         stem_skip: whether the finest level of the pyramid sees features of stride 2.
         subpixel: class logits at stride 2, not 4 (``fpn``).
@@ -53,7 +48,6 @@ class NetworkConfig(Strict):
     hidden: list[Annotated[int, Field(ge=1)]] | None = None
     pretrained: bool = True
     frozen_stride: Literal[0, 2, 4, 8] = 0
-    start: Path | None = None
 
     @model_validator(mode="after")
     def _frozen_layers_are_known(self) -> NetworkConfig:
@@ -74,11 +68,11 @@ class NetworkConfig(Strict):
 
 
 class DistilConfig(Strict):
-    """A trained network that is learnt from beside the labels, see `perception.training.losses.distillation`.
+    """Distillation from a trained network beside the labels, see `perception.training.losses.distillation`.
 
     Attributes:
         teacher: checkpoint; its averaged weights. Of the same classes and strides; usually wider.
-        masks, boxes: weights of what it says of them, beside the labels' losses.
+        masks, boxes: weights of its answers in the loss.
     """
 
     teacher: Path
@@ -99,7 +93,7 @@ class CropPhase(Strict):
         return self
 
 
-class PasteConfig(Strict):
+class CopyPasteConfig(Strict):
     """Things of one picture with masks put into another, see `perception.training.data.copy_paste`.
 
     Attributes:
@@ -116,7 +110,7 @@ class PasteConfig(Strict):
 
 
 class WeatherConfig(Strict):
-    """What cameras meet outside, see `perception.training.data.weather`; each value is the chance of it.
+    """Night, fog, rain and motion blur, see `perception.training.data.weather`; each value is the chance of it.
 
     Attributes:
         night: dark, noisy, with lamps.
@@ -141,7 +135,7 @@ class AugmentConfig(Strict):
         flip: chance of a mirror image.
         rare_classes: class ids that crops are drawn towards.
         rare_chance: chance that a crop must contain a pixel of a rare class.
-        paste: things of other pictures that are put into one first; None for none.
+        copy_paste: things of other pictures that are put into one first; None for none.
         color: strength of brightness, contrast, gamma, colour cast and saturation changes, 0 for none.
         blur: chance of a slight blur.
         noise: chance of slight noise.
@@ -155,7 +149,7 @@ class AugmentConfig(Strict):
     flip: Fraction = 0.5
     rare_classes: list[int] = Field(default=[])
     rare_chance: Fraction = 0.5
-    paste: PasteConfig | None = None
+    copy_paste: CopyPasteConfig | None = None
     color: Fraction = 0.4
     blur: Fraction = 0.1
     noise: Fraction = 0.1
@@ -191,7 +185,7 @@ class LossConfig(Strict):
     lovasz: float = Field(default=0.0, ge=0)
 
 
-class TrainConfig(RunConfig):
+class SegmentationDetectionConfig(RunConfig):
     """A recipe for masks and, if asked for, boxes.
 
     Attributes:
@@ -202,7 +196,7 @@ class TrainConfig(RunConfig):
         steps: batches of an epoch; None for one pass over the pictures with boxes, or with masks where there are none.
     """
 
-    task: Literal["street"] = "street"
+    task: Literal["segmentation_detection"] = "segmentation_detection"
     data: DataConfig
     network: NetworkConfig = NetworkConfig()
     augment: AugmentConfig
@@ -214,12 +208,12 @@ class TrainConfig(RunConfig):
 
     @property
     def has_masks(self) -> bool:
-        """Whether masks are trained."""
+        """True where masks are trained."""
         return self.only != "boxes"
 
     @property
     def has_boxes(self) -> bool:
-        """Whether boxes are trained."""
+        """True where boxes are trained."""
         return self.detection is not None and self.only != "masks"
 
     @property
@@ -229,10 +223,10 @@ class TrainConfig(RunConfig):
         return max(4, min(self.network.widths)) if self.network.decoder == "fpn" else FCN_STRIDE
 
     @model_validator(mode="after")
-    def _chosen_classes_exist(self) -> TrainConfig:
+    def _chosen_classes_exist(self) -> SegmentationDetectionConfig:
         chosen = {"rare_classes": self.augment.rare_classes}
-        if self.augment.paste is not None:
-            chosen["paste.classes"] = self.augment.paste.classes
+        if self.augment.copy_paste is not None:
+            chosen["copy_paste.classes"] = self.augment.copy_paste.classes
         for name, ids in chosen.items():
             wrong = [i for i in ids if not 0 <= i < len(self.data.classes)]
             if wrong:
@@ -240,7 +234,7 @@ class TrainConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _size_is_whole_cells(self) -> TrainConfig:
+    def _size_is_whole_cells(self) -> SegmentationDetectionConfig:
         """Logits are taken to lie over the picture from edge to edge; a part of a cell would move all of them."""
         if any(side < 1 or side % self.cell for side in self.data.size):
             near = "x".join(str(max(round(side / self.cell), 1) * self.cell) for side in self.data.size)
@@ -251,7 +245,7 @@ class TrainConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _detection_fits(self) -> TrainConfig:
+    def _detection_fits(self) -> SegmentationDetectionConfig:
         if self.detection is None:
             if self.only is not None:
                 raise ValueError(f"only: {self.only} chooses one of two heads; there is no detection part")
@@ -267,78 +261,3 @@ class TrainConfig(RunConfig):
             if wrong:
                 raise ValueError(f"detection.from_masks: no segmentation class {', '.join(wrong)}")
         return self
-
-
-AnyConfig: TypeAlias = TrainConfig | ClassificationConfig | LocalisationConfig
-"""A recipe, by its ``task``; without one it is of masks and boxes."""
-
-TASKS: dict[str, type[AnyConfig]] = {
-    "street": TrainConfig,
-    "classification": ClassificationConfig,
-    "localisation": LocalisationConfig,
-}
-
-
-def read_config(path: str | Path, data_root: str | Path | None = None, start: str | Path | None = None) -> AnyConfig:
-    """The recipe in ``path``, with ``data.root`` and ``network.start`` replaced if they are given.
-
-    A recipe may say only what differs from another one, its ``base``: a path relative to its own folder.
-
-    Raises:
-        UsageError: A file cannot be read or does not hold a valid recipe; every fault is named.
-    """
-    data = _read(Path(path))
-    if data_root is not None and isinstance(data, dict) and isinstance(data.get("data"), dict):
-        data["data"]["root"] = str(data_root)
-    if start is not None and isinstance(data, dict):
-        data["network"] = {**(data.get("network") or {}), "start": str(start)}
-    return parse_config(data, path)
-
-
-def _read(path: Path, above: tuple[Path, ...] = ()) -> Any:
-    """Plain data of a recipe, laid over that of its base."""
-    import yaml
-
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"not YAML: {error}", path) from None
-    if not isinstance(data, dict) or "base" not in data:
-        return data
-    base = path.parent / str(data.pop("base"))
-    if base.resolve() in {p.resolve() for p in (*above, path)}:
-        raise UsageError("a recipe cannot be its own base", base)
-    return _laid_over(_read(base, (*above, path)), data)
-
-
-def _laid_over(below: Any, above: Any) -> Any:
-    """``above``, and what it leaves out of ``below``; lists are taken whole."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
-
-
-def parse_config(data: Any, where: str | Path) -> AnyConfig:
-    """A checked recipe from plain data.
-
-    Args:
-        data: as in a recipe's YAML, or in a checkpoint.
-        where: the file it is from.
-
-    Raises:
-        UsageError: It is not a valid recipe; every fault is named.
-    """
-    task = data.get("task", "street") if isinstance(data, dict) else "street"
-    kind = TASKS.get(task) if isinstance(task, str) else None
-    if kind is None:
-        raise UsageError(f"not a valid recipe: task {task!r} is unknown; there are {', '.join(TASKS)}", where)
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        ]
-        raise UsageError(f"not a valid recipe: {'; '.join(faults)}", where) from None

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: E402
 
 from perception.networks.camera import CameraGraph, normalise  # noqa: E402
 from perception.networks.fpn import FeaturePyramid, upsample_onto  # noqa: E402
-from perception.networks.segmenter import SegmentationHead, StreetNetwork  # noqa: E402
+from perception.networks.segmentation_detection import SegmentationDetectionNetwork, SegmentationHead  # noqa: E402
 
 WIDTHS = {4: 8, 8: 12, 16: 16, 32: 16}
 
@@ -30,7 +30,7 @@ def test_doubling_onto_an_odd_map_moves_nothing() -> None:
 
 @pytest.mark.parametrize("size", [(64, 96), (72, 104), (65, 99)])
 def test_pyramid_levels_match_the_backbone(size: tuple[int, int]) -> None:
-    network = StreetNetwork(5, WIDTHS).eval()
+    network = SegmentationDetectionNetwork(5, WIDTHS).eval()
     with torch.inference_mode():
         features = network.backbone(torch.zeros(1, 3, *size))
         pyramid = network.pyramid(features)
@@ -49,7 +49,7 @@ def test_the_stem_skip_needs_a_stride_4_level() -> None:
 
 def test_the_deployed_graph_takes_camera_bytes() -> None:
     torch.manual_seed(0)
-    network = StreetNetwork(5, WIDTHS).eval()
+    network = SegmentationDetectionNetwork(5, WIDTHS).eval()
     frames = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
     with torch.inference_mode():
         rgb = frames.flip(3).permute(0, 3, 1, 2).float()
@@ -79,7 +79,7 @@ def test_subpixel_logits_lie_in_the_quarters_of_their_location(seed: int) -> Non
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 99)])
 def test_subpixel_logits_of_the_network_have_stride_2(size: tuple[int, int]) -> None:
-    network = StreetNetwork(5, WIDTHS, subpixel=True, separable=True).eval()
+    network = SegmentationDetectionNetwork(5, WIDTHS, subpixel=True, separable=True).eval()
     with torch.inference_mode():
         logits = network(torch.zeros(1, 3, *size))["class_logits"]
     assert logits.shape == (1, 5, 2 * -(-size[0] // 4), 2 * -(-size[1] // 4))

@@ -7,16 +7,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from perception.classics.tiles import CAPTION, side_by_side
-from perception.classics.tour.__main__ import COLORS, PICTURES, main, make, write
 from perception.classics.tour.layers import _layers
+from perception.classics.tour.pictures import COLORS, PICTURES, make, write
 from perception.classics.tour.stop import Stop, stop_at
 from perception.classics.tour.windows import _grid
-from perception.errors import ModelError, PerceptionError
+from perception.commands.main import app
+from perception.errors import ModelError, PerceptionError, SourceError, UsageError
+from perception.explain.tiles import CAPTION, side_by_side
 
 SCENE = "synthetic:?size=160x90&seed=3"
 
@@ -87,13 +89,16 @@ def test_drawings_are_small_and_photographs_keep_their_colours(tmp_path: Path) -
     assert np.array_equal(cv2.imread(str(tmp_path / "photograph.png")), photograph)
 
 
-def test_faults_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "--video", "nope.mp4"]) == 2
-    assert main([str(tmp_path), "--only", "windows", "--runs", str(tmp_path), "--video", SCENE]) == ModelError.exit_code
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 2 and "nope.mp4" in lines[0] and "lenet5-v2-mnist" in lines[1]
-    with pytest.raises(SystemExit):
-        main([str(tmp_path), "--only", "nothing"])
+def test_faults_are_one_line(tmp_path: Path) -> None:
+    tour = ["classics", "tour", str(tmp_path)]
+    missing = CliRunner().invoke(app, [*tour, "--video", "nope.mp4"])
+    assert isinstance(missing.exception, SourceError) and "nope.mp4" in str(missing.exception)
+    untrained = CliRunner().invoke(app, [*tour, "--only", "windows", "--runs", str(tmp_path), "--video", SCENE])
+    assert untrained.exit_code == ModelError.exit_code
+    (line,) = untrained.stderr.strip().splitlines()
+    assert "lenet5-v2-mnist" in line
+    unknown = CliRunner().invoke(app, [*tour, "--only", "window"])
+    assert isinstance(unknown.exception, UsageError) and "did you mean 'windows'" in str(unknown.exception)
     with pytest.raises(PerceptionError, match=r"no frame|ends before"):
         stop_at(f"{SCENE}&frames=5", "street", tmp_path, 5.0)
     assert len(PICTURES) == 12

@@ -39,7 +39,7 @@ class SegmentationHead(nn.Module):
         return F.pixel_shuffle(y, 2) if self.upscale == 2 else y
 
 
-class StreetNetwork(nn.Module):
+class SegmentationDetectionNetwork(nn.Module):
     """One backbone and one pyramid under a segmentation head and, if asked for, a detection head.
 
     Args:

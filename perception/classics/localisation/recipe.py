@@ -1,34 +1,28 @@
-"""A recipe for a network with two heads, what and where: of whole pictures, or of the windows of a detector."""
+"""A recipe for localisation: a network with two heads, class and box, for whole pictures or for windows of scenes."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from perception.card import ClassInfo
-from perception.training.recipes.base import RunConfig, Strict
+from perception.training.recipes.base import Fraction, PicturesConfig, RunConfig, StartConfig, Strict
 from perception.training.recipes.classification import PictureAugmentConfig
 from perception.training.recipes.detection import CocoConfig
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
-
-class LocalisationDataConfig(Strict):
+class LocalisationDataConfig(PicturesConfig):
     """Pictures with boxes; of each picture the largest object counts.
 
     Attributes:
-        root: base of the paths in ``train`` and ``val``; ``train --data`` replaces it.
         size: ``(width, height)`` of the model's input: of the picture, or of the whole scene that windows are
             slid over.
         classes: the classes, in the order of their ids.
     """
 
-    root: Path
     train: CocoConfig
     val: CocoConfig
-    size: tuple[int, int]
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
 
     @property
@@ -66,8 +60,8 @@ class WindowsConfig(Strict):
         return self
 
 
-class LocaliserConfig(Strict):
-    """Backbone and heads: see `perception.classics.localiser.Localiser`.
+class LocaliserConfig(StartConfig):
+    """Backbone and heads: see `perception.classics.localisation.network.Localiser`.
 
     Attributes:
         stride: features of the backbone that the heads see.
@@ -83,14 +77,15 @@ class LocaliserConfig(Strict):
     dropout: Fraction = 0.2
     pretrained: bool = True
     frozen_stride: Literal[0, 2, 4, 8] = 0
-    start: Path | None = None
 
 
 class LocalisationLossConfig(Strict):
-    """Attributes:
-    class_weight, box_weight: of the cross entropy of the classes and of the loss of the boxes.
-    box: of four numbers in 0..1: ``mse`` their mean squared difference, ``iou`` 1 - generalised IoU beside it.
-    confidence_weight: of the confidence of windows.
+    """Weights of the losses.
+
+    Attributes:
+        class_weight, box_weight: of the cross entropy of the classes and of the loss of the boxes.
+        box: of four numbers in 0..1: ``mse`` their mean squared difference, ``iou`` 1 - generalised IoU beside it.
+        confidence_weight: of the confidence of windows.
     """
 
     class_weight: float = Field(default=0.8, ge=0)

@@ -1,38 +1,43 @@
-"""Masks and, if asked for, boxes, as a task of the training loop."""
+"""Segmentation and, if asked for, detection on one backbone, as a task of the training loop."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from perception.card import ModelCard
+from perception.card import DetectionTask, ModelCard, SegmentationTask
+from perception.evaluation.detection import evaluate_detection
+from perception.evaluation.segmentation import evaluate_segmentation
 from perception.networks.fcn import FCN
-from perception.networks.segmenter import StreetNetwork
+from perception.networks.segmentation_detection import SegmentationDetectionNetwork
 from perception.training.data.augment import Augmenter
 from perception.training.data.batches import Batch, BatchMaker
 from perception.training.data.coco import CocoFolder
 from perception.training.data.masks import Sample, SegmentationFolder
 from perception.training.data.training_data import TrainingData
-from perception.training.export.export import make_card
-from perception.training.losses.distillation import Teacher
 from perception.training.losses.objective import Objective
 from perception.training.losses.segmentation import class_weights
-from perception.training.recipes.dense import TrainConfig
-from perception.training.run.distributed import Ranks
-from perception.training.run.tensorboard import Board
+from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig
 from perception.training.tasks.base import Task
+from perception.training.tasks.cards import make_card
 from perception.training.tasks.evaluation import Infer, evaluate_boxes, evaluate_masks
-from perception.training.tasks.networks import build_street, frozen_parts
+from perception.training.tasks.networks import build_segmentation_detection, frozen_parts
+from perception.training.tasks.preview import draw_prediction
+from perception.training.tasks.teacher import Teacher
+from perception.types import U8
 
-BOARD_PICTURES = 4
+PREVIEWS = 4
 
 
-class StreetTask(Task):
-    """See `Task`. Its score is the mean IoU, mAP at IoU 0.5 or, where both are trained, the mean of the two.
+class SegmentationDetectionTask(Task[SegmentationDetectionConfig]):
+    """Segmentation and detection on one backbone.
+
+    The score is the mean IoU, mAP at IoU 0.5 or, where both are trained, the mean of the two.
 
     Attributes:
         data: the pictures.
@@ -42,24 +47,78 @@ class StreetTask(Task):
         SourceError: The data are faulty.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config: TrainConfig = config
+    def __init__(self, config: SegmentationDetectionConfig) -> None:
+        self.config = config
         self.data = TrainingData(config)
         self.teacher: Teacher | None = None
+
+    @classmethod
+    def build_untrained(cls, config: SegmentationDetectionConfig) -> nn.Module:
+        return build_segmentation_detection(config)
+
+    @classmethod
+    def card(cls, config: SegmentationDetectionConfig, metrics: dict[str, float]) -> ModelCard:
+        detection = None
+        if config.detection is not None:
+            detection = DetectionTask(
+                boxes="boxes",
+                scores="scores",
+                classes=config.detection.classes,
+                score_threshold=config.detection.score_threshold,
+                iou_threshold=config.detection.iou_threshold,
+                max_detections=300,
+                class_agnostic=config.detection.class_agnostic,
+                vote_iou=config.detection.vote_iou,
+            )
+        segmentation = SegmentationTask(output="class_logits", classes=config.data.classes)
+        return make_card(
+            config,
+            metrics,
+            resize=config.data.resize,
+            multiple=config.cell,
+            segmentation=segmentation,
+            detection=detection,
+        )
+
+    @classmethod
+    def measure(cls, config: SegmentationDetectionConfig, model: Path, precision: str) -> dict[str, float | None]:
+        """See `Task`; as `perception eval` gives it, and by class only in float32."""
+        options: dict[str, Any] = {"engine": "openvino", "precision": precision}
+        root, val, by_class = config.data.root, config.data.val, precision == "fp32"
+        masks = evaluate_segmentation(
+            model,
+            root / val.images,
+            root / val.labels,
+            ignore=[config.data.ignore] if val.ignore is None else val.ignore,
+            **options,
+        ).as_dict()
+        metrics: dict[str, float | None] = {"miou": masks["miou"], "pixel_accuracy": masks["pixel_accuracy"]}
+        if by_class:
+            metrics |= {f"iou_{name}": value for name, value in masks["iou"].items()}
+        if config.detection is not None:
+            boxed = config.detection.val
+            synonyms = {theirs: [ours] for theirs, ours in (boxed.names or {}).items()}
+            boxes = evaluate_detection(
+                model, root / boxed.images, root / boxed.annotations, synonyms=synonyms, **options
+            ).as_dict()
+            metrics |= {"map": boxes["map"], "map50": boxes["map50"]}
+            if by_class:
+                metrics |= {f"ap50_{name}": value["ap50"] for name, value in boxes["ap"].items()}
+        return metrics
 
     def build(self) -> nn.Module:
         if self.config.distil is not None:
             self.teacher = Teacher(self.config)
-        network = build_street(self.config)
+        network = build_segmentation_detection(self.config)
         if self.config.network.pretrained:
             network.backbone.load_imagenet()
         return network
 
     def freeze(self, network: nn.Module, epoch: int) -> list[nn.Module]:
-        assert isinstance(network, (StreetNetwork, FCN))
+        assert isinstance(network, (SegmentationDetectionNetwork, FCN))
         parts = frozen_parts(network.backbone, self.config.network.frozen_stride)
         if self.config.only is not None:
-            assert isinstance(network, StreetNetwork)
+            assert isinstance(network, SegmentationDetectionNetwork)
             idle = network.parts_of("boxes" if self.config.only == "masks" else "masks")
             for part in idle:
                 # the optimiser knows them: a run for both can go on as one for a single task
@@ -67,7 +126,7 @@ class StreetTask(Task):
             parts += idle
         return parts
 
-    def batches(self, ranks: Ranks) -> BatchMaker:
+    def batches(self, rank: int, world_size: int) -> BatchMaker:
         config, detection = self.config, self.config.detection
         box_rules = None if detection is None else detection.augment
         return BatchMaker(
@@ -77,8 +136,8 @@ class StreetTask(Task):
             config.seed,
             self.data.boxes,
             detection.batch if detection else 0,
-            ranks.rank,
-            ranks.count,
+            rank,
+            world_size,
             masks_alone=config.only == "masks",
             steps=config.steps,
         )
@@ -90,8 +149,7 @@ class StreetTask(Task):
     def run(self, network: nn.Module, images: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         with_masks = len(batch.labels) if self.config.has_masks else 0
         outputs: dict[str, Tensor] = network(images, with_masks)
-        taught = {} if self.teacher is None else self.teacher(images, with_masks)
-        return outputs | taught
+        return outputs if self.teacher is None else outputs | self.teacher(images, with_masks)
 
     def evaluate(self, infer: Infer, row: dict[str, Any]) -> float:
         data, config = self.data, self.config
@@ -116,26 +174,24 @@ class StreetTask(Task):
                 row[f"ap50{end}"] = _by_name(config.detection.names, found.ap50)
         return sum(scores) / len(scores)
 
-    def show(self, board: Board, infer: Infer, epoch: int) -> None:
+    def pictures(self, infer: Infer) -> Iterator[tuple[str, U8]]:
+        card = self.card(self.config, {})
         for name, sample in self._shown():
-            board.picture(name, sample.image, infer, epoch)
-
-    def card(self, metrics: dict[str, float]) -> ModelCard:
-        return make_card(self.config, metrics)
+            yield name, draw_prediction(card, sample.image, infer)
 
     def _shown(self) -> list[tuple[str, Sample]]:
-        """Validation pictures for the board, evenly over the sets, each with a name."""
+        """Choose validation pictures, evenly over the sets, each with a name."""
         sets: dict[str, SegmentationFolder | CocoFolder] = {"masks": self.data.masks_val[0]}
         if self.data.boxes_val:
             sets["boxes"] = self.data.boxes_val[0]
         shown = []
         for kind, samples in sets.items():
-            count = min(BOARD_PICTURES, len(samples))
+            count = min(PREVIEWS, len(samples))
             chosen = (samples[len(samples) * i // count] for i in range(count))
             shown += [(f"{kind}/{sample.name}", sample) for sample in chosen]
         return shown
 
 
 def _by_name(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
-    """What was measured of each class; a class that was not measured is left out."""
+    """Map each measured class to its value."""
     return {name: round(float(x), 4) for name, x in zip(names, values, strict=True) if np.isfinite(x)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,17 @@ import pytest
 pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
+from typer.testing import CliRunner  # noqa: E402
+
 from perception.card import read_card, write_card  # noqa: E402
-from perception.classics.train import main, shipped  # noqa: E402
+from perception.classics.train import shipped  # noqa: E402
+from perception.commands.main import app  # noqa: E402
 from tests.models import build_model  # noqa: E402
 
 RECIPE = Path(__file__).parents[2] / "configs" / "classics" / "fcn-8s-camvid.yaml"
 
 
-def test_the_shipped_model_stands_beside_the_fcns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_shipped_model_stands_beside_the_fcns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "runs" / "classics" / "fcn-8s-camvid"
     run.mkdir(parents=True)
     onnx.save(build_model(), str(run / "best.onnx"))
@@ -28,9 +28,9 @@ def test_the_shipped_model_stands_beside_the_fcns(
     write_card(model, card)
     onnx.save(model, str(run / "best.onnx"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["classics", str(RECIPE), "--table-only"])
-    assert main() == 0
-    lines = capsys.readouterr().out
+    result = CliRunner().invoke(app, ["classics", "train", str(RECIPE), "--table-only"])
+    assert result.exit_code == 0
+    lines = result.stdout
     assert "fcn-8s-camvid" in lines and "0.679" in lines
     assert "camvid (shipped)" in lines and f"{shipped()['miou']:.3g}" in lines
     assert shipped()["miou"] == pytest.approx(0.72, abs=0.02)

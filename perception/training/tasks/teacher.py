@@ -1,0 +1,52 @@
+"""The teacher of a network: a trained one that answers beside the labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from perception.errors import UsageError
+from perception.training.losses.distillation import TEACHER
+from perception.training.recipes.read import parse_config
+from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig
+from perception.training.tasks.networks import build_segmentation_detection
+from perception.training.weights.checkpoint import load_checkpoint, load_weights
+
+
+class Teacher:
+    """The averaged network of a checkpoint; it learns nothing.
+
+    Args:
+        config: the recipe of the student.
+
+    Raises:
+        ModelError: The checkpoint cannot be read.
+        UsageError: It has other classes or locations.
+    """
+
+    def __init__(self, config: SegmentationDetectionConfig) -> None:
+        assert config.distil is not None
+        path = config.distil.teacher
+        state = load_checkpoint(path)
+        own = parse_config(state["config"], path)
+        if not isinstance(own, SegmentationDetectionConfig) or _answers(own) != _answers(config):
+            raise UsageError("this teacher has other classes, strides or a head more or less than the recipe", path)
+        self._network = build_segmentation_detection(own)
+        load_weights(self._network, state["average"], path)
+        self._network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def __call__(self, images: Tensor, with_masks: int) -> dict[str, Tensor]:
+        """Return the outputs of the network by ``teacher_`` and their names.
+
+        See `perception.networks.segmentation_detection.SegmentationDetectionNetwork`.
+        """
+        self._network.to(images.device)
+        with torch.no_grad():
+            outputs: dict[str, Tensor] = self._network(images, with_masks)
+        return {f"{TEACHER}{name}": output for name, output in outputs.items()}
+
+
+def _answers(config: SegmentationDetectionConfig) -> tuple[object, ...]:
+    """Return what must agree for two networks' outputs to mean the same."""
+    masks = ([c.name for c in config.data.classes], config.network.subpixel, config.network.decoder)
+    return (*masks, config.detection and (config.detection.names, sorted(config.detection.strides)))
