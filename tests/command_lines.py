@@ -102,8 +102,5 @@ def comment_lines(text: str) -> list[str]:
 
 def typed(lines: list[str]) -> list[str]:
     """The lines that begin as a person would type a command of ours."""
-    return [
-        line.strip()
-        for line in lines
-        if re.match(r"\s*(\S+ )*?((\S*/)?perception(:\w+)? [a-z]|(\S*/)?python3? (-m|demos))", line)
-    ]
+    first = r"perception|python3?|docker|sudo|torchrun|ffmpeg|/\S+"
+    return [line.strip() for line in lines if re.match(rf"\s*({first})\s", line) and "perception" in line]
