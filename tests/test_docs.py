@@ -36,7 +36,7 @@ def test_pictures_are_there_and_small() -> None:
 def test_every_picture_has_the_command_that_makes_it() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
-    from perception.classics.tour.__main__ import PICTURES as MADE
+    from perception.classics.tour.pictures import PICTURES as MADE
 
     named = set(re.findall(r"--only\s+(\w+)", TEXT))
     assert {Path(name).stem for name in PICTURES} <= named <= set(MADE)
@@ -69,11 +69,11 @@ def test_links_lead_somewhere() -> None:
 
 def test_networks_that_are_named_are_there() -> None:
     pytest.importorskip("torch")
-    from perception.networks.classifier import OURS
+    from perception.networks.classifier import CLASSIFIERS
 
     table = {word for row in re.findall(r"^\| (`.*?) \|", TEXT, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)}
     methods = {"gradient", "smoothgrad", "guided", "deconvnet", "occlusion"}
-    assert {name for name in table if name not in OURS} - methods == {"v4"}  # mini_alexnet_v1 to v4
-    assert set(OURS) <= table
+    assert {name for name in table if name not in CLASSIFIERS} - methods == {"v4"}  # mini_alexnet_v1 to v4
+    assert set(CLASSIFIERS) <= table
     for path in set(re.findall(r"`((?:networks|perception)/[\w/]+\.py)`", TEXT)):
         assert (ROOT / path).is_file() or (ROOT / "perception" / path).is_file(), path

@@ -22,6 +22,7 @@ from perception.commands.options import (
     Overwrite,
     PrecisionOption,
     Size,
+    Things,
     Threads,
 )
 from perception.weights import DEFAULT_MODEL
@@ -132,13 +133,7 @@ def annotate(
         str | None,
         typer.Option(help="Only these classes, comma-separated.", show_default="all", rich_help_panel=MODEL),
     ] = None,
-    things: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PIXELS=BOX+BOX,...", help="Panoptic: which classes of boxes belong to which class of pixels.",
-            show_default=IN_CARD, rich_help_panel=MODEL,
-        ),
-    ] = None,
+    things: Things = None,
     start: Annotated[float, typer.Option(min=0, help="Start at this second.", rich_help_panel=INPUT)] = 0.0,
     duration: Annotated[
         float | None,

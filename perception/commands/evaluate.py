@@ -1,4 +1,4 @@
-"""The commands ``perception eval segmentation``, ``detection`` and ``classification``."""
+"""The commands ``perception eval segmentation``, ``detection``, ``panoptic`` and ``classification``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from perception.commands.options import (
     Overwrite,
     PrecisionOption,
     Size,
+    Things,
     Threads,
 )
 from perception.weights import DEFAULT_MODEL
@@ -135,6 +136,46 @@ def eval_detection(
         evaluate_detection, model, images, annotations, synonyms=read_synonyms(names), score_threshold=score,
         card=card, engine=engine, precision=precision, device=device, threads=threads, size=parse_size(size),
         report=report, overwrite=overwrite, as_json=as_json, json_file=json_file,
+    )  # fmt: skip
+
+
+@evaluation.command("panoptic")
+def eval_panoptic(
+    images: Images,
+    annotations: Annotated[Path, typer.Option(help="COCO panoptic JSON.", rich_help_panel=INPUT)],
+    segments: Annotated[
+        Path | None,
+        typer.Option(help="Folder of its PNGs.", show_default="beside the JSON, with its name", rich_help_panel=INPUT),
+    ] = None,
+    names: Names = None,
+    things: Things = None,
+    model: Model = DEFAULT_MODEL,
+    card: Card = None,
+    engine: Engine = "auto",
+    precision: PrecisionOption = "auto",
+    device: Device = "CPU",
+    threads: Threads = None,
+    size: Size = None,
+    report: ReportTo = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare segments with a COCO panoptic file: panoptic quality of each class, of things and of stuff.
+
+    [bold]Example[/bold]
+
+      perception eval panoptic -m street --images val/images --annotations val/panoptic.json
+    """
+    from perception.common.settings import size as parse_size
+    from perception.common.settings import things as parse_things
+    from perception.evaluation.classes import read_synonyms
+    from perception.evaluation.panoptic import evaluate_panoptic
+
+    _evaluate(
+        evaluate_panoptic, model, images, annotations, segments=segments, synonyms=read_synonyms(names),
+        things=parse_things(things), card=card, engine=engine, precision=precision, device=device, threads=threads,
+        size=parse_size(size), report=report, overwrite=overwrite, as_json=as_json, json_file=json_file,
     )  # fmt: skip
 
 

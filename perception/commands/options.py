@@ -69,6 +69,13 @@ Size = Annotated[
         rich_help_panel=MODEL,
     ),
 ]  # fmt: skip
+Things = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS=BOX+BOX,...", help="Panoptic: which classes of boxes belong to which class of pixels.",
+        show_default=IN_CARD, rich_help_panel=MODEL,
+    ),
+]  # fmt: skip
 Decoder = Annotated[
     Literal["auto", "cpu", "nvdec"],
     typer.Option(help="What decodes video; auto: NVDEC on an NVIDIA GPU, else the CPU.", rich_help_panel=INPUT),

@@ -1,4 +1,4 @@
-"""How good a model is: the exported file, run by the real engine, on labelled pictures. Needs no torch.
+"""Accuracy of a model: the exported file, run by the real engine, on labelled pictures. Needs no torch.
 
     from perception.evaluation.segmentation import evaluate_segmentation
 

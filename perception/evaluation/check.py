@@ -21,7 +21,7 @@ MOST_CLASSES = 255
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What a data set has and what is wrong with it.
+    """The contents of a data set, and its faults.
 
     Attributes:
         data: the data set.

@@ -13,7 +13,7 @@ from perception.errors import UsageError
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """Which classes of a model and of a data set are the same.
+    """Classes that a model and a data set have in common.
 
     Attributes:
         names: the classes that are evaluated: the model's name, or the data set's where several of the model's

@@ -1,4 +1,4 @@
-"""How good whole-image classes are: how often the likeliest is the right one."""
+"""Accuracy of whole-image classes: how often the likeliest is the right one."""
 
 from __future__ import annotations
 

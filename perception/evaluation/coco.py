@@ -73,22 +73,21 @@ class CocoFile:
 
     def __init__(self, annotations: str | Path, images: str | Path) -> None:
         self.path, folder = Path(annotations), Path(images)
-        data = _load(self.path)
+        data = load_document(self.path)
         if not folder.is_dir():
             raise SourceError("no such folder", folder)
-        self.faults: list[Fault] = []
-        self.categories = self._read_categories(data["categories"])
+        self.categories, self.faults = read_categories(data["categories"], self.path)
         boxes: dict[int, list[dict[str, Any]]] = {}
         for number, entry in enumerate(data["images"]):
-            if _is_id(entry.get("id")):
+            if is_id(entry.get("id")):
                 if entry["id"] in boxes:
                     self._fault(f"images[{number}]", f"id {entry['id']} is used twice")
                 boxes[entry["id"]] = []
         for number, entry in enumerate(data["annotations"]):
             what = f"annotations[{number}] (id {entry.get('id')})"
-            if not _is_id(entry.get("image_id")) or entry["image_id"] not in boxes:
+            if not is_id(entry.get("image_id")) or entry["image_id"] not in boxes:
                 self._fault(what, f"unknown image_id {entry.get('image_id')!r}")
-            elif not _is_id(entry.get("category_id")) or entry["category_id"] not in self.categories:
+            elif not is_id(entry.get("category_id")) or entry["category_id"] not in self.categories:
                 self._fault(what, f"unknown category_id {entry.get('category_id')!r}")
             else:
                 boxes[entry["image_id"]].append(entry)
@@ -140,25 +139,11 @@ class CocoFile:
     def _fault(self, what: str, why: str, fatal: bool = True) -> None:
         self.faults.append(Fault(f"{self.path}: {what}", why, fatal))
 
-    def _read_categories(self, entries: list[dict[str, Any]]) -> dict[int, str]:
-        categories: dict[int, str] = {}
-        for number, entry in enumerate(entries):
-            key, name = entry.get("id"), entry.get("name")
-            if not isinstance(key, int) or not _is_id(key) or not isinstance(name, str) or not name:
-                self._fault(f"categories[{number}]", f"needs a whole id and a name, has {key!r} and {name!r}")
-            elif key in categories:
-                self._fault(f"categories[{number}]", f"id {key} is used twice")
-            else:
-                categories[key] = name
-        if not categories:
-            raise SourceError("this file has no categories, so there are no classes", self.path)
-        return categories
-
     def _read_image(
         self, what: str, entry: dict[str, Any], folder: Path, boxes: dict[int, list[dict[str, Any]]]
     ) -> BoxedImage | None:
         name, width, height = entry.get("file_name"), entry.get("width"), entry.get("height")
-        if not _is_id(entry.get("id")) or not isinstance(name, str) or not _is_size(width) or not _is_size(height):
+        if not is_id(entry.get("id")) or not isinstance(name, str) or not _is_size(width) or not _is_size(height):
             self._fault(what, f"needs a whole id, file_name, width and height; has {entry!r:.200}")
             return None
         assert isinstance(width, int) and isinstance(height, int)
@@ -201,8 +186,34 @@ class CocoFile:
         return [x, y, x1, y1]
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """The parsed file: lists of objects under the three keys that matter."""
+def read_categories(entries: list[dict[str, Any]], path: Path) -> tuple[dict[int, str], list[Fault]]:
+    """Read class names by category id, and what is wrong with them.
+
+    Raises:
+        SourceError: there are none.
+    """
+    categories: dict[int, str] = {}
+    faults = []
+    for number, entry in enumerate(entries):
+        key, name = entry.get("id"), entry.get("name")
+        where = f"{path}: categories[{number}]"
+        if not isinstance(key, int) or not is_id(key) or not isinstance(name, str) or not name:
+            faults.append(Fault(where, f"needs a whole id and a name, has {key!r} and {name!r}"))
+        elif key in categories:
+            faults.append(Fault(where, f"id {key} is used twice"))
+        else:
+            categories[key] = name
+    if not categories:
+        raise SourceError("this file has no categories, so there are no classes", path)
+    return categories, faults
+
+
+def load_document(path: Path) -> dict[str, Any]:
+    """Parse a COCO file: lists of objects under the three keys that matter.
+
+    Raises:
+        SourceError: it is missing or no COCO file, or has no images.
+    """
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -222,12 +233,13 @@ def _load(path: Path) -> dict[str, Any]:
     return dict(data)
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Return whether ``value`` is a whole number that can be an id."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
 
 
 def _is_size(value: Any) -> bool:
-    return _is_id(value) and value > 0
+    return is_id(value) and value > 0
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""How good boxes are: average precision as COCO defines it."""
+"""Accuracy of boxes: average precision as COCO defines it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: every fault with its file and value, told at once."""
+"""Faults of a data set: each with its file and value, all reported at once."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class LabelledPictures(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What to call a picture."""
+        """Name of a picture, for messages."""
 
     @abstractmethod
     def _read(self, index: int) -> U8:

@@ -21,7 +21,7 @@ class BadPicture(Exception):
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of that name is to be read as a picture. Hidden ones are not: macOS puts its notes there."""
+    """Return whether a file of that name is read as a picture. Hidden ones are not: macOS puts its notes there."""
     return Path(name).suffix.lower() in IMAGE_SUFFIXES and not Path(name).name.startswith(".")
 
 
@@ -98,7 +98,7 @@ def _decode(data: bytes, flags: int, fault: str) -> U8:
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """Whether the end is missing. Decoders do not tell: they fill the rest with gray."""
+    """Return whether the end is missing. Decoders do not tell: they fill the rest with gray."""
     if data.startswith(_JPEG):
         # within the pixels FF is never followed by these: a thumbnail's end comes before the last scan
         return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")

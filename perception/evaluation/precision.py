@@ -15,7 +15,7 @@ MAX_DETECTIONS = 100
 """As COCO has it."""
 
 Truth: TypeAlias = tuple[F32, NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]
-"""What is in a picture: boxes ``[M, 4]`` xyxy, class ids ``[M]``, crowd ``[M]``, areas in pixels ``[M]``."""
+"""Truth of a picture: boxes ``[M, 4]`` xyxy, class ids ``[M]``, crowd ``[M]``, areas in pixels ``[M]``."""
 
 
 def coco_precision(

@@ -15,7 +15,7 @@ from perception.types import U8
 
 NAME = "report.html"
 PICTURES = 16
-"""How many of the worst pictures a report shows."""
+"""Number of the worst pictures in a report."""
 
 PANEL_WIDTH = 480
 SHOWN_CLASSES = 60

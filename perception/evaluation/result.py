@@ -1,4 +1,4 @@
-"""What an evaluation gives back, whatever the task: numbers, tables, pictures."""
+"""The result of an evaluation, whatever the task: numbers, tables, pictures."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(ABC):
-    """How good a model is on a data set.
+    """Accuracy of a model on a data set.
 
     Attributes:
         card: of the model.
@@ -79,16 +79,16 @@ class Evaluation(ABC):
 
     @abstractmethod
     def as_dict(self) -> dict[str, Any]:
-        """The result as plain data for JSON; None stands for what is not defined."""
+        """Return the result as plain data for JSON; None stands for what is not defined."""
 
     @abstractmethod
     def tables(self) -> list[tuple[str, Rows]]:
-        """The result for people: titles and rows."""
+        """Return the result for people: titles and rows."""
 
     @property
     @abstractmethod
     def confusion_table(self) -> Confusion:
-        """What is taken for what."""
+        """The confusion matrix."""
 
     @property
     def curves(self) -> list[Curve]:
@@ -101,7 +101,7 @@ class Evaluation(ABC):
         return {}
 
     def facts(self) -> dict[str, str]:
-        """What was measured on what."""
+        """List model, data, engine and speed."""
         return {
             "model": f"{self.card.name} {self.card.version}",
             "data": self.data,
@@ -129,12 +129,12 @@ class Worst(Generic[Kept]):
                 heapq.heappop(self._heap)
 
     def items(self) -> list[Kept]:
-        """The worst first."""
+        """List the items, the worst first."""
         return [item for _, _, item in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
 
 
 def find_for(task: str, model: str | Path, card: str | Path | None = None) -> tuple[Path, str | Path | None, ModelCard]:
-    """A model that does ``task``, before it is loaded.
+    """Find a model that does ``task``, before it is loaded.
 
     Args:
         task: ``segmentation``, ``detection`` or ``classification``.
@@ -166,5 +166,5 @@ def load_for(task: str, model: str | Path, card: str | Path | None = None, **opt
 
 
 def number_or_none(value: float) -> float | None:
-    """None for NaN, which JSON does not have."""
+    """Return None for NaN, which JSON does not have."""
     return float(value) if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""How good masks are: IoU of each class over all pixels of a folder."""
+"""Accuracy of masks: IoU of each class over all pixels of a folder."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a model looked at: heat maps of any model that runs here, from its ONNX file. Needs torch and captum."""
+"""Saliency maps of any model that runs here, from its ONNX file. Needs torch and captum."""

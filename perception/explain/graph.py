@@ -89,7 +89,7 @@ class GraphNetwork(nn.Module):
     def _call(
         self, number: int, kind: str, attributes: dict[str, Any], operation: Callable[..., Any], inputs: Sequence[str]
     ) -> Callable[..., Any]:
-        """What to call for a node; ReLUs are modules, so that they can be hooked into."""
+        """Return the function of a node; ReLUs are modules, so that they can be hooked into."""
         if kind == "Relu":
             relu = self.relus[str(number)] = nn.ReLU()
             return relu

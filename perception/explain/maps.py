@@ -1,4 +1,4 @@
-"""Heat maps: how much each pixel mattered for one number that a model gives."""
+"""Saliency maps: how much each pixel mattered for one number that a model gives."""
 
 from __future__ import annotations
 
@@ -33,15 +33,17 @@ OPACITY = 0.65
 
 @dataclass(frozen=True)
 class Explanation:
-    """Attributes:
-    heat: float32 ``[H, W]`` in 0..1, at the size of the frame.
-    what: what it explains, in words.
-    method: how.
-    image: uint8 ``[H, W, 3]`` BGR, the frame.
-    box: xyxy in frame pixels of the detection that is explained, or None.
+    """A saliency map.
+
+    Attributes:
+        saliency: float32 ``[H, W]`` in 0..1, at the size of the frame.
+        what: what it explains, in words.
+        method: how.
+        image: uint8 ``[H, W, 3]`` BGR, the frame.
+        box: xyxy in frame pixels of the detection that is explained, or None.
     """
 
-    heat: F32
+    saliency: F32
     what: str
     method: Method
     image: U8
@@ -49,9 +51,9 @@ class Explanation:
 
     def picture(self) -> U8:
         """The frame with the heat over it, uint8 ``[H, W, 3]`` BGR."""
-        colors = cv2.applyColorMap((self.heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+        colors = cv2.applyColorMap((self.saliency * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
         grey = cv2.cvtColor(cv2.cvtColor(self.image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        opacity = OPACITY * np.sqrt(self.heat)[..., None]
+        opacity = OPACITY * np.sqrt(self.saliency)[..., None]
         made: U8 = (grey * (1 - opacity) + colors * opacity).astype(np.uint8)
         if self.box is not None:
             x0, y0, x1, y1 = (round(v) for v in self.box)
@@ -71,7 +73,7 @@ def explain(
     patches: int = 16,
     card: str | Path | None = None,
 ) -> Explanation:
-    """Which pixels of an image mattered for a class, a detection's score or the class of pixels.
+    """Compute which pixels of an image mattered for a class, a detection's score or the class of pixels.
 
     Args:
         model: name or ``.onnx`` file.
@@ -122,7 +124,7 @@ class _Scored(nn.Module):
 
 
 def _map(scored: _Scored, frames: Tensor, method: Method, samples: int, patches: int) -> F32:
-    """How much each pixel of the input mattered, float32 ``[h, w]``, at least 0."""
+    """Compute how much each pixel of the input mattered, float32 ``[h, w]``, at least 0."""
     if method == "occlusion":
         return _occlusion(scored, frames, patches)
     frames = frames.clone().requires_grad_()

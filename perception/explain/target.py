@@ -1,4 +1,4 @@
-"""What is to be explained: one number of a model's outputs."""
+"""The target of an explanation: one number of a model's outputs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from perception.picture.letterbox import Letterbox
 
 @dataclass(frozen=True)
 class Target:
-    """Attributes:
-    what: of what, in words: ``car at (120, 80)``.
-    score: the model's outputs to one number for each image, ``[N]``.
-    box: xyxy in input pixels of the detection that is explained, or None.
+    """The number that is explained.
+
+    Attributes:
+        what: of what, in words: ``car at (120, 80)``.
+        score: the model's outputs to one number for each image, ``[N]``.
+        box: xyxy in input pixels of the detection that is explained, or None.
     """
 
     what: str
@@ -35,7 +37,7 @@ def choose_target(
     at: tuple[float, float] | None = None,
     task: str | None = None,
 ) -> Target:
-    """What to explain of a model's outputs for one image.
+    """Choose the number to explain, of a model's outputs for one image.
 
     Args:
         card: of the model.
@@ -121,15 +123,15 @@ def _pixels(
     assert task is not None
     logits = outputs[task.output][0]
     height, width = logits.shape[1:]
-    labels = logits.argmax(0)
+    class_ids = logits.argmax(0)
     if point is not None:
         row = min(int(point[1] * height / letterbox.input_height), height - 1)
         column = min(int(point[0] * width / letterbox.input_width), width - 1)
-        index = int(labels[row, column]) if class_name is None else task.names.index(class_name)
+        index = int(class_ids[row, column]) if class_name is None else task.names.index(class_name)
         return Target(f"{task.names[index]} at the point", lambda results: results[task.output][:, index, row, column])
-    shares = torch.bincount(labels.flatten(), minlength=len(task.names))
+    shares = torch.bincount(class_ids.flatten(), minlength=len(task.names))
     index = int(shares.argmax()) if class_name is None else task.names.index(class_name)
-    pixels = (labels == index).float()
+    pixels = (class_ids == index).float()
     if not pixels.any():
         raise UsageError(f"no pixel of this picture is {task.names[index]}, says {card.name}; name a point with --at")
     share = float(pixels.mean())

@@ -1,4 +1,4 @@
-"""What `perception explain` does: a picture in, a picture of what mattered in it out."""
+"""The work of `perception explain`: a picture in, a picture with its saliency map out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a convolution costs and sees: sizes, parameters, multiplications, receptive field. Plain whole numbers.
+"""Convolution arithmetic: multiplications and receptive fields, in plain whole numbers.
 
 After Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016), and, for the receptive field,
 Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks" (Distill, 2019).
@@ -71,7 +71,7 @@ def dense_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What one output looks at, along one axis.
+    """Receptive field of one output, along one axis.
 
     Attributes:
         size: side of the receptive field in pixels of the image.

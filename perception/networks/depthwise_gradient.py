@@ -124,7 +124,7 @@ def _filter_gradient(x, grad, out, taps, stride, start, stop):  # type: ignore[n
 
 
 def filter_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor:
-    """What the loss changes by per change of each filter value.
+    """Compute the gradient of each filter value.
 
     Args:
         x: bfloat16 ``[N, C, H, W]``, the layer's input; fastest if channels are last in memory.

@@ -1,4 +1,4 @@
-"""What is measured before and after: accuracy on labelled pictures, of every task of a model."""
+"""Accuracy before and after quantisation, on labelled pictures, of every task of a model."""
 
 from __future__ import annotations
 

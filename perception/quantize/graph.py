@@ -9,13 +9,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""What eight bits make faster."""
+"""Operations that eight bits make faster."""
 
 QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether a graph holds Q/DQ nodes."""
+    """Return whether a graph holds Q/DQ nodes."""
     return any(node.op_type in QUANTISERS for node in model.graph.node)
 
 

@@ -86,7 +86,7 @@ def post_training_quantised(
 
 
 def tool() -> str:
-    """What quantises, and its version."""
+    """Name the library that quantises, and its version."""
     return f"NNCF {version('nncf')}"
 
 

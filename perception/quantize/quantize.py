@@ -54,7 +54,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Quantised:
-    """What `quantize` made.
+    """The result of `quantize`.
 
     Attributes:
         card: of the new file.

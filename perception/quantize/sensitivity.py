@@ -1,4 +1,4 @@
-"""Which layers accuracy goes through: each layer's part in the error of the outputs."""
+"""Sensitivity of layers: the part of each in the error of the outputs."""
 
 from __future__ import annotations
 

@@ -17,10 +17,11 @@ import yaml  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from perception.errors import ModelError, UsageError  # noqa: E402
-from perception.training.losses.distillation import SURE, DistillationLoss, Teacher  # noqa: E402
+from perception.training.losses.distillation import SURE, DistillationLoss  # noqa: E402
 from perception.training.recipes.read import parse_config  # noqa: E402
 from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig  # noqa: E402
 from perception.training.run.loop import train  # noqa: E402
+from perception.training.tasks.teacher import Teacher  # noqa: E402
 from tests.training.pictures import write_boxes, write_folder  # noqa: E402
 
 SMOKE = Path(__file__).parents[2] / "configs" / "train" / "street-smoke.yaml"

@@ -15,7 +15,7 @@ from perception.commands.main import app  # noqa: E402
 from perception.errors import PerceptionError  # noqa: E402
 from perception.networks.segmentation_detection import SegmentationDetectionNetwork  # noqa: E402
 from perception.training.export.export import export_network  # noqa: E402
-from perception.training.recipes.read import read_config  # noqa: E402
+from perception.training.recipes.read import parse_config, read_config  # noqa: E402
 from perception.training.tasks.kinds import build_network, task_type  # noqa: E402
 from perception.training.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint  # noqa: E402
 
@@ -91,6 +91,45 @@ def test_a_base_that_is_missing_or_goes_in_circles_is_named(tmp_path: Path) -> N
 def test_faults_of_a_recipe_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(PerceptionError, match=message):
         read_config(changed(tmp_path, **changes))
+
+
+def test_old_spellings_are_read_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a recipe, in its base and, without a word, in a checkpoint."""
+    base = changed(tmp_path, task="street", augment__paste={"classes": [1], "chance": 0.25})
+    data = yaml.safe_load(base.read_text())
+    data["data"]["train"] = [{**data["data"]["train"], "taught": False}]
+    base.write_text(yaml.safe_dump(data))
+    top = tmp_path / "top.yaml"
+    top.write_text("base: recipe.yaml\naugment: {copy_paste: {most: 5}}\n")
+    with caplog.at_level("WARNING"):
+        config = read_config(top)
+    assert config.task == "segmentation_detection"
+    assert (config.augment.copy_paste.chance, config.augment.copy_paste.most) == (0.25, 5)
+    assert config.data.train[0].distil is False
+    notes = [record.getMessage() for record in caplog.records]
+    assert len(notes) == 3 and all(note.startswith(str(base)) for note in notes)
+    for note in (
+        "task: street is now",
+        "augment.paste is now called copy_paste",
+        "data.train.taught is now called distil",
+    ):
+        assert any(note in said for said in notes)
+    caplog.clear()
+    assert parse_config(data, "checkpoint").data.train[0].distil is False
+    assert not caplog.records
+    assert data["task"] == "street" and "paste" in data["augment"], "what was given is not changed"
+
+
+def test_tasks_that_nobody_added_are_unknown(tmp_path: Path) -> None:
+    with pytest.raises(PerceptionError, match="task 'dance' is unknown; there are segmentation_detection, classific"):
+        read_config(changed(tmp_path, task="dance"))
+
+
+def test_a_fault_names_what_may_have_been_meant(tmp_path: Path) -> None:
+    with pytest.raises(PerceptionError, match=r"augment.colour: .*did you mean 'color'\?"):
+        read_config(changed(tmp_path, augment__colour=0.3))
+    with pytest.raises(PerceptionError, match=r"data.train.0.lables: .*did you mean 'labels'\?"):
+        read_config(changed(tmp_path, data__train__lables="x"))
 
 
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:

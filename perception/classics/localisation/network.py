@@ -1,4 +1,4 @@
-"""One backbone, heads side by side: what it is, where it is, and perhaps whether there is anything."""
+"""One backbone with heads side by side: class, box and, if asked for, confidence."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Localiser(nn.Module):
         return self.backbone.first_convolution
 
     def look(self, images: Tensor) -> dict[str, Tensor]:
-        """What the heads say of normalised ``[N, 3, H, W]``.
+        """Run the heads on normalised ``[N, 3, H, W]``.
 
         Returns:
             ``class_logits`` ``[N, C]`` (one more with a background), ``box`` ``[N, 4]``, xyxy as parts of the picture
@@ -83,7 +83,7 @@ class Localiser(nn.Module):
         return results
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """What `look` gives, and the one box as a detector gives it.
+        """Run the heads, and give the one box as a detector does.
 
         Returns:
             beside the rest ``boxes`` ``[N, 1, 4]`` xyxy in input pixels and ``scores`` ``[N, 1, C]``.

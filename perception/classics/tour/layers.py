@@ -1,4 +1,4 @@
-"""What layers cost, see and enlarge: diagrams that need no picture of anything."""
+"""Diagrams of layers: cost, receptive field, upsampling."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def costs(stop: Stop) -> U8:
 
 
 def fields(stop: Stop) -> U8:
-    """How the receptive field grows with every layer that has a kernel."""
+    """Draw how the receptive field grows with every layer that has a kernel."""
     figure = Figure(figsize=(6.4, 3.2), layout="constrained", dpi=DPI)
     axes = figure.subplots()
     for name in FIELDS:

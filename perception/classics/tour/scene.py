@@ -1,4 +1,4 @@
-"""A scene, and what networks make of it."""
+"""A scene, and the answers of networks to it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def panoptic_view(stop: Stop) -> U8:
 
 
 def heat(stop: Stop) -> U8:
-    """Which pixels mattered for the surest box, or for the class with the most pixels."""
+    """Draw which pixels mattered for the surest box, or for the class with the most pixels."""
     card = read_card(find_model(stop.model))
     task = "detection" if card.detection is not None else None
     made = [explain(stop.model, stop.frame, method=method, task=task, samples=4, patches=8) for method in METHODS]
@@ -73,7 +73,7 @@ def heat(stop: Stop) -> U8:
 
 
 def fcns(stop: Stop) -> U8:
-    """What FCN-32s, 16s and 8s make of the scene, and the shipped model beside them.
+    """Draw the masks of FCN-32s, 16s and 8s, and the shipped model's beside them.
 
     Raises:
         ModelError: they are not trained yet.
@@ -87,7 +87,7 @@ def fcns(stop: Stop) -> U8:
 
 
 def detector(stop: Stop) -> U8:
-    """What the sliding-window detector finds.
+    """Draw the boxes of the sliding-window detector.
 
     Raises:
         ModelError: it is not trained yet.

@@ -35,14 +35,16 @@ def made_ahead(make: Callable[[int], Made], count: int) -> Iterator[Made]:
 
 
 class Batch(NamedTuple):
-    """Attributes:
-    images: uint8 ``[N, 3, H, W]`` RGB, channels last in memory.
-    labels: int64 ``[M, H, W]`` of the first M pictures; the others have boxes alone.
-    boxes: N; None for a picture whose objects nobody labelled.
-    names: the samples' names.
-    known: bool ``[M, C]``: classes that a picture's labels decide between.
-    weights: float32 ``[M]`` of a picture's pixels in the loss.
-    distilled: bool ``[M]``: pictures whose masks are also learnt from the teacher.
+    """One batch of pictures.
+
+    Attributes:
+        images: uint8 ``[N, 3, H, W]`` RGB, channels last in memory.
+        labels: int64 ``[M, H, W]`` of the first M pictures; the others have boxes alone.
+        boxes: N; None for a picture whose objects nobody labelled.
+        names: the samples' names.
+        known: bool ``[M, C]``: classes that a picture's labels decide between.
+        weights: float32 ``[M]`` of a picture's pixels in the loss.
+        distilled: bool ``[M]``: pictures whose masks are also learnt from the teacher.
     """
 
     images: Tensor
@@ -110,7 +112,7 @@ class BatchMaker:
         return len(self.samples) // (self.batch * self.world_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of ``epoch``."""
+        """Make the batches of ``epoch``."""
         crop = self.augmenter.config.crop_at(epoch)
         order = self._mask_order(epoch)
         boxed_order = self._boxed_order(epoch)

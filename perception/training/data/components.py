@@ -15,7 +15,7 @@ from perception.training.recipes.detection import MaskBoxesConfig
 def boxes_from_mask(
     labels: NDArray[np.uint8], config: MaskBoxesConfig, segments: Sequence[str], classes: Sequence[str]
 ) -> BoxLabels:
-    """The objects in a mask of classes.
+    """Find the objects in a mask of classes.
 
     Args:
         labels: uint8 ``[H, W]`` segmentation class ids.
@@ -51,7 +51,7 @@ def boxes_from_mask(
 
 
 def _has_neighbour(boxes: NDArray[np.float32], gap: int, counted: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each box ``[M, 4]`` comes nearer than ``gap`` pixels to another that is counted."""
+    """Return whether each box ``[M, 4]`` comes nearer than ``gap`` pixels to another that is counted."""
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     near: NDArray[np.bool_] = np.all(low - high < gap, axis=2)

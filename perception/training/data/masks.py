@@ -70,6 +70,7 @@ class SegmentationFolder:
         ids = config.ids or dict(enumerate(names))
         ours = np.full(256, ignore, np.uint8)  # our id by the set's
         ours[list(ids)] = [names.index(name) for name in ids.values()]
+        ours[list(ignored)] = ignore
         self.labelled = np.isin(names, names if config.labelled is None else config.labelled)
         known = None if self.labelled.all() else self.labelled
         weight, distilled = (config.weight, config.distil) if isinstance(config, MaskSetConfig) else (1.0, True)

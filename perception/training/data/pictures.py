@@ -18,11 +18,13 @@ from perception.types import U8
 
 
 class PictureBatch(NamedTuple):
-    """Attributes:
-    images: uint8 ``[N, 3, H, W]`` RGB, channels last in memory.
-    labels: int64 ``[N]`` class ids; -1 where there is nothing.
-    boxes: float32 ``[N, 4]`` xyxy in 0..1 of the picture; zeros where there is nothing, or nobody asks.
-    names: the samples' names.
+    """One batch of whole pictures.
+
+    Attributes:
+        images: uint8 ``[N, 3, H, W]`` RGB, channels last in memory.
+        labels: int64 ``[N]`` class ids; -1 where there is nothing.
+        boxes: float32 ``[N, 4]`` xyxy in 0..1 of the picture; zeros where there is nothing, or nobody asks.
+        names: the samples' names.
     """
 
     images: Tensor
@@ -74,7 +76,7 @@ class PictureBatches:
         return self.count // (self.batch * self.world_size)
 
     def epoch(self, epoch: int) -> Iterator[PictureBatch]:
-        """The batches of ``epoch``."""
+        """Make the batches of ``epoch``."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
 
         def made(i: int) -> PictureBatch:

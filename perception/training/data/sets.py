@@ -84,7 +84,7 @@ class MaskSets(SampleSets):
         self.classes = self.folders[0].classes
 
     def boxes_of(self, index: int) -> Callable[[NDArray[np.uint8]], BoxLabels] | None:
-        """What makes the boxes of that sample from its labels, where they are made so."""
+        """Return the function that makes the boxes of that sample from its labels, if there is one."""
         return self.folders[self._set_of(index)].boxes_of
 
     def donors(self, classes: Sequence[int]) -> NDArray[np.int64]:

@@ -108,7 +108,7 @@ def boxes_beside(part: MaskSetConfig) -> CocoConfig:
 
 
 def _opened(faults: list[PerceptionError], opener: Callable[..., Set], *arguments: object) -> Set | None:
-    """What ``opener`` gives, or None after its fault was added to ``faults``."""
+    """Call ``opener``; None after its fault was added to ``faults``."""
     try:
         return opener(*arguments)
     except PerceptionError as error:

@@ -1,4 +1,4 @@
-"""What cameras meet outside and training pictures seldom show: night, fog, rain, motion, compression."""
+"""Night, fog, rain, motion blur and compression, which training pictures seldom show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LAMPS = 5
 
 
 def weathered(image: NDArray[np.uint8], config: WeatherConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The picture, perhaps at night, in fog or rain, or blurred by motion.
+    """Put the picture, perhaps, at night, in fog or rain, or blurred by motion.
 
     Args:
         image: uint8 ``[H, W, 3]`` BGR; it is not written to.

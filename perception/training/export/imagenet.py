@@ -30,7 +30,7 @@ SIDE = 224
 """Pixels a side, as the network was trained and published."""
 
 TOLERANCE = 0.01
-"""How much a probability may change when weights are rounded to half."""
+"""Largest change of a probability when weights are rounded to half."""
 
 
 def imagenet_card() -> ModelCard:

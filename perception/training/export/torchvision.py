@@ -56,7 +56,7 @@ TOLERANCE = 1e-3  # of the largest value of an output
 TWINS = 0.99  # part of the boxes that must be the same: of equal scores any may be the last that is kept
 
 NO_CLASSES = ("__background__", "N/A")
-"""What torchvision's detectors have among their classes to be as long as COCO's list of labels."""
+"""Fillers among the classes of torchvision's detectors, which make them as long as COCO's list."""
 
 
 def export_any(
@@ -213,7 +213,7 @@ def check_export(graph: CameraGraph, card: ModelCard, path: Path) -> None:
 
 
 def _difference(results: dict[str, NDArray[np.float32]], expected: dict[str, NDArray[np.float32]]) -> str:
-    """What is not the same, or nothing. The order of boxes may differ where scores are equal but for rounding."""
+    """Describe what differs, if anything. The order of boxes may differ where scores are equal but for rounding."""
     for name, truth in expected.items():
         if results[name].shape != truth.shape:
             return f"{name} is {results[name].shape} and not {truth.shape}"

@@ -1,1 +1,1 @@
-"""What a batch costs."""
+"""Losses of a batch."""

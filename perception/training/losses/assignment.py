@@ -1,4 +1,4 @@
-"""Which location answers for which object: decided anew at every step by what the network predicts."""
+"""Assignment of objects to locations, decided anew at every step by what the network predicts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ TINY = 1e-9
 
 
 class Assignment(NamedTuple):
-    """Attributes:
-    objects: int64 ``[K]``: index of the object that a location answers for, -1 for none.
-    quality: float32 ``[K]`` in 0..1: how well it should say that it does; 0 for none.
+    """Objects of the locations of a picture.
+
+    Attributes:
+        objects: int64 ``[K]``: index of the object that a location answers for, -1 for none.
+        quality: float32 ``[K]`` in 0..1: how well it should say that it does; 0 for none.
     """
 
     objects: Tensor

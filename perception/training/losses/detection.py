@@ -42,7 +42,7 @@ class DetectionLoss(nn.Module):
         self.config = config
 
     def forward(self, outputs: Mapping[str, Tensor], labels: Sequence[BoxLabels | None]) -> Tensor:
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             outputs: of `perception.networks.detector.DetectionHead` for N pictures.
@@ -102,13 +102,13 @@ class DetectionLoss(nn.Module):
 
 
 def _inside_any(locations: Tensor, boxes: Tensor) -> Tensor:
-    """Whether each location ``[K, 2]`` is inside one of ``boxes`` ``[M, 4]``."""
+    """Return whether each location ``[K, 2]`` is inside one of ``boxes`` ``[M, 4]``."""
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
     return ((locations >= low) & (locations <= high)).all(2).any(0)
 
 
 def _paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of each pair of rows of two ``[P, 4]``."""
+    """Compute the IoU of each pair of rows of two ``[P, 4]``."""
     low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
     common = (high - low).clamp(min=0).prod(1)
     areas = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1)

@@ -89,7 +89,7 @@ class SegmentationLoss(nn.Module):
     def forward(
         self, logits: Tensor, labels: Tensor, known: Tensor | None = None, weights: Tensor | None = None
     ) -> Tensor:
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             logits: ``[N, C, h, w]`` at the network's stride; upsampled here with half-pixel centres.

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from perception.card import ClassInfo
 from perception.picture.letterbox import ResizeMode
 from perception.training.recipes.base import PicturesConfig, Strict, is_taken
-from perception.training.recipes.detection import BoxFileConfig
+from perception.training.recipes.detection import BoxFileConfig, check_titles
 
 LabelId = Annotated[int, Field(ge=0, le=255)]
 
@@ -117,11 +117,10 @@ class DataConfig(PicturesConfig):
                 unmapped = sorted(set(part.labelled) - set(part.ids.values()))
                 if unmapped:
                     raise ValueError(f"set {part.title} labels {', '.join(unmapped)}, but no id stands for it")
-            clash = sorted(set(part.ids or {}) & set(part.ignore or []))
+            ignored = [self.ignore] if part.ignore is None else part.ignore
+            clash = sorted(set(part.ids or {}) & set(ignored))
             if clash:
                 raise ValueError(f"set {part.title}: ids {clash} are both a class and ignored")
-        titles = [part.title for part in self.train]
-        twice = sorted({title for title in titles if titles.count(title) > 1})
-        if twice:
-            raise ValueError(f"two sets are called {', '.join(twice)}: give each a name")
+        check_titles(self.train)
+        check_titles(self.dev)
         return self

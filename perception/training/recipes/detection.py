@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import Field, model_validator
 
@@ -176,10 +177,14 @@ class DetectionConfig(Strict):
         """Class names in the order of their ids."""
         return [c.name for c in self.classes]
 
+    def unknown(self, part: BoxFileConfig) -> list[str]:
+        """List the classes that ``part`` names and the head does not have."""
+        return sorted({*(part.names or {}).values(), *(part.labelled or [])} - set(self.names))
+
     @model_validator(mode="after")
     def _names_exist(self) -> DetectionConfig:
         known = self.names
-        used = {n for part in [*self.train, self.val, *self.dev] for n in (part.names or {}).values()}
+        used = {name for part in [*self.train, self.val, *self.dev] for name in self.unknown(part)}
         if self.from_masks is not None:
             used.update(self.from_masks.absent)
             for component in self.from_masks.components.values():
@@ -187,4 +192,25 @@ class DetectionConfig(Strict):
         wrong = sorted(used - set(known))
         if wrong:
             raise ValueError(f"unknown detection classes {', '.join(wrong)}; there are {', '.join(known)}")
+        check_titles(self.train)
+        check_titles(self.dev)
         return self
+
+
+class Titled(Protocol):
+    """A set with a name."""
+
+    @property
+    def title(self) -> str: ...
+
+
+def check_titles(sets: Sequence[Titled]) -> None:
+    """Refuse sets of equal names: logs could not tell them apart.
+
+    Raises:
+        ValueError: naming them.
+    """
+    titles = [part.title for part in sets]
+    twice = sorted({title for title in titles if titles.count(title) > 1})
+    if twice:
+        raise ValueError(f"two sets are called {', '.join(twice)}: give each a name")

@@ -12,7 +12,7 @@ from perception.networks.fcn import STRIDE as FCN_STRIDE
 from perception.networks.lite import EXPANDING_BLOCKS
 from perception.training.recipes.base import Fraction, RunConfig, StartConfig, Strict
 from perception.training.recipes.data import DataConfig
-from perception.training.recipes.detection import DetectionConfig
+from perception.training.recipes.detection import BoxFileConfig, DetectionConfig
 
 
 class NetworkConfig(StartConfig):
@@ -252,6 +252,10 @@ class SegmentationDetectionConfig(RunConfig):
             return self
         if self.network.decoder != "fpn":
             raise ValueError(f"network.decoder {self.network.decoder} has no detection head; fpn has")
+        for part in self.data.train:
+            if isinstance(part.boxes, BoxFileConfig) and (wrong := self.detection.unknown(part.boxes)):
+                there = ", ".join(self.detection.names)
+                raise ValueError(f"set {part.title}: unknown detection classes {', '.join(wrong)}; there are {there}")
         missing = sorted(set(self.detection.strides) - set(self.network.widths))
         if missing:
             raise ValueError(f"detection.strides {missing} are not among network.widths {sorted(self.network.widths)}")

@@ -1,1 +1,1 @@
-"""What can be trained: data, network, loss and measure of a recipe."""
+"""Tasks that can be trained: data, network, loss and measure of a recipe."""

@@ -15,11 +15,13 @@ from perception.types import Detections
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """Attributes:
-    map: mean over IoU thresholds 0.5 to 0.95 and over the classes that occur.
-    map50: mean at IoU 0.5.
-    ap: for each class ``[C]``, over the thresholds; NaN for a class that never occurs.
-    ap50: for each class ``[C]``, at IoU 0.5.
+    """Average precision as COCO defines it.
+
+    Attributes:
+        map: mean over IoU thresholds 0.5 to 0.95 and over the classes that occur.
+        map50: mean at IoU 0.5.
+        ap: for each class ``[C]``, over the thresholds; NaN for a class that never occurs.
+        ap50: for each class ``[C]``, at IoU 0.5.
     """
 
     map: float
@@ -29,7 +31,7 @@ class AveragePrecision:
 
 
 def average_precision(found: Sequence[Detections], truth: Sequence[BoxLabels], classes: int) -> AveragePrecision:
-    """Precision of what was found on some pictures, as COCO defines it.
+    """Compute the precision of what was found on some pictures, as COCO defines it.
 
     Args:
         found: detections of each picture, in pixels of the picture.

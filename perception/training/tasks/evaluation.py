@@ -29,11 +29,13 @@ Infer = Callable[[NDArray[np.uint8]], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class MaskEvaluation:
-    """Attributes:
-    miou: mean IoU of the classes present.
-    iou: IoU of each class ``[C]``; NaN for a class that never occurs, or that the set does not label.
-    pixel_accuracy: share of counted pixels with the right class.
-    ms_per_image: median time of the forward pass alone.
+    """Accuracy of masks.
+
+    Attributes:
+        miou: mean IoU of the classes present.
+        iou: IoU of each class ``[C]``; NaN for a class that never occurs, or that the set does not label.
+        pixel_accuracy: share of counted pixels with the right class.
+        ms_per_image: median time of the forward pass alone.
     """
 
     miou: float
@@ -108,7 +110,7 @@ def evaluate_boxes(
 
 
 def network_infer(network: nn.Module, bf16: bool = False) -> Infer:
-    """A torch network, which must be in evaluation mode."""
+    """Wrap a torch network, which must be in evaluation mode."""
 
     def infer(frames: NDArray[np.uint8]) -> dict[str, Tensor]:
         images = torch.from_numpy(frames).flip(3).permute(0, 3, 1, 2)

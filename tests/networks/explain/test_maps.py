@@ -82,10 +82,10 @@ def picture(seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("name", ["left", "right"])
 def test_a_class_is_explained_by_the_pixels_that_it_is_made_of(halves: Path, method: Method, name: str) -> None:
     made = explain(halves, picture(), method=method, class_name=name, samples=3, patches=16)
-    assert made.heat.shape == (2 * H, 2 * W)
-    assert made.heat.dtype == np.float32
-    assert made.heat.min() >= 0 and made.heat.max() <= 1
-    own, other = made.heat[:, :W], made.heat[:, W:]
+    assert made.saliency.shape == (2 * H, 2 * W)
+    assert made.saliency.dtype == np.float32
+    assert made.saliency.min() >= 0 and made.saliency.max() <= 1
+    own, other = made.saliency[:, :W], made.saliency[:, W:]
     if name == "right":
         own, other = other[:, ::-1], own[:, ::-1]
     border = 10  # patches and the enlargement reach over the middle
@@ -101,9 +101,9 @@ def test_a_pixel_is_explained_by_its_cell(halves: Path, method: Method) -> None:
     assert made.what.startswith("light")
     inside = np.zeros((2 * H, 2 * W), bool)
     inside[32:48, 64:80] = True
-    assert made.heat[34:46, 66:78].min() > 0.1
+    assert made.saliency[34:46, 66:78].min() > 0.1
     near = cv2.dilate(inside.astype(np.uint8), np.ones((35, 35), np.uint8)).astype(bool)  # two patches of occlusion
-    assert made.heat[~near].max(initial=0) < 1e-6
+    assert made.saliency[~near].max(initial=0) < 1e-6
 
 
 def test_all_pixels_of_a_class(halves: Path) -> None:
@@ -111,7 +111,7 @@ def test_all_pixels_of_a_class(halves: Path) -> None:
     image[:, :W] = 0  # the left half is dark
     made = explain(halves, image, method="gradient", class_name="dark", task="segmentation")
     assert "dark (50% of the pixels)" in made.what
-    assert made.heat[:, : W - 4].min() > 0.5 and made.heat[:, W + 4 :].max() < 1e-6
+    assert made.saliency[:, : W - 4].min() > 0.5 and made.saliency[:, W + 4 :].max() < 1e-6
     with pytest.raises(UsageError, match="no pixel of this picture is dark"):
         explain(halves, picture(), method="gradient", class_name="dark", task="segmentation")
 
@@ -142,7 +142,7 @@ def test_what_relus_let_back(tmp_path: Path, kind: str) -> None:
     model = save(tmp_path / "relu.onnx", nodes, weights, ["probabilities"], classification={"classes": ["thing"]})
     quadrants = {}
     for method in ("gradient", "guided", "deconvnet"):
-        heat = explain(model, picture()[:H, :W], method=method).heat
+        heat = explain(model, picture()[:H, :W], method=method).saliency
         quadrants[method] = [float(heat[y, x]) for y in (H // 4, 3 * H // 4) for x in (W // 4, 3 * W // 4)]
     assert quadrants == {"gradient": [1, 1, 0, 0], "guided": [1, 0, 0, 0], "deconvnet": [1, 0, 1, 0]}
 
@@ -175,14 +175,14 @@ def test_a_detection_is_explained_by_its_box(boxes: Path, method: Method, at: tu
     made = explain(boxes, picture(), method=method, class_name="car", at=at, samples=2, patches=16)
     x0, y0, x1, y1 = (16, 16, 48, 48) if at is None else (80, 48, 112, 80)
     assert made.box == pytest.approx((x0, y0, x1, y1))
-    assert made.heat[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].min() > 0.1
-    away = np.ones_like(made.heat, bool)
+    assert made.saliency[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].min() > 0.1
+    away = np.ones_like(made.saliency, bool)
     away[max(y0 - 17, 0) : y1 + 17, max(x0 - 17, 0) : x1 + 17] = False
-    assert made.heat[away].max() < 1e-6
+    assert made.saliency[away].max() < 1e-6
 
 
 def test_the_same_call_gives_the_same_map(halves: Path) -> None:
-    a, b = (explain(halves, picture(), method="smoothgrad", samples=2).heat for _ in range(2))
+    a, b = (explain(halves, picture(), method="smoothgrad", samples=2).saliency for _ in range(2))
     assert np.array_equal(a, b)
 
 
@@ -249,5 +249,5 @@ def test_a_foreign_model_is_explained_by_its_card(tmp_path: Path, monkeypatch: p
     assert made.what.endswith(" at the point")
     inside = np.zeros((24, 32), np.bool_)
     inside[8:12, 20:24] = True  # what a convolution of 4x4 in steps of 4 sees
-    assert made.heat[inside].max() == 1
-    assert not made.heat[~inside].any()
+    assert made.saliency[inside].max() == 1
+    assert not made.saliency[~inside].any()

@@ -13,7 +13,7 @@ from perception.classics.inception import GOOGLENET, Inception  # noqa: E402
 from perception.classics.residual import ResidualUnit, ResNet34  # noqa: E402
 from perception.errors import PerceptionError, UsageError  # noqa: E402
 from perception.networks.classifier import (  # noqa: E402
-    OURS,
+    CLASSIFIERS,
     Classifier,
     blocks_of,
     build_classifier,
@@ -197,7 +197,7 @@ def test_a_new_head_leaves_the_rest_as_it_was(name: str) -> None:
 
 
 def test_blocks_cover_every_parameter_once() -> None:
-    for name in OURS:
+    for name in CLASSIFIERS:
         with torch.device("meta"):
             net = build_classifier(name, 5)
         blocks = blocks_of(net)
