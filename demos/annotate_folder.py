@@ -1,6 +1,6 @@
-"""Every video of a folder (or its pictures, where it has no video), annotated into another folder.
+"""Annotate every video in a folder (or its pictures, if it has no videos) into another folder.
 
-A bad file is told and the rest go on.
+A bad file is reported, and the rest are processed.
 
 python demos/annotate_folder.py videos/ annotated/
 """
@@ -13,12 +13,12 @@ from perception.annotate import Outputs, annotate_all
 folder, output = sys.argv[1:3]
 outputs = Outputs(video=f"{output}/", jsonl=f"{output}/")
 failed = 0
-with perception.load_model("camvid", mode="throughput") as model:
+with perception.load_model("street", mode="throughput") as model:
     annotator = perception.Annotator(model.card, opacity=0.4)
     for result in annotate_all([folder], model, outputs, annotator=annotator, overwrite=True):
         if result.report is None:
             failed += 1
             print(f"failed: {result.error}")
         else:
-            print(f"{result.source}: {result.report.frames} frames at {result.report.fps:.1f} a second")
+            print(f"{result.source}: {result.report.frames} frames at {result.report.fps:.1f} fps")
 sys.exit(1 if failed else 0)

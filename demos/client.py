@@ -1,4 +1,4 @@
-"""Ask a running server (`perception live`) for what it sees: a picture at once, a video when it is done.
+"""Send a picture or a video to a running server (`perception live`) and save the results.
 
 python demos/client.py photo.jpg                         # boxes and shares as JSON, and photo-annotated.png
 python demos/client.py street.mp4                        # street-annotated.mp4 and street-annotated.jsonl
@@ -22,7 +22,7 @@ kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
 def ask(address: str, data: Any = None, **headers: str) -> bytes:
-    """The server's answer; says what it says where it refuses, and comes back later where it is busy."""
+    """Return the server's answer; exit with its error, and retry while it is busy."""
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     while True:

@@ -1,4 +1,4 @@
-"""A model made by others, run as one of ours: an ONNX file and a card in YAML that says what it takes and gives.
+"""Run somebody else's model: an ONNX file, and a card in YAML that describes its inputs and outputs.
 
 python demos/foreign_model.py                                        # a tiny YOLOX-like network, made here
 python demos/foreign_model.py yolov8n.onnx configs/cards/yolov8.yaml street.mp4
@@ -20,13 +20,13 @@ licence: MIT
 input: {width: 320, height: 192}
 detection: {classes: [red, green, blue], score_threshold: 0.5}
 adapter:
-  input: {channels: RGB, scale: 1/255}            # what the network takes
-  detection: {format: yolox, strides: [32]}       # what it gives: cells of a grid, not decoded yet
+  input: {channels: RGB, scale: 1/255}            # the input
+  detection: {format: yolox, strides: [32]}       # the output: cells of a grid, not yet decoded
 """
 
 
 def write_tiny_yolox(path: Path) -> None:
-    """One convolution: a cell of 32x32 pixels is an object where it is mostly red, green or blue."""
+    """Write a network of one convolution: a cell of 32x32 pixels is an object if it is mostly red, green or blue."""
     weights = np.zeros((8, 3, 32, 32), np.float32)
     weights[5:] = (60 * np.eye(3) - 20)[:, :, None, None] / 32**2
     bias = np.array([0.5, 0.5, 0, 0, 9, -4, -4, -4], np.float32)  # centre, log size, objectness, class logits

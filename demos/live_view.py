@@ -1,6 +1,6 @@
-"""The live page from Python: one source of your own, on http://127.0.0.1:7860 until Ctrl-C.
+"""Serve the live page from Python: your own source on http://127.0.0.1:7860, until Ctrl-C.
 
-python demos/live_view.py                          # the best street clip that is there
+python demos/live_view.py                          # a street clip
 python demos/live_view.py rtsp://camera/stream 8000
 """
 

@@ -1,4 +1,4 @@
-"""A stage of one's own: how much of the picture is road, frame by frame, with no output file at all.
+"""Use predictions in your own program: the share of road in each frame, without any output file.
 
 python demos/road_ahead.py street.mp4
 """
@@ -8,7 +8,7 @@ import sys
 import perception
 
 with perception.open_source(sys.argv[1] if len(sys.argv) > 1 else "synthetic:?frames=50") as source:
-    model = perception.load_model("camvid", mode="throughput")
+    model = perception.load_model("street", mode="throughput")
     assert model.card.segmentation is not None
     road = model.card.segmentation.names.index("road")
     for prediction in perception.predict(source, model):

@@ -1,4 +1,4 @@
-"""Why a dense layer is a convolution: a LeNet slid over a picture window by window, and as one network.
+"""Show that a dense layer is a convolution: a LeNet on a picture, window by window and as one network.
 
 python demos/sliding_window.py [SIDE]
 """

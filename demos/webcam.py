@@ -1,4 +1,4 @@
-"""A camera in a window of its own, without a browser: always the newest frame, and Esc or q ends it.
+"""Show a camera in a window, without a browser: always the newest frame; Esc or q quits.
 
 python demos/webcam.py                  # camera 0; also 1, rtsp://..., street.mp4
 python demos/webcam.py synthetic:?frames=30 --headless       # no window: prints the speed
@@ -12,12 +12,12 @@ import cv2
 import perception
 from perception.types import Planes
 
-TITLE = "perception: Esc ends it"
+TITLE = "perception: Esc quits"
 uri = next((argument for argument in sys.argv[1:] if not argument.startswith("--")), "0")
 window = "--headless" not in sys.argv
 
 frames, started = 0, time.perf_counter()
-with perception.open_source(uri) as source, perception.load_model("camvid") as model:
+with perception.open_source(uri) as source, perception.load_model("street") as model:
     annotate = perception.Annotator(model.card, fps=True)
     for prediction in perception.predict(source, model):
         picture = annotate(prediction)  # YUV planes where the source gives those, else BGR
@@ -30,4 +30,4 @@ with perception.open_source(uri) as source, perception.load_model("camvid") as m
     dropped = source.dropped
 if window:
     cv2.destroyAllWindows()
-print(f"{frames} frames, {frames / (time.perf_counter() - started):.1f} a second, {dropped} dropped")
+print(f"{frames} frames, {frames / (time.perf_counter() - started):.1f} fps, {dropped} dropped")

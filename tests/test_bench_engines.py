@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("own_cache_home")
 def test_every_engine_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "ENGINES", ("tensorrt", "onnxruntime"))  # a process each: two are enough
     path = str(write_model(tmp_path / "colors.onnx"))
-    result = CliRunner().invoke(app, ["bench", "engines", "-m", path, "--repeats", "3", "--json", "-"])
+    result = CliRunner().invoke(app, ["bench", "engines", "-m", path, "--repeats", "3", "--json"])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert {row["engine"] for row in rows} == {name for name in engines.ENGINES if engine_status(name)[0]}

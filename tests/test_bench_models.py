@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("own_cache_home")
 
 def test_each_network_has_a_row_beside_the_first(tmp_path: Path) -> None:
     a, b = (str(write_model(tmp_path / f"{name}.onnx")) for name in "ab")
-    options = ["--engine", "openvino", "--precision", "f32", "--repeats", "2", "--json", "-"]
+    options = ["--engine", "openvino", "--precision", "fp32", "--repeats", "2", "--json"]
     arguments = ["bench", "models", "-m", a, "--against", b, "--against", "street-int8", *options]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -36,7 +36,7 @@ def test_each_network_has_a_row_beside_the_first(tmp_path: Path) -> None:
     ("part", "against", "told"),
     [
         ("models", [], "--against MODEL"),
-        ("engines", ["street"], "for the part models"),
+        ("engines", ["street"], "belongs to the part models"),
         ("models", ["no-such-model"], "no-such-model"),
     ],
 )

@@ -113,7 +113,7 @@ def test_the_settings_of_a_jetson_are_valid(tmp_path: Path) -> None:
     config = str(ROOT / "configs" / "jetson.yaml")
     output = tmp_path / "out.mp4"
     source = "synthetic:?size=160x120&frames=3&fps=10"
-    flags = ["-o", str(output), "--engine", "openvino", "--precision", "f32", "--decoder", "auto", "-q"]
+    flags = ["-o", str(output), "--engine", "openvino", "--precision", "fp32", "--decoder", "auto", "-q"]
     result = CliRunner().invoke(app, ["annotate", source, "--config", config, *flags])
     assert result.exit_code == 0, result.output
     assert output.stat().st_size > 0

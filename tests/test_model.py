@@ -31,7 +31,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def colors(tmp_path: Path, options: dict[str, Any] | None = None, **model: Any) -> Model:
-    return load_model(write_model(tmp_path / "colors.onnx", **model), **{"precision": "f32"} | (options or {}))
+    return load_model(write_model(tmp_path / "colors.onnx", **model), **{"precision": "fp32"} | (options or {}))
 
 
 def squares(*places: tuple[str, int, int], width: int = 64, height: int = 48) -> np.ndarray:
@@ -107,7 +107,7 @@ def test_suppression_options(tmp_path: Path) -> None:
     path = write_model(tmp_path / "colors.onnx", detection=True)  # each square has two boxes, of IoU 0.9
 
     def found(**options: Any) -> list[float]:
-        with load_model(path, precision="f32", **options) as model:
+        with load_model(path, precision="fp32", **options) as model:
             detections = model.predict(squares(("red", 16, 16))).detections
             assert detections is not None
             return [round(float(s), 2) for s in detections.scores]
@@ -141,7 +141,7 @@ def test_classes_agnostic(tmp_path: Path) -> None:
         model_file = onnx.load(str(path))
         write_card(model_file, says)
         onnx.save(model_file, str(path))
-        with load_model(path, precision="f32", class_agnostic=agnostic, **low) as model:  # type: ignore[arg-type]
+        with load_model(path, precision="fp32", class_agnostic=agnostic, **low) as model:  # type: ignore[arg-type]
             found = model.predict(image).detections
             assert found is not None
             here = (np.abs(found.boxes - [16, 16, 32, 32]) < 0.01).all(1)
@@ -264,7 +264,7 @@ def test_names(own_folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert models["colors"].path == path and models["colors"].size_bytes == path.stat().st_size
     assert models["colors"].card.tasks == ["segmentation"]
     assert find_model("colors") == path
-    with load_model("colors", precision="f32") as model:
+    with load_model("colors", precision="fp32") as model:
         assert model.card.name == "colors"
     with pytest.raises(ModelError, match="no model is called 'colours'; did you mean colors"):
         load_model("colours")
@@ -303,7 +303,7 @@ def test_a_foreign_file_with_a_card_of_yaml(tmp_path: Path) -> None:
     onnx.save(build_model(), str(own))
     card = tmp_path / "card.yaml"
     card.write_text(yaml.safe_dump(read_card(own).model_dump(mode="json", exclude_none=True)))
-    with load_model(path, card=card, precision="f32") as model:
+    with load_model(path, card=card, precision="fp32") as model:
         class_map = model.predict(solid("green")).class_map
         assert class_map is not None and (class_map.mask == 1).all()
 

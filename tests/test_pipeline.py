@@ -102,7 +102,7 @@ class Collect(Sink):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     path = write_model(tmp_path_factory.mktemp("models") / "colors.onnx")
-    with load_model(path, mode="throughput", precision="f32") as loaded:
+    with load_model(path, mode="throughput", precision="fp32") as loaded:
         yield loaded
 
 

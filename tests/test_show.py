@@ -1,4 +1,4 @@
-"""What the terminal is told: no secrets, all tables, one line where a file cannot be written."""
+"""What the terminal shows: no secrets, all tables, one line where a file cannot be written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from perception.annotate import Result
-from perception.commands.terminal import Reporter, print_rows, print_tables, summary
+from perception.commands.bench import print_tables
+from perception.commands.reporter import Reporter, summary
+from perception.commands.terminal import log_to_stderr, write_json
+from perception.common import console
 from perception.errors import SinkError, SourceError
 from perception.pipeline import Report
 
@@ -33,12 +36,15 @@ EXPECTED = [
 ]
 
 
-def test_one_file_has_all_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_tables(tables(), tmp_path / "o.json")
+@pytest.mark.parametrize("as_json", [True, False])
+def test_one_file_has_all_tables(as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_tables(tables(), as_json, tmp_path / "o.json")
     assert json.loads((tmp_path / "o.json").read_text()) == EXPECTED
-    capsys.readouterr()
-    print_tables(tables(), Path("-"))
-    assert json.loads(capsys.readouterr().out) == EXPECTED
+    said = capsys.readouterr().out
+    if as_json:
+        assert json.loads(said) == EXPECTED
+    else:
+        assert "first" in said and "second" in said and "{" not in said
 
 
 def test_tables_that_came_before_a_fault_are_kept(tmp_path: Path) -> None:
@@ -47,18 +53,16 @@ def test_tables_that_came_before_a_fault_are_kept(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        print_tables(broken(), tmp_path / "o.json")
+        print_tables(broken(), False, tmp_path / "o.json")
     assert json.loads((tmp_path / "o.json").read_text()) == EXPECTED[:2]
 
 
 def test_json_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match=r"no/such\.json: cannot be written: No such file or directory"):
-        print_rows("x", [{"a": 1}], tmp_path / "no" / "such.json")
+        write_json([{"a": 1}], False, tmp_path / "no" / "such.json")
 
 
 def test_debug_shows_where_a_source_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    from perception.commands import terminal as show
-
     try:
         raise SourceError("the cable was pulled", "frames")
     except SourceError as error:
@@ -67,12 +71,12 @@ def test_debug_shows_where_a_source_failed(capsys: pytest.CaptureFixture[str]) -
     handlers, level = logger.handlers, logger.level
     try:
         for debug in (False, True):
-            show.stderr.cache_clear()  # the console of this capture
-            show.log_to_stderr(debug)
+            console.stderr.cache_clear()  # the console of this capture
+            log_to_stderr(debug)
             Reporter().finished(failed)
             said = capsys.readouterr().err
             assert "error: frames: the cable was pulled" in said
             assert ("Traceback" in said) == debug
     finally:
-        show.stderr.cache_clear()
+        console.stderr.cache_clear()
         logger.handlers, logger.level = handlers, level

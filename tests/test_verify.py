@@ -36,7 +36,7 @@ def test_every_engine_that_is_present_agrees(tmp_path: Path) -> None:
     assert {r.engine for r in results} == present and len(present) >= 2
     for result in results[1:]:
         assert not result.fault and result.logits is not None and result.scores is not None
-        exact = result.precision == "f32"
+        exact = result.precision == "fp32"
         assert result.logits < (1e-4 if exact else 0.2)
         assert result.mask == pytest.approx(1, abs=0 if exact else 0.02) and result.worst_mask <= result.mask
         assert result.boxes == 1 if exact else result.boxes > 0.9
@@ -107,7 +107,7 @@ def test_partners_are_of_a_class_overlap_and_are_alone(seed: int) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     path = str(write_model(tmp_path / "colors.onnx"))
-    arguments = ["verify", path, "--clip", "synthetic:?size=64x48&frames=9", "--frames", "2", "--json", "-"]
+    arguments = ["verify", path, "--clip", "synthetic:?size=64x48&frames=9", "--frames", "2", "--json"]
     result = CliRunner().invoke(app, [*arguments, "--require", "0.9"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)

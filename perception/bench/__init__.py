@@ -1,7 +1,7 @@
 """Measurements behind ``perception bench``: every speed claimed in the README is printed by it.
 
-Machines differ and are noisy, so each figure stands beside the obvious alternative, measured in the same run, turn by
-turn, as medians.
+Machines differ and are noisy, so each figure stands next to the obvious alternative. Both are medians, measured
+alternately in the same run.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from perception.common.settings import nearest
 from perception.errors import UsageError
+from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
 ON_REQUEST = ("live", "models")
-"""Parts that run only if they are named: they need more than the package, such as a browser or another model."""
+"""Parts that run only on request: they need more than the package, such as a browser or another model."""
 
 
 def run_bench(
     parts: Sequence[str] | None = None,
     *,
-    model: str | None = None,
+    model: str = DEFAULT_MODEL,
     engine: str = "auto",
     precision: Precision = "auto",
+    device: str = "CPU",
     clip: Path | None = None,
     repeats: int = 30,
     against: Sequence[str] = (),
@@ -36,14 +38,15 @@ def run_bench(
     Args:
         parts: which of ``PARTS`` and ``ON_REQUEST``; all of ``PARTS`` by default.
         model: name or path of the model.
-        engine: engine to run it on; ``engines`` takes every one that is present.
-        precision: precision to run it in; ``engines`` takes float32 and what each likes best.
+        engine: engine to run it on; ``engines`` takes every installed one.
+        precision: precision to run it in; ``engines`` takes fp32 and the preferred one of each.
+        device: device of the engine; ``engines`` takes the CPU, or the first GPU with TensorRT.
         clip: a video for the stages and the pipeline; by default a street clip scaled to 1280x720.
-        repeats: how often each kernel, each engine and each network is measured.
+        repeats: measurements of each kernel, each engine and each network.
         against: names or paths of networks that ``models`` compares with.
 
     Yields:
-        a title and rows for each part as it is done.
+        a title and rows for each part as soon as it is done.
 
     Raises:
         UsageError: there is no such part, or ``models`` has nothing to compare with.
@@ -54,18 +57,16 @@ def run_bench(
             raise UsageError(f"no benchmark named {part!r}{nearest(part, PARTS + ON_REQUEST)}")
 
     if "models" in chosen and not against:
-        raise UsageError("models wants others to compare with: --against MODEL")
+        raise UsageError("the part models needs a model to compare with: --against MODEL")
     if against and "models" not in chosen:
-        raise UsageError("--against is for the part models: perception bench models --against MODEL")
+        raise UsageError("--against belongs to the part models: perception bench models --against MODEL")
 
     from perception.bench.engines import engine_rows
     from perception.bench.kernels import kernel_rows
     from perception.bench.models import model_rows
     from perception.bench.pipeline import Bench
-    from perception.weights.library import DEFAULT_MODEL
 
-    name = model or DEFAULT_MODEL
-    bench = Bench(name, engine, precision, clip)
+    bench = Bench(model, engine, precision, device, clip)
     try:
         if "kernels" in chosen:
             image, logits = bench.street_frame()
@@ -75,12 +76,12 @@ def run_bench(
         if "pipeline" in chosen:
             yield bench.title("whole pipeline"), bench.pipeline_rows()
         if "engines" in chosen:
-            yield f"engines, {name}, the network alone", engine_rows(name, repeats)
+            yield f"engines, {model}, the network alone", engine_rows(model, repeats)
         if "models" in chosen:
-            yield "models, the network alone", model_rows(name, against, engine, precision, repeats)
+            yield "models, the network alone", model_rows(model, against, engine, precision, repeats, device)
         if "live" in chosen:
             from perception.bench.live_browser import live_rows
 
-            yield from live_rows(name, bench.model("latency"), bench.clip)
+            yield from live_rows(model, bench.model("latency"), bench.clip)
     finally:
         bench.close()

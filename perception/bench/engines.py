@@ -1,4 +1,4 @@
-"""Every engine that is present, one after the other, each in a process of its own: latency, throughput, memory.
+"""Measure every installed engine, each in a process of its own: latency, throughput, memory.
 
 python -m perception.bench.engines MODEL ENGINE PRECISION REPEATS    (prints one row as JSON)
 """
@@ -20,20 +20,20 @@ from perception.errors import PerceptionError
 
 WARMUP = 5
 
-_PRECISIONS = ("f32", "auto")
+_PRECISIONS = ("fp32", "auto")
 
 
 def engine_rows(model: str, repeats: int) -> list[dict[str, Any]]:
-    """Measure a network, without anything around it.
+    """Measure a network, without anything around it, in every installed engine.
 
     Args:
         model: name or path.
         repeats: calls that are measured.
 
     Returns:
-        For each engine and precision: milliseconds of one call (median and 99th percentile, all cores on it), frames a
-        second (as many calls at once as it likes), and the memory of its process in MB (None where that is not
-        told); or ``fault``. A precision that an engine takes by itself is measured once.
+        For each engine and precision: milliseconds of one call (median and 99th percentile, all cores on it), frames
+        per second (as many calls at once as it has streams), and the memory of its process in MB (None where that is
+        unknown); or ``fault``. A precision that an engine chooses by itself is measured once.
     """
     rows: list[dict[str, Any]] = []
     for engine in ENGINES:
@@ -58,7 +58,7 @@ def _in_own_process(model: str, engine: str, precision: str, repeats: int) -> di
 
 
 def measure(model: str, engine: str, precision: Any, repeats: int) -> dict[str, Any]:
-    """One row of `engine_rows`, in this process.
+    """Measure one row of `engine_rows`, in this process.
 
     Raises:
         PerceptionError: the model cannot be loaded or run.
@@ -94,7 +94,7 @@ def measure(model: str, engine: str, precision: Any, repeats: int) -> dict[str, 
 
 
 def frames_for(shape: tuple[int | None, int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A batch of noise for a network with input ``[N or None, height, width, 3]``; one frame where N is None."""
+    """Make a batch of noise for a network with input ``[N or None, height, width, 3]``; one frame where N is None."""
     return np.random.default_rng(0).integers(0, 256, (shape[0] or 1, *shape[1:]), np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Each kernel beside the obvious alternative: same inputs, turn by turn in one process, medians.
+"""Compare each kernel with the obvious alternative: same inputs, alternately in one process, medians.
 
 Alternatives that are not installed are listed as skipped.
 """

@@ -1,7 +1,7 @@
-"""The live server as people use it: a real browser with a camera on the page, and viewers of a stream beside it.
+"""Measure the live server as people use it: a real browser with a camera on the page, and viewers of a stream.
 
-The browser's camera plays the street clip; server, browser and viewers share this machine, and so its cores. What the
-engine does alone is measured on the same pictures before the server starts.
+The browser's camera plays the street clip; server, browser and viewers share this machine, and so its cores. The engine
+alone is measured on the same pictures before the server starts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CAMERA_FPS = 30
 CAMERA_FRAMES = 240
 STARTUP_S = 90.0
 SETTLE_S = 5.0
-"""After a viewer or a browser has come, before anything is measured."""
+"""Time to settle after a viewer or a browser has connected, before anything is measured."""
 
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _ENGINE_STAGES = ("resize", "infer", "postprocess")
@@ -47,7 +47,7 @@ def live_rows(name: str, model: Model, clip: Path, seconds: float = 15.0) -> Ite
 
     Args:
         name: name or path of the model, for the server.
-        model: the same, loaded for latency: what the engine does alone.
+        model: the same, loaded for latency, to measure the engine alone.
         clip: video that camera and stream play.
         seconds: how long each is measured.
 
@@ -70,7 +70,7 @@ def live_rows(name: str, model: Model, clip: Path, seconds: float = 15.0) -> Ite
 
 
 def write_camera(clip: Path, path: Path) -> None:
-    """The first frames of a video as what Chromium's fake camera plays: Motion JPEG, its middle, in `CAMERA_WH`."""
+    """Write the first frames of a video, cropped to `CAMERA_WH`, as Motion JPEG for Chromium's fake camera."""
     width, height = CAMERA_WH
     with open_source(str(clip), max_frames=CAMERA_FRAMES) as source, av.open(str(path), "w", format="mjpeg") as out:
         stream = out.add_stream("mjpeg", rate=CAMERA_FPS, options={"q": "3"})
@@ -151,7 +151,7 @@ def _ask(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
 
 
 def find_chromium() -> str:
-    """Path of a Chromium: the environment's ``CHROMIUM``, or the first on the path.
+    """Find a Chromium: the environment's ``CHROMIUM``, or the first on the path.
 
     Raises:
         PerceptionError: there is none.

@@ -1,4 +1,4 @@
-"""Networks against each other, without anything around them: one process, turn by turn."""
+"""Compare networks, without anything around them: alternately, in one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TURN = 8
 
 
 def model_rows(
-    model: str, others: Sequence[str], engine: str, precision: Precision, repeats: int
+    model: str, others: Sequence[str], engine: str, precision: Precision, repeats: int, device: str = "CPU"
 ) -> list[dict[str, Any]]:
     """Measure a network and others at their own sizes, all cores on one call.
 
@@ -27,7 +27,8 @@ def model_rows(
         others: names or paths.
         engine: engine to run all of them on.
         precision: precision to run them in.
-        repeats: turns that each of them gets.
+        repeats: turns of each network.
+        device: device of the engine.
 
     Returns:
         A row each, ``model`` first: the precision, milliseconds of a call (median and 99th percentile), and how many
@@ -39,7 +40,9 @@ def model_rows(
     with ExitStack() as stack:
         runs = []
         for name in (model, *others):
-            loaded = stack.enter_context(load_model(name, engine=engine, precision=precision, mode="latency"))
+            loaded = stack.enter_context(
+                load_model(name, engine=engine, precision=precision, device=device, mode="latency")
+            )
             frames = frames_for(loaded.engine.input_shape)
             for _ in range(WARMUP):
                 loaded.engine.infer(frames)

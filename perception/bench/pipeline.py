@@ -1,4 +1,4 @@
-"""The pipeline against the plain loop that it replaces, and against the sum of its own stages."""
+"""Compare the pipeline with the plain loop that it replaces, and with the sum of its own stages."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ ENCODER = {"codec": "h264", "preset": "veryfast"}
 class Bench:
     """A model, a 720p street clip, and the measurements on them."""
 
-    def __init__(self, model: str, engine: str, precision: Precision, clip: Path | None) -> None:
+    def __init__(self, model: str, engine: str, precision: Precision, device: str, clip: Path | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="perception-bench-")
         self._model_name, self._engine, self._precision, self._given = model, engine, precision, clip
+        self._device = device
         self._models: dict[str, Model] = {}
 
     def close(self) -> None:
@@ -60,13 +61,17 @@ class Bench:
         key = f"{mode}/{engine}/{precision}"
         if key not in self._models:
             self._models[key] = load_model(
-                self._model_name, engine=engine or self._engine, precision=precision or self._precision, mode=mode
+                self._model_name,
+                engine=engine or self._engine,
+                precision=precision or self._precision,
+                device=self._device if engine is None else "CPU",
+                mode=mode,
             )
         return self._models[key]
 
     @cached_property
     def clip(self) -> Path:
-        """A street clip, scaled to 1280x720 unless one was given."""
+        """The clip that was given, or a street clip scaled to 1280x720."""
         if self._given is not None:
             return self._given
         found = find_clip()
@@ -80,16 +85,16 @@ class Bench:
             return source.info
 
     def street_frame(self) -> tuple[U8, F32]:
-        """A frame of the clip, uint8 ``[H, W, 3]`` BGR, and the model's logits for it, float32 ``[C, h, w]``."""
+        """Return a frame of the clip, uint8 ``[H, W, 3]`` BGR, and the model's logits for it, float32 ``[C, h, w]``."""
         with open_source(str(self.clip), max_frames=1) as source:
             (frame,) = source
         prediction = self.model().predict(frame)
         if prediction.class_map is None or prediction.class_map.logits is None:
-            raise PerceptionError("the kernel benchmark needs a model and an engine that give logits", self._model_name)
+            raise PerceptionError("the part kernels needs a model and an engine that output logits", self._model_name)
         return frame.image, prediction.class_map.logits
 
     def stage_rows(self) -> list[dict[str, Any]]:
-        """Core-milliseconds a frame that each stage takes when it has all cores of the machine for itself."""
+        """Measure the core-milliseconds per frame of each stage, with all cores of the machine for itself."""
         costs = self._stage_costs()
         total = sum(costs.values())
         rows: list[dict[str, Any]] = [
@@ -100,7 +105,7 @@ class Bench:
         return rows
 
     def pipeline_rows(self) -> list[dict[str, Any]]:
-        """Frames per second of the pipeline, its efficiency, and the plain loops', turn by turn."""
+        """Measure frames per second and efficiency of the pipeline, alternately with the plain loops."""
         plain: dict[str, Upsampling] = {"plain loop, upsampling in torch": in_torch, "in OpenCV and NumPy": in_opencv}
         fps: dict[str, list[float]] = {name: [] for name in plain}
         skipped = ""
@@ -111,7 +116,7 @@ class Bench:
             efficiency.append(ours[-1] * cost_ms / (1000 * CORES))
             for name, upsample in plain.items():
                 try:
-                    torch_model = self.model(mode="latency", engine="torch", precision="f32")
+                    torch_model = self.model(mode="latency", engine="torch", precision="fp32")
                 except EngineError as error:
                     skipped = str(error)
                     continue
@@ -129,7 +134,7 @@ class Bench:
         return rows
 
     def _stage_costs(self) -> dict[str, float]:
-        """Core-milliseconds a frame, by stage, each run alone on all cores at once."""
+        """Measure core-milliseconds per frame, by stage, each run alone on all cores at once."""
         model, card = self.model(), self.model().card
         (width, height), resize = model.size, card.input.resize
         with open_source(str(self.clip), max_frames=FRAMES) as source:
@@ -178,10 +183,10 @@ class Bench:
 
 
 def _core_ms(work: Callable[[int], int]) -> float:
-    """Processor time per frame, in ms, of ``work(worker) -> frames``, done by one worker for each core at once.
+    """Measure processor time per frame, in ms, of ``work(worker) -> frames``, with one worker per core at once.
 
-    At the same time, because cores that share caches, memory and a clock are slower together than one is alone, and a
-    pipeline that keeps them all busy cannot do better than that.
+    At once, because cores that share caches, memory and a clock are slower together than one alone, and a pipeline that
+    keeps all of them busy cannot do better than that.
     """
     work(0)
     with ThreadPoolExecutor(CORES) as pool:

@@ -1,4 +1,4 @@
-"""The loop that one writes first, and that the pipeline replaces: everything at full size, one step after the other.
+"""The plain loop that the pipeline replaces: everything at full size, one step after another.
 
 ``cv2.VideoCapture``, torch eager, bilinear upsampling, argmax, palette look-up, ``cv2.addWeighted``,
 ``cv2.VideoWriter``. Upsampling and argmax come in two ways: in torch, as torchvision's own segmentation models do it,
@@ -23,7 +23,7 @@ Upsampling = Callable[[F32, int, int], Any]
 
 
 def plain_fps(model: Model, clip: Path, output: Path, frames: int, upsample: Upsampling) -> float:
-    """Frames per second of the plain loop.
+    """Measure the frames per second of the plain loop.
 
     Args:
         model: on the torch engine.

@@ -7,21 +7,38 @@ from typing import Annotated
 
 import typer
 
+from perception.commands.options import Model
 from perception.errors import PerceptionError, require
+from perception.weights import DEFAULT_MODEL
 
-classics = typer.Typer(help="The classic networks: train their recipes, draw the tour.", no_args_is_help=True)
+classics = typer.Typer(
+    no_args_is_help=True,
+    help="""Train the classic networks, and draw the pictures of their tour.
+
+    [bold]Examples[/bold]
+
+      perception classics train configs/classics/lenet5-mnist.yaml
+
+      perception classics tour pictures/
+    """,
+)
 
 
 @classics.command("train")
 def classics_train(
-    recipes: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Recipes, as in configs/classics/.")],
-    table_only: Annotated[bool, typer.Option("--table-only", help="Train nothing, print the table.")] = False,
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, as in configs/classics/.")],
+    table_only: Annotated[bool, typer.Option("--table-only", help="Print the table without training.")] = False,
 ) -> None:
-    """Train and export each recipe that is not trained yet, then print a table of what all have reached."""
+    """Train and export each recipe that is not trained yet, then print a table of all results.
+
+    [bold]Example[/bold]
+
+      perception classics train configs/classics/lenet5-mnist.yaml configs/classics/lenet5-v2-mnist.yaml
+    """
     require("torch", "train", "training")
     from perception.classics.train import row, shipped, train_once
-    from perception.commands.terminal import complain, print_rows
     from perception.commands.train import training_progress
+    from perception.common.console import complain, print_rows
     from perception.training.recipes.read import read_config
 
     worst, rows = 0, []
@@ -43,20 +60,29 @@ def classics_train(
 
 @classics.command("tour")
 def classics_tour(
-    folder: Annotated[Path, typer.Argument(help="For the PNGs.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the PNGs.")],
     video: Annotated[
-        str | None, typer.Option(help="Scene: a video, 'street' for a sample clip, or any source; else a drawn one.")
+        str | None, typer.Option(help="A video, or any source; 'street': a sample clip.", show_default="a drawn scene")
     ] = None,
     at: Annotated[float, typer.Option(metavar="SECOND", min=0, help="Second of the video.")] = 2.0,
-    model: Annotated[str, typer.Option("--model", "-m", help="Name or .onnx file of the model.")] = "street",
+    model: Model = DEFAULT_MODEL,
     runs: Annotated[Path, typer.Option(help="Folder of the trained recipes.")] = Path("runs/classics"),
-    only: Annotated[str | None, typer.Option(help="Only these pictures, comma-separated.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only these pictures, comma-separated.", show_default="all of them")
+    ] = None,
 ) -> None:
-    """Draw the pictures of docs/classics.md; what needs networks that are not trained yet is left out, and named."""
+    """Draw the pictures of docs/classics.md; those that need networks not trained yet are left out and listed.
+
+    [bold]Examples[/bold]
+
+      perception classics tour pictures/
+
+      perception classics tour pictures/ --video street.mp4 --only heat,panoptic
+    """
     require("torch", "train", "the tour")
     from perception.classics.tour.pictures import PICTURES, make
     from perception.classics.tour.stop import DRAWN, stop_at
-    from perception.commands.terminal import complain
+    from perception.common.console import complain
     from perception.common.settings import names
     from perception.sources.clips import find_clip
 

@@ -7,36 +7,44 @@ from typing import Annotated, Literal
 
 import typer
 
-from perception.commands.options import Card
+from perception.commands.options import MODEL_HELP, Card, Overwrite
 from perception.errors import require
 
 
-def explain_model(
-    model: Annotated[str, typer.Argument(help="Name or .onnx file of the model.")],
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture; of a video the first frame.")],
+def explain(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture, or a video: its first frame.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write (.png, .jpg).")],
     method: Annotated[
         Literal["gradient", "guided", "deconvnet", "smoothgrad", "occlusion", "all"],
-        typer.Option(help="How; all puts every method side by side."),
+        typer.Option(help="Method; all: every method, side by side."),
     ] = "smoothgrad",
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Class to explain; the one that the model is surest of by default.")
+        str | None,
+        typer.Option("--class", help="Class to explain.", show_default="the one the model is most confident of"),
     ] = None,
-    at: Annotated[str | None, typer.Option(metavar="X,Y", help="Pixel, or object around it, to explain.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y", help="Explain this pixel, or the object around it.", show_default="the whole picture"
+        ),
+    ] = None,
     task: Annotated[
         Literal["classification", "detection", "segmentation"] | None,
-        typer.Option(help="Of a model that does several."),
+        typer.Option(
+            help="Which task to explain, for a model with several.", show_default="the first that fits --class and --at"
+        ),
     ] = None,
     card: Card = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Show which pixels mattered for a class, a detection's score or the class of a pixel.
+    """Show which pixels mattered for a class, for the score of a detection, or for the class of a pixel.
 
     [bold]Examples[/bold]
 
-      perception explain camvid street.jpg -o heat.png --class car
+      perception explain street street.jpg -o heat.png --class car
 
-      perception explain camvid street.jpg -o heat.png --at 240,180 --method guided
+      perception explain street street.jpg -o heat.png --at 240,180 --method guided
 
       perception explain signs.onnx sign.png -o heat.png --method all
     """

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perception.commands.options import GENERAL, MODEL, Card, Model
+from perception.commands.options import (
+    DEVICE_DEFAULT,
+    DEVICE_HELP,
+    ENGINE_HELP,
+    GENERAL,
+    MODEL,
+    MODEL_HELP,
+    PRECISION_HELP,
+    PRECISION_METAVAR,
+    Card,
+    EngineChoice,
+)
+from perception.common.precision import Precision, parse_precision
 from perception.errors import require
+from perception.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from perception.server.settings import ServerSettings
 
 ADDRESS, ACCESS, SOURCES = "Address", "Access", "Sources"
 
@@ -18,32 +38,61 @@ def live(
         str | None,
         typer.Argument(
             metavar="[SOURCE]",
-            help="Video, camera number, rtsp:// or http:// URL, 'synthetic:'; a street clip by default.",
+            help="Video, camera number, rtsp:// or http:// URL, 'synthetic:'.",
+            show_default="a street clip",
         ),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on; 127.0.0.1: this machine only.", rich_help_panel=ADDRESS)
+        str | None,
+        typer.Option(
+            help="Address to listen on; 0.0.0.0: all networks.", show_default="127.0.0.1, this machine only",
+            rich_help_panel=ADDRESS,
+        ),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. 7860.", rich_help_panel=ADDRESS)] = None,
-    model: Model = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0: a free one.", show_default="7860", rich_help_panel=ADDRESS)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help=MODEL_HELP, show_default=DEFAULT_MODEL, rich_help_panel=MODEL),
+    ] = None,
     card: Card = None,
     engine: Annotated[
-        str | None, typer.Option(help="auto, openvino, onnxruntime, torch or tensorrt.", rich_help_panel=MODEL)
+        EngineChoice | None, typer.Option(help=ENGINE_HELP, show_default="auto", rich_help_panel=MODEL)
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, f32, bf16, f16 or int8.", rich_help_panel=MODEL)] = None,
-    user: Annotated[str | None, typer.Option(help="Name to log in with.", rich_help_panel=ACCESS)] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            parser=parse_precision, metavar=PRECISION_METAVAR, help=PRECISION_HELP, show_default="auto",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help=DEVICE_HELP, show_default=DEVICE_DEFAULT, rich_help_panel=MODEL)
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="User name for logging in.", show_default="no login", rich_help_panel=ACCESS)
+    ] = None,
     password_file: Annotated[
-        Path | None, typer.Option(help="File that holds the password.", rich_help_panel=ACCESS)
+        Path | None,
+        typer.Option(help="File with the user's password.", show_default="no login", rich_help_panel=ACCESS),
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help="File that holds a token for programs.", rich_help_panel=ACCESS)
+        Path | None,
+        typer.Option(help="File with a token for programs.", show_default="no token", rich_help_panel=ACCESS),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond this machine without credentials.", rich_help_panel=ACCESS)
+        bool,
+        typer.Option(
+            "--insecure", help="Allow access from other machines without credentials.", rich_help_panel=ACCESS
+        ),
     ] = False,
     origin: Annotated[
         list[str] | None,
-        typer.Option(help="Other origin of pages that may use this server; repeatable.", rich_help_panel=ACCESS),
+        typer.Option(
+            help="Origin of other web pages that may use this server; may be repeated.",
+            show_default="the server's own page only", rich_help_panel=ACCESS,
+        ),
     ] = None,
     proxy: Annotated[
         list[str] | None,
@@ -53,20 +102,36 @@ def live(
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="URLs that clients may open: 'rtsp://cam1.local/*'; repeatable.", rich_help_panel=SOURCES),
+        typer.Option(
+            help="URLs that clients may open: 'rtsp://cam1.local/*'; may be repeated.", show_default="none",
+            rich_help_panel=SOURCES,
+        ),
     ] = None,
     camera: Annotated[
         list[int] | None,
-        typer.Option(help="Camera of this machine that clients may open; repeatable.", rich_help_panel=SOURCES),
+        typer.Option(
+            help="Camera of this machine that clients may open; may be repeated.", show_default="none",
+            rich_help_panel=SOURCES,
+        ),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder for uploaded videos.", rich_help_panel=GENERAL)] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for uploaded videos and recordings.", show_default="in the user's data folder",
+            rich_help_panel=GENERAL,
+        ),
+    ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file, as configs/live.yaml; flags win.", rich_help_panel=GENERAL)
+        Path | None,
+        typer.Option(
+            help="YAML file of settings, such as configs/live.yaml. Flags override it.", show_default="no file",
+            rich_help_panel=GENERAL,
+        ),
     ] = None,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page.", rich_help_panel=GENERAL)
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.", rich_help_panel=GENERAL)
     ] = True,
-) -> None:
+) -> None:  # fmt: skip
     """Serve the live page and the HTTP API: webcam, cameras, streams, videos, pictures.
 
     [bold]Examples[/bold]
@@ -83,15 +148,31 @@ def live(
     require("gradio", "live", "the live server")
     from perception.server.app import serve
     from perception.server.settings import make_settings, read_secret, read_settings
-    from perception.server.startup import announce, with_source
+    from perception.server.startup import with_source
 
     given = {
         "host": host, "port": port, "model": model, "card": card, "engine": engine, "precision": precision,
-        "user": user, "password": read_secret(password_file), "token": read_secret(token_file),
+        "device": device, "user": user, "password": read_secret(password_file), "token": read_secret(token_file),
         "insecure": insecure or None, "origins": origin, "proxies": proxy, "allow": allow, "cameras": camera,
         "data_dir": data_dir,
     }  # fmt: skip
     values = {} if config is None else read_settings(config)
     values |= {name: value for name, value in given.items() if value is not None}
     settings = make_settings(with_source(values, source), config)
-    serve(settings, started=lambda url: announce(url, settings, browser=browser))
+    serve(settings, started=lambda url: _announce(url, settings, browser))
+
+
+def _announce(url: str, settings: ServerSettings, browser: bool) -> None:
+    """Print where the server is and who can reach it; open the page where there is a screen to open it on."""
+    from rich.markup import escape
+
+    from perception.common.console import stderr, stdout
+    from perception.server.startup import warnings
+
+    stdout().print(f"perception live: {escape(url)}", soft_wrap=True)
+    for line in [] if settings.local else warnings(url, settings):
+        stderr().print(f"[yellow]{escape(line)}[/]")
+    stderr().print("Press Ctrl-C to stop.")
+    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if browser and screen and sys.stdout.isatty():
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

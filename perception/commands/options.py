@@ -1,13 +1,30 @@
-"""Options that several commands share."""
+"""Options that several commands share, spelled and explained the same in each."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer.core import TyperCommand
+
+from perception.common.precision import Precision, parse_precision
+
+if TYPE_CHECKING:
+    import click
 
 MODEL, INPUT, OUTPUT, DRAWING, GENERAL = "Model", "Input", "Output", "Drawing", "General"
+
+EngineChoice = Literal["auto", "tensorrt", "openvino", "onnxruntime", "torch"]
+PRECISION_METAVAR = "[auto|fp32|fp16|bf16|int8]"
+MODEL_HELP = "Name of a model (see `perception models`), or an .onnx file."
+ENGINE_HELP = "What runs the network; auto: TensorRT on an NVIDIA GPU, else OpenVINO."
+PRECISION_HELP = "Arithmetic of the network; auto: the fastest on this machine, measured once."
+DEVICE_HELP = "Device of the engine: CPU, GPU, GPU.1, NPU (openvino); cpu, cuda:1 (torch)."
+DEVICE_DEFAULT = "CPU; with tensorrt, the first GPU"
+IN_CARD = "from the model's card"
 
 
 def _config(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -22,30 +39,80 @@ def _config(ctx: typer.Context, path: Path | None) -> Path | None:
 Config = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="YAML file that sets what flags set; flags win.", is_eager=True, callback=_config,
-        rich_help_panel=GENERAL,
+        "--config", help="YAML file of options, without the dashes: 'max-frames: 100'. Flags override it.",
+        is_eager=True, callback=_config, rich_help_panel=GENERAL, show_default="no file",
     ),
 ]  # fmt: skip
-Model = Annotated[
-    str | None, typer.Option("--model", "-m", help="Name or .onnx file of the model.", rich_help_panel=MODEL)
-]
-Card = Annotated[Path | None, typer.Option(help="YAML card for an .onnx file that has none.", rich_help_panel=MODEL)]
-Engine = Annotated[
-    Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"],
-    typer.Option(help="What runs the network.", rich_help_panel=MODEL),
-]
-Precision = Annotated[
-    Literal["auto", "f32", "bf16", "f16", "int8"],
+Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP, rich_help_panel=MODEL)]
+Card = Annotated[
+    Path | None,
     typer.Option(
-        help="Arithmetic inside the network; auto takes what this machine is fastest in.", rich_help_panel=MODEL
+        help="YAML model card, for an .onnx file made elsewhere.", show_default="the card in the file",
+        rich_help_panel=MODEL,
+    ),
+]  # fmt: skip
+Engine = Annotated[EngineChoice, typer.Option(help=ENGINE_HELP, rich_help_panel=MODEL)]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision", parser=parse_precision, metavar=PRECISION_METAVAR, help=PRECISION_HELP, rich_help_panel=MODEL
     ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the engine.", rich_help_panel=MODEL)]
-Size = Annotated[
-    str | None, typer.Option(metavar="WxH", help="Input of the network, if it takes others.", rich_help_panel=MODEL)
+Device = Annotated[str, typer.Option(help=DEVICE_HELP, show_default=DEVICE_DEFAULT, rich_help_panel=MODEL)]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of the engine.", show_default="all cores", rich_help_panel=MODEL)
 ]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WxH", help="Input size of the network, where the model allows others.", show_default=IN_CARD,
+        rich_help_panel=MODEL,
+    ),
+]  # fmt: skip
+Things = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS=BOX+BOX,...", help="Panoptic: which classes of boxes belong to which class of pixels.",
+        show_default=IN_CARD, rich_help_panel=MODEL,
+    ),
+]  # fmt: skip
 Decoder = Annotated[
     Literal["auto", "cpu", "nvdec"],
-    typer.Option(help="What decodes video; auto: NVDEC where there is an NVIDIA GPU.", rich_help_panel=INPUT),
+    typer.Option(help="What decodes video; auto: NVDEC on an NVIDIA GPU, else the CPU.", rich_help_panel=INPUT),
 ]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON too ('-': standard output).")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=OUTPUT)]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.", rich_help_panel=GENERAL)
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the same JSON to a file as well.", show_default="not written", rich_help_panel=GENERAL
+    ),
+]  # fmt: skip
+
+
+class JsonCommand(TyperCommand):
+    """A command with ``--json``, which took a path once: ``--json -`` and ``--json FILE.json`` still work."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the line in today's spelling."""
+        return super().parse_args(ctx, respell_json(args))
+
+
+def respell_json(args: Sequence[str]) -> list[str]:
+    """Rewrite ``--json -`` as ``--json`` and ``--json FILE.json`` as ``--json-file FILE.json``, with a warning."""
+    log = logging.getLogger("perception")
+    rest, written = list(args), []
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*written, word, *rest]
+        name, equals, value = word.partition("=")
+        if name == "--json" and (equals or (rest and (rest[0] == "-" or rest[0].endswith(".json")))):
+            value = value if equals else rest.pop(0)
+            written += ["--json"] if value == "-" else ["--json-file", value]
+            log.warning("--json %s is now spelled %s", value, " ".join(written[-1:] if value == "-" else written[-2:]))
+        else:
+            written.append(word)
+    return written

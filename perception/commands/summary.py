@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from perception.commands.options import Json
+from perception.commands.options import Json, JsonFile
 from perception.errors import require
 
 
@@ -14,15 +14,21 @@ def summary(
     model: Annotated[
         str,
         typer.Argument(
-            help="lenet5, mini_alexnet_v4, resnet34, googlenet, xception, ..., torchvision:NAME, timm:NAME; or a model "
-            "by its name or .onnx file."
+            metavar="NETWORK",
+            help="Network: lenet5, mini_alexnet_v4, resnet34, googlenet, xception, ..., torchvision:NAME, timm:NAME; "
+            "or a model by its name or .onnx file.",
         ),
     ],
-    classes: Annotated[int | None, typer.Option(min=1, help="Classes of its head.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Of the image; its own by default.")] = None,
-    as_json: Json = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Number of classes.", show_default="the network's own")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Size of the image.", show_default="the network's own")
+    ] = None,
+    as_json: Json = False,
+    json_file: JsonFile = None,
 ) -> None:
-    """Print what each layer of a network gives, costs and sees: shapes, parameters, multiplications, receptive field.
+    """List the layers of a network: output shapes, parameters, multiplications, receptive fields.
 
     [bold]Examples[/bold]
 
@@ -32,11 +38,13 @@ def summary(
     """
     require("torch", "train", "a summary of a network")
     import perception.classics  # noqa: F401 - their names, too
-    from perception.commands.terminal import print_rows
+    from perception.commands.terminal import write_json
+    from perception.common.console import print_rows
     from perception.common.settings import size as parse_size
     from perception.networks.summary import summarise_named
 
     result = summarise_named(model, classes, parse_size(size))
-    channels, height, width = result.input
-    title = f"{result.name}, {width}x{height}, {channels} channels"
-    print_rows(title, result.rows(), as_json)
+    rows = result.rows()
+    if not write_json(rows, as_json, json_file):
+        channels, height, width = result.input
+        print_rows(f"{result.name}, {width}x{height}, {channels} channels", rows)

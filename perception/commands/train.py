@@ -1,4 +1,4 @@
-"""The commands ``perception export`` and ``perception train``."""
+"""The command ``perception train``."""
 
 from __future__ import annotations
 
@@ -10,65 +10,47 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perception.commands.options import OUTPUT, Overwrite
 from perception.errors import require
 
 if TYPE_CHECKING:
     from perception.training.run.progress import OnProgress, TrainProgress
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
-
-
-def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint of `train`, or torchvision:NAME.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx to write, with the card inside.")],
-    weights: Annotated[
-        str | None, typer.Option(help="Of torchvision: COCO_V1, DEFAULT, ..., or none (untrained).")
-    ] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Input size, for torchvision:NAME.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Data set to measure a checkpoint on, for its card.")] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Export a trained network, or one of torchvision's, as a model, and check it against torch.
-
-    [bold]Examples[/bold]
-
-      perception export torchvision:fcos_resnet50_fpn --weights COCO_V1 -o fcos.onnx
-
-      perception export torchvision:lraspp_mobilenet_v3_large --weights none -o lraspp.onnx
-
-      perception export runs/camvid/best.pt -o camvid.onnx
-    """
-    require("torch", "train", "exporting a network")
-    import perception.classics  # noqa: F401 - its networks and its task can be exported, too
-    from perception.common.settings import size as parse_size
-    from perception.sinks.files import check_output
-    from perception.training.export.torchvision import export_any
-
-    check_output(output, overwrite)
-    written = export_any(model, output, weights=weights, size=parse_size(size), data=data)
-    typer.echo(f"{output}: {written.name}, {', '.join(written.tasks)}, {written.input.width}x{written.input.height}")
-
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training recipe (YAML), as in configs/train/.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The .onnx to write when done.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Replaces data.root of the recipe.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on where it stopped.")] = False,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Training recipe (YAML), as in configs/train/.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="The .onnx file to write at the end.", show_default="best.onnx in the run's folder",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Root folder of the data.", show_default="data.root of the recipe")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an earlier run.")] = False,
     start: Annotated[
         Path | None,
-        typer.Option(help="Model (a name or .onnx) or checkpoint whose weights a new run starts from, where they fit."),
+        typer.Option(
+            help="Model (a name or .onnx) or checkpoint to take initial weights from, where they fit.",
+            show_default="network.start of the recipe",
+        ),
     ] = None,
     stop_after: Annotated[
         int | None,
-        typer.Option(min=1, metavar="EPOCHS", help="Stop once so many epochs are done in all, and export nothing."),
+        typer.Option(
+            min=1, metavar="EPOCHS", help="Stop once this many epochs are done in total, and export nothing.",
+            show_default="epochs of the recipe",
+        ),
     ] = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> None:  # fmt: skip
     """Train a network by a recipe, then export the best checkpoint as a model with its accuracy in the card.
 
     [bold]Examples[/bold]
 
-      perception train configs/train/camvid.yaml --data ../shared/data/camvid -o camvid.onnx
+      perception train configs/train/camvid.yaml --data camvid -o camvid.onnx
 
       perception train mine.yaml --start street -o mine.onnx
 
@@ -101,10 +83,10 @@ def training_progress() -> Iterator[OnProgress | None]:
     """Show how training goes: a line for every epoch and, on a terminal, a bar below."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from perception.commands.terminal import stderr
+    from perception.common.console import stderr
 
-    told = logging.getLogger("perception.training")
-    told.setLevel(min(told.getEffectiveLevel(), logging.INFO))  # scores of an epoch, where it went on from
+    log = logging.getLogger("perception.training")
+    log.setLevel(min(log.getEffectiveLevel(), logging.INFO))  # the scores of each epoch, and where it resumed
     console = stderr()
     if not console.is_terminal:
         yield None

@@ -1,4 +1,4 @@
-"""The commands ``perception weights``: checkpoints averaged, made compact, released; models with weights in half."""
+"""The commands ``perception weights``: average, shrink, release and store trained weights."""
 
 from __future__ import annotations
 
@@ -7,27 +7,43 @@ from typing import Annotated
 
 import typer
 
+from perception.commands.options import MODEL_HELP, Overwrite
 from perception.errors import UsageError, require
 
-weights = typer.Typer(help="Average, shrink and release trained weights.", no_args_is_help=True)
+weights = typer.Typer(
+    no_args_is_help=True,
+    help="""Average, shrink and release trained weights.
+
+    [bold]Examples[/bold]
+
+      perception weights soup runs/a/best.pt runs/b/best.pt -o soup.pt
+
+      perception weights release runs/street/best.pt -o street.onnx
+    """,
+)
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
-Data = Annotated[Path | None, typer.Option(help="Replaces data.root of the recipe.")]
+Data = Annotated[Path | None, typer.Option(help="Root folder of the data.", show_default="data.root of the recipe")]
 
 
 @weights.command("soup")
 def soup(
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="Two or more, of one network.")],
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT...", help="Two or more checkpoints of one network.")
+    ],
     output: Output,
-    shares: Annotated[str | None, typer.Option(help="Weight of each, comma-separated; equal by default.")] = None,
+    shares: Annotated[
+        str | None, typer.Option(help="Share of each checkpoint, comma-separated.", show_default="equal shares")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Average the weights of several checkpoints into one (a model soup).
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       perception weights soup runs/a/best.pt runs/b/best.pt -o soup.pt
+
+      perception weights soup runs/a/best.pt runs/b/best.pt --shares 0.4,0.6 -o soup.pt
     """
     require("torch", "train", "averaging weights")
     from perception.sinks.files import check_output
@@ -40,13 +56,18 @@ def soup(
 
 @weights.command("compact")
 def compact(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint; with --recipe a model, by its name or .onnx.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint; with --recipe, a model (name or .onnx file)."),
+    ],
     output: Output,
-    recipe: Annotated[Path | None, typer.Option(help="Recipe of the model's network.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Recipe of the model's network.", show_default="the input is a checkpoint")
+    ] = None,
     data: Data = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a checkpoint of a seventh of the size; of a model file, one as if training had just begun with it.
+    """Write a checkpoint of a seventh of the size; from a model file, one as if training had just started with it.
 
     [bold]Examples[/bold]
 
@@ -73,13 +94,23 @@ def compact(
 
 @weights.command("release")
 def release(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `train`.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of `train`.")],
     output: Output,
-    recipe: Annotated[Path | None, typer.Option(help="Replaces the checkpoint's own, for what the card says.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="Recipe to take the text of the card from.", show_default="the recipe stored in the checkpoint"
+        ),
+    ] = None,
     data: Data = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Export a checkpoint with weights in half, measure that very file, and put its accuracy into its card."""
+    """Export a checkpoint with weights in half precision, measure that file, and put its accuracy into its card.
+
+    [bold]Example[/bold]
+
+      perception weights release runs/street/best.pt -o street.onnx
+    """
     require("torch", "train", "exporting a network")
     import perception.classics  # noqa: F401 - its networks and its task can be exported, too
     from perception.sinks.files import check_output
@@ -93,7 +124,12 @@ def release(
 
 @weights.command("imagenet")
 def imagenet(output: Output, overwrite: Overwrite = False) -> None:
-    """Write the imagenet model: EfficientNet-Lite0 with the weights that it was published with."""
+    """Write the imagenet model: EfficientNet-Lite0 with its published weights.
+
+    [bold]Example[/bold]
+
+      perception weights imagenet -o imagenet.onnx
+    """
     require("torch", "train", "exporting a network")
     from perception.sinks.files import check_output
     from perception.training.export.imagenet import export_imagenet
@@ -105,12 +141,17 @@ def imagenet(output: Output, overwrite: Overwrite = False) -> None:
 
 @weights.command("half")
 def half(
-    model: Annotated[str, typer.Argument(help="Name or .onnx file of a model.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     output: Output,
     overwrite: Overwrite = False,
 ) -> None:
-    """Store the weights of a model in half precision: half the size, computed with as before."""
-    require("torch", "train", "storing weights in half")
+    """Store the weights of a model in half precision: half the size, the same arithmetic.
+
+    [bold]Example[/bold]
+
+      perception weights half mine.onnx -o mine-half.onnx
+    """
+    require("torch", "train", "storing weights in half precision")
     from perception.sinks.files import check_output
     from perception.training.weights.half_weights import write_half
     from perception.weights.library import find_model
@@ -126,4 +167,4 @@ def _numbers(text: str | None) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--shares takes numbers, such as 0.4,0.6, not {text!r}") from None
+        raise UsageError(f"--shares takes numbers, for example 0.4,0.6, not {text!r}") from None

@@ -1,1 +1,1 @@
-"""What this machine can run, and whether its engines agree."""
+"""Check this machine and its engines."""

@@ -1,9 +1,9 @@
-"""What this machine can run, what is missing, and how to get it.
+"""Find out what this machine can run, what is missing, and how to get it.
 
     for check in diagnose():
         print(check.group, check.name, check.status, check.detail, check.hint)
 
-Nothing here raises: a broken installation is what one asks a doctor about.
+Nothing here raises: a broken installation is a finding.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PACKAGES = {
     "rich": "",
     "typer": "",
 }
-"""What the runtime needs, each with the packages that stand in for it."""
+"""Packages that the runtime needs, each with those that can replace it."""
 
 _LOW_MEMORY = 2 << 30
 _LOW_DISK = 1 << 30
@@ -48,11 +48,11 @@ _LOW_DISK = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding.
+    """A finding.
 
     Attributes:
-        group: what it belongs to: machine, engines, video, cameras, packages, folders or models.
-        name: what was looked at.
+        group: machine, engines, video, cameras, packages, folders or models.
+        name: what was checked.
         status: ``ok``; ``warn``: works, but not as well as it could; ``missing``: not there.
         detail: what was found, one line.
         hint: what to do about it, or empty.
@@ -66,14 +66,14 @@ class Check:
 
 
 def diagnose() -> list[Check]:
-    """Look at the machine, the engines, the codecs, the cameras, the packages, the folders and the models."""
+    """Check the machine, the engines, the codecs, the cameras, the packages, the folders and the models."""
     checks: list[Check] = []
     for group, look in _GROUPS.items():
         try:
             checks.extend(look())
         except Exception as error:  # a half-installed package can raise anything when it is asked
             said = " ".join(f"{type(error).__name__}: {error}".split())
-            checks.append(Check(group, "check", "warn", f"could not be finished: {said}"))
+            checks.append(Check(group, "check", "warn", f"this check failed: {said}"))
     return checks
 
 
@@ -93,7 +93,7 @@ def _machine() -> Iterator[Check]:
         hint = "networks are slow without AVX2" if slow else ""
         yield Check(group, "cpu features", "warn" if slow else "ok", detail, hint)
     cores, threads = hardware.usable_cores(), hardware.logical_cores()
-    hint = "decoding, inference and encoding take turns on one core" if cores == 1 else ""
+    hint = "decoding, inference and encoding share one core" if cores == 1 else ""
     detail = f"{cores} usable, {threads} hardware threads{_load()}"
     yield Check(group, "cores", "warn" if hint else "ok", detail, hint)
     memory = hardware.memory_bytes()
@@ -171,7 +171,7 @@ def _video() -> Iterator[Check]:
 
 
 def _codec(name: str, mode: Literal["r", "w"]) -> str:
-    """The name of FFmpeg's decoder (r) or encoder (w) for a format, or nothing."""
+    """Name FFmpeg's decoder (r) or encoder (w) for a format; empty where it has none."""
     import av
 
     try:
@@ -181,7 +181,7 @@ def _codec(name: str, mode: Literal["r", "w"]) -> str:
 
 
 def _try_nvenc() -> str:
-    """Why the GPU's encoder does not open, or nothing. Some GPUs have none."""
+    """Say why the GPU's encoder does not open; empty where it does. Some GPUs have none."""
     import av
 
     try:
@@ -200,7 +200,7 @@ def _cameras() -> Iterator[Check]:
     unreadable = [str(d) for d in devices if not os.access(d, os.R_OK | os.W_OK)]
     if unreadable:
         hint = "add yourself to the group that owns it: `sudo usermod -aG video $USER`, and log in again"
-        yield Check(group, "devices", "warn", f"no permission for {', '.join(unreadable)}", hint)
+        yield Check(group, "devices", "warn", f"no permission to open {', '.join(unreadable)}", hint)
     elif devices:
         yield Check(group, "devices", "ok", ", ".join(map(str, devices)))
     elif sys.platform.startswith("linux"):
@@ -221,7 +221,7 @@ def _cameras() -> Iterator[Check]:
     ]
     hint = ""
     if "GStreamer" not in interfaces and platform.machine() == "aarch64":
-        hint = "cameras on Jetson's CSI connector need the system's OpenCV, which has GStreamer"
+        hint = "cameras on a Jetson's CSI connector need the system's OpenCV, which has GStreamer"
     yield Check(group, "OpenCV", "ok", f"{cv2.__version__}, {', '.join(interfaces) or 'no camera interface'}", hint)
 
 
@@ -246,21 +246,25 @@ def _folders() -> Iterator[Check]:
 
     kernels = cache_directory()
     if kernels is None:
-        yield Check("folders", "compiled kernels", "warn", "nowhere to keep them", "set NUMBA_CACHE_DIR to a folder")
+        yield Check("folders", "compiled kernels", "warn", "no writable folder for them", "set NUMBA_CACHE_DIR to one")
     else:
         yield _folder("compiled kernels", Path(kernels))
     yield _folder("compiled models", compiled_models_dir("openvino"))
     models = user_models_dir()
     count = len(list(models.glob("*.onnx"))) if models.is_dir() else 0
     yield Check(
-        "folders", "your models", "ok", f"{models} ({count} of them)", "put .onnx files here to use them by name"
+        "folders",
+        "your models",
+        "ok",
+        f"{models} (models: {count})",
+        "put .onnx files here to use them by name",
     )
 
 
 def _folder(name: str, folder: Path) -> Check:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(there, os.W_OK):
-        return Check("folders", name, "warn", f"{folder} cannot be written", "everything works, but starts slower")
+        return Check("folders", name, "warn", f"{folder} is not writable", "everything works, but starts slower")
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else 0
     free = shutil.disk_usage(there).free
     hint = f"{free / 2**20:.0f} MB left on the disk" if free < _LOW_DISK else ""
@@ -273,8 +277,8 @@ def _models() -> Iterator[Check]:
 
     paths = model_paths()
     if DEFAULT_MODEL not in paths:
-        hint = "install perception again; this copy lacks the file"
-        yield Check("models", DEFAULT_MODEL, "missing", "the default model is not there", hint)
+        hint = "reinstall perception"
+        yield Check("models", DEFAULT_MODEL, "missing", "the default model is missing", hint)
     for name, path in paths.items():
         try:
             card = read_card(path)

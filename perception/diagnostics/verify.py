@@ -1,6 +1,6 @@
-"""Whether the engines agree: every engine that is present, on the same frames, against a reference.
+"""Compare engines: every one that is installed, on the same frames, with a reference.
 
-for agreement in verify("camvid", frames):
+for agreement in verify("street", frames):
     print(agreement.engine, agreement.precision, agreement.mask)
 """
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 REFERENCES = ("torch", "onnxruntime", "openvino")
-"""What the others are compared with, in float32: the first one that is present."""
+"""The others are compared with the first of these that is installed, in fp32."""
 
 MATCH_IOU = 0.9
 """Boxes of a class that overlap at least so much are the same box."""
 
-_PRECISIONS: tuple[Precision, ...] = ("f32", "auto")
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
 
 
 @dataclass(slots=True)
 class Agreement:
-    """How far one engine agrees with the reference; None where the model or the engine has nothing to compare.
+    """Agreement of one engine with the reference; None where the model or the engine has nothing to compare.
 
     Attributes:
-        engine, precision: what was run.
-        description: one line about it.
+        engine, precision: of the engine that was compared.
+        description: one line about that engine.
         logits: largest absolute difference of the class logits.
         mask: share of pixels with the same class, 0..1, over all frames.
         worst_mask: the same for the frame that agrees least.
@@ -60,39 +60,39 @@ class Agreement:
 
     @property
     def least(self) -> float:
-        """The lower one of the shares of pixels and of boxes; 1 where there is neither, 0 after a fault."""
+        """Lower of the shares of pixels and of boxes; 1 where there is neither, 0 after a fault."""
         return 0.0 if self.fault else min([1.0] + [share for share in (self.mask, self.boxes) if share is not None])
 
 
 def verify(
     model: str | Path, frames: Iterable[Frame], *, card: Path | None = None, engines: tuple[str, ...] = ENGINES
 ) -> list[Agreement]:
-    """Run every engine that is present, in float32 and in the precision that it likes best, on the same frames.
+    """Run every installed engine, in fp32 and in its preferred precision, on the same frames.
 
     Args:
         model, card: see `perception.load_model`.
-        frames: what to run on; they are kept.
-        engines: names of those to compare.
+        frames: to run on; all are kept in memory.
+        engines: names of the engines to compare.
 
     Returns:
         The reference first, compared with nothing, then the others.
 
     Raises:
         ModelError: no such model, or it is unusable.
-        EngineError: no reference is present, or it fails.
+        EngineError: no reference is installed, or it fails.
         UsageError: there are no frames.
     """
     find_model(model)
     kept = list(frames)
     if not kept:
-        raise UsageError("there are no frames to compare engines on")
+        raise UsageError("there are no frames to compare the engines on")
     reference = next((name for name in REFERENCES if name in engines and engine_status(name)[0]), None)
     if reference is None:
-        raise EngineError(f"none of {', '.join(REFERENCES)} is present to compare with")
-    with load_model(model, card=card, engine=reference, precision="f32") as loaded:
+        raise EngineError(f"there is nothing to compare with: install one of {', '.join(REFERENCES)}")
+    with load_model(model, card=card, engine=reference, precision="fp32") as loaded:
         truth = [loaded.predict(frame) for frame in kept]
         results = [Agreement(reference, loaded.engine.precision, f"reference: {loaded.engine.description}")]
-    done = {(reference, "f32")}
+    done = {(reference, "fp32")}
     for name in engines:
         for precision in _PRECISIONS:
             if not engine_status(name)[0] or (name == "torch" and precision == "auto"):
@@ -135,7 +135,7 @@ def _compare(model: Model, frames: list[Frame], truth: list[Prediction]) -> Agre
 
 
 def match_boxes(ours: Detections, theirs: Detections, iou: float = MATCH_IOU) -> list[tuple[int, int]]:
-    """Pairs of indices of boxes that are the same: one partner each, best score first, best overlap wins."""
+    """Pair the indices of boxes that are the same: one partner each, best score first, best overlap wins."""
     pairs: list[tuple[int, int]] = []
     free = np.ones(len(theirs), bool)
     for i in range(len(ours)):
@@ -148,7 +148,7 @@ def match_boxes(ours: Detections, theirs: Detections, iou: float = MATCH_IOU) ->
 
 
 def _overlaps(box: F32, boxes: F32) -> F32:
-    """Intersection over union of one box ``[4]`` with each of ``[N, 4]``, xyxy."""
+    """Compute the intersection over union of one box ``[4]`` with each of ``[N, 4]``, xyxy."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     inter = np.prod(np.clip(sides, 0, None), axis=1)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])

@@ -17,7 +17,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from perception.card import ModelCard, load_onnx
-from perception.engines.base import Engine, EngineOptions, Mode, Precision, brief
+from perception.common.precision import Precision, parse_precision
+from perception.engines.base import Engine, EngineOptions, Mode, brief
 from perception.engines.contract import check_graph, check_outputs, fixed_batch
 from perception.engines.fallback import FallbackEngine
 from perception.engines.quantised import require_quantised
@@ -83,7 +84,7 @@ def open_engine(
     """
 
     path = Path(path)
-    _check_choice("precision", precision, get_args(Precision))
+    precision = parse_precision(precision)
     _check_choice("mode", mode, get_args(Mode))
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")

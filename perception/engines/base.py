@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from perception.common.precision import Precision
 from perception.errors import EngineError, PerceptionError
 from perception.types import F32, U8, Frame
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from perception.card import ModelCard
     from perception.picture.letterbox import Letterbox, ResizeMode
 
-Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 Mode = Literal["latency", "throughput"]
 
 FrameResult = tuple[dict[str, F32], "Letterbox", dict[str, float]]
@@ -74,7 +74,7 @@ class Engine(ABC):
     Attributes:
         name: which runtime it is, such as ``openvino``.
         path: the model file.
-        precision: arithmetic that the network runs in: ``f32``, ``bf16``, ``f16`` or ``int8``.
+        precision: arithmetic that the network runs in: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         description: one line for people: runtime, version, precision, streams, device.
         streams: how many calls of `infer` run at once usefully.
         batch: how many frames `infer_frames` computes together at most. Where it is 1, frames that wait at the same

@@ -77,7 +77,7 @@ def check_outputs(
             said = ["N"] + [str(axes.get(axis, "any")) for axis in range(1, rank)]
             faults.append(f"output {output!r} is {list(shape)} for {frames} frame(s), expected [{', '.join(said)}]")
         elif np.isnan(results[output]).any():
-            faults.append(f"output {output!r} has NaN for a black frame (a bad export, or it needs precision f32)")
+            faults.append(f"output {output!r} has NaN for a black frame (a bad export, or it needs precision fp32)")
     task = card.detection
     if task is not None and not faults and results[task.boxes].shape[1] != results[task.scores].shape[1]:
         faults.append(f"outputs {task.boxes!r} and {task.scores!r} must have one row per anchor each")

@@ -26,7 +26,7 @@ def open_model(path: Path, options: EngineOptions) -> Engine:
     """Load an ONNX file into a session.
 
     Raises:
-        EngineError: a precision other than f32, or a device other than the CPU.
+        EngineError: a precision other than fp32, or a device other than the CPU.
         Exception: whatever ONNX Runtime throws when it refuses the model.
     """
     return OnnxRuntimeEngine(path, options)
@@ -40,14 +40,14 @@ class OnnxRuntimeEngine(Engine):
     def __init__(self, path: Path, options: EngineOptions) -> None:
         import onnxruntime
 
-        if options.precision not in ("auto", "f32"):
+        if options.precision not in ("auto", "fp32"):
             raise EngineError(
-                f"onnxruntime computes in f32 on CPUs, not in {options.precision}; take openvino for that"
+                f"onnxruntime computes in fp32 on CPUs, not in {options.precision}; take openvino for that"
             )
         if options.device.upper() != "CPU":
             raise EngineError(f"onnxruntime runs on the CPU only, not on {options.device!r}")
         self.path = path
-        self.precision = "int8" if options.card is not None and options.card.quantization is not None else "f32"
+        self.precision = "int8" if options.card is not None and options.card.quantization is not None else "fp32"
         cores = options.threads or hardware.usable_cores()
         latency = options.mode == "latency"
         settings = onnxruntime.SessionOptions()

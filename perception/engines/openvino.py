@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("perception")
 
-_CAPABILITIES: dict[Precision, str] = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
+_CAPABILITIES: dict[Precision, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+"""OpenVINO's own names of precisions, as a capability and as a hint."""
 """What OpenVINO calls precisions; the most exact one first."""
 
 _WORTH = 0.97
@@ -114,7 +116,7 @@ class OpenVinoEngine(Engine):
         latency = options.mode == "latency"
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY" if latency else "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
         }
         if self._device == "CPU":
             cores = options.threads or hardware.usable_cores()
@@ -198,8 +200,8 @@ def _check_device(core: ov.Core, device: str) -> str:
 def _check_precision(device: str, precision: str) -> str:
     native = native_precisions(device)
     if precision == "auto":
-        # bf16 has the range of f32 and needs no care; f16 is what GPUs are made for
-        return next(name for name in ("bf16", "f16", "f32") if name in native)
+        # bf16 has the range of fp32 and needs no care; fp16 is what GPUs are made for
+        return next(name for name in ("bf16", "fp16", "fp32") if name in native)
     if precision not in native:
         raise EngineError(f"this device does not compute in {precision}; it has: {', '.join(native)}")
     return precision

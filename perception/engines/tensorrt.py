@@ -22,7 +22,7 @@ from perception.engines.trt.build import DEFAULT_TAIL, GpuMemoryError, kept_batc
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
 from perception.engines.trt.graph import GraphPrecision, is_quantised
 from perception.engines.trt.inspection import Inspection, Tensor
-from perception.engines.trt.recipe import Recipe, make_profile, make_recipe
+from perception.engines.trt.recipe import Recipe, graph_precision, make_profile, make_recipe
 from perception.engines.trt.reports import build_logger
 from perception.engines.trt.worker import Worker, out_of_memory
 from perception.errors import EngineError, PerceptionError
@@ -270,10 +270,10 @@ def _fits(loaded: Tensor, wanted: Tensor) -> bool:
 def _choose_precision(path: Path, wanted: str) -> GraphPrecision:
     """Half precision unless something else is asked for; int8 where the file says so, whatever is asked for."""
     if is_quantised(load_onnx(path)):
-        if wanted not in ("auto", "f32"):
+        if wanted not in ("auto", "fp32"):
             raise EngineError(f"the file is quantised: it runs in int8, not in {wanted}", path)
         return "int8"
-    return {"auto": "f16", "f32": "f32", "f16": "f16", "bf16": "bf16"}[wanted]  # type: ignore[return-value]
+    return graph_precision(wanted)
 
 
 def _own_capability(flavour: Flavour) -> tuple[str, ...]:

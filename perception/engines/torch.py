@@ -53,7 +53,7 @@ class _Step:
 
 
 class TorchEngine(Engine):
-    """See `Engine`. In bf16 and f16 convolutions and matrix products run in that precision (autocast).
+    """See `Engine`. In bf16 and fp16 convolutions and matrix products run in that precision (autocast).
 
     The number of threads is one per process in torch: ``threads`` sets it for all of torch.
     """
@@ -65,7 +65,7 @@ class TorchEngine(Engine):
 
         self.path = path
         self.streams = 1
-        self.precision = "f32" if options.precision == "auto" else options.precision
+        self.precision = "fp32" if options.precision == "auto" else options.precision
         self._device = _device(options.device)
         if options.threads is not None:
             torch.set_num_threads(options.threads)
@@ -100,7 +100,7 @@ class TorchEngine(Engine):
         weights = self._weights
         if weights is None:
             raise self._closed_error()
-        half = {"bf16": torch.bfloat16, "f16": torch.float16}.get(self.precision)
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
         cast = nullcontext() if half is None else torch.autocast(self._device.type, dtype=half)
         with torch.inference_mode(), cast:
             values: dict[str, Any] = {self._input: torch.tensor(frames, device=self._device)}

@@ -29,7 +29,13 @@ LARGEST_BYTES = (1 << 31) - 1
 
 
 def adapt(
-    model: str | Path, card: str | Path, output: str | Path, *, engine: str = "auto", overwrite: bool = False
+    model: str | Path,
+    card: str | Path,
+    output: str | Path,
+    *,
+    engine: str = "auto",
+    device: str = "CPU",
+    overwrite: bool = False,
 ) -> ModelCard:
     """Write a foreign model as one of ours: rewritten, with its card inside, and run once.
 
@@ -37,7 +43,7 @@ def adapt(
         model: the foreign ``.onnx`` file.
         card: its card, a YAML file with an ``adapter`` section.
         output: the ``.onnx`` file to write; it appears whole or not at all.
-        engine: what runs it for the check, see `perception.engines.open_engine`.
+        engine, device: what runs it for the check, see `perception.engines.open_engine`.
         overwrite: replace a file that exists.
 
     Returns:
@@ -62,7 +68,7 @@ def adapt(
             draft = Path(folder) / output.name
             onnx.save(adapted_model, str(draft))
             try:
-                open_engine(draft, native, engine=engine).close()
+                open_engine(draft, native, engine=engine, device=device).close()
             except PerceptionError as error:
                 raise type(error)(error.message, model) from error  # the draft's name says nothing to anybody
             draft.replace(output)

@@ -40,7 +40,7 @@ class Variant:
     """A model in one precision.
 
     Attributes:
-        precision: ``f32``, ``bf16``, ... or ``int8``.
+        precision: ``fp32``, ``bf16``, ... or ``int8``.
         metrics: accuracy, where it was measured.
         ms: median of one frame on all cores in OpenVINO, in milliseconds, all variants measured turn by turn.
         megabytes: size of the file.
@@ -138,7 +138,7 @@ def quantize(
     pictures = CalibrationPictures(folders, card.input, count)
     original = tidied(load_onnx(path))
     whole = post_training_quantised(original, card.input.name, pictures, _part(progress, "calibrate"))
-    before = validation.measure(path, "f32", progress)
+    before = validation.measure(path, "fp32", progress)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
@@ -149,7 +149,7 @@ def quantize(
             if validation.too_much(before, after):
                 after = work.restore_layers(after, progress)
             written = work.write(work.float_layers, after)
-            metrics = {"f32": before}
+            metrics = {"fp32": before}
             for precision in native_precisions():
                 if precision not in metrics:
                     metrics[precision] = validation.measure(path, precision, progress)

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from perception.common.precision import Precision, respell
 from perception.common.private import warn_if_others_read
 from perception.errors import UsageError
 from perception.weights.library import DEFAULT_MODEL
@@ -124,7 +125,7 @@ class ServerSettings(_Strict):
         host, port: where to listen; port 0 takes a free one.
         model: the default model, a name or a path; clients choose it or others by name.
         card: YAML card for a default model that has none.
-        engine, precision: see `perception.engines.open_engine`.
+        engine, precision, device: see `perception.engines.open_engine`.
         user, password: credentials for people; both or neither.
         token: credential for programs.
         insecure: listen beyond this machine without credentials.
@@ -144,7 +145,8 @@ class ServerSettings(_Strict):
     model: str = DEFAULT_MODEL
     card: Path | None = None
     engine: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] = "auto"
-    precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
+    precision: Annotated[Precision, BeforeValidator(respell)] = "auto"
+    device: str = "CPU"
     user: str | None = Field(default=None, min_length=1)
     password: SecretStr | None = Field(default=None, min_length=1)
     token: SecretStr | None = Field(default=None, min_length=8)
@@ -215,17 +217,32 @@ def make_settings(data: dict[str, Any], where: str | Path | None = None) -> Serv
         raise UsageError(f"wrong settings: {text}", where) from None
 
 
+_FLAGS = {"camera": "cameras", "origin": "origins", "password_file": "password", "token_file": "token"}
+"""Flags of ``perception live`` that are called otherwise than the setting they set."""
+
+
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The values in a YAML file, keys with underscores, for `make_settings`.
+    """Read settings from a YAML file, for `make_settings`.
+
+    Keys are spelled as the flags of ``perception live`` or as the fields of `ServerSettings`, with dashes or
+    underscores.
 
     Raises:
-        UsageError: the file cannot be read, is not a YAML mapping, or names a setting that there is not.
+        UsageError: the file cannot be read, is not a YAML mapping, or has an unknown key or one twice.
     """
     from perception.common.settings import load_config
 
-    values = load_config(path, ServerSettings.model_fields)
-    if _holds_secret(values):
+    values: dict[str, Any] = {}
+    given = load_config(path, [*ServerSettings.model_fields, *_FLAGS])
+    if _holds_secret(given):
         warn_if_others_read(Path(path))
+    for name, value in given.items():
+        field = _FLAGS.get(name, name)
+        if field in values:
+            raise UsageError(f"{field} is set twice; {name.replace('_', '-')} sets it too", path)
+        values[field] = read_secret(Path(str(value))) if name.endswith("_file") else value
+    if isinstance(values.get("limits"), dict):
+        values["limits"] = {str(name).replace("-", "_"): limit for name, limit in values["limits"].items()}
     return values
 
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-import webbrowser
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from perception.annotate import stem
-from perception.commands.terminal import stderr, stdout
 from perception.server.settings import ServerSettings
 from perception.sources import open_source
 from perception.sources.clips import find_clip
@@ -41,18 +34,6 @@ def with_source(values: dict[str, Any], source: str | None) -> dict[str, Any]:
         return values
     clip = find_clip()
     return {**values, "sources": {clip.name: {"uri": clip.uri, **clip.options}}}
-
-
-def announce(url: str, settings: ServerSettings, *, browser: bool = True) -> None:
-    """Tell where the server is and who can reach it, and open the page where there is a screen to open it on."""
-    stdout().print(f"perception live: {escape(url)}", soft_wrap=True)
-    if not settings.local:
-        for line in warnings(url, settings):
-            stderr().print(f"[yellow]{escape(line)}[/]")
-    stderr().print("Ctrl-C ends it.")
-    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if browser and screen and sys.stdout.isatty():
-        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def warnings(url: str, settings: ServerSettings) -> list[str]:

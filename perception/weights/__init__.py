@@ -1,1 +1,4 @@
-"""The models that ship with the package, and those that users have put beside them."""
+"""The models that ship with the package, and finding a model by its name."""
+
+DEFAULT_MODEL = "street"
+"""The model that is taken where none is named. It is here so that the command line reads it without importing more."""

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from perception.card import ModelCard, read_card
 from perception.errors import ModelError
-
-DEFAULT_MODEL = "street"
+from perception.weights import DEFAULT_MODEL as DEFAULT_MODEL
 
 _log = logging.getLogger("perception")
 

@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def content(folder: Path, root: Path, **changes: Any) -> dict[str, Any]:
     recipe: dict[str, Any] = {
         "task": "localisation", "name": "places", "output": str(folder / "run"), "epochs": 4, "batch": 8,
-        "precision": "f32", "ema_decay": 0.5, "evaluate_every": 4,
+        "precision": "fp32", "ema_decay": 0.5, "evaluate_every": 4,
         "data": {
             "root": str(root), "size": [96, 64],
             "train": {"images": "boxes/images", "annotations": "boxes/annotations.json"},

@@ -89,8 +89,8 @@ def test_other_circumstances_are_measured_for_themselves(tmp_path: Path) -> None
 
 def test_what_was_asked_for_is_not_measured(tmp_path: Path) -> None:
     path = write_model(tmp_path / "colors.onnx")
-    with open_auto(path, precision="f32") as engine:
-        assert engine.precision == "f32"
+    with open_auto(path, precision="fp32") as engine:
+        assert engine.precision == "fp32"
     assert not choices.choices_file().exists()
 
 
@@ -99,12 +99,12 @@ def test_the_quantised_version_is_one_of_the_ways(tmp_path: Path) -> None:
     beside = write_quantised(path)
     open_auto(path).close()
     assert list(entries()[0]["ms"]) == [*native_precisions(), "int8"]
-    edit_times(f32=9.0, bf16=9.0, int8=1.0)
+    edit_times(fp32=9.0, bf16=9.0, int8=1.0)
     with open_auto(path) as engine:
         assert (engine.path, engine.precision) == (beside, "int8")
-    edit_times(f32=1.0, bf16=9.0, int8=9.0)
+    edit_times(fp32=1.0, bf16=9.0, int8=9.0)
     with open_auto(path) as engine:
-        assert (engine.path, engine.precision) == (path, "f32")
+        assert (engine.path, engine.precision) == (path, "fp32")
     with open_auto(beside) as engine:  # asked for by its own name
         assert (engine.path, engine.precision) == (beside, "int8")
     assert len(entries()) == 1
@@ -138,13 +138,13 @@ def test_a_quantised_file_of_another_model_does_not_count(tmp_path: Path) -> Non
 
 def test_memory_is_bounded_and_the_newest_stay() -> None:
     for number in range(choices.KEPT + 5):
-        choices.remember({"number": number}, {"f32": number + 0.5})
+        choices.remember({"number": number}, {"fp32": number + 0.5})
     assert choices.recall({"number": 4}) is None
-    assert choices.recall({"number": 5}) == {"f32": 5.5}
+    assert choices.recall({"number": 5}) == {"fp32": 5.5}
     assert len(entries()) == choices.KEPT
-    choices.remember({"number": 5}, {"f32": 1.0})  # again, so it is new
-    choices.remember({"number": -1}, {"f32": 1.0})
-    assert choices.recall({"number": 5}) == {"f32": 1.0}
+    choices.remember({"number": 5}, {"fp32": 1.0})  # again, so it is new
+    choices.remember({"number": -1}, {"fp32": 1.0})
+    assert choices.recall({"number": 5}) == {"fp32": 1.0}
     assert choices.recall({"number": 6}) is None
 
 
@@ -154,12 +154,12 @@ def test_a_damaged_memory_is_none(text: str) -> None:
     choices.choices_file().parent.mkdir(parents=True, exist_ok=True)
     choices.choices_file().write_text(text)
     assert choices.recall(key) is None
-    choices.remember(key, {"f32": 2.0})
-    assert choices.recall(key) == {"f32": 2.0}
+    choices.remember(key, {"fp32": 2.0})
+    assert choices.recall(key) == {"fp32": 2.0}
 
 
 def test_a_place_that_cannot_be_written_is_no_fault(own_cache: Path) -> None:
     own_cache.parent.mkdir(parents=True, exist_ok=True)
     own_cache.write_text("a file where the folder should be")
-    choices.remember({"a": 1}, {"f32": 2.0})
+    choices.remember({"a": 1}, {"fp32": 2.0})
     assert choices.recall({"a": 1}) is None

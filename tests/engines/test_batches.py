@@ -56,8 +56,8 @@ def test_frames_together_give_what_they_give_alone(
     path = write_model(tmp_path / "m.onnx", detection=True, classification=True, resize=resize)
     frames = frames_of_many_kinds(3, 7)
     with (
-        load_model(path, engine=name, precision="f32", batch=3) as together,
-        load_model(path, engine=name, precision="f32") as alone,
+        load_model(path, engine=name, precision="fp32", batch=3) as together,
+        load_model(path, engine=name, precision="fp32") as alone,
     ):
         assert (together.engine.batch, alone.engine.batch) == (3, 1)
         assert together.engine.input_shape == alone.engine.input_shape == (None, 48, 64, 3)
@@ -130,9 +130,9 @@ def test_a_graph_that_only_claims_to_take_many_frames_is_found_out(tmp_path: Pat
     onnx.save(network, str(path := tmp_path / "one.onnx"))
     card = read_card(path)
     for name in CPU_ENGINES:
-        open_engine(path, card, engine=name, precision="f32").close()
+        open_engine(path, card, engine=name, precision="fp32").close()
         with pytest.raises((EngineError, ModelError)):
-            open_engine(path, card, engine=name, precision="f32", batch=2)
+            open_engine(path, card, engine=name, precision="fp32", batch=2)
 
 
 def test_a_batch_that_makes_no_sense(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_frames_go_on_together_or_one_by_one_when_an_engine_is_lost(
 
         return opens
 
-    engine = FallbackEngine(first, [then("openvino", precision="f32"), then("onnxruntime", batch=4)])
+    engine = FallbackEngine(first, [then("openvino", precision="fp32"), then("onnxruntime", batch=4)])
     frames = [Frame(solid(color)) for color in ("red", "green", "blue")]
     buffer = np.zeros((2, 48, 64, 3), np.uint8)
     with engine:

@@ -139,7 +139,7 @@ def test_a_network_that_gives_nonsense(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "nonsense.onnx"
     onnx.save(model, str(path))
     with pytest.raises(ModelError, match=r"nonsense\.onnx.*'class_logits' has NaN"):
-        open_engine(path, read_card(path), engine=engine, precision="f32")
+        open_engine(path, read_card(path), engine=engine, precision="fp32")
 
 
 def test_weights_among_the_inputs_are_not_inputs(tmp_path: Path) -> None:

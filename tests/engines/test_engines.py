@@ -30,7 +30,7 @@ def read(path: Path) -> tuple[Path, ModelCard]:
 
 
 def open_present(path: Path, name: str, **options: Any) -> Engine:
-    return open_engine(path, read_card(path), engine=name, **{"precision": "f32"} | options)
+    return open_engine(path, read_card(path), engine=name, **{"precision": "fp32"} | options)
 
 
 def reference(path: Path, frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ def test_parity_with_the_reference(name: str, mode: str, tmp_path: Path) -> None
     path = write_deep_model(tmp_path / "deep.onnx")
     with open_present(path, name, mode=mode) as engine:
         assert engine.input_shape == (None, 32, 48, 3)
-        assert engine.precision == "f32"
+        assert engine.precision == "fp32"
         for seed in range(3):
             frames = noise(1, 32, 48, 3, seed=seed)
             expected = reference(path, frames)["class_logits"]
@@ -131,13 +131,13 @@ def test_bf16_agrees_where_the_cpu_has_it(tmp_path: Path) -> None:
     try:
         engine = open_present(path, "openvino", precision="bf16")
     except EngineError as error:
-        assert "bf16" in str(error) and "f32" in str(error)
+        assert "bf16" in str(error) and "fp32" in str(error)
         pytest.skip("this CPU has no bf16")
     with engine:
         rough = engine.infer(frames)["class_logits"]
         assert engine.precision == "bf16" and "bf16" in engine.description
-    # the compiled model that bf16 left in the cache must not make f32 rough
-    with open_present(path, "openvino", precision="f32") as engine:
+    # the compiled model that bf16 left in the cache must not make fp32 rough
+    with open_present(path, "openvino", precision="fp32") as engine:
         fine = engine.infer(frames)["class_logits"]
     assert 1e-4 < np.abs(rough - exact).max() < 0.2 * exact.std()
     assert (rough.argmax(1) == exact.argmax(1)).mean() > 0.97
@@ -257,7 +257,7 @@ def test_options_that_make_no_sense(options: dict[str, Any], tmp_path: Path) -> 
 
 def test_precisions_and_devices_that_are_not_there(tmp_path: Path) -> None:
     path, card = read(write_model(tmp_path / "colors.onnx"))
-    with pytest.raises(EngineError, match="f32"):
+    with pytest.raises(EngineError, match="fp32"):
         open_engine(path, card, engine="onnxruntime", precision="bf16")
     for name in ("openvino", "onnxruntime", "torch"):
         with pytest.raises(EngineError, match="toaster"):

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for R
 
 CAPABILITIES = ("75", "80", "86", "89", "120")
 NAMES = Path(__file__).with_name("tensorrt_names.json")
-TYPES = {"f32": "FLOAT", "f16": "HALF", "bf16": "BF16"}
+TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ BUS = 400_000
 
 
 @pytest.mark.parametrize("tail", [None, Tail()])
-@pytest.mark.parametrize("precision", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_shipped_model_is_built_in_its_precision(
     rtx: Flavour, name: str, precision: str, tail: Tail | None
@@ -145,13 +145,13 @@ def test_half_precision_halves_the_engine(rtx: Flavour, tmp_path: Path) -> None:
     described = card()
     path = save(tmp_path / "fat.onnx", graph(nodes, constants, {"class_logits": ["N", 3, 1, 1]}), described)
     sizes = {}
-    for precision in ("f32", "f16", "bf16"):
+    for precision in ("fp32", "fp16", "bf16"):
         recipe = make_recipe(path, described, rtx, precision, make_profile(described), capabilities=("89",))  # type: ignore[arg-type]
         sizes[precision] = len(build(recipe)[0])
     weights = constants["w"].nbytes
-    assert sizes["f32"] > weights
-    for precision in ("f16", "bf16"):
-        assert 0.45 * weights < sizes["f32"] - sizes[precision] < 0.55 * weights
+    assert sizes["fp32"] > weights
+    for precision in ("fp16", "bf16"):
+        assert 0.45 * weights < sizes["fp32"] - sizes[precision] < 0.55 * weights
 
 
 def test_sizes_and_batches_are_free_within_the_profile(rtx: Flavour, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_sizes_and_batches_are_free_within_the_profile(rtx: Flavour, tmp_path: P
     profile = make_profile(described, 4, "dynamic")
     assert (profile.least, profile.best, profile.most) == ((8, 8), (16, 16), (32, 32))
     phases: list[tuple[str, int, int]] = []
-    recipe = make_recipe(path, described, rtx, "f16", profile, capabilities=("89",), tail=Tail())
+    recipe = make_recipe(path, described, rtx, "fp16", profile, capabilities=("89",), tail=Tail())
     plan, seen = build(recipe, progress=lambda *step: phases.append(step))
     assert len(plan) > 1000
     assert seen.inputs[0].shape == (-1, -1, -1, 3) and seen.outputs[0].shape == (-1, -1, -1)
@@ -169,7 +169,7 @@ def test_sizes_and_batches_are_free_within_the_profile(rtx: Flavour, tmp_path: P
     assert str(profile) == "8x8..32x32, best at 16x16, batch 1..4"
 
 
-@pytest.mark.parametrize("precision", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_detector_with_its_candidates_on_the_gpu(rtx: Flavour, precision: str, tmp_path: Path) -> None:
     described = card(4, segmentation=False, detection=True)
     path = save(tmp_path / "boxes.onnx", detector(np.random.default_rng(0), rows=4096), described)
@@ -184,14 +184,14 @@ def test_a_detector_of_free_size(rtx: Flavour, tmp_path: Path) -> None:
     described = card(4, segmentation=False, detection=True)
     path = save(tmp_path / "boxes.onnx", detector(np.random.default_rng(0), free=True), described)
     profile = make_profile(described, 2, "dynamic")
-    _, seen = build(make_recipe(path, described, rtx, "f16", profile, capabilities=("89",), tail=Tail(top_k=20)))
+    _, seen = build(make_recipe(path, described, rtx, "fp16", profile, capabilities=("89",), tail=Tail(top_k=20)))
     assert {t.name: (t.dtype, t.shape[2]) for t in seen.outputs} == {"boxes": ("FLOAT", 4), "scores": ("FLOAT", 4)}
 
 
 def test_all_three_heads(rtx: Flavour, tmp_path: Path) -> None:
     path = write_model(tmp_path / "all.onnx", detection=True, classification=True)
     described = read_card(path)
-    recipe = make_recipe(path, described, rtx, "f16", make_profile(described), capabilities=("75",), tail=Tail())
+    recipe = make_recipe(path, described, rtx, "fp16", make_profile(described), capabilities=("75",), tail=Tail())
     _, seen = build(recipe)
     assert {t.name: t.dtype for t in seen.outputs} == {
         "class_logits": "UINT8", "boxes": "FLOAT", "scores": "FLOAT", "probabilities": "FLOAT",
@@ -213,7 +213,7 @@ def test_an_operator_that_is_not_there_is_named_with_what_to_do(rtx: Flavour, pl
         {"class_logits": ["N", 3, 16, 16]},
     )
     path = save(tmp_path / "unpool.onnx", made, described)
-    recipe = make_recipe(path, described, rtx, "f32", make_profile(described), capabilities=("89",))
+    recipe = make_recipe(path, described, rtx, "fp32", make_profile(described), capabilities=("89",))
     named = r"MaxPool \(node 'small'\)" if place == "pooling" else r"MaxUnpool \(node 'decoder'\)"
     with pytest.raises(EngineError, match=rf"does not take {named}: .*; .*decode with bilinear") as caught:
         build(recipe)
@@ -224,7 +224,7 @@ def test_without_a_gpu_the_target_must_be_named(rtx: Flavour, tmp_path: Path, mo
     monkeypatch.setattr(build_module, "this_machine", lambda: None)
     path = write_model(tmp_path / "m.onnx")
     described = read_card(path)
-    recipe = make_recipe(path, described, rtx, "f32", make_profile(described))
+    recipe = make_recipe(path, described, rtx, "fp32", make_profile(described))
     with pytest.raises(EngineError, match=r"needs an NVIDIA GPU.*--compute-capability 75,80"):
         build(recipe)
 
@@ -273,19 +273,19 @@ def test_targets_that_do_not_exist(rtx: Flavour, tmp_path: Path) -> None:
     described = read_card(path)
     profile = make_profile(described)
     with pytest.raises(UsageError, match=r"compute capability 90; it knows: 75, 80"):
-        build(make_recipe(path, described, rtx, "f32", profile, capabilities=("89", "90")))
+        build(make_recipe(path, described, rtx, "fp32", profile, capabilities=("89", "90")))
     with pytest.raises(UsageError, match=r"75 have no bf16"):
         make_recipe(path, described, rtx, "bf16", profile, capabilities=("75", "80"))
 
 
 def test_a_precision_that_was_not_asked_for_is_an_error() -> None:
     made = Inspection((), (), 9, {"FLOAT": 3, "HALF": 60})
-    with pytest.raises(EngineError, match=r"asked for f16, but .* 3 in float, 60 in half"):
-        check_precision(made, "f16")
+    with pytest.raises(EngineError, match=r"asked for fp16, but .* 3 in float, 60 in half"):
+        check_precision(made, "fp16")
     with pytest.raises(EngineError, match="asked for int8"):
         check_precision(made, "int8")
     check_precision(Inspection((), (), 9, {"FLOAT": 1, "INT8": 60}), "int8")
-    check_precision(Inspection((), (), 9, {}), "f16")
+    check_precision(Inspection((), (), 9, {}), "fp16")
 
 
 @pytest.mark.parametrize(

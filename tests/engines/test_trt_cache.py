@@ -20,7 +20,7 @@ from perception.engines.trt.cache import EngineCache, key_of
 from perception.errors import EngineError
 
 FIELDS: dict[str, Any] = {
-    "model": "street", "graph": "aa", "precision": "f16", "profile": "64x48, batch 1", "flavour": "rtx",
+    "model": "street", "graph": "aa", "precision": "fp16", "profile": "64x48, batch 1", "flavour": "rtx",
     "version": "1.7.1", "capabilities": ["80", "89"], "machine": None, "flags": "",
 }  # fmt: skip
 MACHINE = {"gpu": "RTX 4090", "capability": "8.9", "driver": "560.1", "cuda": "12.6", "l4t": ""}
@@ -85,7 +85,7 @@ def test_an_engine_for_more_gpus_serves_one_of_them(cache: EngineCache) -> None:
     cache.obtain(FIELDS, make)
     assert not cache.obtain(FIELDS | {"capabilities": ["89"]}, make).built
     assert cache.obtain(FIELDS | {"capabilities": ["89", "120"]}, make).built
-    assert cache.obtain(FIELDS | {"capabilities": ["89"], "precision": "f32"}, make).built
+    assert cache.obtain(FIELDS | {"capabilities": ["89"], "precision": "fp32"}, make).built
     assert cache.obtain(FIELDS | {"capabilities": [], "machine": MACHINE}, make).built
     assert make.calls == 4
 

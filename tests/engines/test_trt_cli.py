@@ -31,17 +31,17 @@ def run(*arguments: str) -> str:
 def test_built_then_cached_then_listed_then_cleared(own_cache: Path, tmp_path: Path) -> None:
     model = str(write_model(tmp_path / "colors.onnx"))
     first = run("build", model, *RTX)
-    assert "colors f16 for compute capability 80, 89" in first
+    assert "colors fp16 for compute capability 80, 89" in first
     assert "built in" in first and "there is none of this model" in first
     assert "frames uint8 [?, 48, 64, 3] -> class_logits uint8 [?, 48, 64]" in first and "products: 1 in half" in first
     second = run("build", model, *RTX)
     assert "cached" in second and "built in" not in second
     assert "cached" in run("build", model, "--flavour", "rtx", "--compute-capability", "89")
     assert "built in" in run("build", model, *RTX, "--precision", "fp32")
-    listed = json.loads(run("cache", "list", "--json", "-"))
+    listed = json.loads(run("cache", "list", "--json"))
     assert [(row["model"], row["precision"], row["for"]) for row in listed] == [
-        ("colors", "f32", "80, 89"),
-        ("colors", "f16", "80, 89"),
+        ("colors", "fp32", "80, 89"),
+        ("colors", "fp16", "80, 89"),
     ]
     assert "colors" in run("cache", "list")
     (folder,) = {path.parent for path in own_cache.rglob("*.plan")}
@@ -54,7 +54,7 @@ def test_without_a_gpu_and_a_target_it_is_built_for_all_from_ampere_on(monkeypat
     monkeypatch.setattr(build_module, "this_machine", lambda: None)
     command = ["build", "street", "--flavour", "rtx", "--precision", "fp16"]
     first = run(*command)
-    assert re.search(r"street f16 for compute capability 80, 86, 89, 120.*, \d+\.\d MB", first)
+    assert re.search(r"street fp16 for compute capability 80, 86, 89, 120.*, \d+\.\d MB", first)
     assert "built in" in first and "class_logits uint8 [?, 360, 480]" in first and "in half" in first
     assert "in float" not in first
     second = run(*command)
@@ -84,7 +84,7 @@ def test_a_foreign_file_with_its_card(tmp_path: Path) -> None:
     card.write_text(yaml.safe_dump(json.loads(described.model_dump_json(exclude_none=True))))
     with pytest.raises(ModelError, match="no model card"):
         run("build", str(model), *RTX)
-    assert "colors f16" in run("build", str(model), *RTX, "--card", str(card))
+    assert "colors fp16" in run("build", str(model), *RTX, "--card", str(card))
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_f32_changes_no_result_and_casts_bytes_first() -> None:
     rng = np.random.default_rng(0)
     model = mixed_network(rng)
     before = model.SerializeToString()
-    made = prepare(model, card(), "f32")
+    made = prepare(model, card(), "fp32")
     assert model.SerializeToString() == before
     readers = [n.op_type for n in made.graph.node if "frames" in n.input]
     assert readers == ["Cast"]  # the only thing that TensorRT does with uint8
@@ -46,11 +46,11 @@ def test_f32_changes_no_result_and_casts_bytes_first() -> None:
     np.testing.assert_array_equal(run(made, frames)["class_logits"], run(model, frames)["class_logits"])
 
 
-@pytest.mark.parametrize("precision", ["f16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_products_and_all_between_are_narrow_the_ends_are_not(precision: str) -> None:
     made = prepare(mixed_network(np.random.default_rng(0)), card(), precision)  # type: ignore[arg-type]
-    narrow = {"f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[precision]
-    told = types(made) if precision == "f16" else None  # ONNX knows no Resize in bfloat16
+    narrow = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[precision]
+    told = types(made) if precision == "fp16" else None  # ONNX knows no Resize in bfloat16
     seen = set()
     for n in made.graph.node:
         seen.add(n.op_type)
@@ -75,7 +75,7 @@ def test_products_and_all_between_are_narrow_the_ends_are_not(precision: str) ->
 def test_f16_computes_what_torch_computes_in_half(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = mixed_network(rng)
-    made = prepare(model, card(), "f16")
+    made = prepare(model, card(), "fp16")
     frames = noise_frames(2, 16, 16, rng)
     exact, half = run(model, frames)["class_logits"], run(made, frames)["class_logits"]
     assert half.dtype == np.float32
@@ -106,7 +106,7 @@ def test_values_beyond_half_precision_are_clipped_not_infinite() -> None:
         "top": np.array(3.4e38, np.float32),
         "w2": np.ones((3, 1, 1, 1), np.float32),
     }
-    made = prepare(graph(nodes, constants, {"class_logits": ["N", 3, 16, 16]}), card(), "f16")
+    made = prepare(graph(nodes, constants, {"class_logits": ["N", 3, 16, 16]}), card(), "fp16")
     stored = {w.name: numpy_helper.to_array(w) for w in made.graph.initializer}
     assert stored["top/narrow"] == np.float16(65504)
 
@@ -142,7 +142,7 @@ def test_a_float_used_inside_and_outside_keeps_both_types() -> None:
         "w2": rng.standard_normal((3, 3, 1, 1)).astype(np.float32),
     }
     model = graph(nodes, constants, {"class_logits": ["N", 3, 16, 16]})
-    made = prepare(model, card(), "f16")
+    made = prepare(model, card(), "fp16")
     stored = {w.name: w.data_type for w in made.graph.initializer}
     assert stored["k"] == TensorProto.FLOAT and stored["k/narrow"] == TensorProto.FLOAT16
     frames = noise_frames(2, 16, 16, rng)
@@ -159,7 +159,7 @@ def test_an_output_made_by_the_last_product_and_read_again_is_float32() -> None:
     constants = {"w": np.ones((3, 3, 1, 1), np.float32) / 512}
     outputs = {"class_logits": ["N", 3, 16, 16], "mean": ["N", 3, 1, 1]}
     model = graph(nodes, constants, outputs)
-    made = prepare(model, card(), "f16")
+    made = prepare(model, card(), "fp16")
     frames = noise_frames(2, 16, 16)
     exact, half = run(model, frames), run(made, frames)
     for name in outputs:
@@ -169,7 +169,7 @@ def test_an_output_made_by_the_last_product_and_read_again_is_float32() -> None:
 
 def test_a_graph_without_products_stays_float32() -> None:
     model = graph([*bytes_to_planes(), node("Neg", "planes", "class_logits")], {}, {"class_logits": ["N", 3, 16, 16]})
-    made = prepare(model, card(), "f16")
+    made = prepare(model, card(), "fp16")
     assert TensorProto.FLOAT16 not in types(made).values()
 
 
@@ -179,8 +179,8 @@ def test_control_flow_and_quantisation_are_told_apart() -> None:
     )
     nodes = [*bytes_to_planes(), node("If", "yes", "class_logits", then_branch=branch, else_branch=branch)]
     model = graph(nodes, {"yes": np.array(True)}, {"class_logits": ["N", 3, 16, 16]})
-    with pytest.raises(ModelError, match=r"control flow \(If\).*take f32"):
-        prepare(model, card(), "f16")
+    with pytest.raises(ModelError, match=r"control flow \(If\).*take fp32"):
+        prepare(model, card(), "fp16")
     plain = mixed_network(np.random.default_rng(0))
     with pytest.raises(UsageError, match="int8 needs a quantised file"):
         prepare(plain, card(), "int8")
@@ -192,15 +192,15 @@ def test_control_flow_and_quantisation_are_told_apart() -> None:
     constants = {"s": np.float32(2), "z": np.int8(0)}
     quantised = graph(nodes, constants, {"class_logits": ["N", 3, 16, 16]})
     assert is_quantised(quantised) and not is_quantised(plain)
-    with pytest.raises(UsageError, match="build it in int8, not in f16"):
-        prepare(quantised, card(), "f16")
+    with pytest.raises(UsageError, match="build it in int8, not in fp16"):
+        prepare(quantised, card(), "fp16")
     frames = noise_frames(2, 16, 16)
     passed = run(prepare(quantised, card(), "int8"), frames)["class_logits"]
     np.testing.assert_array_equal(passed, run(quantised, frames)["class_logits"])
 
 
 @pytest.mark.parametrize("size", [None, (16, 16), (40, 24), (7, 5)])
-@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_mask_is_the_argmax_of_resized_logits(size: tuple[int, int] | None, precision: str) -> None:
     rng = np.random.default_rng(5)
     nodes = [*bytes_to_planes(), node("Conv", "planes w", "class_logits", kernel_shape=[4, 4], strides=[4, 4])]
@@ -222,10 +222,10 @@ def test_the_mask_is_the_argmax_of_resized_logits(size: tuple[int, int] | None, 
 def test_the_mask_follows_a_free_input_size() -> None:
     rng = np.random.default_rng(5)
     model = mixed_network(rng, side=None)
-    made = prepare(model, card(), "f32", tail=Tail())
+    made = prepare(model, card(), "fp32", tail=Tail())
     for side in (8, 20):
         assert run(made, noise_frames(1, side, side, rng))["class_logits"].shape == (1, side, side)
-    fixed = prepare(model, card(), "f32", size=(12, 8), tail=Tail())
+    fixed = prepare(model, card(), "fp32", size=(12, 8), tail=Tail())
     dims = fixed.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_value for d in dims][1:] == [8, 12, 3]
 
@@ -235,7 +235,7 @@ def test_top_k_keeps_the_best_boxes_best_first(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = detector(rng, rows=128)
     described = card(4, segmentation=False, detection=True)
-    made = prepare(model, described, "f32", tail=Tail(top_k=20))
+    made = prepare(model, described, "fp32", tail=Tail(top_k=20))
     frames = noise_frames(3, 16, 16, rng)
     every, kept = run(model, frames), run(made, frames)
     for i in range(3):
@@ -247,7 +247,7 @@ def test_top_k_keeps_the_best_boxes_best_first(seed: int) -> None:
 def test_top_k_of_a_number_that_depends_on_the_size() -> None:
     rng = np.random.default_rng(0)
     model = detector(rng, free=True)  # a row for each 2x2 pixels
-    made = prepare(model, card(4, segmentation=False, detection=True), "f32", tail=Tail(top_k=20))
+    made = prepare(model, card(4, segmentation=False, detection=True), "fp32", tail=Tail(top_k=20))
     for side, rows in ((8, 16), (10, 20), (16, 20)):
         frames = noise_frames(2, side, side, rng)
         every, kept = run(model, frames), run(made, frames)
@@ -258,7 +258,7 @@ def test_top_k_of_a_number_that_depends_on_the_size() -> None:
 
 def test_top_k_leaves_few_boxes_alone() -> None:
     model = detector(np.random.default_rng(0), rows=64)
-    made = prepare(model, card(4, segmentation=False, detection=True), "f32", tail=Tail(top_k=64))
+    made = prepare(model, card(4, segmentation=False, detection=True), "fp32", tail=Tail(top_k=64))
     assert "TopK" not in {n.op_type for n in made.graph.node}
 
 
@@ -278,7 +278,7 @@ def test_shipped_models_keep_their_masks_in_half_precision(name: str) -> None:
     with open_source("synthetic:?size=640x360&frames=1") as source:
         (frame,) = source
     picture, _ = to_input(frame, spec.width, spec.height, spec.resize)
-    made = {p: prepare(load_onnx(path), described, p, tail=Tail()) for p in ("f32", "f16")}  # type: ignore[arg-type]
+    made = {p: prepare(load_onnx(path), described, p, tail=Tail()) for p in ("fp32", "fp16")}  # type: ignore[arg-type]
     exact, half = (run(model, picture[None])[output] for model in made.values())
     assert exact.shape == (1, spec.height, spec.width) and len(np.unique(exact)) > 1
     assert (exact == half).mean() > 0.97

@@ -201,7 +201,7 @@ def test_check_of_all_that_a_recipe_names(tmp_path: Path) -> None:
     write_folder(tmp_path, train=3, val=2)
     good = call("data", "check", recipe, "--data", tmp_path)
     assert good.exit_code == 0, good.output
-    assert "nothing wrong" in good.stdout
+    assert "no faults" in good.stdout
     assert json.loads(call("data", "check", recipe, "--data", tmp_path, "--json").stdout) == {"faults": []}
     other = call("data", "check", recipe, "--images", tmp_path)  # which would be left out in silence
     assert isinstance(other.exception, UsageError)

@@ -69,7 +69,7 @@ def found_by(model: Path, folder: Path, truth: dict[str, Any]) -> list[dict[str,
 def test_numbers_equal_pycocotools(tmp_path: Path, model: Path, seed: int) -> None:
     folder = write_boxes(tmp_path, images=12, seed=seed)
     truth = json.loads((folder / "boxes.json").read_text())
-    result = evaluate_detection(model, folder / "images", folder / "boxes.json", precision="f32")
+    result = evaluate_detection(model, folder / "images", folder / "boxes.json", precision="fp32")
     stats, precision = oracle(truth, found_by(model, folder, truth))
     data = json.loads(json.dumps(result.as_dict()))
     assert list(data) == ["map", "map50", "ap", "images", "ms_per_image"]
@@ -155,7 +155,7 @@ def test_classes_that_one_side_lacks_are_left_out(tmp_path: Path, model: Path) -
     # yellow is found but not in the file; "sign" is in the file but not in the model
     boxes = [("red", "red"), ("yellow", "sign"), ("green", "Green"), ("yellow", "sign")]
     result = evaluate_detection(
-        model, tmp_path / "images", write_file(tmp_path, ["sign", "Green", "red"], boxes), precision="f32"
+        model, tmp_path / "images", write_file(tmp_path, ["sign", "Green", "red"], boxes), precision="fp32"
     )
     data = result.as_dict()
     assert data["map"] == data["map50"] == 1
@@ -179,8 +179,8 @@ def test_a_foreign_model_is_evaluated_by_its_card(tmp_path: Path, monkeypatch: p
     add_box(data, 0, 2, [0, 0, 32, 32])  # nothing is there
     path.write_text(json.dumps(data))
     parts = (tmp_path / "images", path)
-    theirs = evaluate_detection(model, *parts, card=card, precision="f32").as_dict()
-    ours = evaluate_detection(tmp_path / "ours.onnx", *parts, precision="f32").as_dict()
+    theirs = evaluate_detection(model, *parts, card=card, precision="fp32").as_dict()
+    ours = evaluate_detection(tmp_path / "ours.onnx", *parts, precision="fp32").as_dict()
     assert theirs["ap"] == ours["ap"]
     assert theirs["map50"] == pytest.approx(2 / 3)
 
@@ -189,7 +189,7 @@ def test_synonyms_join_classes(tmp_path: Path, model: Path) -> None:
     boxes = [("red", "crimson"), ("red", "scarlet"), ("green", "cold"), ("blue", "cold")]
     path = write_file(tmp_path, ["crimson", "scarlet", "cold"], boxes)
     synonyms = {"crimson": ["red"], "scarlet": ["red"], "cold": ["green", "blue"]}
-    result = evaluate_detection(model, tmp_path / "images", path, synonyms=synonyms, precision="f32")
+    result = evaluate_detection(model, tmp_path / "images", path, synonyms=synonyms, precision="fp32")
     assert result.boxes == [2, 2]
     assert {name: ap["ap"] for name, ap in result.as_dict()["ap"].items()} == {"red": 1, "cold": 1}
 
@@ -201,14 +201,14 @@ def test_a_thing_found_as_two_classes_that_are_one_is_found_once(tmp_path: Path,
         picture[:CELL, i * CELL : (i + 1) * CELL] = orange
     cv2.imwrite(str(tmp_path / "images" / "a.png"), picture)
     result = evaluate_detection(
-        model, tmp_path / "images", path, synonyms={"warm": ["red", "yellow"]}, precision="f32", engine="onnxruntime"
+        model, tmp_path / "images", path, synonyms={"warm": ["red", "yellow"]}, precision="fp32", engine="onnxruntime"
     )
     assert result.as_dict()["map"] == 1
 
 
 def test_a_class_without_boxes_has_no_precision_and_is_in_no_mean(tmp_path: Path, model: Path) -> None:
     path = write_file(tmp_path, ["red", "green"], [("red", "red")])
-    result = evaluate_detection(model, tmp_path / "images", path, precision="f32")
+    result = evaluate_detection(model, tmp_path / "images", path, precision="fp32")
     data = json.loads(json.dumps(result.as_dict()))
     assert data["ap"]["green"] == {"ap": None, "ap50": None, "ap75": None}
     assert data["map"] == 1

@@ -52,7 +52,7 @@ def test_numbers_equal_counting_pixels(tmp_path: Path, model: Path, seed: int, s
     folder = write_labels(tmp_path, seed=seed, size=size)
     progress: list[tuple[int, int]] = []
     result = evaluate_segmentation(
-        model, folder / "images", folder / "labels", ignore=[11], precision="f32",
+        model, folder / "images", folder / "labels", ignore=[11], precision="fp32",
         progress=lambda *done: progress.append(done),
     )  # fmt: skip
     data = json.loads(json.dumps(result.as_dict()))
@@ -72,7 +72,7 @@ def test_numbers_equal_counting_pixels(tmp_path: Path, model: Path, seed: int, s
 
 def test_an_ignored_class_is_left_out(tmp_path: Path, model: Path) -> None:
     folder = write_labels(tmp_path)
-    result = evaluate_segmentation(model, folder / "images", folder / "labels", ignore=[11, 0], precision="f32")
+    result = evaluate_segmentation(model, folder / "images", folder / "labels", ignore=[11, 0], precision="fp32")
     iou, mean, accuracy = slow(model, folder, (11, 0))
     data = result.as_dict()
     assert data["iou"]["red"] is None

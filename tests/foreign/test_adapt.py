@@ -78,7 +78,7 @@ def test_adapt_writes_a_model_that_needs_no_card(tmp_path: Path) -> None:
     written = adapt(path, card, output)
     assert list(output.parent.iterdir()) == [output]
     assert read_card(output) == written
-    with load_model(output, precision="f32") as model:
+    with load_model(output, precision="fp32") as model:
         check_scene(model)
     with pytest.raises(UsageError, match="--overwrite"):
         adapt(path, card, output)

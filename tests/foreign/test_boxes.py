@@ -48,7 +48,7 @@ def run_adapted(path: Path, described: ForeignCard, frames: np.ndarray, engine: 
 
     finished = path.with_suffix(".adapted.onnx")
     onnx.save(adapt_model(onnx.load(str(path)), described, path), str(finished))
-    with open_engine(finished, described.native(), engine=engine, precision="f32") as opened:
+    with open_engine(finished, described.native(), engine=engine, precision="fp32") as opened:
         return opened.infer(frames)
 
 

@@ -47,7 +47,7 @@ def compare(
     expected = [to_logits(theirs.run(None, {"images": prepare(f, **PLAIN)})[0][0]) for f in frames]
     assert np.std(expected) > 0.05
     for engine in ("onnxruntime", *engines):
-        with open_engine(path, described.native(), engine=engine, precision="f32") as opened:
+        with open_engine(path, described.native(), engine=engine, precision="fp32") as opened:
             np.testing.assert_allclose(opened.infer(frames)["class_logits"], expected, atol=1e-3, err_msg=engine)
     return adapted
 
@@ -234,7 +234,7 @@ def test_whole_image_classes(activation: str, tmp_path: Path) -> None:
         raw = 1 / (1 + np.exp(-raw))
     path = tmp_path / "adapted.onnx"
     onnx.save(adapt_model(model, described, "m.onnx"), str(path))
-    with open_engine(path, described.native(), engine="openvino", precision="f32") as engine:
+    with open_engine(path, described.native(), engine="openvino", precision="fp32") as engine:
         np.testing.assert_allclose(engine.infer(frames)["probabilities"], raw, atol=1e-4)
 
 

@@ -55,8 +55,8 @@ def test_frames_together_give_exactly_what_they_give_alone(
         upload(self, array, stream)
 
     with (
-        load_model(path, engine="tensorrt", precision="f32", batch=4) as together,
-        load_model(path, engine="tensorrt", precision="f32", batch=1) as alone,
+        load_model(path, engine="tensorrt", precision="fp32", batch=4) as together,
+        load_model(path, engine="tensorrt", precision="fp32", batch=1) as alone,
     ):
         many, one = stand_in.engines
         assert [context.shapes["frames"][0] for context in many.contexts] == [4, 3, 2, 1]
@@ -87,11 +87,11 @@ def test_an_engine_that_was_built_for_more_is_taken_as_it_is(stand_in: StandIn, 
     assert build_model(path, flavour="rtx", precision="fp16", batch=2, capabilities=("89",)).engine.built
     assert build_model(path, flavour="rtx", precision="fp16", batch=4, capabilities=("80", "89")).engine.built
     for wanted, batch, built in ((None, 4, False), (2, 2, False), (1, 1, True), (None, 4, False)):
-        with open_engine(path, read_card(path), engine="tensorrt", precision="f16", batch=wanted) as engine:
+        with open_engine(path, read_card(path), engine="tensorrt", precision="fp16", batch=wanted) as engine:
             assert engine.batch == batch
             assert bool(stand_in.built[-1].engine.built) == built
     # in another precision there is none
-    with open_engine(path, read_card(path), engine="tensorrt", precision="f32") as engine:
+    with open_engine(path, read_card(path), engine="tensorrt", precision="fp32") as engine:
         assert engine.batch == 1 and stand_in.built[-1].engine.built
 
 

@@ -50,7 +50,7 @@ def test_the_network_sees_what_the_cpu_would_show_it(
         crossed.append(array.nbytes)
         upload(self, array, stream)
 
-    with open_engine(path, read_card(path), engine="tensorrt", precision="f32") as engine:
+    with open_engine(path, read_card(path), engine="tensorrt", precision="fp32") as engine:
         buffer = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
         for seed, (width, height) in enumerate([(64, 36), (64, 36), (41, 27), (WIDTH, HEIGHT)]):
             frame = frame_of(kind, width, height, seed)

@@ -36,8 +36,10 @@ pytestmark = [
 def test_masks_come_back_and_equal_the_cpu_engines(stand_in: StandIn, tmp_path: Path) -> None:
     path = write_model(tmp_path / "colors.onnx", width=32, height=24)
     frame = np.kron(noise(3, 4, 1, seed=1) // 86, np.ones((8, 8, 3), np.uint8)) * np.array([90, 1, 30], np.uint8)
-    with load_model(path, engine="tensorrt", precision="f32") as on_gpu, load_model(path, precision="f32") as on_cpu:
-        assert on_gpu.engine.description == f"TensorRT for RTX {Flavour('rtx').version} f32, 1 stream, NVIDIA Simulated"
+    with load_model(path, engine="tensorrt", precision="fp32") as on_gpu, load_model(path, precision="fp32") as on_cpu:
+        assert (
+            on_gpu.engine.description == f"TensorRT for RTX {Flavour('rtx').version} fp32, 1 stream, NVIDIA Simulated"
+        )
         ours, theirs = on_gpu.predict(frame).class_map, on_cpu.predict(frame).class_map
     assert ours is not None and theirs is not None
     assert ours.logits is None and ours.mask.shape == (24, 32)
@@ -49,7 +51,7 @@ def test_masks_come_back_and_equal_the_cpu_engines(stand_in: StandIn, tmp_path: 
 def test_many_frames_a_call_and_results_of_ones_own(stand_in: StandIn, tmp_path: Path) -> None:
     path = write_model(tmp_path / "colors.onnx", detection=True, classification=True)
     with open_engine(path, read_card(path), engine="tensorrt") as engine:
-        assert engine.precision == "f16" and engine.input_shape == (None, 48, 64, 3)
+        assert engine.precision == "fp16" and engine.input_shape == (None, 48, 64, 3)
         frames = np.stack([solid("red"), solid("green"), solid("blue")])
         for wrong in (noise(1, 48, 80, 3), noise(1, 40, 64, 3), frames[..., 0], frames.astype(np.float32)):
             with pytest.raises(EngineError, match=r"takes frames uint8 \[N, 48, 64, 3\], got"):
@@ -77,7 +79,7 @@ def test_a_detector_gives_its_best_candidates(stand_in: StandIn, tmp_path: Path)
     write_card(model, described)
     onnx.save(model, str(tmp_path / "boxes.onnx"))
     frames = noise(1, 16, 16, 3)
-    with open_engine(tmp_path / "boxes.onnx", described, engine="tensorrt", precision="f32") as engine:
+    with open_engine(tmp_path / "boxes.onnx", described, engine="tensorrt", precision="fp32") as engine:
         kept = engine.infer(frames)
     with open_engine(tmp_path / "boxes.onnx", described, engine="onnxruntime") as engine:
         every = engine.infer(frames)

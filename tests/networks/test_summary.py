@@ -63,7 +63,7 @@ def test_shipped_models_have_the_same_layers_in_eight_bits(name: str, least: flo
 
 
 def test_the_command_prints_numbers_and_nothing_else() -> None:
-    result = CliRunner().invoke(app, ["summary", "lenet5", "--json", "-"])
+    result = CliRunner().invoke(app, ["summary", "lenet5", "--json"])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert rows[-1]["parameters"] == 44_426
@@ -71,7 +71,7 @@ def test_the_command_prints_numbers_and_nothing_else() -> None:
         "name": "C1", "kind": "Conv2d 5x5", "output": "6x24x24", "parameters": 156, "multiplications": 86400,
         "field": "5x5", "step": "1x1",
     }  # fmt: skip
-    more = CliRunner().invoke(app, ["summary", "lenet5", "--classes", "3", "--json", "-"])
+    more = CliRunner().invoke(app, ["summary", "lenet5", "--classes", "3", "--json"])
     assert json.loads(more.stdout)[-1]["parameters"] == 44_426 - 7 * 85
 
 

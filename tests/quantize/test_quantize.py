@@ -72,7 +72,7 @@ def test_all_of_it(tmp_path: Path, scenes: Path) -> None:
     assert facts.before["deep_val_miou"] == pytest.approx(before["miou"], abs=1e-3)
     assert again["miou"] > before["miou"] - 0.007
     names = [v.precision for v in result.variants]
-    assert names[0] == "f32" and names[-1] == "int8" and len(set(names)) == len(names)
+    assert names[0] == "fp32" and names[-1] == "int8" and len(set(names)) == len(names)
     assert all(v.ms > 0 and 0 < v.metrics["miou"] <= 1 for v in result.variants)
     assert result.rows()[-1]["MB"] == round(output.stat().st_size / 1e6, 2)
     assert set(told) == {"calibrate", "measure masks"}
@@ -179,6 +179,6 @@ def test_the_command(tmp_path: Path, scenes: Path) -> None:
     assert isinstance(refused.exception, UsageError) and "--overwrite" in str(refused.exception)
     table = CliRunner().invoke(app, [str(a) for a in [*arguments, "--overwrite"]])
     assert table.exit_code == 0
-    for word in ("f32", "int8", "miou", "times faster", "MB"):
+    for word in ("fp32", "int8", "miou", "times faster", "MB"):
         assert word in table.stdout
     assert "calibrated on" in table.stderr and "NNCF" in table.stderr

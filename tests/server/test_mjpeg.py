@@ -39,7 +39,7 @@ def server(tmp_path_factory):
     short = make_video(folder / "short.mp4", frames=25, fps=25)
     settings = ServerSettings(
         model=str(path),
-        precision="f32",
+        precision="fp32",
         sources={
             "street": STREET,
             "stamps": str(stamps),

@@ -30,7 +30,7 @@ PATIENCE = Patience(first_pause=0.05, age=10.0)
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory):
     path = write_model(tmp_path_factory.mktemp("models") / "m.onnx", classes=["white", "black"], detection=True)
-    with load_model(path, precision="f32") as model, Scheduler(model) as made:
+    with load_model(path, precision="fp32") as model, Scheduler(model) as made:
         yield made
 
 

@@ -78,7 +78,7 @@ def server(video):
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory):
     path = write_model(tmp_path_factory.mktemp("models") / "m.onnx", classes=["white", "black"])
-    with load_model(path, precision="f32") as model, Scheduler(model) as made:
+    with load_model(path, precision="fp32") as model, Scheduler(model) as made:
         yield made
 
 

@@ -21,7 +21,7 @@ from tests.server.threads import NewThreads
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = write_model(tmp_path_factory.mktemp("models") / "m.onnx", detection=True)
-    with load_model(path, precision="f32") as loaded:
+    with load_model(path, precision="fp32") as loaded:
         yield loaded
 
 

@@ -93,6 +93,25 @@ def test_yaml(tmp_path: Path) -> None:
         read_settings(path)
 
 
+def test_keys_of_a_file_are_spelled_like_flags(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    path = tmp_path / "live.yaml"
+    path.write_text(
+        f"camera: [0, 2]\norigin: https://a.example\ntoken-file: {tmp_path / 'token'}\nprecision: f32\n"
+        "limits: {upload-bytes: 5, viewers: 2}\n"
+    )
+    settings = make_settings(read_settings(path), path)
+    assert (settings.cameras, settings.origins) == ((0, 2), ("https://a.example",))
+    assert settings.token is not None and settings.token.get_secret_value() == "0123456789abcdef"
+    assert (settings.limits.upload_bytes, settings.limits.viewers, settings.precision) == (5, 2, "fp32")
+    path.write_text("camera: [0]\ncameras: [1]\n")
+    with pytest.raises(UsageError, match="cameras is set twice"):
+        read_settings(path)
+    path.write_text("limits: {veiwers: 5}\n")
+    with pytest.raises(UsageError, match=r"limits\.veiwers"):
+        make_settings(read_settings(path), path)
+
+
 def test_secrets_from_files(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("  first line \nsecond\n")

@@ -27,7 +27,7 @@ QUICK = Patience(stall=0.5, silence=1.5, opening=6.0, first_pause=0.05, longest_
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory):
     path = write_model(tmp_path_factory.mktemp("models") / "m.onnx", classes=["white", "black"], detection=True)
-    with load_model(path, precision="f32") as model, Scheduler(model) as made:
+    with load_model(path, precision="fp32") as model, Scheduler(model) as made:
         yield made
 
 

@@ -46,7 +46,7 @@ def content(output: Path, root: Path, **changes: Any) -> dict[str, Any]:
         "output": str(output),
         "epochs": 6,
         "batch": 15,
-        "precision": "f32",
+        "precision": "fp32",
         "ema_decay": 0.5,
         "evaluate_every": 2,
         "data": {"root": str(root), "train": "train", "val": "val", "size": [32, 32], "classes": list(NAMES)},

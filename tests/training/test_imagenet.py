@@ -29,7 +29,7 @@ def squares(seed: int, size: int = 7, side: int = SIDE) -> np.ndarray:
 def test_the_shipped_model_is_the_published_network() -> None:
     network = EfficientNetLite(classes=1000).eval()
     network.load_imagenet()
-    with perception.load_model("imagenet", precision="f32") as model:
+    with perception.load_model("imagenet", precision="fp32") as model:
         task = model.card.classification
         assert task is not None
         names = task.names

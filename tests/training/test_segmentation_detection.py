@@ -137,10 +137,10 @@ def test_a_cpu_without_bfloat16_trains_in_float32(
 ) -> None:
     runs = []
     monkeypatch.setattr("perception.training.run.loop.has_bfloat16", lambda device: False)
-    for precision in ("f32", "bf16"):
+    for precision in ("fp32", "bf16"):
         (tmp_path / precision).mkdir()
         path = recipe(tmp_path / precision)
-        path.write_text(path.read_text().replace("precision: f32", f"precision: {precision}"))
+        path.write_text(path.read_text().replace("precision: fp32", f"precision: {precision}"))
         assert read_config(path).precision == precision
         with caplog.at_level("INFO", logger="perception"):
             caplog.clear()
@@ -192,7 +192,7 @@ def test_the_runtime_loads_what_was_released(data: Path, unbroken: TrainResult, 
     assert {"street-smoke_val_map", "street-smoke_val_map50", "street-smoke_val_ap50_ball"} <= set(card.metrics)
     assert ("street-smoke_val_map_bf16" in card.metrics) == ("bf16" in native_precisions())
 
-    model = load_model(output, engine="openvino", precision="f32", score_threshold=0.001)
+    model = load_model(output, engine="openvino", precision="fp32", score_threshold=0.001)
     frame = np.random.default_rng(0).integers(0, 256, (72, 96, 3), np.uint8)
     prediction = model.predict(frame)
     network = build_network(read_config(SMOKE)).eval()

@@ -107,7 +107,7 @@ def compare(name: str, size: tuple[int, int], tmp_path: Path, seeds: int) -> Non
     path = tmp_path / f"{name}.onnx"
     write_graph(graph, card, path)
     assert card.detection is not None
-    with load_model(path, engine="openvino", precision="f32") as probe:
+    with load_model(path, engine="openvino", precision="fp32") as probe:
         frames = [scene(*size, seed=seed) for seed in range(seeds)]
         scores = np.sort(np.concatenate([probe.engine.infer(f[None])["scores"].ravel() for f in frames]))
     # a threshold that leaves about 300 candidates an image and is not close to any score
@@ -118,7 +118,7 @@ def compare(name: str, size: tuple[int, int], tmp_path: Path, seeds: int) -> Non
     reference.score_thresh = threshold
     found = 0
     with load_model(
-        path, engine="openvino", precision="f32", score_threshold=threshold, max_detections=100_000
+        path, engine="openvino", precision="fp32", score_threshold=threshold, max_detections=100_000
     ) as ours:
         for frame in frames:
             mine = ours.predict(frame).detections
@@ -197,7 +197,7 @@ def compare_masks(name: str, tmp_path: Path) -> None:
     theirs: Any = build_untrained(name)
     preprocess = models.get_model_weights(name).DEFAULT.transforms()
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (preprocess.mean, preprocess.std))
-    with load_model(path, engine="openvino", precision="f32") as ours:
+    with load_model(path, engine="openvino", precision="fp32") as ours:
         for seed in range(3):
             frame = scene(128, 96, seed)
             with torch.inference_mode():
@@ -261,7 +261,7 @@ def test_trained_weights_bring_their_published_accuracy(tmp_path: Path, monkeypa
     image = (as_torchvision_takes_it(frame) - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
     with torch.inference_mode():
         expected = features(image[None])["class_logits"].numpy()
-    with load_model(tmp_path / "l.onnx", precision="f32") as model:
+    with load_model(tmp_path / "l.onnx", precision="fp32") as model:
         result = model.engine.infer(frame[None])["class_logits"]
     np.testing.assert_allclose(result, expected, atol=2e-3 * np.abs(expected).max())
 

@@ -18,9 +18,9 @@ from perception.card import ModelCard
 from perception.engines.trt.signed import make_signed
 from perception.errors import ModelError, UsageError
 
-GraphPrecision = Literal["f32", "f16", "bf16", "int8"]
+GraphPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 
-TYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 TOP_K = 1000
 """How many boxes of a frame leave the GPU at most."""
@@ -66,8 +66,8 @@ def prepare(
     Args:
         model: a model file's graph.
         card: its card.
-        precision: ``f16`` and ``bf16`` compute from the first to the last convolution or matrix product in that type;
-            what comes before (scaling of the pixels) and after (decoding of boxes) stays float32. ``f32`` and
+        precision: ``fp16`` and ``bf16`` compute from the first to the last convolution or matrix product in that type;
+            what comes before (scaling of the pixels) and after (decoding of boxes) stays float32. ``fp32`` and
             ``int8`` leave the types as they are, but for unsigned Q/DQ nodes, which TensorRT does not have; for
             ``int8`` the file must hold Q/DQ nodes.
         size: (width, height) to fix the input to; None leaves it as free as it is.
@@ -90,7 +90,7 @@ def prepare(
     if size is not None:
         _fix_size(graph, card.input.name, size)
     _cast_first(graph, card.input.name)
-    if precision in ("f16", "bf16"):
+    if precision in ("fp16", "bf16"):
         _narrow(graph, TYPES[precision])
     if tail is not None:
         _append(graph, card, tail)
@@ -107,9 +107,9 @@ def _check_quantisation(model: onnx.ModelProto, precision: str) -> None:
     if precision == "int8" and not quantised:
         raise UsageError(
             "int8 needs a quantised file, one with QuantizeLinear and DequantizeLinear nodes; this one has none: "
-            "take f16, or quantise it first"
+            "take fp16, or quantise it first"
         )
-    if precision in ("f16", "bf16") and quantised:
+    if precision in ("fp16", "bf16") and quantised:
         raise UsageError(f"this file is quantised; build it in int8, not in {precision}")
 
 
@@ -135,7 +135,7 @@ def _narrow(model: onnx.ModelProto, dtype: int) -> None:
     graph = model.graph
     for node in graph.node:
         if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
-            raise ModelError(f"half precision of a graph with control flow ({node.op_type}) is not supported; take f32")
+            raise ModelError(f"half precision does not support control flow ({node.op_type}); take fp32")
     floats = _float_tensors(model)
     narrow = _between_products(graph.node)
     weights = {w.name: w for w in graph.initializer}
@@ -229,7 +229,7 @@ def _float_tensors(model: onnx.ModelProto) -> set[str]:
     types |= {w.name: w.data_type for w in inferred.initializer}
     unknown = [t for node in inferred.node for t in node.output if t and t not in types]
     if unknown:
-        raise ModelError(f"half precision: the type of {unknown[0]!r} in the graph cannot be told; take f32")
+        raise ModelError(f"half precision: the type of {unknown[0]!r} in the graph cannot be told; take fp32")
     return {name for name, elem_type in types.items() if elem_type == TensorProto.FLOAT}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.card import ModelCard, load_onnx
+from perception.common.precision import parse_precision
 from perception.engines.contract import fixed_batch
 from perception.engines.trt.flavour import Flavour, lacks_bf16, this_machine
 from perception.engines.trt.graph import GraphPrecision, Tail, prepare
@@ -134,7 +135,7 @@ def make_recipe(
     """
     old = [c for c in capabilities if precision == "bf16" and lacks_bf16(c)]
     if old:
-        raise UsageError(f"GPUs of compute capability {', '.join(old)} have no bf16; leave them out, or take f16")
+        raise UsageError(f"GPUs of compute capability {', '.join(old)} have no bf16; leave them out, or take fp16")
     model = load_onnx(path)
     batch = fixed_batch(model, card.input.name)
     if batch and profile.batch not in (1, batch):
@@ -147,14 +148,10 @@ def make_recipe(
 
 
 def graph_precision(name: str) -> GraphPrecision:
-    """``fp32`` and ``f32`` are the same.
+    """Choose the precision to build in: ``auto`` is fp16.
 
     Raises:
         UsageError: an unknown name.
     """
-    names: dict[str, GraphPrecision] = {
-        "fp32": "f32", "f32": "f32", "fp16": "f16", "f16": "f16", "bf16": "bf16", "int8": "int8"
-    }  # fmt: skip
-    if name not in names:
-        raise UsageError(f"unknown precision {name!r}; choose one of: fp32, fp16, bf16, int8")
-    return names[name]
+    precision = parse_precision(name)
+    return "fp16" if precision == "auto" else precision

@@ -142,6 +142,7 @@ class Models:
             card=settings.card if own else None,
             engine=settings.engine,
             precision=settings.precision,
+            device=settings.device,
         )
         try:
             model.warmup(*WARM_SIZE_WH)

@@ -105,7 +105,7 @@ def _check(exact: Path, half: Path, card: ModelCard) -> None:
     frames = rng.integers(0, 256, (4, SIDE // 32, SIDE // 32, 3), np.uint8).repeat(32, 1).repeat(32, 2)
     results = []
     for path in (exact, half):
-        with open_engine(path, card, engine="openvino", precision="f32") as engine:
+        with open_engine(path, card, engine="openvino", precision="fp32") as engine:
             results.append(engine.infer(np.ascontiguousarray(frames))["probabilities"])
     change = float(np.abs(results[0] - results[1]).max())
     if not change <= TOLERANCE:

@@ -50,7 +50,7 @@ def release(
         onnx.save(model, str(draft))
         metrics: dict[str, float] = {}
         for precision in native_precisions():
-            suffix = "" if precision == "f32" else f"_{precision}"
+            suffix = "" if precision == "fp32" else f"_{precision}"
             for metric, value in task_type(config).measure(config, draft, precision).items():
                 if value is not None:
                     metrics[f"{config.name}_val_{metric}{suffix}"] = round(value, 4)

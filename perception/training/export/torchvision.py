@@ -187,7 +187,7 @@ def check_export(graph: CameraGraph, card: ModelCard, path: Path) -> None:
         # large squares: a network that is only given noise sees nothing
         frames = rng.integers(0, 256, (2, height // 8 + 1, width // 8 + 1, 3), np.uint8)
         frames = frames.repeat(8, 1).repeat(8, 2)[:, :height, :width].copy()
-        with open_engine(path, card, engine="openvino", precision="f32", size=(width, height)) as engine:
+        with open_engine(path, card, engine="openvino", precision="fp32", size=(width, height)) as engine:
             results = engine.infer(frames)
         with torch.inference_mode():
             expected = dict(zip(graph.outputs, (r.numpy() for r in graph(torch.from_numpy(frames))), strict=True))

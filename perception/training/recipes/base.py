@@ -7,7 +7,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from perception.common.precision import respell
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -85,7 +87,7 @@ class RunConfig(Strict):
         task: what is trained, see `perception.training.recipes.read.RECIPES`.
         name: of the model.
         output: folder for checkpoints and the log; relative to the working directory.
-        precision: ``bf16`` trains under autocast, ``f32`` without; a CPU that lacks bfloat16 always trains without.
+        precision: ``bf16`` trains under autocast, ``fp32`` without; a CPU that lacks bfloat16 always trains without.
         evaluate_every: epochs between evaluations on ``data.val``; the last epoch is always evaluated.
         patience: stop after this many evaluations without a better one; None never does.
         tensorboard: write event files to ``output/tensorboard``: numbers of every epoch, pictures of every evaluation.
@@ -99,7 +101,7 @@ class RunConfig(Strict):
     seed: int = 0
     epochs: int = Field(ge=1)
     batch: int = Field(default=8, ge=1)
-    precision: Literal["bf16", "f32"] = "bf16"
+    precision: Annotated[Literal["bf16", "fp32"], BeforeValidator(respell)] = "bf16"
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
     evaluate_every: int = Field(default=4, ge=1)
     patience: int | None = Field(default=None, ge=1)

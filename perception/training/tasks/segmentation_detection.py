@@ -84,7 +84,7 @@ class SegmentationDetectionTask(Task[SegmentationDetectionConfig]):
     def measure(cls, config: SegmentationDetectionConfig, model: Path, precision: str) -> dict[str, float | None]:
         """See `Task`; as `perception eval` gives it, and by class only in float32."""
         options: dict[str, Any] = {"engine": "openvino", "precision": precision}
-        root, val, by_class = config.data.root, config.data.val, precision == "f32"
+        root, val, by_class = config.data.root, config.data.val, precision == "fp32"
         masks = evaluate_segmentation(
             model,
             root / val.images,

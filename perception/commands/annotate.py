@@ -1,0 +1,219 @@
+"""The command ``perception annotate``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from perception.commands.options import (
+    DRAWING,
+    GENERAL,
+    IN_CARD,
+    INPUT,
+    MODEL,
+    OUTPUT,
+    Card,
+    Config,
+    Decoder,
+    Device,
+    Engine,
+    Model,
+    Overwrite,
+    PrecisionOption,
+    Size,
+    Things,
+    Threads,
+)
+from perception.weights import DEFAULT_MODEL
+
+NOT_WRITTEN = "not written"
+
+
+def annotate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Video, image, folder, glob, camera (0), rtsp:// or http:// URL, '-' (a pipe), 'synthetic:'.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", help="Annotated video, or a folder.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    jsonl: Annotated[
+        str | None,
+        typer.Option(
+            help="JSON Lines, one object per frame ('-': standard output).", show_default=NOT_WRITTEN,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    rle: Annotated[
+        bool, typer.Option(help="Include masks in the JSON Lines, as COCO RLE.", rich_help_panel=OUTPUT)
+    ] = False,
+    coco: Annotated[
+        str | None, typer.Option(help="COCO JSON of the boxes.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option(help="CSV, one row per box.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
+    ] = None,
+    parquet: Annotated[
+        str | None, typer.Option(help="Parquet, one row per box.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(help="Folder for class masks (PNG).", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Folder for annotated frames.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT),
+    ] = None,
+    panoptic: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder for COCO panoptic PNGs and JSON.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help="Video encoder: h264, hevc, vp9, av1, ...", show_default="h264; vp9 for .webm", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            help="Quality of the video; lower is better.", show_default="by codec: 23 for h264, 34 for vp9",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Speed of the encoder.", show_default="by codec: veryfast for h264, 7 for vp9", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    card: Card = None,
+    engine: Engine = "auto",
+    precision: PrecisionOption = "auto",
+    device: Device = "CPU",
+    threads: Threads = None,
+    size: Size = None,
+    score: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Lowest score of a box.", show_default=IN_CARD, rich_help_panel=MODEL),
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Of boxes that overlap more than this, keep the best only.", show_default=IN_CARD,
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum number of boxes per frame.", show_default=IN_CARD, rich_help_panel=MODEL),
+    ] = None,
+    nms: Annotated[
+        Literal["nms", "soft-linear", "soft-gaussian"],
+        typer.Option(help="How overlapping boxes are suppressed.", rich_help_panel=MODEL),
+    ] = "nms",
+    class_agnostic: Annotated[
+        bool | None,
+        typer.Option(
+            help="Suppress overlapping boxes of different classes too.", show_default=IN_CARD, rich_help_panel=MODEL
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Only these classes, comma-separated.", show_default="all", rich_help_panel=MODEL),
+    ] = None,
+    things: Things = None,
+    start: Annotated[float, typer.Option(min=0, help="Start at this second.", rich_help_panel=INPUT)] = 0.0,
+    duration: Annotated[
+        float | None,
+        typer.Option(min=0, help="Read this many seconds.", show_default="to the end", rich_help_panel=INPUT),
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Read every N-th frame.", rich_help_panel=INPUT)] = 1,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after N frames.", show_default="no limit", rich_help_panel=INPUT)
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to wait for a stream.", rich_help_panel=INPUT)
+    ] = 10.0,
+    decoder: Decoder = "auto",
+    view: Annotated[
+        Literal["boxes", "panoptic"],
+        typer.Option(help="Draw objects as boxes, or as outlines of their pixels.", rich_help_panel=DRAWING),
+    ] = "boxes",
+    opacity: Annotated[
+        float, typer.Option(min=0, max=1, help="Opacity of the class colours.", rich_help_panel=DRAWING)
+    ] = 0.5,
+    hide: Annotated[
+        str | None,
+        typer.Option(
+            help="Do not draw these: masks, boxes, labels, legend; comma-separated.", show_default="all are drawn",
+            rich_help_panel=DRAWING,
+        ),
+    ] = None,
+    show_fps: Annotated[
+        bool, typer.Option("--show-fps", help="Draw the speed onto the picture.", rich_help_panel=DRAWING)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=GENERAL)] = False,
+    config: Config = None,
+) -> None:  # fmt: skip
+    """Annotate videos, images or streams: video, masks and data.
+
+    [bold]Examples[/bold]
+
+      perception annotate street.mp4 -o annotated.mp4 --jsonl street.jsonl
+
+      perception annotate videos/ -o out/ --masks masks/
+
+      perception annotate 0 -o webcam.mp4 --duration 10
+
+      perception annotate street.mp4 -o instances.mp4 --view panoptic --panoptic segments/
+
+      ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
+    """
+    from perception.annotate import Outputs, annotate_all
+    from perception.commands.reporter import Reporter, exit_code
+    from perception.common.settings import names
+    from perception.common.settings import size as parse_size
+    from perception.common.settings import things as parse_things
+    from perception.drawing.annotator import Annotator
+    from perception.model import load_model
+    from perception.stages.panoptic import PanopticStage
+
+    wanted = names(classes)
+    hidden = names(hide, ("masks", "boxes", "labels", "legend")) or []
+    thing_classes = parse_things(things)
+    video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
+    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images, panoptic)
+    reporter = Reporter(quiet=quiet)
+    with load_model(
+        model, card=card, engine=engine, precision=precision, device=device, threads=threads, mode="throughput",
+        score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
+        class_agnostic=class_agnostic, classes=wanted, size=parse_size(size),
+    ) as loaded:  # fmt: skip
+        annotator = Annotator(
+            loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)
+        )
+        stages = [PanopticStage(loaded.card, thing_classes)] if panoptic or view == "panoptic" else []
+        results = []
+        for result in annotate_all(
+            sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, started=reporter.started,
+            source_options={
+                "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
+                "decoder": decoder,
+            },
+            sink_options={"video": video, "jsonl": {"masks": rle}},
+        ):  # fmt: skip
+            reporter.finished(result)
+            results.append(result)
+    raise typer.Exit(exit_code(results))

@@ -1,0 +1,73 @@
+"""The command ``perception bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perception.commands.options import INPUT, Device, Engine, Json, JsonFile, Model, PrecisionOption
+from perception.weights import DEFAULT_MODEL
+
+
+def bench(
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PART]...", help="kernels, stages, pipeline, engines (these by default), live, models."
+        ),
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    engine: Engine = "auto",
+    precision: PrecisionOption = "auto",
+    device: Device = "CPU",
+    clip: Annotated[
+        Path | None,
+        typer.Option(
+            help="Video for the stages and the pipeline.", show_default="a street clip at 1280x720",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each kernel and each network is measured.")] = 30,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL", help="Model that the part models compares with; may be repeated.", show_default="none"
+        ),
+    ] = None,
+    as_json: Json = False,
+    json_file: JsonFile = None,
+) -> None:  # fmt: skip
+    """Measure kernels, stages and the pipeline, side by side with the obvious alternatives.
+
+    [bold]Examples[/bold]
+
+      perception bench kernels pipeline
+
+      perception bench models --against lraspp.onnx --precision bf16
+    """
+    from perception.bench import run_bench
+
+    tables = run_bench(
+        parts, model=model, engine=engine, precision=precision, device=device, clip=clip, repeats=repeats,
+        against=against or (),
+    )  # fmt: skip
+    print_tables(tables, as_json, json_file)
+
+
+def print_tables(
+    tables: Iterable[tuple[str, list[dict[str, Any]]]], as_json: bool = False, json_file: Path | None = None
+) -> None:
+    """Print each table as soon as it is ready; JSON has the rows of all, each with its title as ``table``."""
+    from perception.commands.terminal import write_json
+    from perception.common.console import print_rows
+
+    all_rows: list[dict[str, Any]] = []
+    for title, rows in tables:
+        all_rows += [{"table": title, **row} for row in rows]
+        if not as_json:
+            print_rows(title, rows)
+        write_json(all_rows, False, json_file)  # what is done survives a Ctrl-C during the next part
+    write_json(all_rows, as_json)

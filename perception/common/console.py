@@ -1,0 +1,50 @@
+"""The two consoles (Rich): results go to standard output, everything about them to standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from perception.errors import PerceptionError
+
+WIDTH = 160
+"""Columns of standard output where it is a pipe or a file, which has no width of its own; 80 would fold every table."""
+
+
+@cache
+def stderr() -> Console:
+    """Return the console on standard error."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@cache
+def stdout() -> Console:
+    """Return the console on standard output."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def complain(error: PerceptionError) -> None:
+    """Print an error as one line on standard error."""
+    stderr().print(f"[bold red]error:[/] {escape(str(error))}")
+
+
+def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Print a table of rows on standard output; columns are their keys, in order of appearance."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        numeric = all(isinstance(row.get(column, 0), (int, float)) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column, "")) for column in columns))
+    stdout().print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
