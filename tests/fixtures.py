@@ -1,19 +1,22 @@
-"""Fixtures that several folders share: imported by their ``conftest.py``, and in force there."""
+"""Fixtures that several files share: those that a ``conftest.py`` or a test's file imports are in force there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-
-from perception.common.jit import cache_directory
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep compiled models, and what was measured of them, out of the user's cache; the folder is not made yet."""
+    from perception.common.jit import cache_directory
+
     cache_directory()  # looked up once: compiled kernels stay where they are, for they take a minute to make
     folder = tmp_path_factory.mktemp("own") / "cache"
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(folder))
@@ -23,6 +26,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture
 def own_cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same for the processes that a test starts: a home for caches, which shares the compiled kernels alone."""
+    from perception.common.jit import cache_directory
+
     kernels = cache_directory()
     home = tmp_path_factory.mktemp("own") / "cache"
     (home / "perception").mkdir(parents=True)
@@ -30,6 +35,34 @@ def own_cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
         (home / "perception" / "numba").symlink_to(Path(kernels).parent)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     return home
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Main = Callable[..., Done]
+
+
+@pytest.fixture
+def main_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Main]:
+    """The ``perception`` command in this process, which need not import everything first."""
+    from perception.commands.main import main
+
+    def call(*args: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["perception", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capfd.readouterr()
+        return Done(int(ended.value.code or 0), told.out, told.err)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from perception.bench import engines
 from perception.commands.main import app
 from perception.engines import engine_status
-from tests.fixtures import own_cache_home  # noqa: F401
 from tests.models import write_model
 
 pytestmark = pytest.mark.usefixtures("own_cache_home")

@@ -8,28 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import pytest
 from typer.testing import CliRunner
 
-from perception.commands.main import app, main
+from perception.commands.main import app
+from tests.fixtures import Main
 from tests.models import write_model
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Main = Callable[..., Done]
-
 
 SCENE = "synthetic:?size=64x48&frames=12&fps=25"
 
@@ -50,22 +37,6 @@ def perception(*args: str, **options: object) -> subprocess.CompletedProcess[str
     """The command in a process of its own."""
     command = [sys.executable, "-m", "perception", *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, **options)  # type: ignore[call-overload]
-
-
-@pytest.fixture
-def main_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Main]:
-    """The same in this process, which need not import everything first: the exit code, standard output and error."""
-
-    def call(*args: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["perception", *args])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capfd.readouterr()
-        return Done(int(ended.value.code or 0), told.out, told.err)
-
-    handler = signal.getsignal(signal.SIGTERM)
-    yield call
-    signal.signal(signal.SIGTERM, handler)
 
 
 def frames_in(path: str | Path) -> int:
