@@ -30,6 +30,7 @@ _LAZY = {
     "open_source": "sources",
     "predict": "pipeline",
     "run": "pipeline",
+    "to_bgr": "picture.conversions",
 }
 
 __all__ = [
@@ -52,12 +53,14 @@ __all__ = [
     "open_source",
     "predict",
     "run",
+    "to_bgr",
 ]
 
 if TYPE_CHECKING:
     from perception.card import ModelCard
     from perception.drawing.annotator import Annotator
     from perception.model import Model, load_model
+    from perception.picture.conversions import to_bgr
     from perception.pipeline import predict, run
     from perception.sinks import open_sink
     from perception.sources import open_source

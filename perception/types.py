@@ -15,53 +15,24 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.picture.planes import F32, U8, Picture, Planes
+
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
     from perception.postprocess.panoptic import Panoptic
 
-U8: TypeAlias = NDArray[np.uint8]
-F32: TypeAlias = NDArray[np.float32]
-
-
-@dataclass(slots=True, eq=False)
-class Planes:
-    """An 8-bit planar YUV 4:2:0 picture: what decoders give and encoders take.
-
-    Kept beside (or instead of) BGR because both conversions cost more than all drawing does.
-
-    Attributes:
-        y: uint8 ``[H, W]`` luma; rows may be padded, pixels in a row are adjacent.
-        u: uint8 ``[(H + 1) // 2, (W + 1) // 2]`` blue difference.
-        v: uint8 ``[(H + 1) // 2, (W + 1) // 2]`` red difference.
-        matrix: coefficients of the conversion to RGB, ITU-R BT.601 or BT.709.
-        full_range: luma in 0..255 (JPEG) and not 16..235 (video).
-        buffer: uint8 ``[H * 3 // 2, W]``, the contiguous I420 memory behind the planes, if there is one.
-    """
-
-    y: U8
-    u: U8
-    v: U8
-    matrix: Literal["bt601", "bt709"] = "bt601"
-    full_range: bool = False
-    buffer: U8 | None = None
-
-    @property
-    def width(self) -> int:
-        return int(self.y.shape[1])
-
-    @property
-    def height(self) -> int:
-        return int(self.y.shape[0])
-
-    def to_bgr(self) -> U8:
-        """The picture as uint8 ``[H, W, 3]`` BGR, C-contiguous, a new array."""
-        from perception.picture.letterbox import planes_to_bgr
-
-        return planes_to_bgr(self)
-
-
-Picture: TypeAlias = "U8 | Planes"
-"""A picture to show or to encode: uint8 ``[H, W, 3]`` BGR, or planes."""
+__all__ = [
+    "F32",
+    "U8",
+    "ClassMap",
+    "Detections",
+    "Frame",
+    "Picture",
+    "Planes",
+    "Prediction",
+    "SourceInfo",
+    "Stage",
+]
 
 
 class Frame:
@@ -109,8 +80,15 @@ class Frame:
         """uint8 ``[H, W, 3]`` BGR, C-contiguous. Shared by all who hold the frame: never write into it."""
         if self._image is None:
             assert self.planes is not None
-            self._image = self.planes.to_bgr()
+            from perception.picture.conversions import planes_to_bgr
+
+            self._image = planes_to_bgr(self.planes)
         return self._image
+
+    @property
+    def picture(self) -> Picture:
+        """The picture as the source gave it: planes where there are some, else BGR."""
+        return self.image if self.planes is None else self.planes
 
     @property
     def has_image(self) -> bool:

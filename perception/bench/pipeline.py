@@ -21,7 +21,7 @@ from perception.drawing.annotator import Annotator
 from perception.engines import Mode, Precision
 from perception.errors import EngineError, PerceptionError
 from perception.model import Model, load_model
-from perception.picture.letterbox import to_input
+from perception.picture.resize import to_input
 from perception.pipeline import run
 from perception.sinks import open_sink
 from perception.sources import open_source
@@ -134,7 +134,7 @@ class Bench:
         (width, height), resize = model.size, card.input.resize
         with open_source(str(self.clip), max_frames=FRAMES) as source:
             info, frames = source.info, list(islice(source, KEPT))
-        inputs = [to_input(frame, width, height, resize)[0][None] for frame in frames]
+        inputs = [to_input(frame.picture, width, height, resize)[0][None] for frame in frames]
         predictions = [model.predict(frame) for frame in frames]
         annotators = [Annotator(card) for _ in range(CORES)]
         drawn = [Prediction(p.frame, picture=annotators[0](p)) for p in predictions]
@@ -144,7 +144,7 @@ class Bench:
                 return sum(1 for _ in source)
 
         def resize_all(worker: int) -> int:
-            return len([to_input(frame, width, height, resize) for frame in frames])
+            return len([to_input(frame.picture, width, height, resize) for frame in frames])
 
         def infer(worker: int) -> int:
             return len([model.engine.infer(frame) for frame in inputs])

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.card import ModelCard
-from perception.drawing.canvas import BgrCanvas, BufferPool, Canvas, Color, PlanesCanvas, copy_canvas
+from perception.drawing.canvas import BgrCanvas, Canvas, Color, PlanesCanvas, copy_canvas
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
+from perception.picture.buffer_pool import BufferPool
 from perception.postprocess.segmentation import counts_to_shares, overlay_bgr, overlay_planes
 from perception.types import U8, ClassMap, Detections, Frame, Picture, Prediction
 

@@ -138,7 +138,7 @@ class Engine(ABC):
         Raises:
             EngineError: the engine is closed, or the runtime failed. What became of the other frames is not told.
         """
-        from perception.picture.letterbox import to_input
+        from perception.picture.resize import to_input
 
         _, height, width, _ = self.input_shape
         results: list[FrameResult] = []
@@ -148,7 +148,7 @@ class Engine(ABC):
             fitted = []
             for frame, row in zip(together, buffer, strict=False):
                 start = time.perf_counter()
-                _, letterbox = to_input(frame, width, height, resize, out=row)
+                _, letterbox = to_input(frame.picture, width, height, resize, out=row)
                 fitted.append((letterbox, (time.perf_counter() - start) * 1e3))
             start = time.perf_counter()
             outputs = self.infer(buffer[: self.input_shape[0] or len(together)])

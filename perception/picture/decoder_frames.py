@@ -10,14 +10,14 @@ Alpha is dropped: pixels keep their stored colour, as ``cv2.imread`` does for im
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 
-from perception.types import U8, Planes
+from perception.picture.planes import U8, Matrix, Planes
 
 # Values of FFmpeg's AVColorSpace (in the frame) on the left, of swscale's SWS_CS_* (what reformat takes) on the right.
 _SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
@@ -122,7 +122,7 @@ class Converter:
             elif name in _PLANAR_420 and size != (frame.width, frame.height):
                 frame = self._reformat(frame, size, name, space, space, color_range, color_range)
             if frame.format.name in _PLANAR_420:
-                matrix: Literal["bt601", "bt709"] = "bt709" if space in (_SWS_BT709, 7) else "bt601"
+                matrix: Matrix = "bt709" if space in (_SWS_BT709, 7) else "bt601"
                 return _planes(frame, orientation, matrix, full), None
 
         frame = self._reformat(frame, size, "bgr24", space, _SWS_BT709, color_range, _FULL)
@@ -151,9 +151,7 @@ class Converter:
         )
 
 
-def _planes(
-    frame: av.VideoFrame, orientation: Orientation, matrix: Literal["bt601", "bt709"], full_range: bool
-) -> Planes:
+def _planes(frame: av.VideoFrame, orientation: Orientation, matrix: Matrix, full_range: bool) -> Planes:
     width, height = frame.width, frame.height
     half_width, half_height = (width + 1) // 2, (height + 1) // 2
     y, u, v = frame.planes[:3]

@@ -1,5 +1,5 @@
 """What the CPU kernels do with pixels, on the GPU: fit a frame into the network's input, overlay a class mask. Each
-gives the same bytes as its twin: `preprocess.to_input` of BGR and of planes, and `postprocess.masks`.
+gives the same bytes as its twin: `picture.resize.to_input` of BGR and of planes, and `postprocess.masks`.
 
 Arrays on the GPU are those of numba-cuda, or anything with ``__cuda_array_interface__``. Work is put on a stream and
 not waited for. Float products are rounded before they are added, as on the CPU: a compiler for GPUs would else fuse
@@ -16,8 +16,9 @@ import numba.cuda
 import numpy as np
 from numba.core import config as numba_config
 
-from perception.picture.conversions import axis_taps, conversion
+from perception.picture.conversions import conversion
 from perception.picture.letterbox import PAD, Letterbox
+from perception.picture.resize import axis_taps
 from perception.postprocess import masks
 from perception.types import U8
 
@@ -69,7 +70,7 @@ def fit_kernel(source, sx, wx, sy, wy, left, top, out):  # type: ignore[no-untyp
 
 @cuda.jit(device=True, inline="always")  # so that the kernel alone is compiled
 def _mean(source, sx, wx, sy, wy, column, line):  # type: ignore[no-untyped-def]
-    """The weighted mean of the samples under one pixel, added up in the order of `perception.picture.conversions`."""
+    """The weighted mean of the samples under one pixel, added up in the order of `perception.picture.resize`."""
     taps = wx.shape[1]
     total, rest = np.float32(0), np.float32(0)
     for t in range(taps):
@@ -124,7 +125,7 @@ def overlay_kernel(image, labels, rows, columns, keep, colors, out):  # type: ig
 
 
 def fit(image: Any, letterbox: Letterbox, out: Any, stream: Any = 0) -> None:
-    """Resize a frame into a network's input, as `perception.picture.letterbox.to_input` does.
+    """Resize a frame into a network's input, as `perception.picture.resize.to_input` does.
 
     Args:
         image: uint8 ``[H, W, 3]`` BGR on the GPU, of the frame's size.
@@ -143,7 +144,7 @@ def fit(image: Any, letterbox: Letterbox, out: Any, stream: Any = 0) -> None:
 def fit_planes(
     planes: Sequence[Any], matrix: str, full_range: bool, letterbox: Letterbox, out: Any, stream: Any = 0
 ) -> None:
-    """Resize a frame of YUV 4:2:0 into a network's input, as `perception.picture.letterbox.to_input` does.
+    """Resize a frame of YUV 4:2:0 into a network's input, as `perception.picture.resize.to_input` does.
 
     Args:
         planes: y, u, v, each uint8 ``[rows, columns]`` on the GPU, as in `perception.types.Planes`.

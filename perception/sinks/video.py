@@ -115,7 +115,7 @@ class VideoSink(Sink):
         frame = prediction.frame
         picture: Picture | None = prediction.picture
         if picture is None:
-            picture = frame.planes if frame.planes is not None else frame.image
+            picture = frame.picture
         if frame.pts is not None and frame.time_base is not None:
             time = Fraction(frame.pts * frame.time_base)
         else:

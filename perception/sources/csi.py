@@ -197,8 +197,4 @@ def i420_planes(picture: U8, width: int, height: int) -> Planes:
     """
     if picture.dtype != np.uint8 or picture.size != width * height * 3 // 2:
         raise SourceError(f"gives pictures {picture.dtype} {list(picture.shape)}, not I420 of {width}x{height}")
-    buffer = np.ascontiguousarray(picture).reshape(height * 3 // 2, width)
-    flat, luma = buffer.reshape(-1), width * height
-    half = (height // 2, width // 2)
-    u, v = flat[luma : luma + luma // 4].reshape(half), flat[luma + luma // 4 :].reshape(half)
-    return Planes(buffer[:height], u, v, "bt601", False, buffer)
+    return Planes.from_i420(np.ascontiguousarray(picture).reshape(height * 3 // 2, width))

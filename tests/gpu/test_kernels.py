@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from numba import cuda
 
-from perception.picture.letterbox import Letterbox, to_input
+from perception.picture.letterbox import Letterbox
+from perception.picture.resize import to_input
 from perception.postprocess import cuda as kernels
 from perception.postprocess import detection, masks
 from perception.postprocess.cuda_detection import Decoder
-from perception.types import Frame, Planes
+from perception.types import Planes
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -23,7 +24,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("frame", [(40, 30), (20, 45), (16, 12), (9, 7)])
 def test_fit_is_the_cpu_resize(frame: tuple[int, int], mode: Any) -> None:
     image = noise(frame[1], frame[0], 3, seed=frame[0])
-    expected, box = to_input(Frame(image), 16, 12, mode)
+    expected, box = to_input(image, 16, 12, mode)
     out = cuda.to_device(noise(12, 16, 3, seed=1))  # all of it must be overwritten
     kernels.fit(cuda.to_device(image), box, out)
     np.testing.assert_array_equal(out.copy_to_host(), expected)
@@ -38,7 +39,7 @@ def test_fit_of_planes_is_the_cpu_resize(frame: tuple[int, int], mode: Any) -> N
     matrix: Any = "bt709" if width % 2 else "bt601"
     y, u, v = noise(height, width, seed=width), noise(*half, seed=width + 1), noise(*half, seed=width + 2)
     planes = Planes(y, u, v, matrix, full_range=mode == "stretch")
-    expected, box = to_input(Frame(planes=planes), 16, 12, mode)
+    expected, box = to_input(planes, 16, 12, mode)
     out = cuda.to_device(noise(12, 16, 3, seed=1))  # all of it must be overwritten
     on_gpu = [cuda.to_device(plane) for plane in (planes.y, planes.u, planes.v)]
     kernels.fit_planes(on_gpu, planes.matrix, planes.full_range, box, out)

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from perception.common import jit
-from perception.picture.letterbox import Letterbox, planes_to_bgr, to_input
+from perception.picture.conversions import planes_to_bgr
+from perception.picture.letterbox import Letterbox
+from perception.picture.resize import to_input
 from perception.postprocess import warmup
 from perception.postprocess.detection import decode, nms
 from perception.postprocess.segmentation import class_mask, class_shares, overlay_bgr, overlay_planes
-from perception.types import Frame, Planes
+from perception.types import Planes
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,8 +43,8 @@ def test_a_full_run_compiles_nothing_after_warmup() -> None:
             image.flags.writeable = writable
             overlay_bgr(image, logits, box, palette, 0.5, out_image)
             for mode in ("stretch", "letterbox"):
-                to_input(Frame(planes=planes), 30, 40, mode)  # type: ignore[arg-type]
-                to_input(Frame(image), 30, 40, mode)  # type: ignore[arg-type]
+                to_input(planes, 30, 40, mode)  # type: ignore[arg-type]
+                to_input(image, 30, 40, mode)  # type: ignore[arg-type]
     class_mask(logits, box)
     class_shares(logits, box)
     boxes, scores = np.zeros((7, 4), np.float32), np.zeros((7, 2), np.float32)
@@ -58,7 +60,7 @@ import numpy as np
 import perception.picture.conversions as yuv
 from perception.types import Planes
 planes = Planes(np.full((4, 4), 235, np.uint8), *np.full((2, 2, 2), 128, np.uint8))
-assert (planes.to_bgr() == 255).all()
+assert (yuv.to_bgr(planes) == 255).all()
 from perception.common import jit
 print(jit.cache_directory())
 """

@@ -80,7 +80,7 @@ def test_a_class_map_of_a_ready_mask() -> None:
 
 @pytest.mark.parametrize("planes", [False, True])
 def test_drawn_like_any_class_map(planes: bool) -> None:
-    from tests.test_draw import make_card, quarters
+    from tests.drawing.test_annotator import make_card, quarters
 
     rng = np.random.default_rng(2)
     from_logits = quarters(128, 96)

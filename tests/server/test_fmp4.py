@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from perception.drawing.canvas import BufferPool, copy_canvas
+from perception.drawing.canvas import copy_canvas
+from perception.picture.buffer_pool import BufferPool
 from perception.server.viewers.fragmented_mp4 import MAX_BEHIND, SegmentEncoder, SegmentViewer, length_prefixed
 from perception.types import Frame
 from tests.media import make_video, read_stamp, stamp

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.picture.conversions import to_bgr
 from perception.picture.decoder_frames import Converter
 from perception.sources import open_source
 from tests.media import corners, make_video, quadrants, read_stamp, stamp
@@ -89,7 +90,7 @@ def test_colors_come_back_within_three_levels(pix_fmt, matrix, tag, full_range):
         planes, image = Converter()(frame)
         if planes is not None:
             assert (planes.matrix, planes.full_range) == (matrix, full_range)
-            image = planes.to_bgr()
+            image = to_bgr(planes)
         assert np.abs(image.astype(int) - color).max() <= 3, color
 
 

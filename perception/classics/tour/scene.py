@@ -13,11 +13,12 @@ from perception.errors import ModelError
 from perception.evaluation.metrics import ConfusionMatrix
 from perception.explain.maps import Method, explain
 from perception.model import load_model
+from perception.picture.conversions import to_bgr
 from perception.picture.letterbox import Letterbox
 from perception.postprocess.panoptic import Panoptic
 from perception.postprocess.segmentation import class_mask
 from perception.stages.panoptic import PanopticStage
-from perception.types import U8, ClassMap, Frame, Picture, Planes, Prediction
+from perception.types import U8, ClassMap, Frame, Picture, Prediction
 from perception.weights.library import find_model
 
 STRIDES = (4, 8, 16, 32)
@@ -148,4 +149,4 @@ def _around(image: U8, box: tuple[float, float, float, float] | None) -> U8:
 
 
 def _bgr(picture: Picture) -> U8:
-    return picture.to_bgr() if isinstance(picture, Planes) else picture
+    return to_bgr(picture)

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 
 from perception.card import ClassInfo, ModelCard
 from perception.model import Model
-from perception.picture.jpeg import MAX_SIDE, to_bgr
+from perception.picture.conversions import to_bgr
+from perception.picture.jpeg import MAX_SIDE
 from perception.server.edge.multipart import FORM
 from perception.server.edge.uploads import IMAGE_FORMATS, open_upload, read_image, receive_bytes
 from perception.server.inference.scheduler import Scheduler

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perception.card import ModelCard
 from perception.drawing.annotator import Annotator
-from perception.picture.letterbox import to_input
+from perception.picture.resize import to_input
 from perception.postprocess.detection import decode
 from perception.training.tasks.evaluation import Infer
 from perception.types import ClassMap, Frame, Prediction
@@ -51,7 +51,7 @@ class Board:
             epoch: which epoch it is of.
         """
         card, frame = self.card, Frame(image)
-        fitted, letterbox = to_input(frame, card.input.width, card.input.height, card.input.resize)
+        fitted, letterbox = to_input(frame.picture, card.input.width, card.input.height, card.input.resize)
         results = infer(fitted[None])
         prediction = Prediction(frame)
         if card.segmentation is not None:
