@@ -20,6 +20,7 @@ from perception.errors import EngineError, ModelError, PerceptionError, SinkErro
 _LAZY = {
     "Annotator": "drawing.annotator",
     "ClassMap": "types",
+    "DetectionOptions": "postprocess.post_processing",
     "Detections": "types",
     "Frame": "types",
     "Model": "model",
@@ -36,6 +37,7 @@ _LAZY = {
 __all__ = [
     "Annotator",
     "ClassMap",
+    "DetectionOptions",
     "Detections",
     "EngineError",
     "Frame",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from perception.model import Model, load_model
     from perception.picture.conversions import to_bgr
     from perception.pipeline import predict, run
+    from perception.postprocess.post_processing import DetectionOptions
     from perception.sinks import open_sink
     from perception.sources import open_source
     from perception.types import ClassMap, Detections, Frame, Prediction

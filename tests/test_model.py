@@ -15,6 +15,7 @@ import yaml
 from perception import EngineError, ModelError, UsageError, load_model
 from perception.card import read_card, write_card
 from perception.model import Model
+from perception.postprocess.post_processing import DetectionOptions
 from perception.types import Frame
 from perception.weights.library import find_model, list_models
 from tests.models import PALETTE, build_model, solid, write_model
@@ -207,11 +208,11 @@ def test_sizes_that_the_card_allows(tmp_path: Path) -> None:
         ({"score_threshold": 1.5}, "score_threshold must be in 0..1"),
         ({"score_threshold": float("nan")}, "score_threshold must be in 0..1"),
         ({"score_threshold": {"red": 2}}, "score_threshold of red"),
-        ({"score_threshold": {"gren": 0.5}}, "did you mean green"),
+        ({"score_threshold": {"gren": 0.5}}, "did you mean 'green'"),
         ({"iou_threshold": -0.1}, "iou_threshold"),
         ({"max_detections": 0}, "max_detections"),
-        ({"classes": ["blu"]}, "no class 'blu'; did you mean blue"),
-        ({"classes": ["zebra"]}, "it has: red, green, blue"),
+        ({"classes": ["blu"]}, "no class 'blu'; did you mean 'blue'"),
+        ({"classes": ["zebra"]}, "known are: red, green, blue"),
         ({"nms": "hard"}, "soft-gaussian"),
         ({"engine": "onnx"}, "onnxruntime"),
     ],
@@ -308,13 +309,13 @@ def test_a_foreign_file_with_a_card_of_yaml(tmp_path: Path) -> None:
         assert class_map is not None and (class_map.mask == 1).all()
 
 
-def test_tuned_models_share_an_engine_and_differ_in_what_they_make_of_it(tmp_path: Path) -> None:
+def test_models_with_options_share_an_engine_and_differ_in_what_they_make_of_it(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", detection=True)
     frame = squares(("red", 16, 16))
     with load_model(path) as model:
-        strict = model.tuned(score_threshold=0.999999)
-        loose = model.tuned(iou_threshold=1.0)
-        green = model.tuned(classes=["green"])
+        strict = model.with_options(DetectionOptions(score_threshold=0.999999))
+        loose = model.with_options(DetectionOptions(iou_threshold=1.0))
+        green = model.with_options(DetectionOptions(classes=["green"]))
         assert strict.engine is loose.engine is model.engine
         inference = model.infer(frame)
         assert len(model.interpret(inference).detections) == 1
@@ -327,4 +328,4 @@ def test_tuned_models_share_an_engine_and_differ_in_what_they_make_of_it(tmp_pat
         loose.close()
         assert len(model.predict(frame).detections) == 1
         with pytest.raises(UsageError, match="no class 'grene'"):
-            model.tuned(classes=["grene"])
+            model.with_options(DetectionOptions(classes=["grene"]))

@@ -16,7 +16,7 @@ from perception.picture.conversions import planes_to_bgr
 from perception.picture.letterbox import Letterbox
 from perception.picture.resize import to_input
 from perception.postprocess.detection import nms
-from perception.postprocess.segmentation import overlay_bgr, overlay_planes
+from perception.postprocess.segmentation import overlay
 from perception.types import F32, U8, Planes
 
 Row = dict[str, Any]
@@ -70,10 +70,10 @@ def _overlay_rows(repeats: int, logits: F32, image: U8, planes: Planes) -> list[
     out_planes = Planes.from_i420(np.empty((height * 3 // 2, width), np.uint8), planes.matrix, planes.full_range)
 
     def ours() -> None:
-        overlay_bgr(image, logits, box, palette, _OPACITY, out)
+        overlay(image, logits, box, palette, _OPACITY, out)
 
     def ours_in_planes() -> None:
-        overlay_planes(planes, logits, box, palette, _OPACITY, out_planes)
+        overlay(planes, logits, box, palette, _OPACITY, out_planes)
 
     def mask() -> U8:
         return np.stack([cv2.resize(c, (width, height)) for c in logits]).argmax(axis=0).astype(np.uint8)

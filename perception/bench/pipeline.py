@@ -23,6 +23,7 @@ from perception.errors import EngineError, PerceptionError
 from perception.model import Model, load_model
 from perception.picture.resize import to_input
 from perception.pipeline import run
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.sinks import open_sink
 from perception.sources import open_source
 from perception.sources.clips import find_clip
@@ -84,7 +85,7 @@ class Bench:
         with open_source(str(self.clip), max_frames=1) as source:
             (frame,) = source
         prediction = self.model().predict(frame)
-        if prediction.class_map is None or prediction.class_map.logits is None:
+        if not isinstance(prediction.class_map, LogitsClassMap):
             raise PerceptionError("the kernel benchmark needs a model and an engine that give logits", self._model_name)
         return frame.image, prediction.class_map.logits
 

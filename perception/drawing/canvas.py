@@ -172,24 +172,28 @@ def _blend(target: U8, patch: U8, x: int, y: int, opacity: float) -> None:
         region[:] = cv2.addWeighted(region, 1 - opacity, part, opacity, 0).reshape(region.shape)
 
 
-def copy_canvas(frame: Frame, pool: BufferPool, copy: bool = True) -> BgrCanvas | PlanesCanvas:
-    """A canvas of the frame's size in memory of its own; planes where the frame has them and both sides are even.
+def drawable(frame: Frame) -> Picture:
+    """The picture of a frame that can be drawn on: planes where it has them and both sides are even, else BGR."""
+    return frame.image if frame.width % 2 or frame.height % 2 else frame.picture
+
+
+def make_canvas(picture: Picture, pool: BufferPool, copy: bool = True) -> BgrCanvas | PlanesCanvas:
+    """A canvas of the kind and size of a picture, in memory of its own.
 
     Args:
-        frame: only read.
+        picture: see `drawable`; only read.
         pool: where the memory comes from.
-        copy: with the frame's pixels; else its contents are undefined.
+        copy: with the picture's pixels; else its contents are undefined.
     """
-    source = frame.planes
-    if source is None or frame.width % 2 or frame.height % 2:
-        image = pool.get((frame.height, frame.width, 3))
+    if not isinstance(picture, Planes):
+        image = pool.get(picture.shape)
         if copy:
-            np.copyto(image, frame.image)
+            np.copyto(image, picture)
         return BgrCanvas(image)
-    memory = pool.get((frame.height * 3 // 2, frame.width))
-    planes = Planes.from_i420(memory, source.matrix, source.full_range)
+    memory = pool.get((picture.height * 3 // 2, picture.width))
+    planes = Planes.from_i420(memory, picture.matrix, picture.full_range)
     if copy:
-        np.copyto(planes.y, source.y)
-        np.copyto(planes.u, source.u)
-        np.copyto(planes.v, source.v)
+        np.copyto(planes.y, picture.y)
+        np.copyto(planes.u, picture.u)
+        np.copyto(planes.v, picture.v)
     return PlanesCanvas(planes)

@@ -20,6 +20,7 @@ from perception.picture.conversions import conversion
 from perception.picture.letterbox import PAD, Letterbox
 from perception.picture.resize import axis_taps
 from perception.postprocess import masks
+from perception.postprocess.blending import bgr_tables
 from perception.types import U8
 
 cuda: Any = numba.cuda
@@ -245,5 +246,5 @@ def _device_places(letterbox: Letterbox, h: int, w: int) -> tuple[Any, Any]:
 @lru_cache(maxsize=16)
 def _device_tables(palette: bytes, opacity: float, ignored: tuple[int, ...]) -> tuple[Any, Any]:
     colors = np.frombuffer(palette, np.uint8).reshape(-1, 3)
-    keep, weighted = masks.bgr_tables(colors, opacity, ignored)
+    keep, weighted = bgr_tables(colors, opacity, ignored)
     return cuda.to_device(keep), cuda.to_device(weighted)

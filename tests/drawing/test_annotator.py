@@ -15,9 +15,10 @@ from perception.drawing.text import label_patch, text_color
 from perception.errors import UsageError
 from perception.picture.conversions import planes_to_bgr, to_bgr
 from perception.picture.letterbox import Letterbox
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.postprocess.panoptic import panoptic
-from perception.postprocess.segmentation import overlay_bgr
-from perception.types import ClassMap, Detections, Frame, Planes, Prediction
+from perception.postprocess.segmentation import overlay
+from perception.types import Detections, Frame, Planes, Prediction
 
 COLORS = [(128, 64, 128), (220, 20, 60), (0, 0, 142), (107, 142, 35)]
 NAMES = ["road", "person", "car", "tree"]
@@ -42,11 +43,11 @@ def make_planes(width: int, height: int, level: int = 120) -> Planes:
     return Planes.from_i420(buffer)
 
 
-def quarters(width: int, height: int) -> ClassMap:
+def quarters(width: int, height: int) -> LogitsClassMap:
     """Classes 0 and 1 above, 2 and 3 below."""
     logits = np.zeros((4, 12, 16), np.float32)
     logits[0, :6, :8] = logits[1, :6, 8:] = logits[2, 6:, :8] = logits[3, 6:, 8:] = 9
-    return ClassMap(logits, Letterbox.fit(width, height, 64, 48))
+    return LogitsClassMap(logits, Letterbox.fit(width, height, 64, 48))
 
 
 def detect(*boxes: tuple[float, float, float, float], tracks: list[int] | None = None) -> Detections:
@@ -62,7 +63,7 @@ def test_masks_alone_are_the_overlay() -> None:
     picture = Annotator(make_card(), legend=False)(Prediction(Frame(image), class_map=class_map))
     expected = np.empty_like(image)
     palette = np.array([c[::-1] for c in COLORS], np.uint8)
-    overlay_bgr(image, class_map.logits, class_map.letterbox, palette, 0.5, expected, [3])
+    overlay(image, class_map.logits, class_map.letterbox, palette, 0.5, expected, [3])
     assert (picture == expected).all()
     assert (expected[60:, 70:] == image[60:, 70:]).all()  # the ignored class
     np.testing.assert_allclose(class_map.shares, 0.25, atol=0.02)

@@ -64,7 +64,7 @@ def test_overlay_is_the_cpu_overlay(frame: tuple[int, int], mode: Any) -> None:
     image = noise(frame[1], frame[0], 3, seed=frame[1])
     opacity = float(rng.random())
     expected = np.empty_like(image)
-    masks.overlay_bgr(image, masks.to_frame(labels, box), palette, opacity, expected, [3])
+    masks.overlay(image, masks.to_frame(labels, box), palette, opacity, expected, [3])
     on_gpu = cuda.to_device(image)
     kernels.overlay(on_gpu, cuda.to_device(labels), box, palette, opacity, on_gpu, [3])  # in place
     np.testing.assert_array_equal(on_gpu.copy_to_host(), expected)

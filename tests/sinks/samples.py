@@ -15,6 +15,7 @@ import numpy as np
 from perception.card import ModelCard, validate_card
 from perception.picture.conversions import to_bgr
 from perception.picture.letterbox import Letterbox
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.types import ClassMap, Detections, Frame, Planes, Prediction, SourceInfo
 
 
@@ -51,7 +52,7 @@ def class_map(mask: np.ndarray, ignored: tuple[int, ...] = ()) -> ClassMap:
     height, width = mask.shape
     logits = np.full((3, height, width), -10, np.float32)
     np.put_along_axis(logits, mask[None].astype(np.intp), 10, 0)
-    return ClassMap(logits, Letterbox.fit(width, height, width, height), ignored)
+    return LogitsClassMap(logits, Letterbox.fit(width, height, width, height), ignored)
 
 
 def image(index: int, width: int = 64, height: int = 48) -> np.ndarray:

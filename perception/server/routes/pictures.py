@@ -128,7 +128,7 @@ async def receive_picture(request: Request, limits: Limits) -> bytes:
 
 
 def _prepare(scheduler: Scheduler, query: PredictQuery, data: bytes, service: Service) -> tuple[Model, U8]:
-    return query.tuned(scheduler.model), read_image(data, service.settings.limits)
+    return query.applied_to(scheduler.model), read_image(data, service.settings.limits)
 
 
 async def _result(scheduler: Scheduler, model: Model, image: U8, client: str) -> Prediction:

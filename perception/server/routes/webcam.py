@@ -229,7 +229,7 @@ class Session:
     def _open(self, settings: WebcamSettings) -> tuple[Scheduler, Model]:
         """The scheduler of the model that is wanted, loaded if need be, and the model with the client's options."""
         scheduler = self._service.models.scheduler(settings.model)
-        return scheduler, settings.tuned(scheduler.model)
+        return scheduler, settings.applied_to(scheduler.model)
 
     async def _answer(self, message: bytes, arrived: float) -> None:
         number = _NUMBER.unpack_from(message)[0] if len(message) >= _NUMBER.size else None

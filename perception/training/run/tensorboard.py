@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from perception.card import ModelCard
 from perception.drawing.annotator import Annotator
 from perception.picture.resize import to_input
-from perception.postprocess.detection import decode
+from perception.postprocess.post_processing import DetectionOptions, PostProcessing
 from perception.training.tasks.evaluation import Infer
-from perception.types import ClassMap, Frame, Prediction
+from perception.types import Frame, Prediction
 
 
 class Board:
@@ -32,6 +32,7 @@ class Board:
         self.card = card
         self._writer: Any = SummaryWriter(str(folder))
         self._annotate = Annotator(card)
+        self._post_processing = PostProcessing(card, DetectionOptions())
 
     def scalars(self, row: Mapping[str, Any], epoch: int) -> None:
         """The numbers of a log row; those of classes below the name of their metric."""
@@ -53,22 +54,9 @@ class Board:
         card, frame = self.card, Frame(image)
         fitted, letterbox = to_input(frame.picture, card.input.width, card.input.height, card.input.resize)
         results = infer(fitted[None])
-        prediction = Prediction(frame)
-        if card.segmentation is not None:
-            logits = results[card.segmentation.output][0].float().contiguous().numpy()
-            prediction.class_map = ClassMap(logits, letterbox)
-        if card.detection is not None:
-            task = card.detection
-            prediction.detections = decode(
-                results[task.boxes][0].float().numpy(),
-                results[task.scores][0].float().numpy(),
-                letterbox,
-                score_threshold=task.score_threshold,
-                iou_threshold=task.iou_threshold,
-                max_detections=task.max_detections,
-                class_agnostic=task.class_agnostic,
-                vote_iou=task.vote_iou,
-            )
+        outputs = {name: tensor.float().contiguous().numpy() for name, tensor in results.items()}
+        detections, class_map, _ = self._post_processing(outputs, letterbox)
+        prediction = Prediction(frame, detections, class_map)
         picture = self._annotate(prediction)
         assert isinstance(picture, np.ndarray)
         self._writer.add_image(name, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), epoch, dataformats="HWC")
