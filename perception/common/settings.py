@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from perception.errors import UsageError
+from perception.errors import PerceptionError, UsageError
+
+LISTED = 30
+"""Names that a message lists at most."""
 
 
 def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
@@ -23,15 +26,8 @@ def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
     Raises:
         UsageError: the file cannot be read, is not a YAML mapping, or has a key that is not known.
     """
-    import yaml
-
     known = sorted(known)
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the configuration: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"the configuration is not YAML: {error}", path) from None
+    data = read_yaml(path, "configuration")
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -43,6 +39,28 @@ def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"unknown setting {key!r}{nearest(name, known)}", path)
         settings[name] = value
     return settings
+
+
+def read_yaml(path: str | Path, what: str, error: type[PerceptionError] = UsageError) -> Any:
+    """The plain data in a YAML file, not checked yet.
+
+    Args:
+        path: the file.
+        what: it is, for messages: "configuration", "card".
+        error: what is raised.
+
+    Raises:
+        PerceptionError: of the kind ``error``; the file is missing, cannot be read, or is not YAML.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise error(f"cannot read the {what}: {fault.strerror or fault}", path) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
+        raise error(f"the {what} is not YAML: {fault}", path) from None
 
 
 def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | None:
@@ -93,7 +111,10 @@ def things(text: str | None) -> dict[str, list[str]] | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the valid name that is most like ``name``, or all of them if none is."""
+    """A hint for an error message: the valid name that is most like ``name``, or what there is if none is."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are: {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"; known are: {', '.join(known[:LISTED])}{more}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Literal
 
 import cv2
 import numpy as np
 
 from perception.card import ModelCard
+from perception.common.settings import nearest
 from perception.drawing.canvas import Canvas, Color, drawable, make_canvas
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
@@ -196,7 +196,5 @@ def _known(classes: list[str], card: ModelCard) -> set[str]:
     names = {name for task in tasks for name in task.names}
     for name in classes:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(sorted(names)[:30])}"
-            raise UsageError(f"model {card.name} has no class {name!r}; {hint}")
+            raise UsageError(f"model {card.name} has no class {name!r}{nearest(name, sorted(names))}")
     return set(classes)

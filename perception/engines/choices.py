@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+
+from perception.common.files import write_atomic
 
 KEPT = 200
 """How many choices are remembered; the oldest are forgotten first."""
@@ -50,10 +50,7 @@ def remember(circumstances: Mapping[str, Any], times: Mapping[str, float]) -> No
     path = choices_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".choices-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(draft).replace(path)
+        write_atomic(path, text.encode())
     except OSError as error:
         _log.debug("what was measured is not kept: %s: %s", path, error.strerror or error)
 

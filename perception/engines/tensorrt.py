@@ -16,12 +16,13 @@ import numpy as np
 
 from perception.card import load_onnx, read_card
 from perception.common import hardware
+from perception.common.files import write_atomic
 from perception.engines.base import Engine, EngineOptions, FrameResult, brief
 from perception.engines.trt.build import DEFAULT_TAIL, GpuMemoryError, kept_batch, obtain, smaller
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
 from perception.engines.trt.graph import GraphPrecision, is_quantised
 from perception.engines.trt.inspection import Inspection, Tensor
-from perception.engines.trt.private import read_private, write_private
+from perception.engines.trt.private import read_private
 from perception.engines.trt.recipe import Recipe, make_profile, make_recipe
 from perception.engines.trt.reports import build_logger
 from perception.engines.trt.worker import Worker, out_of_memory
@@ -158,7 +159,7 @@ class TensorRtEngine(Engine):
             made += 1
         if compiled and path is not None:
             try:
-                write_private(path, compiled)
+                write_atomic(path, compiled, private=True)
             except OSError as error:
                 _log.debug("compiled kernels are not kept: %s", error)
         return made

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from perception.card import ModelCard, load_onnx, write_card
+from perception.common.files import draft_of
 from perception.common.version import __version__
 from perception.engines import open_engine
 from perception.engines.cache import prepare_compiled_models_dir
@@ -58,14 +59,12 @@ def adapt(
     native = described.native()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-            draft = Path(folder) / output.name
+        with draft_of(output) as draft:
             onnx.save(adapted_model, str(draft))
             try:
                 open_engine(draft, native, engine=engine).close()
             except PerceptionError as error:
                 raise type(error)(error.message, model) from error  # the draft's name says nothing to anybody
-            draft.replace(output)
     except OSError as error:
         raise UsageError(f"cannot write the model: {error.strerror or error}", output) from None
     return native
@@ -95,10 +94,8 @@ def adapted(model: str | Path, card: str | Path) -> Path | None:
         return target
     rewritten = adapt_model(loaded, described, model)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as drafts:
-            draft = Path(drafts) / target.name
+        with draft_of(target) as draft:
             onnx.save(rewritten, str(draft))
-            draft.replace(target)
     except OSError as error:
         raise ModelError(f"cannot write the adapted model: {error.strerror or error}", target) from None
     _log.info("%s as %s describes it is kept in %s", model, card, target)

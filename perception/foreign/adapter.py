@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from perception.card import ModelCard, read_yaml, validate_card
+from perception.card import ModelCard, validate_card
+from perception.common.settings import read_yaml
 from perception.errors import ModelError
 
 
@@ -240,7 +241,7 @@ def read_foreign_card(path: str | Path) -> ForeignCard | None:
     Raises:
         ModelError: the file cannot be read, is not YAML, or is not valid: every field that is missing or wrong.
     """
-    data = read_yaml(path)
+    data = read_yaml(path, "card", ModelError)
     if not isinstance(data, dict) or "adapter" not in data:
         return None
     if not isinstance(data["adapter"], dict):

@@ -96,7 +96,7 @@ def open_source(
 
         return open_stream(uri, selection, timeout=timeout, transport=transport, confined=confined, **codec)
     if kind == "synthetic":
-        from perception.sources.synthetic import SyntheticSource
+        from perception.sources.synthetic.source import SyntheticSource
 
         return SyntheticSource.from_uri(uri, selection)
     if kind == "stdin":

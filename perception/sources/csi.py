@@ -9,7 +9,6 @@ The elements and their properties are those of NVIDIA's "Jetson Linux Developer 
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,6 +18,7 @@ from urllib.parse import parse_qsl
 import cv2
 import numpy as np
 
+from perception.common.settings import nearest
 from perception.errors import SourceError, UsageError
 from perception.sources.base import Selection
 from perception.sources.camera import CameraSource
@@ -97,9 +97,7 @@ class CsiCamera:
             if not re.fullmatch(r"\d{1,3}", value) or int(value) > _MAX_SENSOR_MODE:
                 raise UsageError(f"mode must be in 0..{_MAX_SENSOR_MODE}, not {value!r}", uri)
             return replace(self, mode=int(value))
-        known = ("size", "fps", "flip", "mode")
-        near = difflib.get_close_matches(name, known, 1, 0)
-        raise UsageError(f"unknown parameter {name!r}; did you mean {near[0]!r}?", uri)
+        raise UsageError(f"unknown parameter {name!r}{nearest(name, ('size', 'fps', 'flip', 'mode'))}", uri)
 
     def _checked(self, uri: str) -> CsiCamera:
         if min(self.width, self.height) < 2 or max(self.width, self.height) > 16384:

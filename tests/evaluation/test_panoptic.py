@@ -8,7 +8,7 @@ import pytest
 from perception.evaluation.camvid import CAMVID_11, CAMVID_32, VOID_11, ids_from_colors, to_eleven
 from perception.evaluation.panoptic import panoptic_quality
 from perception.postprocess.panoptic import Panoptic, Segment, panoptic
-from perception.sources import synthetic
+from perception.sources.synthetic import source as synthetic
 from perception.types import Detections
 
 ROAD, CAR, SKY = 0, 1, 2

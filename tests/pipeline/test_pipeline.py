@@ -197,9 +197,7 @@ def test_a_stage_that_fails_is_named_with_its_cause(model: Model) -> None:
 
     with (
         Frames(10) as source,
-        pytest.raises(
-            PerceptionError, match=r"frames: the stage stage failed on frame 0: ZeroDivisionError: by zero"
-        ) as info,
+        pytest.raises(PerceptionError, match=r"the stage stage failed on frame 0: ZeroDivisionError: by zero") as info,
     ):
         run(source, model, sinks=[Collect()], stages=[stage])
     assert isinstance(info.value.__cause__, ZeroDivisionError)

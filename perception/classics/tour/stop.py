@@ -11,7 +11,7 @@ from torch import nn
 
 from perception.errors import ModelError, SourceError
 from perception.sources import open_source
-from perception.sources.synthetic import SyntheticSource
+from perception.sources.synthetic.source import SyntheticSource
 from perception.training.recipes.dense import parse_config
 from perception.training.run.checkpoint import load_checkpoint, load_weights
 from perception.training.tasks.networks import build_network

@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read and write; it appears whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mode 600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def read_private(path: Path) -> bytes:
-    """A file that `write_private` wrote, or nothing where there is none that can be trusted."""
+    """The bytes of such a file, or nothing where there is none that can be trusted."""
     try:
         return read_own(path)
     except (OSError, NotOwnError):
@@ -54,7 +35,7 @@ def read_own(path: Path) -> bytes:
 
 
 def is_own(status: os.stat_result) -> bool:
-    """Whether what has this status belongs to the user and nobody else can write it."""
+    """True where what has this status belongs to the user and nobody else can write it."""
     if not hasattr(os, "getuid"):
         return True  # Windows keeps a user's cache directory to the user
     return status.st_uid == os.getuid() and not status.st_mode & 0o022

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from perception.classics.recipe_localisation import LocalisationConfig
+from perception.common.settings import read_yaml
 from perception.errors import UsageError
 from perception.networks.backbone import BackboneName
 from perception.networks.fcn import STRIDE as FCN_STRIDE
@@ -297,14 +298,7 @@ def read_config(path: str | Path, data_root: str | Path | None = None, start: st
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> Any:
     """Plain data of a recipe, laid over that of its base."""
-    import yaml
-
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"not YAML: {error}", path) from None
+    data = read_yaml(path, "recipe")
     if not isinstance(data, dict) or "base" not in data:
         return data
     base = path.parent / str(data.pop("base"))

@@ -6,7 +6,6 @@ number, so any frame and its truth can be had again, and nothing accumulates how
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from perception.common.settings import nearest
 from perception.errors import SourceError, UsageError
-from perception.sources import sprites
 from perception.sources.base import Selection, Source
 from perception.sources.latest import LatestReader
-from perception.sources.sprites import Color, Sprite
-from perception.sources.street import PAVEMENT_FAR, PAVEMENT_NEAR, POLE, ROAD_FAR, ROAD_NEAR, draw_street
+from perception.sources.synthetic import sprites
+from perception.sources.synthetic.sprites import Color, Sprite
+from perception.sources.synthetic.street import PAVEMENT_FAR, PAVEMENT_NEAR, POLE, ROAD_FAR, ROAD_NEAR, draw_street
 from perception.sources.uri import exact
 from perception.types import U8, Detections, Frame, SourceInfo
 
@@ -128,8 +128,7 @@ class SyntheticSource(Source):
         given = dict(parse_qsl(query, keep_blank_values=True))
         for name in given:
             if name not in _PARAMETERS:
-                near = difflib.get_close_matches(name, _PARAMETERS, 1, 0)
-                raise UsageError(f"unknown parameter {name!r}; did you mean {near[0]!r}?", uri)
+                raise UsageError(f"unknown parameter {name!r}{nearest(name, _PARAMETERS)}", uri)
         values = _PARAMETERS | given
         try:
             width, height = (int(side) for side in values["size"].lower().split("x"))
