@@ -153,7 +153,7 @@ class InputSpec(_Strict):
 
 
 class Quantization(_Strict):
-    """How a model came to compute in eight bits.
+    """The way in which a model came to compute in eight bits.
 
     Attributes:
         precision: what most of its convolutions and matrix products compute in.

@@ -73,7 +73,7 @@ def load_model(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inference:
-    """What a network said of one frame, before post-processing.
+    """A network's outputs for one frame, before post-processing.
 
     Attributes:
         frame: the frame it was given.
@@ -109,7 +109,7 @@ class Model:
         return self.engine.input_shape[2], self.engine.input_shape[1]
 
     def predict(self, frame: Frame | U8) -> Prediction:
-        """What the model sees in one frame.
+        """Predict what is in one frame.
 
         Args:
             frame: a frame of a source, or uint8 ``[H, W, 3]`` BGR.

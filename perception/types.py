@@ -316,7 +316,7 @@ class Panoptic:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What is known of one frame. Steps that know more make another one, with `dataclasses.replace`.
+    """A model's results for one frame. Steps that know more make another one, with `dataclasses.replace`.
 
     Attributes:
         frame: the frame it is about.
@@ -339,7 +339,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known of a source before its first frame.
+    """Facts about a source that are known before its first frame.
 
     Attributes:
         uri: what was opened, credentials removed.

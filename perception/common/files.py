@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 DRAFTS = ".new-"
-"""How the names of files begin that are being written; those of a process that died are left behind."""
+"""The beginning of the names of files that are being written; those of a process that died are left behind."""
 
 
 def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:

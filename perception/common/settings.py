@@ -93,7 +93,7 @@ def size(text: str | None) -> tuple[int, int] | None:
 
 
 def things(text: str | None) -> dict[str, list[str]] | None:
-    """What boxes show what pixels, from text such as ``car=car+bus+truck,pedestrian=person``; None if there is none.
+    """The boxes that show each kind of pixels, from text such as ``car=car+bus+truck,pedestrian=person``; or None.
 
     Raises:
         UsageError: a part is not written like that, or names its pixels twice.

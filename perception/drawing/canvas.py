@@ -61,7 +61,7 @@ class Patch:
 
 
 class Canvas(Protocol):
-    """What everything but the mask overlay is drawn with. Whatever lies outside the picture is cut off."""
+    """The primitives that all but the mask overlay is drawn with. Whatever lies outside the picture is cut off."""
 
     width: int
     height: int

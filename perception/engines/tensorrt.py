@@ -37,7 +37,7 @@ _log = logging.getLogger("perception")
 
 
 def available() -> tuple[bool, str]:
-    """Whether there are a GPU, a TensorRT and numba-cuda; what is there, or what is missing and how to get it."""
+    """Tell if there are a GPU, a TensorRT and numba-cuda; what is there, or what is missing and how to get it."""
     gpus, driver = hardware.nvidia_gpus()
     if not gpus:
         return False, f"{driver}; TensorRT runs on NVIDIA GPUs only"

@@ -18,15 +18,15 @@ from perception.engines.cache import prepare_compiled_models_dir
 from perception.engines.contract import check_graph
 from perception.errors import ModelError, PerceptionError, UsageError
 from perception.foreign.adapter import ForeignCard, read_foreign_card
-from perception.foreign.boxes import give_boxes
+from perception.foreign.boxes import adapt_boxes
 from perception.foreign.graph import Graph
-from perception.foreign.pixels import take_frames
-from perception.foreign.segments import give_logits, give_probabilities
+from perception.foreign.pixels import adapt_input
+from perception.foreign.segments import adapt_logits, adapt_probabilities
 
 _log = logging.getLogger("perception")
 
 LARGEST_BYTES = (1 << 31) - 1
-"""What fits into one ONNX file."""
+"""The most that fits into one ONNX file."""
 
 
 def adapt(
@@ -121,13 +121,13 @@ def adapt_model(model: onnx.ModelProto, card: ForeignCard, path: str | Path) -> 
     if len(set(names)) != len(names):
         raise ModelError(f"the card gives one name to several of its input and outputs: {', '.join(names)}", path)
     graph = Graph(model, Path(path), names)
-    batch = take_frames(graph, card)
+    batch = adapt_input(graph, card)
     if card.segmentation is not None:
-        give_logits(graph, card, batch)
+        adapt_logits(graph, card, batch)
     if card.detection is not None:
-        give_boxes(graph, card, batch)
+        adapt_boxes(graph, card, batch)
     if card.classification is not None:
-        give_probabilities(graph, card, batch)
+        adapt_probabilities(graph, card, batch)
     finished = graph.finish()
     write_card(finished, native)
     check_graph(finished, native, (card.input.width, card.input.height), path)

@@ -51,7 +51,7 @@ class _Strict(BaseModel):
 
 
 class ForeignInput(_Strict):
-    """What the graph takes: ``(pixel * scale - mean) / std``, with pixels in 0..255.
+    """The input of the graph: ``(pixel * scale - mean) / std``, with pixels in 0..255.
 
     Attributes:
         channels: their order in the graph's input.
@@ -163,7 +163,7 @@ ForeignDetection = Annotated[YoloxOutput | YoloOutput | BoxesOutput | DetrOutput
 
 
 class ForeignSegmentation(_Strict):
-    """What a segmenter gives.
+    """The output of a segmenter.
 
     Attributes:
         values: ``logits`` (or probabilities) ``[N, C, h, w]``; ``class_ids`` ``[N, h, w]``, with or without an axis
@@ -193,14 +193,14 @@ class ForeignSegmentation(_Strict):
 
 
 class ForeignClassification(_Strict):
-    """Whole-image classes ``[N, C]``; ``activation`` is ``none`` where they are probabilities already."""
+    """The classes of whole images, ``[N, C]``; ``activation`` is ``none`` where they are probabilities already."""
 
     activation: Literal["none", "softmax", "sigmoid"]
     output: str | None = None
 
 
 class Adapter(_Strict):
-    """What a foreign graph takes and gives, for each task of its card."""
+    """The inputs and outputs of a foreign graph, for each task of its card."""
 
     input: ForeignInput
     detection: ForeignDetection | None = None

@@ -36,7 +36,7 @@ _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 class Orientation:
-    """How to turn a stored picture upright: transpose, then flip.
+    """The turn that makes a stored picture upright: transpose, then flip.
 
     Made from the container's display matrix, which maps stored x, y to shown x, y (ISO/IEC 14496-12, 6.2.2).
     Any of the eight orientations is exact; other angles are taken to the nearest of them.

@@ -1,4 +1,4 @@
-"""How a picture is fitted into a rectangle of another size, and back."""
+"""Fitting a picture into a rectangle of another size, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture is: YUV 4:2:0 planes, or BGR. Only NumPy is imported here."""
+"""The two kinds of picture: YUV 4:2:0 planes and BGR. Only NumPy is imported here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What overlays compute with: checked pictures, and the weights of picture and class colours."""
+"""Inputs of overlays: checked pictures, and the weights of picture and class colours."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Tables = tuple[NDArray[np.uint16], NDArray[np.uint16]]
 
 
 def planes_tables(palette_bgr: U8, opacity: float, hidden: Sequence[int], planes: Planes) -> Tables:
-    """What an overlay of planes computes with, both in 64ths; colours are YUV of the planes' matrix and range."""
+    """The tables of an overlay of planes, both in 64ths; colours are YUV of the planes' matrix and range."""
     keep, alpha = _weights(len(palette_bgr), opacity, hidden)
     colors = bgr_to_yuv(palette_bgr, planes.matrix, planes.full_range)
     return keep, (colors * alpha[:, None]).astype(np.uint16)
 
 
 def bgr_tables(palette_bgr: U8, opacity: float, hidden: Sequence[int]) -> Tables:
-    """What an overlay of BGR computes with: ``out = (image * keep[c] + colors[c]) >> 8``, one half included."""
+    """The tables of an overlay of BGR: ``out = (image * keep[c] + colors[c]) >> 8``, one half included."""
     keep, alpha = _weights(len(palette_bgr), opacity, hidden)
     colors = palette_bgr.astype(np.uint16) * (alpha * 4)[:, None] + 128
     return keep * 4, colors.astype(np.uint16)
@@ -46,7 +46,7 @@ def blend_tables(palette_bgr: U8, classes: int, opacity: float, hidden: Sequence
 
 
 def blend_arrays(picture: Picture, out: Picture, width: int, height: int) -> tuple[U8, ...]:
-    """What is read and written by an overlay: y, u, v of both, or the rows ``[H, 3 * W]`` of both.
+    """The arrays that an overlay reads and writes: y, u, v of both, or the rows ``[H, 3 * W]`` of both.
 
     Raises:
         ValueError: they are of different kinds, or one is not of that size.

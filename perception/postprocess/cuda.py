@@ -1,4 +1,4 @@
-"""What the CPU kernels do with pixels, on the GPU: fit a frame into the network's input, overlay a class mask. Each
+"""The CPU kernels for pixels, on the GPU: fit a frame into the network's input, overlay a class mask. Each
 gives the same bytes as its twin: `picture.resize.to_input` of BGR and of planes, and `postprocess.masks`.
 
 Arrays on the GPU are those of numba-cuda, or anything with ``__cuda_array_interface__``. Work is put on a stream and
@@ -26,7 +26,7 @@ from perception.types import U8
 cuda: Any = numba.cuda
 _config: Any = numba_config
 SIMULATED = bool(_config.ENABLE_CUDASIM)
-"""Whether Numba's simulator stands in for a GPU."""
+"""True where Numba's simulator stands in for a GPU."""
 
 _TILE = (16, 16)
 
@@ -211,7 +211,7 @@ def _grid(array: Any) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _device_taps(box: Letterbox) -> tuple[Any, ...]:
-    """Which pixels make each pixel of the input, and their weights; for the columns, then for the rows."""
+    """The pixels that make each pixel of the input, and their weights; for the columns, then for the rows."""
     if (box.frame_width, box.frame_height) == (box.width, box.height):
         axes = [(np.arange(n, dtype=np.int64), np.ones((n, 1), np.float32)) for n in (box.width, box.height)]
     else:

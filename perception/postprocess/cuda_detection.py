@@ -1,4 +1,4 @@
-"""What the CPU does with boxes, on the GPU: filter by score and suppress, to the same bytes as
+"""Post-processing of boxes on the GPU: filter by score and suppress, to the same bytes as
 `perception.postprocess.detection`, without its box voting. Suppression compares in float32, each product rounded before
 it is added.
 """

@@ -26,7 +26,7 @@ _log = logging.getLogger("perception")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectionOptions:
-    """What is to become of a network's outputs. What is None is the card's.
+    """Thresholds, classes and suppression of post-processing. What is None is the card's.
 
     Attributes:
         score_threshold: least score of a detection, in 0..1: one for all classes, or by class name (the card's
@@ -95,7 +95,7 @@ class PostProcessing:
     def __call__(
         self, outputs: Mapping[str, F32], letterbox: Letterbox
     ) -> tuple[Detections | None, ClassMap | None, list[tuple[int, float]] | None]:
-        """What the outputs say of the first frame of the batch, as far as the model says it.
+        """Interpret the outputs for the first frame of the batch.
 
         Returns:
             detections, class map and labels, see `perception.types.Prediction`.

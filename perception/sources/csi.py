@@ -35,7 +35,7 @@ FLIPS = (
     "vertical-flip",
     "upper-left-diagonal",
 )
-"""What nvvidconv's property ``flip-method`` means, by number."""
+"""Meanings of nvvidconv's property ``flip-method``, by number."""
 
 _TURNED = (1, 3, 5, 7)
 """Those that exchange width and height."""
@@ -45,7 +45,7 @@ _MAX_SENSOR_MODE = 255
 
 @dataclass(frozen=True, slots=True)
 class CsiCamera:
-    """What to ask of a camera.
+    """The settings to ask of a camera.
 
     Attributes:
         sensor: number of the camera, ``sensor-id``.
@@ -176,7 +176,7 @@ class CsiSource(CameraSource):
 
 
 def has_gstreamer() -> bool:
-    """Whether this OpenCV was built with GStreamer."""
+    """True where this OpenCV was built with GStreamer."""
     build = re.search(r"^\s*GStreamer:\s*(\w+)", cv2.getBuildInformation(), re.MULTILINE)
     return build is not None and build[1] == "YES"
 

@@ -126,7 +126,7 @@ class StreamSource(LiveSource):
         super().__init__()
         self._select = selection
         # The decoder has its own read timeout; this one is for a decoder that gets data and makes no frame of it.
-        self._patience = 2 * timeout + 1
+        self._timeout = 2 * timeout + 1
         self._decoder = decoder = Decoder(container, uri, threads=threads, deinterlace=deinterlace, network=True)
         self._convert = Converter(decoder.stream.sample_aspect_ratio)
         self._pictures = decoder.frames()

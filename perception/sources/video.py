@@ -195,7 +195,7 @@ class VideoSource(Source):
 
 
 def _shown(stream: av.VideoStream) -> int:
-    """How many frames the container says are shown; 0 where it does not say.
+    """The number of frames that the container says are shown; 0 where it does not say.
 
     MP4 and MOV count all that is stored: those that a cut on a phone has left out (an edit list, ISO/IEC 14496-12,
     8.6.6) are there but not in the index, or marked as not shown.

@@ -119,7 +119,7 @@ class EngineCache:
         return Cached(plan, summary, path, why)
 
     def holds(self, fields: dict[str, Any]) -> bool:
-        """Whether there is an engine that ``fields`` describe; whether it is intact shows when it is taken.
+        """True where there is an engine that ``fields`` describe; whether it is intact shows when it is taken.
 
         Raises:
             EngineError: somebody else could write into the folder.
@@ -307,7 +307,7 @@ def _parse(manifest: Path) -> dict[str, Any] | None:
 
 
 def _serves(have: dict[str, Any], want: dict[str, Any]) -> bool:
-    """Whether an engine built for more compute capabilities is otherwise the same."""
+    """True where an engine built for more compute capabilities is otherwise the same."""
     targets = want.get("capabilities")
     if not targets or not set(targets) <= set(have.get("capabilities") or ()):
         return False

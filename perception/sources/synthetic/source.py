@@ -209,7 +209,7 @@ class SyntheticSource(Source):
         return round((PAVEMENT_NEAR[0] + 8) * self._scale) - self._post.mask.shape[0]
 
     def truth(self, index: int) -> tuple[Detections, U8]:
-        """What is in frame ``index``.
+        """The truth of frame ``index``.
 
         Returns:
             The cars, pedestrians and bicyclists, and uint8 ``[H, W]`` of class ids (``CLASSES``). Boxes enclose an
