@@ -143,11 +143,6 @@ class Frame:
         return pixels.bgr() if pixels.planes is None else pixels.planes
 
     @property
-    def has_image(self) -> bool:
-        """True where BGR is at hand without a conversion."""
-        return self._pixels.image is not None
-
-    @property
     def width(self) -> int:
         picture = self.picture
         return picture.width if isinstance(picture, Planes) else int(picture.shape[1])

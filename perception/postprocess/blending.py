@@ -17,22 +17,10 @@ Tables = tuple[NDArray[np.uint16], NDArray[np.uint16]]
 """uint16 ``[C]``, the weight of the picture, and uint16 ``[C, 3]``, the weighted colours."""
 
 
-def planes_tables(palette_bgr: U8, opacity: float, hidden: Sequence[int], planes: Planes) -> Tables:
-    """The tables of an overlay of planes, both in 64ths; colours are YUV of the planes' matrix and range."""
-    keep, alpha = _weights(len(palette_bgr), opacity, hidden)
-    colors = bgr_to_yuv(palette_bgr, planes.matrix, planes.full_range)
-    return keep, (colors * alpha[:, None]).astype(np.uint16)
-
-
-def bgr_tables(palette_bgr: U8, opacity: float, hidden: Sequence[int]) -> Tables:
-    """The tables of an overlay of BGR: ``out = (image * keep[c] + colors[c]) >> 8``, one half included."""
-    keep, alpha = _weights(len(palette_bgr), opacity, hidden)
-    colors = palette_bgr.astype(np.uint16) * (alpha * 4)[:, None] + 128
-    return keep * 4, colors.astype(np.uint16)
-
-
 def blend_tables(palette_bgr: U8, classes: int, opacity: float, hidden: Sequence[int], picture: Picture) -> Tables:
-    """The tables that suit a picture.
+    """The tables of an overlay: planes in 64ths, with YUV colours of their matrix and range; BGR in 256ths.
+
+    BGR is ``out = (image * keep[c] + colors[c]) >> 8``, one half for rounding included in ``colors``.
 
     Raises:
         ValueError: opacity is out of range, or there is not one colour for each class.
@@ -40,9 +28,11 @@ def blend_tables(palette_bgr: U8, classes: int, opacity: float, hidden: Sequence
     palette = np.asarray(palette_bgr, np.uint8)
     if palette.shape != (classes, 3):
         raise ValueError(f"the palette must be [{classes}, 3], one colour for each class, got {list(palette.shape)}")
+    keep, alpha = _weights(classes, opacity, hidden)
     if isinstance(picture, Planes):
-        return planes_tables(palette, opacity, hidden, picture)
-    return bgr_tables(palette, opacity, hidden)
+        colors = bgr_to_yuv(palette, picture.matrix, picture.full_range)
+        return keep, (colors * alpha[:, None]).astype(np.uint16)
+    return keep * 4, (palette.astype(np.uint16) * (alpha * 4)[:, None] + 128).astype(np.uint16)
 
 
 def blend_arrays(picture: Picture, out: Picture, width: int, height: int) -> tuple[U8, ...]:

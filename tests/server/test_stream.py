@@ -385,7 +385,7 @@ def test_an_engine_that_keeps_failing_fails_the_stream(scheduler):
 
 def test_too_many_looks_and_wrong_options(scheduler):
     with stream_of("synthetic:?size=64x48&frames=0", scheduler, reconnect=False) as stream:
-        with pytest.raises(UsageError, match="did you mean white"):
+        with pytest.raises(UsageError, match="did you mean 'white'"):
             stream.subscribe(Options(classes=("whit",)))
         viewers = [stream.subscribe(Options(opacity=i / 100)) for i in range(MAX_LOOKS)]
         with pytest.raises(Busy):

@@ -136,7 +136,7 @@ def test_planes_are_views_of_the_decoders_memory_and_outlive_it(tmp_path):
         frames = list(source)
     for i, frame in enumerate(frames):
         planes = frame.planes
-        assert not frame.has_image
+        assert frame.picture is planes
         assert planes.y.shape == (50, 90)
         assert planes.u.shape == planes.v.shape == (25, 45)
         assert not planes.y.flags.owndata
