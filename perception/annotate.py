@@ -23,6 +23,7 @@ from perception.sources.uri import is_folder, kind_of
 if TYPE_CHECKING:
     from perception.model import Model
     from perception.sources.base import Source
+    from perception.stages.factories import StageFactory
     from perception.types import Picture, Prediction, Stage
 
 VIDEO_SUFFIXES = (
@@ -204,7 +205,7 @@ def annotate_all(
     outputs: Outputs,
     *,
     annotator: Callable[[Prediction], Picture],
-    stages: Sequence[Stage] = (),
+    stages: Sequence[Stage | StageFactory] = (),
     source_options: dict[str, Any] | None = None,
     sink_options: dict[str, dict[str, Any]] | None = None,
     overwrite: bool = False,
@@ -217,7 +218,7 @@ def annotate_all(
         model: a loaded model.
         outputs: what to write where.
         annotator: draws predictions.
-        stages: applied to each prediction before it is drawn.
+        stages: applied to each prediction before it is drawn; factories make one for each source.
         source_options: arguments of ``open_source``.
         sink_options: arguments of ``open_sink`` by kind of output.
         overwrite: replace existing files.

@@ -40,14 +40,14 @@ class StageFactory:
             UsageError: it cannot be made for this model, or what is made is no stage.
         """
         try:
-            stage: Any = self.make(card)
+            stage = self.make(card)
         except PerceptionError:
             raise
         except Exception as error:
             raise UsageError(f"the stage {self.name} cannot be made: {type(error).__name__}: {error}") from error
         if not callable(stage):
             raise UsageError(f"{self.name} must make a stage, which is called with predictions, not {stage!r:.100}")
-        return stage  # type: ignore[no-any-return]
+        return stage
 
 
 def find_stage(text: str) -> StageFactory:
