@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,25 @@ def test_suppression_options(tmp_path: Path) -> None:
     assert found(score_threshold=0.99) == []
     assert found(score_threshold=0.05, nms="soft-linear") == [0.98, 0.09]  # 0.884 * (1 - 0.9)
     assert found(score_threshold=0.05, nms="soft-gaussian") == [0.98, 0.17]  # 0.884 * exp(-0.9 ** 2 / 0.5)
+
+
+def test_options_as_one_object_and_by_name(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "colors.onnx", detection=True)
+
+    def count(*, options: DetectionOptions | None = None, **by_name: Any) -> int:
+        with load_model(path, precision="f32", options=options, **by_name) as model:
+            detections = model.predict(squares(("red", 16, 16))).detections
+            assert detections is not None
+            return len(detections)
+
+    loose = DetectionOptions(iou_threshold=0.95)
+    assert count(options=loose) == count(iou_threshold=0.95) == 2
+    assert count(options=loose, max_detections=1) == 1
+    assert count(options=DetectionOptions(iou_threshold=0.95, max_detections=1), max_detections=2) == 2
+    with pytest.raises(TypeError, match=r"has no argument 'score_treshold'; did you mean 'score_threshold'"):
+        load_model(path, score_treshold=0.4)
+    with pytest.raises(FrozenInstanceError):
+        loose.classes = ("red",)  # type: ignore[misc]
 
 
 def test_thresholds_by_class(tmp_path: Path) -> None:
