@@ -10,7 +10,6 @@ import time
 import cv2
 
 import perception
-from perception.types import Planes
 
 TITLE = "perception: Esc quits"
 uri = next((argument for argument in sys.argv[1:] if not argument.startswith("--")), "0")
@@ -24,7 +23,7 @@ with perception.open_source(uri) as source, perception.load_model("street") as m
         frames += 1
         if not window:
             continue
-        cv2.imshow(TITLE, picture.to_bgr() if isinstance(picture, Planes) else picture)
+        cv2.imshow(TITLE, perception.to_bgr(picture))
         if cv2.waitKey(1) & 0xFF in (27, ord("q")) or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
             break
     dropped = source.dropped

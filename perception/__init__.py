@@ -20,6 +20,7 @@ from perception.errors import EngineError, ModelError, PerceptionError, SinkErro
 _LAZY = {
     "Annotator": "drawing.annotator",
     "ClassMap": "types",
+    "DetectionOptions": "postprocess.post_processing",
     "Detections": "types",
     "Frame": "types",
     "Model": "model",
@@ -30,11 +31,13 @@ _LAZY = {
     "open_source": "sources",
     "predict": "pipeline",
     "run": "pipeline",
+    "to_bgr": "picture.conversions",
 }
 
 __all__ = [
     "Annotator",
     "ClassMap",
+    "DetectionOptions",
     "Detections",
     "EngineError",
     "Frame",
@@ -52,13 +55,16 @@ __all__ = [
     "open_source",
     "predict",
     "run",
+    "to_bgr",
 ]
 
 if TYPE_CHECKING:
     from perception.card import ModelCard
     from perception.drawing.annotator import Annotator
     from perception.model import Model, load_model
+    from perception.picture.conversions import to_bgr
     from perception.pipeline import predict, run
+    from perception.postprocess.post_processing import DetectionOptions
     from perception.sinks import open_sink
     from perception.sources import open_source
     from perception.types import ClassMap, Detections, Frame, Prediction

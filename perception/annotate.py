@@ -23,6 +23,7 @@ from perception.sources.uri import is_folder, kind_of, redact
 if TYPE_CHECKING:
     from perception.model import Model
     from perception.sources.base import Source
+    from perception.stages.factories import StageFactory
     from perception.types import Picture, Prediction, Stage
 
 VIDEO_SUFFIXES = (
@@ -36,7 +37,9 @@ STDOUT = "-"
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go. For one source each is a file (or a folder that ends in ``/``); for several, a folder.
+    """Files and folders for results.
+
+    For one source each is a file (or a folder that ends in ``/``); for several, a folder.
 
     Attributes:
         video: annotated video (``.mp4``, ``.mkv``, ``.webm``, ``.mov``); annotated pictures if the source is images.
@@ -69,7 +72,7 @@ SUFFIXES = {"video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", 
 
 @dataclass
 class Result:
-    """What became of one source: a report, or the error that ended it (``report`` is then None)."""
+    """The outcome of one source: a report, or the error that ended it (``report`` is then None)."""
 
     source: str
     outputs: dict[str, str] = field(default_factory=dict)
@@ -96,7 +99,7 @@ def _videos(folder: Path) -> list[str]:
 
 
 def plan(sources: Sequence[str], outputs: Outputs) -> list[Result]:
-    """Which outputs each source makes; nothing is opened yet.
+    """Plan the outputs that each source makes; nothing is opened yet.
 
     Raises:
         UsageError: no output at all, several sources or outputs for one file, or an output that is a source.
@@ -140,7 +143,7 @@ def _check_files(results: Sequence[Result]) -> None:
 
 
 def _file_id(path: str) -> tuple[int, int] | None:
-    """What tells a file from all others, whatever it is called; None where there is no file of that name."""
+    """The number that tells a file from all others, whatever it is called; None where there is no file of that name."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
@@ -188,7 +191,7 @@ def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple
 
 
 def _is_images(source: str) -> bool:
-    """Whether the source is images: in a folder, their annotated form is images too."""
+    """True where the source is images: in a folder, their annotated form is images too."""
     try:
         return kind_of(source) == "images"
     except SourceError:  # told when it is opened
@@ -201,7 +204,7 @@ def annotate_all(
     outputs: Outputs,
     *,
     annotator: Callable[[Prediction], Picture],
-    stages: Sequence[Stage] = (),
+    stages: Sequence[Stage | StageFactory] = (),
     source_options: dict[str, Any] | None = None,
     sink_options: dict[str, dict[str, Any]] | None = None,
     overwrite: bool = False,
@@ -214,7 +217,7 @@ def annotate_all(
         model: a loaded model.
         outputs: what to write where.
         annotator: draws predictions.
-        stages: applied to each prediction before it is drawn.
+        stages: applied to each prediction before it is drawn; factories make one for each source.
         source_options: arguments of ``open_source``.
         sink_options: arguments of ``open_sink`` by kind of output.
         overwrite: replace existing files.

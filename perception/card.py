@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from perception.common.palette import class_colors
+from perception.common.settings import read_yaml
 from perception.errors import ModelError
 
 METADATA_KEY = "perception"
@@ -152,7 +153,7 @@ class InputSpec(_Strict):
 
 
 class Quantization(_Strict):
-    """How a model came to compute in eight bits.
+    """The way in which a model came to compute in eight bits.
 
     Attributes:
         precision: what most of its convolutions and matrix products compute in.
@@ -254,7 +255,7 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
         ModelError: the file is missing, is not ONNX, has no card, or its card is not valid.
     """
     if card is not None:
-        return validate_card(read_yaml(card), card)
+        return validate_card(read_yaml(card, "card", ModelError), card)
     import json
 
     model = load_onnx(path)
@@ -307,20 +308,3 @@ def write_card(model: Any, card: ModelCard) -> None:
     entry = model.metadata_props.add()
     entry.key = METADATA_KEY
     entry.value = card.model_dump_json(exclude_none=True)
-
-
-def read_yaml(path: str | Path) -> Any:
-    """The plain data of a card in YAML, not validated yet.
-
-    Raises:
-        ModelError: the file is missing, cannot be read, or is not YAML.
-    """
-    import yaml
-
-    path = Path(path)
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot read the card: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"the card is not YAML: {error}", path) from None

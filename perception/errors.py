@@ -25,7 +25,7 @@ class PerceptionError(Exception):
 
 
 class UsageError(PerceptionError):
-    """What was asked for does not make sense: an unknown option, name or combination."""
+    """A request that does not make sense: an unknown option, name or combination."""
 
     exit_code = 2
 

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
-import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from perception.card import ClassificationTask, DetectionTask, ModelCard, SegmentationTask, read_card
+from perception.card import ModelCard, read_card
+from perception.common.settings import nearest
 from perception.errors import UsageError
-from perception.types import F32, U8, ClassMap, Detections, Frame, Planes, Prediction
+from perception.postprocess.post_processing import DetectionOptions, PostProcessing
+from perception.types import F32, U8, Frame, Planes, Prediction
 from perception.weights.library import DEFAULT_MODEL, find_with_card
 
 if TYPE_CHECKING:
     from perception.engines import Engine, Mode, Precision
     from perception.picture.letterbox import Letterbox
-
-Suppression = Literal["nms", "soft-linear", "soft-gaussian"]
-
-LABELS = 5
-"""How many whole-image classes a prediction lists."""
-
-_log = logging.getLogger("perception")
 
 
 def load_model(
@@ -43,12 +35,8 @@ def load_model(
     device: str = "CPU",
     size: tuple[int, int] | None = None,
     batch: int | None = None,
-    score_threshold: float | Mapping[str, float] | None = None,
-    iou_threshold: float | None = None,
-    max_detections: int | None = None,
-    classes: Sequence[str] | None = None,
-    nms: Suppression = "nms",
-    class_agnostic: bool | None = None,
+    options: DetectionOptions | None = None,
+    **detection: Any,
 ) -> Model:
     """Load a model, run its network once, and check that its results are what the card says.
 
@@ -59,14 +47,9 @@ def load_model(
         engine, precision, mode, threads, device: see `perception.engines.open_engine`.
         size: (width, height) of the network's input in pixels, for models that allow more than one.
         batch: most frames that `Model.infer_batch` computes together, see `perception.engines.open_engine`.
-        score_threshold: least score of a detection, in 0..1: one for all classes, or by class name (the card's
-            for the names left out). The card's where None.
-        iou_threshold: boxes that overlap more are suppressed, in 0..1. The card's where None.
-        max_detections: most boxes a frame. The card's where None.
-        classes: names of the classes to keep; other boxes and labels are dropped, other segments not drawn.
-        nms: greedy suppression, or soft-NMS with linear or Gaussian decay (Bodla et al., "Soft-NMS: Improving
-            Object Detection With One Line of Code", ICCV 2017).
-        class_agnostic: suppress boxes across classes too. The card's where None.
+        options: thresholds, classes and suppression.
+        **detection: the fields of `DetectionOptions` by name, in place of those in ``options``:
+            ``load_model("street", score_threshold=0.4, classes=["car"])``.
 
     Raises:
         ModelError: no such model, a file that is not ONNX, a card that is missing, wrong, or of another graph.
@@ -79,7 +62,7 @@ def load_model(
     path, card = find_with_card(name_or_path, card)
     read = read_card(path, card)
     size = check_size(read, size, path)
-    post = _PostProcessing(read, score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic)
+    post = PostProcessing(read, _options(options, detection))
     warmup()  # before a source is opened: a camera's frames would wait, or be lost
     opened = open_engine(
         path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size,
@@ -90,7 +73,7 @@ def load_model(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inference:
-    """What a network said of one frame, before post-processing.
+    """A network's outputs for one frame, before post-processing.
 
     Attributes:
         frame: the frame it was given.
@@ -113,7 +96,7 @@ class Model:
         engine: what runs the network.
     """
 
-    def __init__(self, card: ModelCard, engine: Engine, post_processing: _PostProcessing) -> None:
+    def __init__(self, card: ModelCard, engine: Engine, post_processing: PostProcessing) -> None:
         self.card = card
         self.engine = engine
         self._post_processing = post_processing
@@ -126,7 +109,7 @@ class Model:
         return self.engine.input_shape[2], self.engine.input_shape[1]
 
     def predict(self, frame: Frame | U8) -> Prediction:
-        """What the model sees in one frame.
+        """Predict what is in one frame.
 
         Args:
             frame: a frame of a source, or uint8 ``[H, W, 3]`` BGR.
@@ -170,30 +153,19 @@ class Model:
         """The second half of `predict`: what this model's options make of a network's outputs.
 
         Args:
-            inference: from `infer` of this model, or of another one that shares its engine (see `tuned`). It is only
-                read, so that several models may interpret it.
+            inference: from `infer` of this model, or of another one that shares its engine (see `with_options`). It
+                is only read, so that several models may interpret it.
         """
         start = time.perf_counter()
-        prediction = Prediction(inference.frame, timings=dict(inference.timings))
-        self._post_processing.fill(prediction, inference.outputs, inference.letterbox)
-        prediction.timings["postprocess"] = (time.perf_counter() - start) * 1e3
-        return prediction
+        detections, class_map, labels = self._post_processing(inference.outputs, inference.letterbox)
+        timings = {**inference.timings, "postprocess": (time.perf_counter() - start) * 1e3}
+        return Prediction(inference.frame, detections, class_map, labels, timings)
 
-    def tuned(
-        self,
-        *,
-        score_threshold: float | Mapping[str, float] | None = None,
-        iou_threshold: float | None = None,
-        max_detections: int | None = None,
-        classes: Sequence[str] | None = None,
-        nms: Suppression = "nms",
-        class_agnostic: bool | None = None,
-    ) -> Model:
-        """A light model with options of its own that runs on this one's engine. Nothing is loaded again.
+    def with_options(self, options: DetectionOptions) -> Model:
+        """Make a light model with options of its own that runs on this one's engine. Nothing is loaded again.
 
         Args:
-            score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic: as for `load_model`; what is
-                left out is the card's, whatever this model was loaded with.
+            options: what is left out of them is the card's, whatever this model was loaded with.
 
         Returns:
             a model that works as long as this one is open; to close it leaves the engine open.
@@ -201,11 +173,10 @@ class Model:
         Raises:
             UsageError: an option is out of its range or does not fit the card.
         """
-        post = _PostProcessing(self.card, score_threshold, iou_threshold, max_detections, classes, nms, class_agnostic)
-        tuned = Model(self.card, self.engine, post)
-        tuned._buffers = self._buffers
-        tuned._owns_engine = False
-        return tuned
+        made = Model(self.card, self.engine, PostProcessing(self.card, options))
+        made._buffers = self._buffers
+        made._owns_engine = False
+        return made
 
     def warmup(self, width: int, height: int) -> None:
         """Do once, for frames of this size in pixels, all that is slower the first time: kernels, buffers, caches."""
@@ -218,7 +189,7 @@ class Model:
                 _ = prediction.class_map.shares, prediction.class_map.mask
 
     def close(self) -> None:
-        """Release the engine, unless it is another model's (see `tuned`); closing twice is fine."""
+        """Release the engine, unless it is another model's (see `with_options`); closing twice is fine."""
         if self._owns_engine:
             self.engine.close()
 
@@ -242,71 +213,12 @@ class Model:
         return f"Model({self.card.name!r}, {', '.join(self.card.tasks)}, {self.engine.description})"
 
 
-class _PostProcessing:
-    """What becomes of a network's outputs, with the options checked against the card."""
-
-    def __init__(
-        self,
-        card: ModelCard,
-        score_threshold: float | Mapping[str, float] | None,
-        iou_threshold: float | None,
-        max_detections: int | None,
-        classes: Sequence[str] | None,
-        nms: str,
-        class_agnostic: bool | None,
-    ) -> None:
-        self._card = card
-        if nms not in get_args(Suppression):
-            raise UsageError(f"unknown suppression {nms!r}; choose one of: {', '.join(get_args(Suppression))}")
-        if max_detections is not None and max_detections < 1:
-            raise UsageError(f"max_detections must be at least 1, not {max_detections}")
-        if iou_threshold is not None:
-            _check_unit("iou_threshold", iou_threshold)
-        for name in classes or ():
-            _check_class(name, card)
-        self._ignored: tuple[int, ...] = ()
-        if card.segmentation is not None:
-            shown = _kept(card.segmentation, classes)
-            self._ignored = tuple(sorted({*card.segmentation.ignored, *np.flatnonzero(~shown).tolist()}))
-        if card.classification is not None:
-            self._labels = _kept(card.classification, classes)
-        task = card.detection
-        if task is None:
-            if score_threshold is not None or iou_threshold is not None or max_detections is not None:
-                _log.info("%s has no detection head: score, IoU and number of boxes mean nothing to it", card.name)
-            return
-        keep = _kept(task, classes)
-        self._decode_options: dict[str, Any] = {
-            "score_threshold": _score_threshold(task, score_threshold, card),
-            "iou_threshold": task.iou_threshold if iou_threshold is None else iou_threshold,
-            "max_detections": max_detections or task.max_detections,
-            "class_agnostic": task.class_agnostic if class_agnostic is None else class_agnostic,
-            "method": nms,
-            "vote_iou": task.vote_iou,
-            "class_filter": None if keep.all() else tuple(np.flatnonzero(keep).tolist()),
-        }
-
-    def fill(self, prediction: Prediction, outputs: dict[str, F32], letterbox: Letterbox) -> None:
-        """Put into ``prediction`` what the outputs say of its frame, the first of the batch."""
-        card = self._card
-        if card.segmentation is not None:
-            prediction.class_map = self._class_map(outputs[card.segmentation.output][0], card.segmentation, letterbox)
-        if card.detection is not None:
-            prediction.detections = self._decode(outputs, card.detection, letterbox)
-        if card.classification is not None:
-            prediction.labels = _labels(outputs[card.classification.output][0], self._labels)
-
-    def _class_map(self, output: F32 | U8, task: SegmentationTask, letterbox: Letterbox) -> ClassMap:
-        """Logits ``[C, h, w]``, or the mask ``[h, w]`` that an engine with a GPU made of them."""
-        if output.dtype == np.uint8:
-            labels = output.astype(np.uint8, copy=False)
-            return ClassMap.from_labels(labels, len(task.classes), letterbox, self._ignored)
-        return ClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored)
-
-    def _decode(self, outputs: dict[str, F32], task: DetectionTask, letterbox: Letterbox) -> Detections:
-        from perception.postprocess.detection import decode
-
-        return decode(outputs[task.boxes][0], outputs[task.scores][0], letterbox, **self._decode_options)
+def _options(options: DetectionOptions | None, changes: Mapping[str, Any]) -> DetectionOptions:
+    known = [field.name for field in fields(DetectionOptions)]
+    for name in changes:
+        if name not in known:
+            raise TypeError(f"load_model() has no argument {name!r}{nearest(name, known)}")
+    return replace(options or DetectionOptions(), **changes)
 
 
 def check_size(card: ModelCard, size: tuple[int, int] | None, path: Path) -> tuple[int, int]:
@@ -339,42 +251,3 @@ def _as_frame(given: Frame | U8) -> Frame:
     if not image.size:
         raise UsageError(f"an image must have pixels; this one is {image.shape[1]}x{image.shape[0]}")
     return given if isinstance(given, Frame) else Frame(np.ascontiguousarray(image))
-
-
-def _kept(
-    task: SegmentationTask | DetectionTask | ClassificationTask, classes: Sequence[str] | None
-) -> NDArray[np.bool_]:
-    """bool ``[C]``: the classes that are asked for."""
-    return np.array([classes is None or name in classes for name in task.names])
-
-
-def _score_threshold(task: DetectionTask, wanted: float | Mapping[str, float] | None, card: ModelCard) -> float | F32:
-    if wanted is None:
-        return task.score_threshold
-    if isinstance(wanted, Mapping):
-        for name, value in wanted.items():
-            _check_class(name, card)
-            _check_unit(f"score_threshold of {name}", value)
-        return np.array([wanted.get(name, task.score_threshold) for name in task.names], np.float32)
-    _check_unit("score_threshold", wanted)
-    return wanted
-
-
-def _check_class(name: str, card: ModelCard) -> None:
-    tasks = [task for task in (card.segmentation, card.detection, card.classification) if task is not None]
-    known = list(dict.fromkeys(n for task in tasks for n in task.names))
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(known)}"
-    raise UsageError(f"{card.name} has no class {name!r}; {hint}")
-
-
-def _check_unit(what: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise UsageError(f"{what} must be in 0..1, not {value}")
-
-
-def _labels(probabilities: F32, kept: NDArray[np.bool_]) -> list[tuple[int, float]]:
-    order = [int(i) for i in np.argsort(-probabilities, kind="stable") if kept[i]]
-    return [(i, float(probabilities[i])) for i in order[:LABELS]]

@@ -1,71 +1,67 @@
-"""The words of the house: what flows from a source through a model into sinks.
+"""The words of the package: what flows from a source through a model into sinks.
 
 Only NumPy is imported here; everything heavier is imported by the method that needs it.
 Coordinates are in pixels of the upright frame, x to the right, y down, with the origin at the
 top left corner of the top left pixel: the frame covers ``[0, W] x [0, H]``.
+
+Nothing here is changed by those who read it: whoever makes a frame or a prediction gives it all that it needs, once;
+who wants another one makes one (`Frame.at`, `dataclasses.replace`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.picture.planes import F32, U8, Picture, Planes
+
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
-    from perception.postprocess.panoptic import Panoptic
 
-U8: TypeAlias = NDArray[np.uint8]
-F32: TypeAlias = NDArray[np.float32]
-
-
-@dataclass(slots=True, eq=False)
-class Planes:
-    """An 8-bit planar YUV 4:2:0 picture: what decoders give and encoders take.
-
-    Kept beside (or instead of) BGR because both conversions cost more than all drawing does.
-
-    Attributes:
-        y: uint8 ``[H, W]`` luma; rows may be padded, pixels in a row are adjacent.
-        u: uint8 ``[(H + 1) // 2, (W + 1) // 2]`` blue difference.
-        v: uint8 ``[(H + 1) // 2, (W + 1) // 2]`` red difference.
-        matrix: coefficients of the conversion to RGB, ITU-R BT.601 or BT.709.
-        full_range: luma in 0..255 (JPEG) and not 16..235 (video).
-        buffer: uint8 ``[H * 3 // 2, W]``, the contiguous I420 memory behind the planes, if there is one.
-    """
-
-    y: U8
-    u: U8
-    v: U8
-    matrix: Literal["bt601", "bt709"] = "bt601"
-    full_range: bool = False
-    buffer: U8 | None = None
-
-    @property
-    def width(self) -> int:
-        return int(self.y.shape[1])
-
-    @property
-    def height(self) -> int:
-        return int(self.y.shape[0])
-
-    def to_bgr(self) -> U8:
-        """The picture as uint8 ``[H, W, 3]`` BGR, C-contiguous, a new array."""
-        from perception.picture.letterbox import planes_to_bgr
-
-        return planes_to_bgr(self)
+__all__ = [
+    "F32",
+    "U8",
+    "ClassMap",
+    "Detections",
+    "Frame",
+    "Panoptic",
+    "Picture",
+    "Planes",
+    "Prediction",
+    "Segment",
+    "SourceInfo",
+    "Stage",
+    "counts_to_shares",
+]
 
 
-Picture: TypeAlias = "U8 | Planes"
-"""A picture to show or to encode: uint8 ``[H, W, 3]`` BGR, or planes."""
+class _Pixels:
+    """The picture of one frame, and of those that are made of it with other times."""
+
+    __slots__ = ("image", "planes")
+
+    def __init__(self, image: U8 | None, planes: Planes | None) -> None:
+        self.image = image
+        self.planes = planes
+
+    def bgr(self) -> U8:
+        if self.image is None:
+            from perception.picture.conversions import planes_to_bgr
+
+            assert self.planes is not None
+            self.image = planes_to_bgr(self.planes)
+        return self.image
 
 
 class Frame:
-    """One picture of a source, upright, with the time at which the source shows it.
+    """One picture of a source, upright, with the time at which the source shows it. It does not change: see `at`.
 
     At least one of ``image`` and ``planes`` is given; ``image`` is made from the planes when it is first asked for.
 
@@ -75,11 +71,18 @@ class Frame:
         source: the URI it came from.
         pts: presentation time stamp in units of ``time_base``, as in the source, or None.
         time_base: seconds per ``pts`` unit, or None.
-        planes: the picture as YUV 4:2:0, where the decoder gave that, else None. Never write into them.
         arrived: ``time.monotonic()`` when the frame was taken from the source; latency is measured from here.
     """
 
-    __slots__ = ("index", "time", "source", "pts", "time_base", "planes", "arrived", "_image")
+    __slots__ = ("_pixels", "arrived", "index", "pts", "source", "time", "time_base")
+
+    index: int
+    time: float
+    source: str
+    pts: int | None
+    time_base: Fraction | None
+    arrived: float
+    _pixels: _Pixels
 
     def __init__(
         self,
@@ -95,41 +98,65 @@ class Frame:
     ) -> None:
         if image is None and planes is None:
             raise ValueError("a Frame needs an image or planes")
-        self.index = index
-        self.time = time
-        self.source = source
-        self.pts = pts
-        self.time_base = time_base
-        self.planes = planes
-        self.arrived = arrived
-        self._image = image
+        values = (_Pixels(image, planes), arrived, index, pts, source, time, time_base)
+        for name, value in zip(Frame.__slots__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a frame does not change; frame.at({name}=...) makes one with the same picture")
+
+    def at(
+        self,
+        *,
+        index: int | None = None,
+        time: float | None = None,
+        source: str | None = None,
+        pts: int | None = None,
+        time_base: Fraction | None = None,
+        arrived: float | None = None,
+    ) -> Frame:
+        """Make a frame of the same picture at another place or time; what is not given stays as it is here.
+
+        The pixels are shared, BGR that is made later included.
+        """
+        given = {"index": index, "time": time, "source": source, "pts": pts, "time_base": time_base, "arrived": arrived}
+        made = object.__new__(Frame)
+        for name in Frame.__slots__:
+            value = given.get(name)
+            object.__setattr__(made, name, getattr(self, name) if value is None else value)
+        return made
+
+    @property
+    def planes(self) -> Planes | None:
+        """The picture as YUV 4:2:0, where the decoder gave that, else None. Never write into them."""
+        return self._pixels.planes
 
     @property
     def image(self) -> U8:
         """uint8 ``[H, W, 3]`` BGR, C-contiguous. Shared by all who hold the frame: never write into it."""
-        if self._image is None:
-            assert self.planes is not None
-            self._image = self.planes.to_bgr()
-        return self._image
+        return self._pixels.bgr()
 
     @property
-    def has_image(self) -> bool:
-        """Whether BGR is at hand without a conversion."""
-        return self._image is not None
+    def picture(self) -> Picture:
+        """The picture as the source gave it: planes where there are some, else BGR."""
+        pixels = self._pixels
+        return pixels.bgr() if pixels.planes is None else pixels.planes
 
     @property
     def width(self) -> int:
-        return self.planes.width if self._image is None and self.planes is not None else int(self.image.shape[1])
+        picture = self.picture
+        return picture.width if isinstance(picture, Planes) else int(picture.shape[1])
 
     @property
     def height(self) -> int:
-        return self.planes.height if self._image is None and self.planes is not None else int(self.image.shape[0])
+        picture = self.picture
+        return picture.height if isinstance(picture, Planes) else int(picture.shape[0])
 
     def __repr__(self) -> str:
         return f"Frame({self.width}x{self.height}, index={self.index}, time={self.time:.3f}, source={self.source!r})"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Detections:
     """Boxes of one frame as a struct of arrays, sorted by score, highest first.
 
@@ -169,79 +196,130 @@ class Detections:
         return Detections(self.boxes[keep], self.scores[keep], self.class_ids[keep], tracks)
 
 
-class ClassMap:
-    """Segmentation of one frame: a class for each pixel, made when asked for.
+class ClassMap(ABC):
+    """Segmentation of one frame: a class for each pixel, made when asked for, and kept.
 
-    It comes from low-resolution logits, or from a mask that an engine made already (on a GPU).
+    Safe to use from several threads.
+
+    `perception.postprocess.class_maps` has the two kinds: of logits, and of a mask that an engine made.
 
     Attributes:
-        logits: float32 ``[C, h, w]``, C-contiguous, as the network gave them (its own stride); None for a ready mask.
-        labels: uint8 ``[h, w]``, a ready mask that covers the network's input, as logits would; else None.
         classes: number of classes C.
         letterbox: how the frame was fitted into the network's input.
         ignored: class ids that are never drawn nor counted as shown (a background, say).
     """
 
-    __slots__ = ("logits", "labels", "classes", "letterbox", "ignored", "_mask", "_shares")
-
-    def __init__(self, logits: F32, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
-        self.logits: F32 | None = logits
-        self.labels: U8 | None = None
-        self.classes = int(logits.shape[0])
+    def __init__(self, classes: int, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
+        self.classes = classes
         self.letterbox = letterbox
         self.ignored = ignored
+        self._lock = threading.RLock()
         self._mask: U8 | None = None
         self._shares: F32 | None = None
 
-    @classmethod
-    def from_labels(cls, labels: U8, classes: int, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> ClassMap:
-        """A class map of a ready mask, uint8 ``[h, w]`` of ids below ``classes``, over the network's input."""
-        made = cls(np.empty((classes, 0, 0), np.float32), letterbox, ignored)
-        made.logits, made.labels = None, labels
-        return made
-
     @property
     def mask(self) -> U8:
-        """uint8 ``[H, W]`` of class ids at frame size.
-
-        Bilinear upsampling of the logits, then argmax; of a ready mask, the nearest pixel.
-        """
-        if self._mask is None:
-            if self.labels is not None:
-                from perception.postprocess.masks import to_frame
-
-                self._mask = to_frame(self.labels, self.letterbox)
-            else:
-                from perception.postprocess.segmentation import class_mask
-
-                assert self.logits is not None
-                self._mask = class_mask(self.logits, self.letterbox)
-        return self._mask
+        """uint8 ``[H, W]`` of class ids at frame size."""
+        with self._lock:
+            if self._mask is None:
+                self._mask = self.resized(self.letterbox.frame_width, self.letterbox.frame_height)
+            return self._mask
 
     @property
     def shares(self) -> F32:
         """float32 ``[C]``: the part of the frame's pixels that each class has, in 0..1; sums to 1."""
-        if self._shares is None:
-            from perception.postprocess.segmentation import class_shares, counts_to_shares
+        with self._lock:
+            if self._shares is None:
+                self._shares = counts_to_shares(self._count())
+            return self._shares
 
-            if self.logits is not None:
-                self._shares = class_shares(self.logits, self.letterbox)
-            else:
-                self._shares = counts_to_shares(np.bincount(self.mask.ravel(), minlength=self.classes))
-        return self._shares
+    def overlay(
+        self, picture: Picture, palette_bgr: U8, opacity: float, out: Picture, hidden: Sequence[int] = ()
+    ) -> None:
+        """Blend the class colours over a picture, in one pass, from which the shares are known, too.
+
+        Luma is blended for each pixel, a chroma sample with the mean of the (up to) four pixels it serves.
+
+        Args:
+            picture: of the frame's size; only read.
+            palette_bgr: uint8 ``[C, 3]`` BGR.
+            opacity: 0 (picture) to 1 (colour), rounded to a multiple of 1/64.
+            out: of the same kind and size, to be written; may be ``picture``. BGR must be C-contiguous.
+            hidden: class ids that leave the picture as it is, beside those that are ignored.
+
+        Raises:
+            ValueError: sizes, types, opacity or the number of colours do not fit.
+        """
+        counts = self._blend(picture, palette_bgr, opacity, out, sorted({*self.ignored, *hidden}))
+        with self._lock:
+            if self._shares is None:
+                self._shares = counts_to_shares(counts)
+
+    @abstractmethod
+    def resized(self, width: int, height: int) -> U8:
+        """uint8 ``[height, width]``, a new array: the classes of the frame as if it had that size."""
+
+    @abstractmethod
+    def _count(self) -> NDArray[np.int64]:
+        """int64 ``[C]``: the frame's pixels of each class."""
+
+    @abstractmethod
+    def _blend(
+        self, picture: Picture, palette_bgr: U8, opacity: float, out: Picture, hidden: Sequence[int]
+    ) -> NDArray[np.int64]:
+        """`overlay` of all classes but the ``hidden`` ones; gives what `_count` does."""
 
 
-@dataclass(slots=True, eq=False)
+def counts_to_shares(counts: NDArray[np.int64]) -> F32:
+    """Pixel counts ``[C]`` as parts of their sum, float32."""
+    return (counts / max(int(counts.sum()), 1)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One thing, or the stuff of one class, in a panoptic view.
+
+    Attributes:
+        id: number in the map, from 1.
+        class_id: of the class map.
+        score: of the box that it is from; None of stuff, and of things that no box was found around.
+        area: pixels.
+        box: xyxy of its pixels, edges of pixels.
+    """
+
+    id: int
+    class_id: int
+    score: float | None
+    area: int
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Panoptic:
+    """A frame as segments that do not overlap.
+
+    Attributes:
+        ids: int32 ``[H, W]``: the segment of each pixel, 0 for none.
+        segments: those of at least one pixel.
+        things: class ids whose instances are told apart; the others are stuff.
+    """
+
+    ids: NDArray[np.int32]
+    segments: list[Segment]
+    things: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What is known of one frame.
+    """A model's results for one frame. Steps that know more make another one, with `dataclasses.replace`.
 
     Attributes:
         frame: the frame it is about.
         detections: boxes, or None where the model has no detection head.
         class_map: a class for each pixel, or None where the model has no segmentation head.
         labels: whole-image classes as ``(class id, probability)``, most likely first, or None.
-        timings: milliseconds spent on this frame, by stage (``resize``, ``infer``, ``postprocess``, ``draw``).
-        picture: the annotated picture, where something asked for it. Sinks read it and never write into it.
+        timings: milliseconds spent on this frame, by step (``resize``, ``infer``, ``postprocess``, ``draw``).
+        picture: the annotated picture, where the prediction was rendered. Sinks read it and never write into it.
         panoptic: things and stuff as segments, where `perception.stages.panoptic.PanopticStage` ran, else None.
     """
 
@@ -256,7 +334,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known of a source before its first frame.
+    """Facts about a source that are known before its first frame.
 
     Attributes:
         uri: what was opened, credentials removed.
@@ -288,4 +366,4 @@ class SourceInfo:
 
 
 Stage: TypeAlias = Callable[[Prediction], Prediction]
-"""A pure step on predictions, called in frame order: tracker, zone counter, class filter."""
+"""A step on the predictions of one source, called in frame order: tracker, zone counter, class filter."""

@@ -37,27 +37,15 @@ def test_every_kernel_compiles_for_real_gpus_without_fused_products() -> None:
     if not nvvm.is_available():
         pytest.skip("libNVVM is not installed")
     from perception.postprocess import cuda as pixels
-    from perception.postprocess import cuda_detection as boxes
 
-    u8, f32, i32, i64, u16 = types.uint8, types.float32, types.int32, types.int64, types.uint16
-    number, flag = types.int64, types.boolean
+    u8, f32, i64, number = types.uint8, types.float32, types.int64, types.int64
     signatures = {
         "fit_kernel": (u8[:, :, ::1], i64[::1], f32[:, ::1], i64[::1], f32[:, ::1], number, number, u8[:, :, ::1]),
         "fit_planes_kernel": (
             *([u8[:, ::1]] * 3), *([i64[::1], f32[:, ::1]] * 4), f32[::1], f32, number, number, u8[:, :, ::1],
         ),
-        "overlay_kernel": (
-            u8[:, :, ::1], u8[:, ::1], i64[::1], i64[::1], u16[::1], u16[:, ::1], u8[:, :, ::1],
-        ),
-        "find_kernel": (
-            f32[:, ::1], f32[:, ::1], f32[::1], *([f32] * 6), i32[::1], f32[:, ::1], f32[::1], i32[::1],
-        ),
-        "rank_kernel": (i32[::1], f32[::1], i32[::1]),
-        "suppress_kernel": (
-            i32[::1], f32[:, ::1], i32[::1], i32[::1], f32, flag, u8[::1], i32[::1], number,
-        ),
     }  # fmt: skip
-    kernels = {n: k for module in (pixels, boxes) for n, k in vars(module).items() if n.endswith("_kernel")}
+    kernels = {n: k for n, k in vars(pixels).items() if n.endswith("_kernel")}
     assert set(signatures) == set(kernels)
     for name, signature in signatures.items():
         for capability in ((7, 5), (12, 0)):

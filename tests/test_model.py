@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from perception import EngineError, ModelError, UsageError, load_model
 from perception.card import read_card, write_card
 from perception.model import Model
+from perception.postprocess.post_processing import DetectionOptions
 from perception.types import Frame
 from perception.weights.library import find_model, list_models
 from tests.models import PALETTE, build_model, solid, write_model
@@ -120,6 +122,25 @@ def test_suppression_options(tmp_path: Path) -> None:
     assert found(score_threshold=0.05, nms="soft-gaussian") == [0.98, 0.17]  # 0.884 * exp(-0.9 ** 2 / 0.5)
 
 
+def test_options_as_one_object_and_by_name(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "colors.onnx", detection=True)
+
+    def count(*, options: DetectionOptions | None = None, **by_name: Any) -> int:
+        with load_model(path, precision="f32", options=options, **by_name) as model:
+            detections = model.predict(squares(("red", 16, 16))).detections
+            assert detections is not None
+            return len(detections)
+
+    loose = DetectionOptions(iou_threshold=0.95)
+    assert count(options=loose) == count(iou_threshold=0.95) == 2
+    assert count(options=loose, max_detections=1) == 1
+    assert count(options=DetectionOptions(iou_threshold=0.95, max_detections=1), max_detections=2) == 2
+    with pytest.raises(TypeError, match=r"has no argument 'score_treshold'; did you mean 'score_threshold'"):
+        load_model(path, score_treshold=0.4)
+    with pytest.raises(FrozenInstanceError):
+        loose.classes = ("red",)  # type: ignore[misc]
+
+
 def test_thresholds_by_class(tmp_path: Path) -> None:
     image = squares(("red", 0, 0), ("green", 32, 0), ("blue", 48, 32))
     thresholds = {"score_threshold": {"red": 0.99, "blue": 0.5}}
@@ -207,11 +228,11 @@ def test_sizes_that_the_card_allows(tmp_path: Path) -> None:
         ({"score_threshold": 1.5}, "score_threshold must be in 0..1"),
         ({"score_threshold": float("nan")}, "score_threshold must be in 0..1"),
         ({"score_threshold": {"red": 2}}, "score_threshold of red"),
-        ({"score_threshold": {"gren": 0.5}}, "did you mean green"),
+        ({"score_threshold": {"gren": 0.5}}, "did you mean 'green'"),
         ({"iou_threshold": -0.1}, "iou_threshold"),
         ({"max_detections": 0}, "max_detections"),
-        ({"classes": ["blu"]}, "no class 'blu'; did you mean blue"),
-        ({"classes": ["zebra"]}, "it has: red, green, blue"),
+        ({"classes": ["blu"]}, "no class 'blu'; did you mean 'blue'"),
+        ({"classes": ["zebra"]}, "known are: red, green, blue"),
         ({"nms": "hard"}, "soft-gaussian"),
         ({"engine": "onnx"}, "onnxruntime"),
     ],
@@ -308,13 +329,13 @@ def test_a_foreign_file_with_a_card_of_yaml(tmp_path: Path) -> None:
         assert class_map is not None and (class_map.mask == 1).all()
 
 
-def test_tuned_models_share_an_engine_and_differ_in_what_they_make_of_it(tmp_path: Path) -> None:
+def test_models_with_options_share_an_engine_and_differ_in_what_they_make_of_it(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", detection=True)
     frame = squares(("red", 16, 16))
     with load_model(path) as model:
-        strict = model.tuned(score_threshold=0.999999)
-        loose = model.tuned(iou_threshold=1.0)
-        green = model.tuned(classes=["green"])
+        strict = model.with_options(DetectionOptions(score_threshold=0.999999))
+        loose = model.with_options(DetectionOptions(iou_threshold=1.0))
+        green = model.with_options(DetectionOptions(classes=["green"]))
         assert strict.engine is loose.engine is model.engine
         inference = model.infer(frame)
         assert len(model.interpret(inference).detections) == 1
@@ -327,4 +348,4 @@ def test_tuned_models_share_an_engine_and_differ_in_what_they_make_of_it(tmp_pat
         loose.close()
         assert len(model.predict(frame).detections) == 1
         with pytest.raises(UsageError, match="no class 'grene'"):
-            model.tuned(classes=["grene"])
+            model.with_options(DetectionOptions(classes=["grene"]))

@@ -13,7 +13,7 @@ import pytest
 
 from perception.common import jit
 from perception.common.private import make_folder, private_cache, private_file, private_folder, reserve_private
-from perception.engines import choices
+from perception.engines import autotune
 from perception.engines.cache import prepare_compiled_models_dir
 from perception.errors import UsageError
 from perception.server.settings import read_secret, read_settings
@@ -106,7 +106,7 @@ def test_all_of_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.mkdir(parents=True, mode=0o755)
     (cache / "compiled").mkdir(mode=0o755)
     prepare_compiled_models_dir("openvino")
-    choices.remember({"model": "x"}, {"a": 1.0})
+    autotune.save_times({"model": "x"}, {"a": 1.0})
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     found = jit._find_directory()
     assert found is not None

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from perception.drawing.canvas import planes_in
-from perception.picture.letterbox import Letterbox, planes_to_bgr, to_input
+from perception.picture.conversions import planes_to_bgr
+from perception.picture.letterbox import Letterbox
+from perception.picture.resize import to_input
 from perception.postprocess.detection import nms
-from perception.postprocess.segmentation import overlay_bgr, overlay_planes
-from perception.types import F32, U8, Frame, Planes
+from perception.postprocess.segmentation import overlay
+from perception.types import F32, U8, Planes
 
 Row = dict[str, Any]
 Call = Callable[[], Any]
@@ -66,13 +67,13 @@ def _overlay_rows(repeats: int, logits: F32, image: U8, planes: Planes) -> list[
     box = Letterbox.fit(width, height, *_INPUT)
     palette = np.random.default_rng(1).integers(0, 256, (classes, 3), np.uint8)
     out = np.empty_like(image)
-    out_planes = planes_in(np.empty((height * 3 // 2, width), np.uint8), planes.matrix, planes.full_range)
+    out_planes = Planes.from_i420(np.empty((height * 3 // 2, width), np.uint8), planes.matrix, planes.full_range)
 
     def ours() -> None:
-        overlay_bgr(image, logits, box, palette, _OPACITY, out)
+        overlay(image, logits, box, palette, _OPACITY, out)
 
     def ours_in_planes() -> None:
-        overlay_planes(planes, logits, box, palette, _OPACITY, out_planes)
+        overlay(planes, logits, box, palette, _OPACITY, out_planes)
 
     def mask() -> U8:
         return np.stack([cv2.resize(c, (width, height)) for c in logits]).argmax(axis=0).astype(np.uint8)
@@ -157,12 +158,11 @@ def _nms_rows(repeats: int, n: int) -> list[Row]:
 def _resize_rows(repeats: int, planes: Planes) -> list[Row]:
     import cv2
 
-    frame = Frame(planes=planes)
     out = np.empty((_INPUT[1], _INPUT[0], 3), np.uint8)
     size = f"{planes.width}x{planes.height}"
 
     def ours() -> None:
-        to_input(frame, *_INPUT, out=out)
+        to_input(planes, *_INPUT, out=out)
 
     assert planes.buffer is not None
     buffer = planes.buffer
@@ -219,4 +219,4 @@ def _smooth(rng: np.random.Generator, classes: int, h: int, w: int) -> F32:
 def _to_planes(image: U8) -> Planes:
     import cv2
 
-    return planes_in(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), "bt601", False)  # type: ignore[arg-type]
+    return Planes.from_i420(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8))

@@ -21,8 +21,9 @@ from perception.drawing.annotator import Annotator
 from perception.engines import Mode, Precision
 from perception.errors import EngineError, PerceptionError
 from perception.model import Model, load_model
-from perception.picture.letterbox import to_input
+from perception.picture.resize import to_input
 from perception.pipeline import run
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.sinks import open_sink
 from perception.sources import open_source
 from perception.sources.clips import find_clip
@@ -89,7 +90,7 @@ class Bench:
         with open_source(str(self.clip), max_frames=1) as source:
             (frame,) = source
         prediction = self.model().predict(frame)
-        if prediction.class_map is None or prediction.class_map.logits is None:
+        if not isinstance(prediction.class_map, LogitsClassMap):
             raise PerceptionError("the part kernels needs a model and an engine that output logits", self._model_name)
         return frame.image, prediction.class_map.logits
 
@@ -139,7 +140,7 @@ class Bench:
         (width, height), resize = model.size, card.input.resize
         with open_source(str(self.clip), max_frames=FRAMES) as source:
             info, frames = source.info, list(islice(source, KEPT))
-        inputs = [to_input(frame, width, height, resize)[0][None] for frame in frames]
+        inputs = [to_input(frame.picture, width, height, resize)[0][None] for frame in frames]
         predictions = [model.predict(frame) for frame in frames]
         annotators = [Annotator(card) for _ in range(CORES)]
         drawn = [Prediction(p.frame, picture=annotators[0](p)) for p in predictions]
@@ -149,7 +150,7 @@ class Bench:
                 return sum(1 for _ in source)
 
         def resize_all(worker: int) -> int:
-            return len([to_input(frame, width, height, resize) for frame in frames])
+            return len([to_input(frame.picture, width, height, resize) for frame in frames])
 
         def infer(worker: int) -> int:
             return len([model.engine.infer(frame) for frame in inputs])

@@ -53,10 +53,11 @@ def build(
     from perception.commands.terminal import working
     from perception.common.settings import names
     from perception.engines.trt.build import build_model
+    from perception.weights.library import find_with_card
 
     with working(model, "building an engine") as progress:
         built = build_model(
-            model, card=card, flavour=flavour, precision=precision, batch=batch, size=size,
+            *find_with_card(model, card), flavour=flavour, precision=precision, batch=batch, size=size,
             capabilities=tuple(names(compute_capability) or ()), progress=progress,
         )  # fmt: skip
     _print(built)

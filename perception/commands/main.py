@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -52,10 +53,12 @@ app = typer.Typer(
       perception live
     """,
 )
-for command in (annotate, demo, live, models, doctor, build, verify):
+_FIRST: tuple[Callable[..., None], ...] = (annotate, demo, live, models, doctor, build, verify)
+_LAST: tuple[Callable[..., None], ...] = (adapt, bench, train, export, quantize, explain, summary)
+for command in _FIRST:
     app.command(cls=JsonCommand)(command)
 app.add_typer(cache, name="cache")
-for command in (adapt, bench, train, export, quantize, explain, summary):
+for command in _LAST:
     app.command(cls=JsonCommand)(command)
 app.add_typer(evaluation, name="eval")
 app.add_typer(data, name="data")

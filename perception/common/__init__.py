@@ -1,1 +1,1 @@
-"""What every room stands on: kernels and their cache, the machine, settings from YAML files."""
+"""The ground that every room stands on: kernels and their cache, the machine, settings from YAML files."""

@@ -1,4 +1,4 @@
-"""What this machine is made of: CPU features, cores that may be used, memory, NVIDIA GPUs.
+"""The machine: CPU features, cores that may be used, memory, NVIDIA GPUs.
 
 Only the standard library is needed; every question has an answer on every system, if a poorer one.
 """
@@ -55,7 +55,7 @@ class Gpu:
 
 @lru_cache(maxsize=1)
 def cpu_name() -> str:
-    """What the maker calls the processor, or at least its architecture."""
+    """The maker's name of the processor, or at least its architecture."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.machine()
     info = _read("/proc/cpuinfo")
@@ -124,7 +124,7 @@ _DRIVER_FAULTS = {
     804: "the GPU does not take this library, so update the driver",
     999: "the GPU failed, look at `dmesg`",
 }
-"""What `cuInit` returns, in words (NVIDIA, CUDA Driver API, `CUresult`)."""
+"""The results of `cuInit` in words (NVIDIA, CUDA Driver API, `CUresult`)."""
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""How the package compiles its Numba kernels: once, cached on disk, never while a frame waits.
+"""Compiling the package's Numba kernels: once, cached on disk, never while a frame waits.
 
 Every kernel is declared with explicit signatures, so that it is compiled (or taken from the cache) when its module
 is imported, and one compiled version serves every memory layout that it can meet. Kernels release the GIL.
@@ -87,7 +87,7 @@ _directory: list[str | None] = []
 
 
 def cache_directory() -> str | None:
-    """Where compiled kernels are kept, or None where nothing can be written.
+    """The folder in which compiled kernels are kept, or None where nothing can be written.
 
     ``NUMBA_CACHE_DIR`` if set; else the user's cache directory, or a private directory for temporary files. In these,
     subdirectories named after the kernels' source code keep versions apart: Numba itself does not notice when a

@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from perception.errors import UsageError
+from perception.errors import PerceptionError, UsageError
+
+LISTED = 30
+"""Names that a message lists at most."""
 
 
 def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
@@ -24,17 +27,8 @@ def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
     Raises:
         UsageError: the file cannot be read, is not a YAML mapping, or has a key that is not known.
     """
-    import yaml
-
     known = sorted(known)
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the configuration: {error.strerror or error}", path) from None
-    except UnicodeDecodeError:
-        raise UsageError("the configuration is not text", path) from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"the configuration is not YAML: {_problem(error)}", path) from None
+    data = read_yaml(path, "configuration")
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -53,6 +47,30 @@ def _problem(error: Any) -> str:
     problem = re.sub(r"'[^']*'", "'...'", getattr(error, "problem", None) or "it cannot be read")
     mark = getattr(error, "problem_mark", None)
     return problem if mark is None else f"{problem}, line {mark.line + 1}, column {mark.column + 1}"
+
+
+def read_yaml(path: str | Path, what: str, error: type[PerceptionError] = UsageError) -> Any:
+    """The plain data in a YAML file, not checked yet.
+
+    Args:
+        path: the file.
+        what: it is, for messages: "configuration", "card".
+        error: what is raised.
+
+    Raises:
+        PerceptionError: of the kind ``error``; the file is missing, cannot be read, or is not YAML.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise error(f"cannot read the {what}: {fault.strerror or fault}", path) from None
+    except UnicodeDecodeError:
+        raise error(f"the {what} is not text", path) from None
+    except (yaml.YAMLError, RecursionError) as fault:
+        raise error(f"the {what} is not YAML: {_problem(fault)}", path) from None
 
 
 def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | None:
@@ -85,7 +103,7 @@ def size(text: str | None) -> tuple[int, int] | None:
 
 
 def things(text: str | None) -> dict[str, list[str]] | None:
-    """What boxes show what pixels, from text such as ``car=car+bus+truck,pedestrian=person``; None if there is none.
+    """The boxes that show each kind of pixels, from text such as ``car=car+bus+truck,pedestrian=person``; or None.
 
     Raises:
         UsageError: a part is not written like that, or names its pixels twice.
@@ -103,7 +121,10 @@ def things(text: str | None) -> dict[str, list[str]] | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the valid name that is most like ``name``, or all of them if none is."""
+    """A hint for an error message: the valid name that is most like ``name``, or what there is if none is."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are: {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"; known are: {', '.join(known[:LISTED])}{more}"

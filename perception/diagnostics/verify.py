@@ -16,6 +16,7 @@ import numpy as np
 from perception.engines import ENGINES, engine_status
 from perception.errors import EngineError, UsageError
 from perception.model import Model, load_model
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.types import F32, Detections, Frame, Prediction
 from perception.weights.library import find_model
 
@@ -115,7 +116,7 @@ def _compare(model: Model, frames: list[Frame], truth: list[Prediction]) -> Agre
         got = model.predict(frame)
         if got.class_map is not None and wanted.class_map is not None:
             same_pixels.append(float((got.class_map.mask == wanted.class_map.mask).mean()))
-            if got.class_map.logits is not None and wanted.class_map.logits is not None:
+            if isinstance(got.class_map, LogitsClassMap) and isinstance(wanted.class_map, LogitsClassMap):
                 result.logits = _largest(result.logits, got.class_map.logits - wanted.class_map.logits)
         if got.detections is not None and wanted.detections is not None:
             pairs = match_boxes(got.detections, wanted.detections)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from perception.card import ModelCard
-from perception.drawing.canvas import BgrCanvas, BufferPool, Canvas, Color, PlanesCanvas, copy_canvas
+from perception.common.settings import nearest
+from perception.drawing.canvas import Canvas, Color, drawable, make_canvas
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
-from perception.postprocess.segmentation import counts_to_shares, overlay_bgr, overlay_planes
-from perception.types import U8, ClassMap, Detections, Frame, Picture, Prediction
-
-if TYPE_CHECKING:
-    from perception.postprocess.panoptic import Panoptic
+from perception.picture.buffer_pool import BufferPool
+from perception.types import Detections, Panoptic, Picture, Prediction
 
 _STATUS: Color = (24, 24, 24)
 _RIM: Color = (255, 255, 255)
@@ -97,19 +93,19 @@ class Annotator:
             self._box_shown = np.array([wanted is None or n in wanted for n in card.detection.names])
 
     def __call__(self, prediction: Prediction) -> Picture:
-        """The annotated picture of one prediction.
-
-        Also leaves the class shares, which come with the overlay for free, in the prediction's class map.
+        """Draw one prediction onto its frame's picture.
 
         Raises:
             ValueError: the class map or the detections do not fit the frame or the card.
             UsageError: the panoptic view is wanted of a prediction without segments.
         """
         class_map = prediction.class_map if self.masks and self.card.segmentation is not None else None
-        canvas = copy_canvas(prediction.frame, self._pool, copy=class_map is None)
+        source = drawable(prediction.frame)
+        canvas = make_canvas(source, self._pool, copy=class_map is None)
         line = max(round(text_height(canvas.width, canvas.height) * self.font_scale), 4)
         if class_map is not None:
-            self._draw_classes(canvas, prediction, class_map)
+            hidden = [i for i, shown in enumerate(self._shown) if not shown]
+            class_map.overlay(source, self._palette, self.opacity, canvas.picture, hidden)
         if self.boxes and self.view == "panoptic":
             if prediction.panoptic is None:
                 raise UsageError("the panoptic view needs a PanopticStage among the stages")
@@ -129,31 +125,6 @@ class Annotator:
             patch = label_patch(f"{rate:.1f} fps" if rate else "- fps", _STATUS, line, canvas.width)
             canvas.paste(patch, canvas.width - patch.width, 0)
         return canvas.picture
-
-    def _draw_classes(self, canvas: BgrCanvas | PlanesCanvas, prediction: Prediction, class_map: ClassMap) -> None:
-        frame = prediction.frame
-        hidden = [i for i, shown in enumerate(self._shown) if not shown or i in class_map.ignored]
-        if class_map.logits is None:
-            counts = self._draw_ready(canvas, frame, class_map.mask, hidden)
-        else:
-            common = (class_map.logits, class_map.letterbox, self._palette, self.opacity)
-            if isinstance(canvas, PlanesCanvas):
-                assert frame.planes is not None
-                counts = overlay_planes(frame.planes, *common, canvas.planes, hidden)
-            else:
-                counts = overlay_bgr(frame.image, *common, canvas.image, hidden)
-        if class_map._shares is None:
-            class_map._shares = counts_to_shares(counts)
-
-    def _draw_ready(
-        self, canvas: BgrCanvas | PlanesCanvas, frame: Frame, mask: U8, hidden: list[int]
-    ) -> NDArray[np.int64]:
-        from perception.postprocess import masks
-
-        if isinstance(canvas, PlanesCanvas):
-            assert frame.planes is not None
-            return masks.overlay_planes(frame.planes, mask, self._palette, self.opacity, canvas.planes, hidden)
-        return masks.overlay_bgr(frame.image, mask, self._palette, self.opacity, canvas.image, hidden)
 
     def _draw_boxes(self, canvas: Canvas, detections: Detections, line: int) -> None:
         width = self._line_width(canvas)
@@ -225,7 +196,5 @@ def _known(classes: list[str], card: ModelCard) -> set[str]:
     names = {name for task in tasks for name in task.names}
     for name in classes:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(sorted(names)[:30])}"
-            raise UsageError(f"model {card.name} has no class {name!r}; {hint}")
+            raise UsageError(f"model {card.name} has no class {name!r}{nearest(name, sorted(names))}")
     return set(classes)

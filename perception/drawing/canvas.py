@@ -1,15 +1,14 @@
-"""Two kinds of canvas, BGR and YUV 4:2:0 planes, with the same few primitives; and a pool of their memory."""
+"""Two kinds of canvas, BGR and YUV 4:2:0 planes, with the same few primitives."""
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.picture.buffer_pool import BufferPool
 from perception.types import U8, Frame, Picture, Planes
 
 Color: TypeAlias = tuple[int, int, int]
@@ -62,7 +61,7 @@ class Patch:
 
 
 class Canvas(Protocol):
-    """What everything but the mask overlay is drawn with. Whatever lies outside the picture is cut off."""
+    """The primitives that all but the mask overlay is drawn with. Whatever lies outside the picture is cut off."""
 
     width: int
     height: int
@@ -173,74 +172,28 @@ def _blend(target: U8, patch: U8, x: int, y: int, opacity: float) -> None:
         region[:] = cv2.addWeighted(region, 1 - opacity, part, opacity, 0).reshape(region.shape)
 
 
-class BufferPool:
-    """Reuses arrays that nobody but the pool refers to any more. Safe to use from several threads.
-
-    A fresh array costs a page fault for each 4 KiB when first written, more than drawing into it.
-
-    Args:
-        limit: arrays that are kept; when all are in use, further ones are made and left to their users.
-    """
-
-    def __init__(self, limit: int = 32) -> None:
-        self._limit = limit
-        self._arrays: list[U8] = []
-        self._lock = threading.Lock()
-
-    def get(self, shape: tuple[int, ...]) -> U8:
-        """A uint8 array of that shape, contents undefined; free again when it and its views are gone."""
-        with self._lock:
-            spare = -1
-            for i in range(len(self._arrays)):
-                if sys.getrefcount(self._arrays[i]) <= _UNUSED:
-                    if self._arrays[i].shape == shape:
-                        return self._arrays[i]
-                    spare = i
-            array = np.empty(shape, np.uint8)
-            if spare >= 0:  # of another size, so of an earlier source
-                self._arrays[spare] = array
-            elif len(self._arrays) < self._limit:
-                self._arrays.append(array)
-            return array
+def drawable(frame: Frame) -> Picture:
+    """The picture of a frame that can be drawn on: planes where it has them and both sides are even, else BGR."""
+    return frame.image if frame.width % 2 or frame.height % 2 else frame.picture
 
 
-def _unused_count() -> int:
-    arrays = [np.empty(1, np.uint8)]
-    return max(sys.getrefcount(arrays[i]) for i in range(1))
-
-
-_UNUSED = _unused_count()
-"""What ``sys.getrefcount`` says of an array that only a list holds; it differs between Python versions."""
-
-
-def copy_canvas(frame: Frame, pool: BufferPool, copy: bool = True) -> BgrCanvas | PlanesCanvas:
-    """A canvas of the frame's size in memory of its own; planes where the frame has them and both sides are even.
+def make_canvas(picture: Picture, pool: BufferPool, copy: bool = True) -> BgrCanvas | PlanesCanvas:
+    """A canvas of the kind and size of a picture, in memory of its own.
 
     Args:
-        frame: only read.
+        picture: see `drawable`; only read.
         pool: where the memory comes from.
-        copy: with the frame's pixels; else its contents are undefined.
+        copy: with the picture's pixels; else its contents are undefined.
     """
-    source = frame.planes
-    if source is None or frame.width % 2 or frame.height % 2:
-        image = pool.get((frame.height, frame.width, 3))
+    if not isinstance(picture, Planes):
+        image = pool.get(picture.shape)
         if copy:
-            np.copyto(image, frame.image)
+            np.copyto(image, picture)
         return BgrCanvas(image)
-    planes = planes_in(pool.get((frame.height * 3 // 2, frame.width)), source.matrix, source.full_range)
+    memory = pool.get((picture.height * 3 // 2, picture.width))
+    planes = Planes.from_i420(memory, picture.matrix, picture.full_range)
     if copy:
-        np.copyto(planes.y, source.y)
-        np.copyto(planes.u, source.u)
-        np.copyto(planes.v, source.v)
+        np.copyto(planes.y, picture.y)
+        np.copyto(planes.u, picture.u)
+        np.copyto(planes.v, picture.v)
     return PlanesCanvas(planes)
-
-
-def planes_in(buffer: U8, matrix: str, full_range: bool) -> Planes:
-    """The planes in contiguous I420 memory, uint8 ``[H * 3 // 2, W]``, H and W even."""
-    width = buffer.shape[1]
-    height = buffer.shape[0] * 2 // 3
-    flat = buffer.reshape(-1)
-    size, quarter = height * width, height * width // 4
-    u = flat[size : size + quarter].reshape(height // 2, width // 2)
-    v = flat[size + quarter :].reshape(height // 2, width // 2)
-    return Planes(buffer[:height], u, v, matrix, full_range, buffer)  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ _log = logging.getLogger("perception")
 
 
 def engine_status(name: str) -> tuple[bool, str]:
-    """Whether an engine can run here, and one line: its version and devices, or what is missing and how to get it.
+    """Tell if an engine can run here, and in one line its version and devices, or what is missing and how to get it.
 
     Raises:
         UsageError: there is no engine of that name.

@@ -1,4 +1,4 @@
-"""What every engine promises."""
+"""The contract of every engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Mode = Literal["latency", "throughput"]
 
 FrameResult = tuple[dict[str, F32], "Letterbox", dict[str, float]]
-"""What `Engine.infer_frames` gives for a frame: outputs by name, how it lies in the input, milliseconds by stage."""
+"""The result of `Engine.infer_frames` for a frame: outputs by name, how it lies in the input, milliseconds by stage."""
 
 _ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?")
 _ORT_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\) ")
@@ -40,7 +40,7 @@ _HEADINGS = (
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How a model is to be run.
+    """The way in which a model is to be run.
 
     Attributes:
         size: (width, height) of the frames that the engine will be given, in pixels.
@@ -138,7 +138,7 @@ class Engine(ABC):
         Raises:
             EngineError: the engine is closed, or the runtime failed. What became of the other frames is not told.
         """
-        from perception.picture.letterbox import to_input
+        from perception.picture.resize import to_input
 
         _, height, width, _ = self.input_shape
         results: list[FrameResult] = []
@@ -148,7 +148,7 @@ class Engine(ABC):
             fitted = []
             for frame, row in zip(together, buffer, strict=False):
                 start = time.perf_counter()
-                _, letterbox = to_input(frame, width, height, resize, out=row)
+                _, letterbox = to_input(frame.picture, width, height, resize, out=row)
                 fitted.append((letterbox, (time.perf_counter() - start) * 1e3))
             start = time.perf_counter()
             outputs = self.infer(buffer[: self.input_shape[0] or len(together)])
@@ -179,7 +179,7 @@ class Engine(ABC):
 
 
 def brief(error: BaseException) -> str:
-    """What a runtime's error message says, on one line: without source positions and headings, and not too long."""
+    """A runtime's error message on one line: without source positions and headings, and not too long."""
     text = _ORT_SOURCE.sub("", _ORT_PREFIX.sub("", str(error)))
     lines = [line.strip(" -") for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith(_HEADINGS)]

@@ -1,4 +1,4 @@
-"""Where compiled models are kept between runs, within a limit."""
+"""The folder of compiled models that are kept between runs, within a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a graph and its card belong together: checked once, when the model is loaded."""
+"""The check that a graph and its card belong together: done once, when the model is loaded."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def list_tensors(described: Mapping[str, tuple[str, tuple[int | None, ...]]]) ->
 
 
 def fixed_batch(model: Any, name: str) -> int:
-    """How many frames a call takes, or 0 where any number is."""
+    """The number of frames that a call takes, or 0 where any number is."""
     for value in model.graph.input:
         if value.name == name and value.type.tensor_type.shape.dim:
             return int(value.type.tensor_type.shape.dim[0].dim_value)

@@ -16,7 +16,7 @@ from perception.types import F32, U8
 
 
 def available() -> tuple[bool, str]:
-    """Whether ONNX Runtime is installed, and its version or how to get it."""
+    """Tell if ONNX Runtime is installed, and its version or how to get it."""
     if find_spec("onnxruntime") is None:
         return False, "ONNX Runtime is not installed; `pip install onnxruntime`"
     return True, f"ONNX Runtime {_version()}"

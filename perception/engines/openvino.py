@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception.common import hardware
-from perception.engines import choices
+from perception.engines import autotune
 from perception.engines.base import Engine, EngineOptions, Precision
 from perception.engines.cache import prepare_compiled_models_dir
 from perception.engines.quantised import file_sha256, find_quantised
@@ -31,19 +31,18 @@ _log = logging.getLogger("perception")
 
 _CAPABILITIES: dict[Precision, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-"""OpenVINO's own names of precisions, as a capability and as a hint."""
-"""What OpenVINO calls precisions; the most exact one first."""
+"""OpenVINO's own names of precisions, as a capability and as a hint; the most exact one first."""
 
 _WORTH = 0.97
 """A less exact precision is taken where it needs at most this part of the time."""
 
 _MEASURE_SECONDS = 0.6
 _QUANTILE = 0.2
-"""What is found is remembered, so that calls which other work on a busy machine held up must not decide."""
+"""The times are kept, so that calls which other work on a busy machine held up must not decide."""
 
 
 def available() -> tuple[bool, str]:
-    """Whether OpenVINO is installed, and its version or how to get it."""
+    """Tell if OpenVINO is installed, and its version or how to get it."""
     if find_spec("openvino") is None:
         return False, "OpenVINO is not installed; `pip install openvino`"
     return True, f"OpenVINO {version('openvino')}"
@@ -65,7 +64,7 @@ def open_model(path: Path, options: EngineOptions) -> Engine:
 
 
 def native_precisions(device: str = "CPU") -> list[Precision]:
-    """What a device computes in as fast as it can, the most exact one first.
+    """The precision that a device computes in as fast as it can, the most exact one first.
 
     Raises:
         EngineError: there is no such device.
@@ -221,7 +220,7 @@ def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
         ways["int8"] = quantised[0], replace(options, card=quantised[1])
     if len(ways) == 1:
         return next(iter(ways.values()))
-    circumstances = {
+    conditions = {
         "model": file_sha256(path),
         "quantised": "" if quantised is None else file_sha256(quantised[0]),
         "ways": list(ways),
@@ -231,10 +230,10 @@ def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
         "size": list(options.size),
         "mode": options.mode,
     }
-    times = choices.recall(circumstances)
+    times = autotune.load_times(conditions)
     if times is None:
         times = _measure(ways)
-        choices.remember(circumstances, times)
+        autotune.save_times(conditions, times)
         said = ", ".join(f"{way} {ms:.1f} ms" for way, ms in times.items())
         _log.info("%s: measured once, to take the fastest from now on: %s", path.name, said)
     best = ""

@@ -16,7 +16,8 @@ import numpy as np
 
 from perception.card import load_onnx, read_card
 from perception.common import hardware
-from perception.common.private import read_private, write_private
+from perception.common.files import write_atomic
+from perception.common.private import read_private
 from perception.engines.base import Engine, EngineOptions, FrameResult, brief
 from perception.engines.trt.build import DEFAULT_TAIL, GpuMemoryError, kept_batch, obtain, smaller
 from perception.engines.trt.flavour import Flavour, find_flavour, installed
@@ -36,7 +37,7 @@ _log = logging.getLogger("perception")
 
 
 def available() -> tuple[bool, str]:
-    """Whether there are a GPU, a TensorRT and numba-cuda; what is there, or what is missing and how to get it."""
+    """Tell if there are a GPU, a TensorRT and numba-cuda; what is there, or what is missing and how to get it."""
     gpus, driver = hardware.nvidia_gpus()
     if not gpus:
         return False, f"{driver}; TensorRT runs on NVIDIA GPUs only"
@@ -158,7 +159,7 @@ class TensorRtEngine(Engine):
             made += 1
         if compiled and path is not None:
             try:
-                write_private(path, compiled)
+                write_atomic(path, compiled, private=True)
             except OSError as error:
                 _log.debug("compiled kernels are not kept: %s", error)
         return made

@@ -1,4 +1,4 @@
-"""How long engines take for a frame, measured side by side."""
+"""The time that engines take for a frame, measured side by side."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def available() -> tuple[bool, str]:
-    """Whether PyTorch is installed, and its version or how to get it."""
+    """Tell if PyTorch is installed, and its version or how to get it."""
     if find_spec("torch") is None:
         return False, "PyTorch is not installed; `pip install 'perception[train]'`"
     return True, f"PyTorch {version('torch')}"

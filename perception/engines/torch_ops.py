@@ -420,4 +420,4 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "Unsqueeze": _unsqueeze,
     "Where": lambda a, condition, x, y: torch.where(condition, x, y),
 }
-"""What the torch engine knows, by ONNX operator."""
+"""The operators of the torch engine, by ONNX operator."""

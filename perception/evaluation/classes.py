@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from perception.common.settings import nearest
+from perception.common.settings import nearest, read_yaml
 from perception.errors import UsageError
 
 
@@ -93,17 +92,9 @@ def read_synonyms(path: str | Path | None) -> dict[str, list[str]]:
     Raises:
         UsageError: the file cannot be read or holds something else.
     """
-    import yaml
-
     if path is None:
         return {}
-    path = Path(path)
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the names: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"the names are not YAML: {error}", path) from None
+    data = read_yaml(path, "list of names")
     if not isinstance(data, dict):
         raise UsageError("the names must be a mapping: name in the data set: name in the model", path)
     synonyms = {}

@@ -19,7 +19,7 @@ from perception.evaluation.faults import Fault, refuse
 from perception.evaluation.labelled import LabelledPictures, open_labelled
 from perception.evaluation.result import Confusion, Evaluation, Example, Rows, Worst, load_for
 from perception.evaluation.workers import Progress, in_order
-from perception.model import LABELS
+from perception.postprocess.post_processing import LABELS
 from perception.types import U8
 
 
@@ -108,7 +108,7 @@ def evaluate_classification(
         data: folder or zip of ``class/name.jpg``, or NPZ, see `open_labelled`.
         synonyms: names of the model by names of the folders, where they differ; of several any is right.
         top_k: count also how often the right class is among the likeliest so many, at most as many as a prediction
-            lists (`perception.model.LABELS`).
+            lists (`perception.postprocess.post_processing.LABELS`).
         worst: how many mistakes to give back, those that the model was surest of.
         progress: told of every picture.
         options: of `load_model`.

@@ -18,7 +18,8 @@ from perception.card import read_card
 from perception.errors import UsageError
 from perception.explain.graph import GraphNetwork
 from perception.explain.target import Target, choose_target
-from perception.picture.letterbox import Letterbox, to_input
+from perception.picture.letterbox import Letterbox
+from perception.picture.resize import to_input
 from perception.types import F32, U8, Frame
 from perception.weights.library import DEFAULT_MODEL, find_with_card
 
@@ -97,7 +98,7 @@ def explain(
     if image is None:
         raise UsageError("an image is needed to explain what a model sees in it")
     frame = image if isinstance(image, Frame) else Frame(image)
-    fitted, letterbox = to_input(frame, known.input.width, known.input.height, known.input.resize)
+    fitted, letterbox = to_input(frame.picture, known.input.width, known.input.height, known.input.resize)
     network = GraphNetwork(path, known).eval()
     frames = torch.from_numpy(fitted.astype(np.float32))[None]
     with torch.no_grad():

@@ -11,21 +11,22 @@ from pathlib import Path
 import onnx
 
 from perception.card import ModelCard, load_onnx, write_card
+from perception.common.files import draft_of
 from perception.common.version import __version__
 from perception.engines import open_engine
 from perception.engines.cache import prepare_compiled_models_dir
 from perception.engines.contract import check_graph
 from perception.errors import ModelError, PerceptionError, UsageError
 from perception.foreign.adapter import ForeignCard, read_foreign_card
-from perception.foreign.boxes import give_boxes
+from perception.foreign.boxes import adapt_boxes
 from perception.foreign.graph import Graph
-from perception.foreign.pixels import take_frames
-from perception.foreign.segments import give_logits, give_probabilities
+from perception.foreign.pixels import adapt_input
+from perception.foreign.segments import adapt_logits, adapt_probabilities
 
 _log = logging.getLogger("perception")
 
 LARGEST_BYTES = (1 << 31) - 1
-"""What fits into one ONNX file."""
+"""The most that fits into one ONNX file."""
 
 
 def adapt(
@@ -64,14 +65,12 @@ def adapt(
     native = described.native()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-            draft = Path(folder) / output.name
+        with draft_of(output) as draft:
             onnx.save(adapted_model, str(draft))
             try:
                 open_engine(draft, native, engine=engine, device=device).close()
             except PerceptionError as error:
                 raise type(error)(error.message, model) from error  # the draft's name says nothing to anybody
-            draft.replace(output)
     except OSError as error:
         raise UsageError(f"cannot write the model: {error.strerror or error}", output) from None
     return native
@@ -101,10 +100,8 @@ def adapted(model: str | Path, card: str | Path) -> Path | None:
         return target
     rewritten = adapt_model(loaded, described, model)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as drafts:
-            draft = Path(drafts) / target.name
+        with draft_of(target) as draft:
             onnx.save(rewritten, str(draft))
-            draft.replace(target)
     except OSError as error:
         raise ModelError(f"cannot write the adapted model: {error.strerror or error}", target) from None
     _log.info("%s as %s describes it is kept in %s", model, card, target)
@@ -130,13 +127,13 @@ def adapt_model(model: onnx.ModelProto, card: ForeignCard, path: str | Path) -> 
     if len(set(names)) != len(names):
         raise ModelError(f"the card gives one name to several of its input and outputs: {', '.join(names)}", path)
     graph = Graph(model, Path(path), names)
-    batch = take_frames(graph, card)
+    batch = adapt_input(graph, card)
     if card.segmentation is not None:
-        give_logits(graph, card, batch)
+        adapt_logits(graph, card, batch)
     if card.detection is not None:
-        give_boxes(graph, card, batch)
+        adapt_boxes(graph, card, batch)
     if card.classification is not None:
-        give_probabilities(graph, card, batch)
+        adapt_probabilities(graph, card, batch)
     finished = graph.finish()
     write_card(finished, native)
     check_graph(finished, native, (card.input.width, card.input.height), path)

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from perception.card import ModelCard, read_yaml, validate_card
+from perception.card import ModelCard, validate_card
+from perception.common.settings import read_yaml
 from perception.errors import ModelError
 
 
@@ -50,7 +51,7 @@ class _Strict(BaseModel):
 
 
 class ForeignInput(_Strict):
-    """What the graph takes: ``(pixel * scale - mean) / std``, with pixels in 0..255.
+    """The input of the graph: ``(pixel * scale - mean) / std``, with pixels in 0..255.
 
     Attributes:
         channels: their order in the graph's input.
@@ -162,7 +163,7 @@ ForeignDetection = Annotated[YoloxOutput | YoloOutput | BoxesOutput | DetrOutput
 
 
 class ForeignSegmentation(_Strict):
-    """What a segmenter gives.
+    """The output of a segmenter.
 
     Attributes:
         values: ``logits`` (or probabilities) ``[N, C, h, w]``; ``class_ids`` ``[N, h, w]``, with or without an axis
@@ -192,14 +193,14 @@ class ForeignSegmentation(_Strict):
 
 
 class ForeignClassification(_Strict):
-    """Whole-image classes ``[N, C]``; ``activation`` is ``none`` where they are probabilities already."""
+    """The classes of whole images, ``[N, C]``; ``activation`` is ``none`` where they are probabilities already."""
 
     activation: Literal["none", "softmax", "sigmoid"]
     output: str | None = None
 
 
 class Adapter(_Strict):
-    """What a foreign graph takes and gives, for each task of its card."""
+    """The inputs and outputs of a foreign graph, for each task of its card."""
 
     input: ForeignInput
     detection: ForeignDetection | None = None
@@ -240,7 +241,7 @@ def read_foreign_card(path: str | Path) -> ForeignCard | None:
     Raises:
         ModelError: the file cannot be read, is not YAML, or is not valid: every field that is missing or wrong.
     """
-    data = read_yaml(path)
+    data = read_yaml(path, "card", ModelError)
     if not isinstance(data, dict) or "adapter" not in data:
         return None
     if not isinstance(data["adapter"], dict):

@@ -16,7 +16,7 @@ from perception.foreign.adapter import BoxesOutput, ForeignCard, YoloOutput, Yol
 from perception.foreign.graph import Graph
 
 
-def give_boxes(graph: Graph, card: ForeignCard, batch: int | str) -> None:
+def adapt_boxes(graph: Graph, card: ForeignCard, batch: int | str) -> None:
     """Add the outputs ``boxes`` ``[N, K, 4]`` xyxy in input pixels and ``scores`` ``[N, K, C]`` in 0..1.
 
     Raises:

@@ -15,7 +15,7 @@ from perception.foreign.graph import Graph
 _FLOATS = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 
 
-def take_frames(graph: Graph, card: ForeignCard) -> int | str:
+def adapt_input(graph: Graph, card: ForeignCard) -> int | str:
     """Replace the image input by uint8 ``[N, height, width, 3]`` BGR, and fix all other inputs.
 
     Returns:

@@ -15,7 +15,7 @@ _TRANSPARENT = ("Identity", "Cast", "Squeeze", "Unsqueeze")
 """Operations between an argmax and the output that leave class ids as they are."""
 
 
-def give_logits(graph: Graph, card: ForeignCard, batch: int | str) -> None:
+def adapt_logits(graph: Graph, card: ForeignCard, batch: int | str) -> None:
     """Add the output ``class_logits`` ``[N, C, h, w]``.
 
     Raises:
@@ -60,7 +60,7 @@ def give_logits(graph: Graph, card: ForeignCard, batch: int | str) -> None:
     graph.set_output(task.output, logits, [batch, classes, "rows", "columns"])
 
 
-def give_probabilities(graph: Graph, card: ForeignCard, batch: int | str) -> None:
+def adapt_probabilities(graph: Graph, card: ForeignCard, batch: int | str) -> None:
     """Add the output ``probabilities`` ``[N, C]``.
 
     Raises:
@@ -119,7 +119,7 @@ def _before_argmax(graph: Graph, name: str, classes: int) -> tuple[str, int] | N
 
 
 def _before_enlargement(graph: Graph, name: str) -> str:
-    """What the last node enlarges, if it does so as the runtime's post-processing would: bilinear, half pixel."""
+    """The tensor that the last node enlarges, if it does so as post-processing would: bilinear, half pixel."""
     node = graph.producer(name)
     while node is not None and node.op_type == "Identity":
         node = graph.producer(node.input[0])

@@ -1,1 +1,1 @@
-"""What a picture is: planes, conversions, letterbox, resizing, frames of decoders and for encoders, JPEG."""
+"""Pictures: planes, conversions, letterbox, resizing, frames of decoders and for encoders, JPEG."""

@@ -10,15 +10,15 @@ Alpha is dropped: pixels keep their stored colour, as ``cv2.imread`` does for im
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 
-from perception.sources.bounds import Bounds
-from perception.types import U8, Planes
+from perception.common.bounds import Bounds
+from perception.picture.planes import U8, Matrix, Planes
 
 # Values of FFmpeg's AVColorSpace (in the frame) on the left, of swscale's SWS_CS_* (what reformat takes) on the right.
 _SWS_COLORSPACE = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
@@ -37,7 +37,7 @@ _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 class Orientation:
-    """How to turn a stored picture upright: transpose, then flip.
+    """The turn that makes a stored picture upright: transpose, then flip.
 
     Made from the container's display matrix, which maps stored x, y to shown x, y (ISO/IEC 14496-12, 6.2.2).
     Any of the eight orientations is exact; other angles are taken to the nearest of them.
@@ -134,7 +134,7 @@ class Converter:
             elif name in _PLANAR_420 and size != (frame.width, frame.height):
                 frame = self._reformat(frame, size, name, space, space, color_range, color_range)
             if frame.format.name in _PLANAR_420:
-                matrix: Literal["bt601", "bt709"] = "bt709" if space in (_SWS_BT709, 7) else "bt601"
+                matrix: Matrix = "bt709" if space in (_SWS_BT709, 7) else "bt601"
                 return _planes(frame, orientation, matrix, full), None
 
         frame = self._reformat(frame, size, "bgr24", space, _SWS_BT709, color_range, _FULL)
@@ -163,9 +163,7 @@ class Converter:
         )
 
 
-def _planes(
-    frame: av.VideoFrame, orientation: Orientation, matrix: Literal["bt601", "bt709"], full_range: bool
-) -> Planes:
+def _planes(frame: av.VideoFrame, orientation: Orientation, matrix: Matrix, full_range: bool) -> Planes:
     width, height = frame.width, frame.height
     half_width, half_height = (width + 1) // 2, (height + 1) // 2
     y, u, v = frame.planes[:3]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perception.types import U8, Picture, Planes
+from perception.picture.buffer_pool import BufferPool
+from perception.picture.conversions import to_bgr
+from perception.picture.letterbox import Letterbox
+from perception.picture.planes import U8, Matrix, Picture, Planes, size_of
 
 if TYPE_CHECKING:
     import av
@@ -27,16 +29,16 @@ class FrameMaker:
     """
 
     def __init__(self, first: Picture) -> None:
-        height, width = (first.height, first.width) if isinstance(first, Planes) else first.shape[:2]
+        width, height = size_of(first)
         self.width = width + width % 2
         self.height = height + height % 2
-        self.matrix: Literal["bt601", "bt709"] = "bt601"
+        self.matrix: Matrix = "bt601"
         self.full_range = False
         if isinstance(first, Planes):
             self.matrix = first.matrix
             self.full_range = first.full_range
         self._size = (width, height)
-        self._pool: list[U8] = []
+        self._pool = BufferPool(limit=4)
 
     def frame(self, picture: Picture) -> av.VideoFrame:
         """The picture as ``yuv420p``. It may share the picture's memory, which must stay as it is while it lives."""
@@ -48,7 +50,8 @@ class FrameMaker:
         else:
             # PyAV rounds the height of such a buffer down to a multiple of 4, and swscale would then stretch it.
             frame = av.VideoFrame(self.width, self.height, "yuv420p")
-            for target, plane in zip(frame.planes, split_i420(i420, self.height), strict=True):
+            planes = Planes.from_i420(i420)
+            for target, plane in zip(frame.planes, (planes.y, planes.u, planes.v), strict=True):
                 rows = np.frombuffer(memoryview(target), np.uint8).reshape(target.height, target.line_size)
                 rows[:, : target.width] = plane
         frame.colorspace = av.video.reformatter.Colorspace.ITU709 if self.matrix == "bt709" else 6  # smpte170m
@@ -61,16 +64,15 @@ class FrameMaker:
             same = picture.matrix == self.matrix and picture.full_range == self.full_range
             if same and (picture.width, picture.height) == self._size:
                 return self._from_planes(picture)
-            picture = picture.to_bgr()
-        return self._from_bgr(picture)
+        return self._from_bgr(to_bgr(picture))
 
     def _from_planes(self, planes: Planes) -> U8:
         buffer = planes.buffer
         if buffer is not None and buffer.shape == (self.height * 3 // 2, self.width) and buffer.flags.c_contiguous:
             return buffer
         out = self._buffer()
-        y, u, v = split_i420(out, self.height)
-        for target, plane in ((y, planes.y), (u, planes.u), (v, planes.v)):
+        padded = Planes.from_i420(out)
+        for target, plane in ((padded.y, planes.y), (padded.u, planes.u), (padded.v, planes.v)):
             h, w = plane.shape
             target[:h, :w] = plane
             target[:h, w:] = plane[:, -1:]
@@ -80,7 +82,7 @@ class FrameMaker:
     def _from_bgr(self, bgr: U8) -> U8:
         import cv2
 
-        bgr = _fit(bgr, self._size)
+        bgr = _fit(bgr, *self._size)
         if self._size != (self.width, self.height):
             below, right = self.height - self._size[1], self.width - self._size[0]
             bgr = np.asarray(cv2.copyMakeBorder(bgr, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)
@@ -103,40 +105,19 @@ class FrameMaker:
         return out
 
     def _buffer(self) -> U8:
-        """Memory for one frame: used again when nothing refers to it any more, an encoder that looks ahead included."""
-        for buffer in self._pool:
-            if sys.getrefcount(buffer) <= 3:  # the pool, this loop's name, the argument
-                return buffer
-        buffer = np.empty((self.height * 3 // 2, self.width), np.uint8)
-        if len(self._pool) < 4:
-            self._pool.append(buffer)
-        return buffer
+        """Memory for one frame; an encoder that looks ahead keeps it from being used again."""
+        return self._pool.get((self.height * 3 // 2, self.width))
 
 
-def split_i420(buffer: U8, height: int) -> tuple[U8, U8, U8]:
-    """Views of the Y, U and V planes in a contiguous I420 buffer of an even size."""
-    width = buffer.shape[1]
-    flat = buffer.reshape(-1)
-    luma, chroma = width * height, width * height // 4
-    y = flat[:luma].reshape(height, width)
-    u = flat[luma : luma + chroma].reshape(height // 2, width // 2)
-    v = flat[luma + chroma : luma + 2 * chroma].reshape(height // 2, width // 2)
-    return y, u, v
-
-
-def _fit(bgr: U8, size_wh: tuple[int, int]) -> U8:
-    """The picture scaled into ``size_wh``, aspect ratio kept, on black."""
+def _fit(bgr: U8, width: int, height: int) -> U8:
+    """The picture scaled into ``width`` x ``height``, aspect ratio kept, on black."""
     import cv2
 
-    height, width = bgr.shape[:2]
-    to_width, to_height = size_wh
-    if (width, height) == size_wh:
+    box = Letterbox.fit(*size_of(bgr), width, height, "letterbox")
+    if (box.frame_width, box.frame_height) == (width, height):
         return bgr
-    scale = min(to_width / width, to_height / height)
-    inner_w = max(1, min(to_width, round(width * scale)))
-    inner_h = max(1, min(to_height, round(height * scale)))
-    canvas = np.zeros((to_height, to_width, 3), np.uint8)
-    left, top = (to_width - inner_w) // 2, (to_height - inner_h) // 2
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    canvas[top : top + inner_h, left : left + inner_w] = cv2.resize(bgr, (inner_w, inner_h), interpolation=how)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    how = cv2.INTER_AREA if box.width < box.frame_width or box.height < box.frame_height else cv2.INTER_LINEAR
+    inner = cv2.resize(bgr, (box.width, box.height), interpolation=how)
+    canvas[box.top : box.top + box.height, box.left : box.left + box.width] = inner
     return canvas

@@ -12,17 +12,12 @@ from numba.core import types
 from perception.common.jit import U8_ROWS, U8_ROWS_IN, kernel, row
 from perception.errors import PerceptionError
 from perception.picture.conversions import conversion
-from perception.types import U8, Picture, Planes
+from perception.picture.planes import Picture, Planes, size_of
 
 QUALITY = 80
 
 MAX_SIDE = 65_500
 """The most that libjpeg takes, in pixels."""
-
-
-def to_bgr(picture: Picture) -> U8:
-    """A picture as uint8 ``[H, W, 3]`` BGR."""
-    return picture.to_bgr() if isinstance(picture, Planes) else picture
 
 
 def encode_jpeg(picture: Picture, quality: int = QUALITY) -> bytes:
@@ -31,7 +26,7 @@ def encode_jpeg(picture: Picture, quality: int = QUALITY) -> bytes:
     Raises:
         PerceptionError: it is too large for one.
     """
-    height, width = (picture.height, picture.width) if isinstance(picture, Planes) else picture.shape[:2]
+    width, height = size_of(picture)
     if max(height, width) > MAX_SIDE:
         raise PerceptionError(f"{width}x{height} is too large for JPEG")
     if isinstance(picture, Planes):

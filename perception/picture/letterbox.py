@@ -1,4 +1,4 @@
-"""Fitting frames into a network's input: one conversion and one resize, in one pass over the pixels."""
+"""Fitting a picture into a rectangle of another size, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from perception.types import F32, U8, Frame, Planes
+from perception.picture.planes import F32
 
 ResizeMode = Literal["stretch", "letterbox"]
 
@@ -17,7 +17,7 @@ PAD = 114
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """How a frame was placed in a network's input: the integers that were used, and nothing recomputed from ratios.
+    """The place of a frame in a network's input: the integers that were used, and nothing recomputed from ratios.
 
     Attributes:
         frame_width, frame_height: size of the frame in pixels.
@@ -59,7 +59,7 @@ class Letterbox:
 
     @property
     def padded(self) -> bool:
-        """Whether a part of the input shows no frame."""
+        """True where a part of the input shows no frame."""
         return self.width < self.input_width or self.height < self.input_height
 
     def to_frame(self, boxes_xyxy: F32) -> F32:
@@ -86,62 +86,3 @@ class Letterbox:
         """
         sx, sy = w / self.input_width, h / self.input_height
         return self.left * sx, self.top * sy, (self.left + self.width) * sx, (self.top + self.height) * sy
-
-
-def to_input(
-    frame: Frame, width: int, height: int, mode: ResizeMode = "stretch", out: U8 | None = None
-) -> tuple[U8, Letterbox]:
-    """The frame as a network takes it: one conversion and one resize.
-
-    Shrinking averages the covered area (as ``cv2.INTER_AREA``), enlarging is bilinear, each axis for itself. Frames
-    with planes go from YUV straight to the small BGR picture; BGR at full size is never made.
-
-    Args:
-        frame: any frame; its memory is only read.
-        width, height: size of the network's input.
-        mode: ``stretch`` or ``letterbox``; padding is grey, see `PAD`.
-        out: uint8 ``[height, width, 3]``, C-contiguous, to be written; made if None.
-
-    Returns:
-        The input, uint8 ``[height, width, 3]`` BGR, and how the frame lies in it.
-
-    Raises:
-        ValueError: a size is not positive, the mode is unknown, or ``out`` has the wrong shape or type.
-    """
-    from perception.picture import conversions as yuv
-
-    letterbox = Letterbox.fit(frame.width, frame.height, width, height, mode)
-    if out is None:
-        out = np.empty((height, width, 3), np.uint8)
-    elif out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
-        raise ValueError(f"out must be C-contiguous uint8 [{height}, {width}, 3], got {out.dtype} {out.shape}")
-    if letterbox.padded:
-        out[:] = PAD
-    x, y = letterbox.left, letterbox.top
-    target = out[y : y + letterbox.height, x : x + letterbox.width]
-    if frame.planes is not None:
-        yuv.shrink_planes(frame.planes, target)
-    else:
-        yuv.shrink_bgr(frame.image, target)
-    return out, letterbox
-
-
-def planes_to_bgr(planes: Planes, out: U8 | None = None) -> U8:
-    """Convert YUV 4:2:0 to BGR at full size.
-
-    Integer arithmetic with the exact coefficients of BT.601 or BT.709, limited or full range, in 16 fractional bits
-    and rounded once. Each chroma sample serves its 2x2 block (as swscale does without a resize).
-
-    Args:
-        planes: the picture.
-        out: uint8 ``[H, W, 3]``, C-contiguous, to be written; made if None.
-
-    Returns:
-        uint8 ``[H, W, 3]`` BGR.
-    """
-    from perception.picture import conversions as yuv
-
-    if out is None:
-        out = np.empty((planes.height, planes.width, 3), np.uint8)
-    yuv.convert_planes(planes, out)
-    return out

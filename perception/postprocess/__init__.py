@@ -10,6 +10,7 @@ def warmup() -> None:
     with a warm cache. See `perception.common.jit.cache_directory` for where the cache is.
     """
     import perception.picture.conversions
+    import perception.picture.resize
     import perception.postprocess.detection
     import perception.postprocess.masks
     import perception.postprocess.segmentation  # noqa: F401

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Grid(NamedTuple):
-    """Which cell of the logits each frame pixel is in.
+    """The cell of the logits that each frame pixel is in.
 
     There are ``w + 1`` columns of cells: cell ``k`` lies between the logits ``k - 1`` and ``k``, both clamped, so the
     half cells at the rim have equal corners on both sides, which is what clamping the coordinate means.

@@ -1,5 +1,4 @@
-"""What the CPU kernels do with pixels, on the GPU: fit a frame into the network's input, overlay a class mask. Each
-gives the same bytes as its twin: `preprocess.to_input` of BGR and of planes, and `postprocess.masks`.
+"""Fitting frames into a network's input on the GPU, to the same bytes as `perception.picture.resize.to_input`.
 
 Arrays on the GPU are those of numba-cuda, or anything with ``__cuda_array_interface__``. Work is put on a stream and
 not waited for. Float products are rounded before they are added, as on the CPU: a compiler for GPUs would else fuse
@@ -16,15 +15,14 @@ import numba.cuda
 import numpy as np
 from numba.core import config as numba_config
 
-from perception.picture.conversions import axis_taps, conversion
+from perception.picture.conversions import conversion
 from perception.picture.letterbox import PAD, Letterbox
-from perception.postprocess import masks
-from perception.types import U8
+from perception.picture.resize import axis_taps
 
 cuda: Any = numba.cuda
 _config: Any = numba_config
 SIMULATED = bool(_config.ENABLE_CUDASIM)
-"""Whether Numba's simulator stands in for a GPU."""
+"""True where Numba's simulator stands in for a GPU."""
 
 _TILE = (16, 16)
 
@@ -69,7 +67,7 @@ def fit_kernel(source, sx, wx, sy, wy, left, top, out):  # type: ignore[no-untyp
 
 @cuda.jit(device=True, inline="always")  # so that the kernel alone is compiled
 def _mean(source, sx, wx, sy, wy, column, line):  # type: ignore[no-untyped-def]
-    """The weighted mean of the samples under one pixel, added up in the order of `perception.picture.conversions`."""
+    """The weighted mean of the samples under one pixel, added up in the order of `perception.picture.resize`."""
     taps = wx.shape[1]
     total, rest = np.float32(0), np.float32(0)
     for t in range(taps):
@@ -111,20 +109,8 @@ def fit_planes_kernel(  # type: ignore[no-untyped-def]
     out[y, x, 2] = np.uint8(add(min(max(red, zero), most), half))
 
 
-@cuda.jit
-def overlay_kernel(image, labels, rows, columns, keep, colors, out):  # type: ignore[no-untyped-def]
-    """One thread a pixel of ``image [H, W, 3]``; ``labels [h, w]`` is looked up at ``rows[y], columns[x]``."""
-    x, y = cuda.grid(2)
-    if y >= image.shape[0] or x >= image.shape[1]:
-        return
-    c = labels[rows[y], columns[x]]
-    for i in range(3):
-        value = np.uint32(image[y, x, i]) * np.uint32(keep[c]) + np.uint32(colors[c, i])
-        out[y, x, i] = np.uint8(value >> np.uint32(8))
-
-
 def fit(image: Any, letterbox: Letterbox, out: Any, stream: Any = 0) -> None:
-    """Resize a frame into a network's input, as `perception.picture.letterbox.to_input` does.
+    """Resize a frame into a network's input, as `perception.picture.resize.to_input` does.
 
     Args:
         image: uint8 ``[H, W, 3]`` BGR on the GPU, of the frame's size.
@@ -143,7 +129,7 @@ def fit(image: Any, letterbox: Letterbox, out: Any, stream: Any = 0) -> None:
 def fit_planes(
     planes: Sequence[Any], matrix: str, full_range: bool, letterbox: Letterbox, out: Any, stream: Any = 0
 ) -> None:
-    """Resize a frame of YUV 4:2:0 into a network's input, as `perception.picture.letterbox.to_input` does.
+    """Resize a frame of YUV 4:2:0 into a network's input, as `perception.picture.resize.to_input` does.
 
     Args:
         planes: y, u, v, each uint8 ``[rows, columns]`` on the GPU, as in `perception.types.Planes`.
@@ -166,38 +152,6 @@ def fit_planes(
     )  # fmt: skip
 
 
-def overlay(
-    image: Any,
-    labels: Any,
-    letterbox: Letterbox,
-    palette_bgr: U8,
-    opacity: float,
-    out: Any,
-    ignored: Sequence[int] = (),
-    stream: Any = 0,
-) -> None:
-    """Blend the class colours of a mask over a frame, as `perception.postprocess.masks` does.
-
-    Args:
-        image: uint8 ``[H, W, 3]`` BGR on the GPU, of the frame's size.
-        labels: uint8 ``[h, w]`` of class ids on the GPU, over the network's input.
-        letterbox: how the frame lies in the input.
-        palette_bgr: uint8 ``[C, 3]`` on the host; C is above every id.
-        opacity: 0 (picture) to 1 (colour), rounded to a multiple of 1/64.
-        out: uint8 ``[H, W, 3]`` on the GPU, to be written; may be ``image``.
-        ignored: class ids that leave the picture as it is.
-        stream: where the work is put.
-
-    Raises:
-        ValueError: an array is of another size.
-    """
-    _check("image", image, (letterbox.frame_height, letterbox.frame_width, 3))
-    _check("out", out, (letterbox.frame_height, letterbox.frame_width, 3))
-    places = _device_places(letterbox, int(labels.shape[0]), int(labels.shape[1]))
-    tables = _device_tables(np.ascontiguousarray(palette_bgr, np.uint8).tobytes(), opacity, tuple(ignored))
-    overlay_kernel[_grid(image), _TILE, stream](image, labels, *places, *tables, out)
-
-
 def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:
     if tuple(array.shape) != shape or array.dtype != np.uint8:
         raise ValueError(f"{name} must be uint8 {list(shape)}, got {array.dtype} {list(array.shape)}")
@@ -209,7 +163,7 @@ def _grid(array: Any) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _device_taps(box: Letterbox) -> tuple[Any, ...]:
-    """Which pixels make each pixel of the input, and their weights; for the columns, then for the rows."""
+    """The pixels that make each pixel of the input, and their weights; for the columns, then for the rows."""
     if (box.frame_width, box.frame_height) == (box.width, box.height):
         axes = [(np.arange(n, dtype=np.int64), np.ones((n, 1), np.float32)) for n in (box.width, box.height)]
     else:
@@ -233,16 +187,3 @@ def _device_plane_taps(box: Letterbox) -> tuple[Any, ...]:
 def _device_factors(matrix: str, full_range: bool) -> tuple[Any, np.float32]:
     factors, black = conversion(matrix, full_range)
     return cuda.to_device(factors.astype(np.float32)), np.float32(black)
-
-
-@lru_cache(maxsize=16)
-def _device_places(letterbox: Letterbox, h: int, w: int) -> tuple[Any, Any]:
-    rows, columns = masks.nearest(letterbox, h, w)
-    return cuda.to_device(rows), cuda.to_device(columns)
-
-
-@lru_cache(maxsize=16)
-def _device_tables(palette: bytes, opacity: float, ignored: tuple[int, ...]) -> tuple[Any, Any]:
-    colors = np.frombuffer(palette, np.uint8).reshape(-1, 3)
-    keep, weighted = masks.bgr_tables(colors, opacity, ignored)
-    return cuda.to_device(keep), cuda.to_device(weighted)

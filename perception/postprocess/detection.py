@@ -159,7 +159,7 @@ def class_thresholds(score_threshold: float | ArrayLike, classes: int, class_fil
 
 
 def placement(letterbox: Letterbox) -> tuple[np.float32, ...]:
-    """How boxes are moved to the frame: left, top, scale of x and y, width and height of the frame."""
+    """The numbers that move boxes to the frame: left, top, scale of x and y, width and height of the frame."""
     b = letterbox
     numbers = (b.left, b.top, b.frame_width / b.width, b.frame_height / b.height, b.frame_width, b.frame_height)
     return tuple(np.float32(n) for n in numbers)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.common.jit import I64_1D, U8_ROWS, U8_ROWS_IN, U16_1D, U16_2D, kernel, row
-from perception.postprocess.segmentation import blend_weights, check_plane, checked_palette
-from perception.types import U8, Planes
+from perception.postprocess.blending import blend_arrays, blend_tables
+from perception.types import U8, Picture, Planes
 
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
@@ -46,67 +46,31 @@ def _axis(pixels: int, size: int, start: float, stop: float) -> NDArray[np.int64
     return np.clip(np.floor(position), 0, size - 1).astype(np.int64)
 
 
-def overlay_bgr(
-    image: U8, mask: U8, palette_bgr: U8, opacity: float, out: U8, ignored: Sequence[int] = ()
+def overlay(
+    picture: Picture, mask: U8, palette_bgr: U8, opacity: float, out: Picture, hidden: Sequence[int] = ()
 ) -> NDArray[np.int64]:
     """Blend the class colours over a picture.
 
     Args:
-        image: uint8 ``[H, W, 3]`` BGR.
+        picture: uint8 ``[H, W, 3]`` BGR, or planes.
         mask: uint8 ``[H, W]`` of class ids.
         palette_bgr: uint8 ``[C, 3]`` BGR.
         opacity: 0 (picture) to 1 (colour), rounded to a multiple of 1/64.
-        out: uint8 ``[H, W, 3]``, C-contiguous, to be written; may be ``image``.
-        ignored: class ids that leave the picture as it is.
+        out: of the same kind and size, to be written; may be ``picture``. BGR must be C-contiguous.
+        hidden: class ids that leave the picture as it is.
 
     Returns:
-        int64 ``[C]``: the number of pixels of each class, ignored ones too.
+        int64 ``[C]``: the number of pixels of each class, hidden ones too.
 
     Raises:
         ValueError: shapes or types do not fit, or the mask has an id without a colour.
     """
     height, width = _check_mask(mask, palette_bgr)
-    check_plane("image", image, (height, width, 3))
-    check_plane("out", out, (height, width, 3))
-    if not out.flags.c_contiguous:
-        raise ValueError("out must be C-contiguous")
-    keep, colors = bgr_tables(palette_bgr, opacity, ignored)
-    source = np.ascontiguousarray(image).reshape(height, width * 3)
-    counts: NDArray[np.int64] = _overlay_bgr(mask, keep, colors, source, out.reshape(height, width * 3))
+    arrays = blend_arrays(picture, out, width, height)
+    keep, colors = blend_tables(palette_bgr, len(palette_bgr), opacity, hidden, picture)
+    blend = _overlay_planes if isinstance(picture, Planes) else _overlay_bgr
+    counts: NDArray[np.int64] = blend(mask, keep, colors, *arrays)
     return counts
-
-
-def overlay_planes(
-    planes: Planes, mask: U8, palette_bgr: U8, opacity: float, out: Planes, ignored: Sequence[int] = ()
-) -> NDArray[np.int64]:
-    """Blend the class colours over a YUV 4:2:0 picture; arguments as for `overlay_bgr`."""
-    from perception.picture.conversions import bgr_to_yuv
-
-    height, width = _check_mask(mask, palette_bgr)
-    half = ((height + 1) // 2, (width + 1) // 2)
-    for name, p in (("planes", planes), ("out", out)):
-        check_plane(f"{name}.y", p.y, (height, width))
-        check_plane(f"{name}.u", p.u, half)
-        check_plane(f"{name}.v", p.v, half)
-    keep, alpha = blend_weights(len(palette_bgr), opacity, ignored)
-    palette = checked_palette(palette_bgr, len(palette_bgr))
-    colors = (bgr_to_yuv(palette, planes.matrix, planes.full_range) * alpha[:, None]).astype(np.uint16)
-    counts: NDArray[np.int64] = _overlay_planes(mask, keep, colors, planes.y, planes.u, planes.v, out.y, out.u, out.v)
-    return counts
-
-
-def bgr_tables(
-    palette_bgr: U8, opacity: float, ignored: Sequence[int]
-) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """What a BGR overlay computes with: ``out = (image * keep[c] + colors[c]) >> 8``.
-
-    Returns:
-        uint16 ``[C]``, the weight of the picture in 256ths, and uint16 ``[C, 3]``, the weighted colour plus one half.
-    """
-    keep, alpha = blend_weights(len(palette_bgr), opacity, ignored)
-    palette = checked_palette(palette_bgr, len(palette_bgr))
-    colors = palette.astype(np.uint16) * (alpha * 4)[:, None] + 128
-    return keep * 4, colors.astype(np.uint16)
 
 
 def _check_mask(mask: U8, palette_bgr: U8) -> tuple[int, int]:

@@ -7,46 +7,14 @@ overlap.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numba.core import types
-from numpy.typing import NDArray
 
 from perception.common.jit import F32_1D_IN, I32_1D, I64_1D, U8_ROWS_IN, kernel
-from perception.types import U8, Detections
+from perception.types import U8, Detections, Panoptic, Segment
 
 CLASS_IDS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Attributes:
-    id: number in the map, from 1.
-    class_id: of the class map.
-    score: of the box that it is from; None of stuff, and of things that no box was found around.
-    area: pixels.
-    box: xyxy of its pixels, edges of pixels.
-    """
-
-    id: int
-    class_id: int
-    score: float | None
-    area: int
-    box: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Panoptic:
-    """Attributes:
-    ids: int32 ``[H, W]``: the segment of each pixel, 0 for none.
-    segments: those of at least one pixel.
-    things: class ids whose instances are told apart; the others are stuff.
-    """
-
-    ids: NDArray[np.int32]
-    segments: list[Segment]
-    things: frozenset[int] = frozenset()
 
 
 def panoptic(

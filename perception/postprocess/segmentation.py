@@ -26,14 +26,12 @@ from perception.common.jit import (
     kernel,
     row,
 )
+from perception.postprocess.blending import blend_arrays, blend_tables, check_plane
 from perception.postprocess.cells import enter_cells, label, make_grid, make_scratch, walk_row
-from perception.types import F32, U8, Planes
+from perception.types import F32, U8, Picture, Planes
 
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
-
-STEPS = 64
-"""Opacity is rounded to multiples of 1/64, so that four chroma contributions fit in 16 bits."""
 
 _WALK = (F32_3D_IN, U8_2D, I64_1D, I64_1D, F32_1D, types.float64, types.float64)
 
@@ -66,101 +64,41 @@ def class_counts(logits: F32, letterbox: Letterbox) -> NDArray[np.int64]:
     return counts
 
 
-def class_shares(logits: F32, letterbox: Letterbox) -> F32:
-    """float32 ``[C]``: the part of the frame that each class covers, in 0..1; arguments as for `class_mask`."""
-    return counts_to_shares(class_counts(logits, letterbox))
-
-
-def counts_to_shares(counts: NDArray[np.int64]) -> F32:
-    """Pixel counts ``[C]`` as parts of their sum, float32."""
-    return (counts / max(int(counts.sum()), 1)).astype(np.float32)
-
-
-def overlay_bgr(
-    image: U8,
+def overlay(
+    picture: Picture,
     logits: F32,
     letterbox: Letterbox,
     palette_bgr: U8,
     opacity: float,
-    out: U8,
-    ignored: Sequence[int] = (),
+    out: Picture,
+    hidden: Sequence[int] = (),
 ) -> NDArray[np.int64]:
-    """Blend the class colours over a picture, in one pass.
-
-    Args:
-        image: uint8 ``[H, W, 3]`` BGR of the frame's size.
-        logits: float32 ``[C, h, w]``.
-        letterbox: how the frame was fitted into the network's input.
-        palette_bgr: uint8 ``[C, 3]`` BGR.
-        opacity: 0 (picture) to 1 (colour), rounded to a multiple of 1/64.
-        out: uint8 ``[H, W, 3]``, C-contiguous, to be written; may be ``image``.
-        ignored: class ids that leave the picture as it is.
-
-    Returns:
-        int64 ``[C]``: the number of frame pixels of each class, ignored ones too.
-    """
-    height, width = letterbox.frame_height, letterbox.frame_width
-    check_plane("image", image, (height, width, 3))
-    check_plane("out", out, (height, width, 3))
-    if not out.flags.c_contiguous:
-        raise ValueError("out must be C-contiguous")
-    logits, labels = _label(logits)
-    keep, alpha = blend_weights(len(logits), opacity, ignored)
-    colors = checked_palette(palette_bgr, len(logits)).astype(np.uint16) * (alpha * 4)[:, None] + 128
-    grid = make_grid(letterbox, *labels.shape)
-    source = np.ascontiguousarray(image).reshape(height, width * 3)
-    counts: NDArray[np.int64] = _overlay_bgr(
-        logits, labels, *grid, keep * 4, colors.astype(np.uint16), source, out.reshape(height, width * 3)
-    )
-    return counts
-
-
-def overlay_planes(
-    planes: Planes,
-    logits: F32,
-    letterbox: Letterbox,
-    palette_bgr: U8,
-    opacity: float,
-    out: Planes,
-    ignored: Sequence[int] = (),
-) -> NDArray[np.int64]:
-    """Blend the class colours over a YUV 4:2:0 picture, in its own colour space and in one pass.
+    """Blend the class colours over a picture, in one pass; planes in their own colour space.
 
     Luma is blended for each pixel, a chroma sample with the mean of the (up to) four pixels it serves.
 
     Args:
-        planes: the picture, of the frame's size; only read.
-        out: planes of the same size, to be written.
-        logits, letterbox, palette_bgr, opacity, ignored: as for `overlay_bgr`.
+        picture: uint8 ``[H, W, 3]`` BGR, or planes, of the frame's size.
+        logits: float32 ``[C, h, w]``.
+        letterbox: how the frame was fitted into the network's input.
+        palette_bgr: uint8 ``[C, 3]`` BGR.
+        opacity: 0 (picture) to 1 (colour), rounded to a multiple of 1/64.
+        out: of the same kind and size, to be written; may be ``picture``. BGR must be C-contiguous.
+        hidden: class ids that leave the picture as it is.
 
     Returns:
-        int64 ``[C]``: the number of frame pixels of each class, ignored ones too.
+        int64 ``[C]``: the number of frame pixels of each class, hidden ones too.
+
+    Raises:
+        ValueError: sizes, types, opacity or the number of colours do not fit.
     """
-    from perception.picture.conversions import bgr_to_yuv
-
-    height, width = letterbox.frame_height, letterbox.frame_width
-    half = ((height + 1) // 2, (width + 1) // 2)
-    for name, p in (("planes", planes), ("out", out)):
-        check_plane(f"{name}.y", p.y, (height, width))
-        check_plane(f"{name}.u", p.u, half)
-        check_plane(f"{name}.v", p.v, half)
+    arrays = blend_arrays(picture, out, letterbox.frame_width, letterbox.frame_height)
     logits, labels = _label(logits)
-    keep, alpha = blend_weights(len(logits), opacity, ignored)
-    colors = bgr_to_yuv(checked_palette(palette_bgr, len(logits)), planes.matrix, planes.full_range)
-    colors = (colors * alpha[:, None]).astype(np.uint16)
+    keep, colors = blend_tables(palette_bgr, len(logits), opacity, hidden, picture)
     grid = make_grid(letterbox, *labels.shape)
-    counts: NDArray[np.int64] = _overlay_planes(
-        logits, labels, *grid, keep, colors, planes.y, planes.u, planes.v, out.y, out.u, out.v
-    )
+    blend = _overlay_planes if isinstance(picture, Planes) else _overlay_bgr
+    counts: NDArray[np.int64] = blend(logits, labels, *grid, keep, colors, *arrays)
     return counts
-
-
-def check_plane(name: str, array: U8, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless ``array`` is uint8 of that shape with adjacent pixels in a row."""
-    if array.shape != shape or array.dtype != np.uint8:
-        raise ValueError(f"{name} must be uint8 {list(shape)}, got {array.dtype} {list(array.shape)}")
-    if array.ndim == 2 and array.shape[1] > 1 and array.strides[1] != 1:
-        raise ValueError(f"{name} must have adjacent pixels in a row, got strides {array.strides}")
 
 
 def _label(logits: F32) -> tuple[F32, U8]:
@@ -172,25 +110,6 @@ def _label(logits: F32) -> tuple[F32, U8]:
         logits = np.nan_to_num(logits, nan=-1e30, posinf=1e30, neginf=-1e30)
         label(logits, labels)
     return logits, labels
-
-
-def checked_palette(palette_bgr: U8, classes: int) -> U8:
-    """``palette_bgr`` as uint8 ``[C, 3]``; ValueError where it has another number of colours."""
-    palette = np.asarray(palette_bgr, np.uint8)
-    if palette.shape != (classes, 3):
-        raise ValueError(f"the palette must be [{classes}, 3], one colour for each class, got {list(palette.shape)}")
-    return palette
-
-
-def blend_weights(
-    classes: int, opacity: float, ignored: Sequence[int]
-) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """The weights of picture and colour for each class, in 64ths."""
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity must be in 0..1, got {opacity}")
-    alpha = np.full(classes, round(opacity * STEPS), np.uint16)
-    alpha[list(ignored)] = 0
-    return STEPS - alpha, alpha
 
 
 @kernel(I64_1D(*_WALK, U8_ROWS))

@@ -10,8 +10,8 @@ import numpy as np
 from perception.card import InputSpec
 from perception.errors import SourceError, UsageError
 from perception.evaluation.pictures import BadPicture, picture_paths, read_picture
-from perception.picture.letterbox import to_input
-from perception.types import U8, Frame
+from perception.picture.resize import to_input
+from perception.types import U8
 
 
 class CalibrationPictures(Sequence[U8]):
@@ -62,7 +62,7 @@ class CalibrationPictures(Sequence[U8]):
             picture = read_picture(path)
         except BadPicture as error:
             raise SourceError(str(error), path) from None
-        resized, _ = to_input(Frame(picture), self._spec.width, self._spec.height, self._spec.resize)
+        resized, _ = to_input(picture, self._spec.width, self._spec.height, self._spec.resize)
         return resized[None]
 
 

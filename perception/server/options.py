@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from perception.card import ModelCard
 from perception.drawing.annotator import Annotator
 from perception.model import Model
+from perception.postprocess.post_processing import DetectionOptions
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A number in 0..1."""
@@ -50,18 +51,19 @@ class Options(BaseModel):
     labels: bool = True
     legend: bool = True
 
-    def tuned(self, model: Model) -> Model:
+    def applied_to(self, model: Model) -> Model:
         """A model that shares the engine of ``model`` and keeps to these options.
 
         Raises:
             UsageError: a class that the model has not.
         """
-        return model.tuned(
+        options = DetectionOptions(
             score_threshold=self.score,
             iou_threshold=self.iou,
             max_detections=self.max_detections,
             classes=self.classes,
         )
+        return model.with_options(options)
 
     def annotator(self, card: ModelCard) -> Annotator:
         """What draws as these options say.

@@ -8,12 +8,12 @@ with open_sink("out.mp4", overwrite=True) as sink:
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from pathlib import Path
 from typing import Any
 
+from perception.common.settings import nearest
 from perception.errors import UsageError
 from perception.sinks.base import Sink
 from perception.sinks.files import STDOUT, name_of, sink_errors
@@ -78,9 +78,7 @@ def open_sink(
     if kind is None:
         kind = _kind(str(path), suffix)
     if kind not in _SINKS:
-        near = difflib.get_close_matches(kind, _SINKS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_SINKS)}"
-        raise UsageError(f"there is no kind of output {kind}; {hint}", name_of(path))
+        raise UsageError(f"there is no kind of output {kind}{nearest(kind, _SINKS)}", name_of(path))
     if str(path) == STDOUT and kind not in _STREAMS:
         raise UsageError(f"{kind} cannot be written to a pipe; give it a name", name_of(path))
     given = {name: value for name, value in options.items() if value is not None}
@@ -115,7 +113,6 @@ def _make(kind: str, path: str | Path, overwrite: bool, options: dict[str, Any])
     known = [p for p in inspect.signature(sink).parameters if p not in ("path", "overwrite")]
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known) or 'none'}"
+            hint = nearest(option, known) if known else "; it has none"
             raise UsageError(f"an output of kind {kind} has no option {option}{hint}", name_of(path))
     return sink(path, overwrite=overwrite, **options)  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""What every sink is: something that takes predictions, in frame order, and puts them somewhere."""
+"""The base of all sinks: something that takes predictions, in frame order, and puts them somewhere."""
 
 from __future__ import annotations
 

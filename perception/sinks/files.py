@@ -56,7 +56,7 @@ def utf8(text: str) -> bytes:
 
 
 def name_of(path: str | Path) -> str:
-    """How messages call this output."""
+    """The name of this output in messages."""
     return STDOUT_NAME if str(path) == STDOUT else str(path)
 
 

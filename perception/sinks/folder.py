@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+from perception.common.files import write_atomic
 from perception.errors import UsageError
 from perception.sinks.files import check_folder, make_folder, sink_errors
 from perception.types import Frame, SourceInfo
@@ -72,14 +73,8 @@ class PictureFolder:
             SinkError: the disk is full, and the like.
         """
         path = self.path / self.name(frame)
-        part = path.with_name(path.name + ".part")
         with sink_errors(str(path)):
-            try:
-                part.write_bytes(data)
-                part.replace(path)
-            except OSError:
-                part.unlink(missing_ok=True)
-                raise
+            write_atomic(path, data)
         return path
 
 

@@ -1,4 +1,4 @@
-"""What a failed write leaves at the end of a fragmented MP4, and removing it."""
+"""Removing what a failed write leaves at the end of a fragmented MP4."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from perception.card import ModelCard
 from perception.errors import SinkError, UsageError
 from perception.sinks.base import Sink
 from perception.sinks.folder import PictureFolder
-from perception.types import Planes, Prediction, SourceInfo
+from perception.types import Prediction, SourceInfo
 
 
 class ImageSink(Sink):
@@ -53,8 +53,9 @@ class ImageSink(Sink):
     def write(self, prediction: Prediction) -> None:
         import cv2
 
-        picture = prediction.picture if prediction.picture is not None else prediction.frame.image
-        bgr = picture.to_bgr() if isinstance(picture, Planes) else picture
+        from perception.picture.conversions import to_bgr
+
+        bgr = to_bgr(prediction.picture if prediction.picture is not None else prediction.frame.picture)
         if self._folder.suffix == ".png":
             # Level 1 takes a third of the default's time for a few per cent more bytes.
             done, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])

@@ -65,7 +65,7 @@ class PanopticSink(Sink):
         self._describe(view.things)
 
     def _describe(self, things: frozenset[int]) -> None:
-        """Which classes are things is known with the first frame, so categories come last."""
+        """The classes that are things are known with the first frame, so categories come last."""
         classes = self._task.classes if self._task else []
         self._document.tail = {
             "categories": [

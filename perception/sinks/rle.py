@@ -49,32 +49,6 @@ def encode_classes(mask: U8) -> dict[int, RLE]:
     return found
 
 
-def encode_mask(mask: NDArray[np.bool_] | U8) -> RLE:
-    """The RLE of one binary mask ``[H, W]``, where every value but 0 counts as 1."""
-    height, width = mask.shape
-    found = encode_classes((np.asarray(mask) != 0).astype(np.uint8))
-    none = np.zeros(0, np.int64)
-    return found.get(1) or _from_runs(none, none, height * width, height, width)
-
-
-def decode(rle: RLE) -> U8:
-    """uint8 ``[H, W]`` of 0 and 1, the inverse of :func:`encode_mask`."""
-    height, width = rle["size"]
-    counts: list[int] = []
-    shift = number = 0
-    for character in rle["counts"].encode("ascii"):
-        group = character - 48
-        number |= (group & 31) << shift
-        shift += 5
-        if not group & 32:
-            if group & 16:
-                number |= -1 << shift
-            counts.append(number + (counts[-2] if len(counts) > 2 else 0))
-            shift = number = 0
-    values = (np.arange(len(counts)) % 2).astype(np.uint8)
-    return np.ascontiguousarray(np.repeat(values, counts).reshape(width, height).T)
-
-
 def _from_runs(starts: NDArray[np.int64], ends: NDArray[np.int64], total: int, height: int, width: int) -> RLE:
     """From the runs of ones ``[starts, ends)`` in the column-major mask."""
     edges = np.empty(2 * len(starts) + 2, np.int64)

@@ -18,7 +18,7 @@ _CLASS: dict[str, ColumnType] = {"class_id": "int32", "class": "string"}
 
 
 class Table:
-    """Which rows a model's predictions make, by the first of its tasks:
+    """The rows that a model's predictions make, by the first of its tasks:
 
     - detection: a row a box, with ``x1, y1, x2, y2`` (pixels), ``score``, ``class_id``, ``class``, ``track_id``;
     - segmentation: a row for each frame and class that has pixels, with ``class_id``, ``class``, ``share``;

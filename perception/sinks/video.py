@@ -115,7 +115,7 @@ class VideoSink(Sink):
         frame = prediction.frame
         picture: Picture | None = prediction.picture
         if picture is None:
-            picture = frame.planes if frame.planes is not None else frame.image
+            picture = frame.picture
         if frame.pts is not None and frame.time_base is not None:
             time = Fraction(frame.pts * frame.time_base)
         else:
@@ -169,7 +169,7 @@ class VideoSink(Sink):
 
     @property
     def _nominal(self) -> int:
-        """How long a frame is shown whose successor is not known: as long as the one before, or as fps says."""
+        """The time for which a frame without a known successor is shown: as long as the one before, or as fps says."""
         assert self._info is not None
         if self._step is not None:
             return self._step
@@ -217,7 +217,7 @@ class VideoSink(Sink):
         return self._path is not None and (self._path.is_file() or not self._path.exists())
 
     def _target(self) -> Any:
-        """What is opened for writing: a path, a descriptor, or the interpreter's own stream if it has none."""
+        """The target to open for writing: a path, a descriptor, or the interpreter's own stream if it has none."""
         if self._path is not None:
             make_folder(self._path.parent, self.where)
             # Without the scheme FFmpeg would take "at-10:30.mp4" for the protocol "at-10".

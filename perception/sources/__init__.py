@@ -18,9 +18,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from perception.common.bounds import Bounds
 from perception.errors import UsageError
 from perception.sources.base import Selection, Source
-from perception.sources.bounds import Bounds
 
 __all__ = ["Bounds", "Selection", "Source", "open_source"]
 
@@ -104,7 +104,7 @@ def open_source(
             uri, selection, timeout=timeout, transport=transport, confined=confined, addresses=addresses, **codec
         )
     if kind == "synthetic":
-        from perception.sources.synthetic import SyntheticSource
+        from perception.sources.synthetic.source import SyntheticSource
 
         return SyntheticSource.from_uri(uri, selection, bounds)
     if kind == "stdin":

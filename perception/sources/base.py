@@ -1,4 +1,4 @@
-"""What every source keeps: iterate it for frames, close it when done, read what it lost.
+"""The base of all sources: iterate it for frames, close it when done, read what it lost.
 
 A source is its own iterator and is read once, by one thread at a time; ``close`` may come from any thread.
 """
@@ -25,7 +25,7 @@ JOIN_TIMEOUT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which frames of a source are wanted.
+    """The frames of a source that are wanted.
 
     Attributes:
         start: seconds after the source's beginning; the first frame is the first one not before it.
@@ -59,11 +59,11 @@ class Selection:
 
     @property
     def whole(self) -> bool:
-        """Whether no part of the source is cut off by time."""
+        """True where no part of the source is cut off by time."""
         return self.start == 0 and self.duration is None
 
     def count(self, frames: int | None, fps: Fraction | None) -> int | None:
-        """How many frames will come of a source of ``frames`` frames at ``fps``; None where it cannot be told."""
+        """The frames that will come of a source of ``frames`` frames at ``fps``; None where it cannot be told."""
         if not self.whole:
             if fps is None:
                 return self.max_frames if frames is None else None

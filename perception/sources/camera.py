@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from perception.common.bounds import Bounds
 from perception.errors import SourceError
 from perception.sources.base import Selection
-from perception.sources.bounds import Bounds
 from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.types import U8, Frame, Planes, SourceInfo
 
@@ -56,7 +56,7 @@ class CameraSource(LiveSource):
         self._select = selection
         self._size_wh = size_wh
         self._fps = fps
-        self._patience = timeout
+        self._timeout = timeout
         self._opened = threading.Event()
         self._first_size: tuple[int, int] | None = None
         self._device_fps = 0.0
@@ -99,7 +99,7 @@ class CameraSource(LiveSource):
         return open_device(self._device, self._size_wh, self._fps)
 
     def _convert(self, picture: U8) -> tuple[Planes | None, U8 | None]:
-        """What the device gave, as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None."""
+        """The picture that the device gave, as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None."""
         return None, cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if picture.ndim == 2 else picture  # type: ignore[return-value]
 
     def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
@@ -145,7 +145,7 @@ class CameraSource(LiveSource):
     def _grabbed(
         self, capture: Any, first: U8, began: float, stopping: threading.Event
     ) -> Iterator[tuple[float, tuple[float, U8]]]:
-        """What the device gives: seconds since ``began``, and when it came with what it is."""
+        """The pictures that the device gives: seconds since ``began``, and when it came with what it is."""
         arrived, image = began, first
         while not stopping.is_set():
             yield arrived - began, (arrived, image)

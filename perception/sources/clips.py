@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import logging
-import os
-import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 
 import platformdirs
 
+from perception.common.files import write_atomic
 from perception.common.private import private_folder
 from perception.common.settings import nearest
 from perception.errors import SourceError, UsageError
@@ -121,17 +120,10 @@ def _download(url: str, path: Path, sha256: str) -> None:
         raise SourceError(f"cannot be downloaded ({getattr(error, 'reason', error)})", url) from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise SourceError("what came is not the clip that was expected (its SHA-256 differs)", url)
-    part: Path | None = None
     try:
         private_folder(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        part = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        part.replace(path)
+        write_atomic(path, data)
     except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
         raise SourceError(f"cannot be kept in the cache: {error.strerror}", path) from None
 
 

@@ -9,7 +9,6 @@ The elements and their properties are those of NVIDIA's "Jetson Linux Developer 
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,9 +18,10 @@ from urllib.parse import parse_qsl
 import cv2
 import numpy as np
 
+from perception.common.bounds import Bounds
+from perception.common.settings import nearest
 from perception.errors import SourceError, UsageError
 from perception.sources.base import Selection
-from perception.sources.bounds import Bounds
 from perception.sources.camera import CameraSource
 from perception.sources.uri import exact
 from perception.types import U8, Planes
@@ -36,7 +36,7 @@ FLIPS = (
     "vertical-flip",
     "upper-left-diagonal",
 )
-"""What nvvidconv's property ``flip-method`` means, by number."""
+"""Meanings of nvvidconv's property ``flip-method``, by number."""
 
 _TURNED = (1, 3, 5, 7)
 """Those that exchange width and height."""
@@ -46,7 +46,7 @@ _MAX_SENSOR_MODE = 255
 
 @dataclass(frozen=True, slots=True)
 class CsiCamera:
-    """What to ask of a camera.
+    """The settings to ask of a camera.
 
     Attributes:
         sensor: number of the camera, ``sensor-id``.
@@ -98,9 +98,7 @@ class CsiCamera:
             if not re.fullmatch(r"\d{1,3}", value) or int(value) > _MAX_SENSOR_MODE:
                 raise UsageError(f"mode must be in 0..{_MAX_SENSOR_MODE}, not {value!r}", uri)
             return replace(self, mode=int(value))
-        known = ("size", "fps", "flip", "mode")
-        near = difflib.get_close_matches(name, known, 1, 0)
-        raise UsageError(f"unknown parameter {name!r}; did you mean {near[0]!r}?", uri)
+        raise UsageError(f"unknown parameter {name!r}{nearest(name, ('size', 'fps', 'flip', 'mode'))}", uri)
 
     def _checked(self, uri: str) -> CsiCamera:
         if min(self.width, self.height) < 2 or max(self.width, self.height) > 16384:
@@ -183,7 +181,7 @@ class CsiSource(CameraSource):
 
 
 def has_gstreamer() -> bool:
-    """Whether this OpenCV was built with GStreamer."""
+    """True where this OpenCV was built with GStreamer."""
     build = re.search(r"^\s*GStreamer:\s*(\w+)", cv2.getBuildInformation(), re.MULTILINE)
     return build is not None and build[1] == "YES"
 
@@ -202,8 +200,4 @@ def i420_planes(picture: U8, width: int, height: int) -> Planes:
     """
     if picture.dtype != np.uint8 or picture.size != width * height * 3 // 2:
         raise SourceError(f"gives pictures {picture.dtype} {list(picture.shape)}, not I420 of {width}x{height}")
-    buffer = np.ascontiguousarray(picture).reshape(height * 3 // 2, width)
-    flat, luma = buffer.reshape(-1), width * height
-    half = (height // 2, width // 2)
-    u, v = flat[luma : luma + luma // 4].reshape(half), flat[luma + luma // 4 :].reshape(half)
-    return Planes(buffer[:height], u, v, "bt601", False, buffer)
+    return Planes.from_i420(np.ascontiguousarray(picture).reshape(height * 3 // 2, width))

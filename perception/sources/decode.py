@@ -16,9 +16,9 @@ from typing import Any
 import av
 import av.error
 
+from perception.common.bounds import Bounds
 from perception.errors import SourceError
 from perception.sources.base import log
-from perception.sources.bounds import Bounds
 from perception.sources.nvdec import accelerator
 from perception.sources.uri import redact, redact_text
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from perception.common.bounds import Bounds
 from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
-from perception.sources.bounds import Bounds
 from perception.sources.uri import IMAGE_SUFFIXES, exists, is_folder
 from perception.types import U8, Frame, SourceInfo
 

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from perception.common.bounds import Bounds
 from perception.errors import PerceptionError, SourceError
 from perception.sources.base import JOIN_TIMEOUT, Selection, Source, log
-from perception.sources.bounds import Bounds
 from perception.sources.uri import redact_text
 from perception.types import Frame
 
@@ -108,7 +108,7 @@ class LatestReader:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread still runs."""
+        """True while the thread runs."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
@@ -128,12 +128,12 @@ class LiveSource(Source):
 
     Attributes:
         _select: which frames.
-        _patience: seconds to wait for a frame.
+        _timeout: seconds to wait for a frame.
         _reader: where they come from.
     """
 
     _select: Selection
-    _patience: float
+    _timeout: float
     _reader: LatestReader
 
     @property
@@ -143,7 +143,7 @@ class LiveSource(Source):
     def _read(self) -> Iterator[Frame]:
         given = 0
         while given != self._select.max_frames:
-            frame = self._reader.take(self._patience)
+            frame = self._reader.take(self._timeout)
             if frame is None:
                 return
             given += 1
@@ -158,7 +158,7 @@ class LiveSource(Source):
 
 
 def selected(items: Iterator[tuple[float, Item]], selection: Selection) -> Iterator[tuple[int, float, Item] | None]:
-    """What ``selection`` wants of things that come one after the other.
+    """The items that ``selection`` wants of those that come one after the other.
 
     Args:
         items: seconds since the first one, and the thing.

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
+from perception.common.bounds import Bounds
 from perception.sources.address import Address
-from perception.sources.bounds import Bounds
 
 _MOST_HEAD = 32 << 10
 _MOST_BODY = 256 << 10

@@ -15,11 +15,11 @@ from typing import Any
 
 import av
 
+from perception.common.bounds import Bounds
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.picture.decoder_frames import Converter
 from perception.sources.address import Address
 from perception.sources.base import Selection, Source
-from perception.sources.bounds import Bounds
 from perception.sources.decode import Decoder, local_formats, open_container
 from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.sources.relay import RtspRelay
@@ -180,13 +180,13 @@ class StreamSource(LiveSource):
         bounds = bounds or Bounds()
         self._select = selection
         # The decoder has its own read timeout; this one is for a decoder that gets data and makes no frame of it.
-        self._patience = 2 * timeout + 1
+        self._timeout = 2 * timeout + 1
         self._decoder = decoder = Decoder(
             container, uri, threads=threads, deinterlace=deinterlace, network=True, bounds=bounds
         )
         self._convert = Converter(decoder.stream.sample_aspect_ratio, bounds, decoder.where)
         self._pictures = decoder.frames()
-        decoder.deadline = time.monotonic() + self._patience
+        decoder.deadline = time.monotonic() + self._timeout
         first = next(self._pictures, None)
         decoder.deadline = None
         if first is None:

@@ -1,4 +1,4 @@
-"""What a source's URI says: which kind of source it is, and how to show it without its secrets."""
+"""Reading a source's URI: which kind of source it is, and how to show it without its secrets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _URL = re.compile(r"""[^\s'"]+://[^\s'"]*""")
 
 
 def kind_of(uri: str) -> Kind:
-    """Which kind of source ``uri`` names. Something that exists on disk wins over a scheme of the same look.
+    """The kind of source that ``uri`` names. Something that exists on disk wins over a scheme of the same look.
 
     Raises:
         SourceError: the URI is empty, no valid URL, or has a scheme that is not allowed. FFmpeg knows many more
@@ -59,7 +59,7 @@ def kind_of(uri: str) -> Kind:
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there; False too for names that no file system can hold."""
+    """True where something is there; False too for names that no file system can hold."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def exists(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there; False too for names that no file system can hold."""
+    """True where a folder is there; False too for names that no file system can hold."""
     return exists(path) and path.is_dir()
 
 

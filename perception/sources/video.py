@@ -20,10 +20,10 @@ from typing import Any, Literal
 import av
 import av.error
 
+from perception.common.bounds import Bounds
 from perception.errors import SourceError
 from perception.picture.decoder_frames import Converter
 from perception.sources.base import Selection, Source, log
-from perception.sources.bounds import Bounds
 from perception.sources.decode import Decoder, local_formats, open_container
 from perception.sources.uri import redact
 from perception.types import Frame, SourceInfo
@@ -200,7 +200,7 @@ class VideoSource(Source):
 
 
 def _shown(stream: av.VideoStream) -> int:
-    """How many frames the container says are shown; 0 where it does not say.
+    """The number of frames that the container says are shown; 0 where it does not say.
 
     MP4 and MOV count all that is stored: those that a cut on a phone has left out (an edit list, ISO/IEC 14496-12,
     8.6.6) are there but not in the index, or marked as not shown.

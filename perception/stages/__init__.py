@@ -1,1 +1,1 @@
-"""Stages: pure steps on predictions, between the model and what draws and writes them."""
+"""Stages: steps on predictions, between the model and what draws and writes them."""

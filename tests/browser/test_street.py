@@ -12,7 +12,7 @@ import pytest
 from perception.errors import SourceError
 from perception.server.app import create_app
 from perception.server.settings import make_settings
-from perception.server.viewers.messages import map_at, map_size
+from perception.server.viewers.messages import map_size
 from perception.sources import open_source
 from perception.sources.clips import find_clip
 from tests.browser.conftest import WAIT_MS, launched, make_camera, start_camera
@@ -62,6 +62,6 @@ def test_masks_over_the_camera_are_those_of_its_picture(tmp_path: Path) -> None:
     height, width = colors.shape[:2]
     assert (width, height) == map_size(picture.shape[1], picture.shape[0], width)
     palette = np.array([c.color[::-1] for c in model.card.segmentation.classes], np.uint8)
-    expected = palette[map_at(prediction.class_map, width, height)]
+    expected = palette[prediction.class_map.resized(width, height)]
     assert (colors[:, :, :3] == expected).all(axis=2).mean() > 0.93  # a JPEG and the browser's own resize lie between
     assert np.abs(np.array(state["shares"]) - prediction.class_map.shares).max() < 0.03

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from perception.card import Quantization, read_card, write_card
-from perception.engines import Engine, choices, open_engine
+from perception.engines import Engine, autotune, open_engine
 from perception.engines.openvino import native_precisions
 from perception.engines.quantised import find_quantised
 from perception.errors import ModelError
@@ -24,14 +24,14 @@ def open_auto(path: Path, **options: Any) -> Engine:
 
 def edit_times(**times: float) -> None:
     """Let all that was measured have taken so long."""
-    kept = json.loads(choices.choices_file().read_text())
+    kept = json.loads(autotune.autotune_file().read_text())
     for entry in kept.values():
         entry["ms"] = times
-    choices.choices_file().write_text(json.dumps(kept))
+    autotune.autotune_file().write_text(json.dumps(kept))
 
 
 def entries() -> list[dict[str, Any]]:
-    return list(json.loads(choices.choices_file().read_text()).values())
+    return list(json.loads(autotune.autotune_file().read_text()).values())
 
 
 def write_quantised(source: Path, sha256: str | None = None) -> Path:
@@ -77,7 +77,7 @@ def test_a_gain_that_is_none_does_not_cost_exactness(tmp_path: Path) -> None:
 
 
 @needs_two
-def test_other_circumstances_are_measured_for_themselves(tmp_path: Path) -> None:
+def test_other_conditions_are_measured_for_themselves(tmp_path: Path) -> None:
     path = write_model(tmp_path / "colors.onnx", multiple=4)
     for count, options in enumerate(({}, {"threads": 1}, {"size": (128, 96)}, {"mode": "throughput"}), 1):
         open_auto(path, **options).close()
@@ -91,7 +91,7 @@ def test_what_was_asked_for_is_not_measured(tmp_path: Path) -> None:
     path = write_model(tmp_path / "colors.onnx")
     with open_auto(path, precision="fp32") as engine:
         assert engine.precision == "fp32"
-    assert not choices.choices_file().exists()
+    assert not autotune.autotune_file().exists()
 
 
 def test_the_quantised_version_is_one_of_the_ways(tmp_path: Path) -> None:
@@ -137,29 +137,29 @@ def test_a_quantised_file_of_another_model_does_not_count(tmp_path: Path) -> Non
 
 
 def test_memory_is_bounded_and_the_newest_stay() -> None:
-    for number in range(choices.KEPT + 5):
-        choices.remember({"number": number}, {"fp32": number + 0.5})
-    assert choices.recall({"number": 4}) is None
-    assert choices.recall({"number": 5}) == {"fp32": 5.5}
-    assert len(entries()) == choices.KEPT
-    choices.remember({"number": 5}, {"fp32": 1.0})  # again, so it is new
-    choices.remember({"number": -1}, {"fp32": 1.0})
-    assert choices.recall({"number": 5}) == {"fp32": 1.0}
-    assert choices.recall({"number": 6}) is None
+    for number in range(autotune.KEPT + 5):
+        autotune.save_times({"number": number}, {"fp32": number + 0.5})
+    assert autotune.load_times({"number": 4}) is None
+    assert autotune.load_times({"number": 5}) == {"fp32": 5.5}
+    assert len(entries()) == autotune.KEPT
+    autotune.save_times({"number": 5}, {"fp32": 1.0})  # again, so it is new
+    autotune.save_times({"number": -1}, {"fp32": 1.0})
+    assert autotune.load_times({"number": 5}) == {"fp32": 1.0}
+    assert autotune.load_times({"number": 6}) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', "\x00"])
 def test_a_damaged_memory_is_none(text: str) -> None:
     key = {"a": 1}
-    choices.choices_file().parent.mkdir(parents=True, exist_ok=True)
-    choices.choices_file().write_text(text)
-    assert choices.recall(key) is None
-    choices.remember(key, {"fp32": 2.0})
-    assert choices.recall(key) == {"fp32": 2.0}
+    autotune.autotune_file().parent.mkdir(parents=True, exist_ok=True)
+    autotune.autotune_file().write_text(text)
+    assert autotune.load_times(key) is None
+    autotune.save_times(key, {"fp32": 2.0})
+    assert autotune.load_times(key) == {"fp32": 2.0}
 
 
 def test_a_place_that_cannot_be_written_is_no_fault(own_cache: Path) -> None:
     own_cache.parent.mkdir(parents=True, exist_ok=True)
     own_cache.write_text("a file where the folder should be")
-    choices.remember({"a": 1}, {"fp32": 2.0})
-    assert choices.recall({"a": 1}) is None
+    autotune.save_times({"a": 1}, {"fp32": 2.0})
+    assert autotune.load_times({"a": 1}) is None

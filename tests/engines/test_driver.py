@@ -33,10 +33,11 @@ ASK = """
 import json
 from perception.engines import engine_status, open_engine
 from perception.engines.trt.build import build_model
+from perception.weights.library import find_model
 from perception.errors import EngineError
 said = [engine_status("tensorrt")]
 try:
-    build_model("camvid", flavour="rtx")
+    build_model(find_model("camvid"), flavour="rtx")
 except EngineError as error:
     said.append(str(error))
 print(json.dumps(said))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from perception.common.private import write_private
+from perception.common.files import write_atomic
 from perception.engines.trt import cache as cache_module
 from perception.engines.trt.cache import EngineCache, key_of
 from perception.errors import EngineError
@@ -270,10 +270,10 @@ def test_the_longest_unused_go_first_and_the_new_one_stays(cache: EngineCache) -
 def test_what_crashed_processes_left_is_swept(cache: EngineCache) -> None:
     cache.folder.mkdir(mode=0o700)
     for name in (".new-old", ".new-young", "beef.plan", "beef.runtime"):
-        write_private(cache.folder / name, b"x")
+        write_atomic(cache.folder / name, b"x", private=True)
     os.utime(cache.folder / ".new-old", (1000, 1000))
     for i in range(7):
-        write_private(cache.folder / f"timing-{i}", b"x")
+        write_atomic(cache.folder / f"timing-{i}", b"x", private=True)
         os.utime(cache.folder / f"timing-{i}", (1000 + i, 1000 + i))
     cache.obtain(FIELDS, Maker())
     left = {p.name for p in cache.folder.iterdir()} - {f"{key_of(FIELDS)}.plan", f"{key_of(FIELDS)}.json"}

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from perception.card import load_onnx, read_card
 from perception.engines.trt.graph import TOP_K_LIMIT, Tail, is_quantised, prepare
 from perception.errors import ModelError, UsageError
-from perception.picture.letterbox import to_input
+from perception.picture.resize import to_input
 from perception.sources import open_source
 from perception.weights.library import model_paths
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
@@ -277,7 +277,7 @@ def test_shipped_models_keep_their_masks_in_half_precision(name: str) -> None:
     spec, output = described.input, described.segmentation.output
     with open_source("synthetic:?size=640x360&frames=1") as source:
         (frame,) = source
-    picture, _ = to_input(frame, spec.width, spec.height, spec.resize)
+    picture, _ = to_input(frame.picture, spec.width, spec.height, spec.resize)
     made = {p: prepare(load_onnx(path), described, p, tail=Tail()) for p in ("fp32", "fp16")}  # type: ignore[arg-type]
     exact, half = (run(model, picture[None])[output] for model in made.values())
     assert exact.shape == (1, spec.height, spec.width) and len(np.unique(exact)) > 1

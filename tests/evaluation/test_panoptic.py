@@ -7,7 +7,7 @@ import pytest
 
 from perception.evaluation.panoptic import Quality, panoptic_quality
 from perception.postprocess.panoptic import Panoptic, Segment, panoptic
-from perception.sources import synthetic
+from perception.sources.synthetic import source as synthetic
 from perception.types import Detections
 
 ROAD, CAR, SKY = 0, 1, 2

@@ -14,7 +14,7 @@ from perception import load_model
 from perception.card import read_card
 from perception.engines import open_engine
 from perception.engines.trt.flavour import installed
-from perception.picture.letterbox import to_input
+from perception.picture.resize import to_input
 from perception.postprocess import cuda as kernels
 from perception.types import Frame
 from tests.gpu.conftest import SIMULATED
@@ -57,7 +57,7 @@ def test_the_network_sees_what_the_cpu_would_show_it(
             monkeypatch.setattr(type(cuda.device_array(1)), "copy_to_device", counted)
             ((outputs, letterbox, timings),) = engine.infer_frames([frame], resize, buffer)
             monkeypatch.setattr(type(cuda.device_array(1)), "copy_to_device", upload)
-            fitted, expected_box = to_input(frame, WIDTH, HEIGHT, resize)
+            fitted, expected_box = to_input(frame.picture, WIDTH, HEIGHT, resize)
             assert letterbox == expected_box and set(timings) == {"resize", "infer"}
             for name, expected in engine.infer(fitted[None]).items():
                 np.testing.assert_array_equal(outputs[name], expected, name)

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from perception.common import jit
-from perception.picture.letterbox import Letterbox, planes_to_bgr, to_input
+from perception.picture.conversions import planes_to_bgr
+from perception.picture.letterbox import Letterbox
+from perception.picture.resize import to_input
 from perception.postprocess import warmup
 from perception.postprocess.detection import decode, nms
-from perception.postprocess.segmentation import class_mask, class_shares, overlay_bgr, overlay_planes
-from perception.types import Frame, Planes
+from perception.postprocess.segmentation import class_counts, class_mask, overlay
+from perception.types import Planes
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,15 +37,15 @@ def test_a_full_run_compiles_nothing_after_warmup() -> None:
             planes = Planes(y, u, v)
             image = planes_to_bgr(planes)
             out = Planes(np.zeros((48, 64 + pad), np.uint8)[:, :64], u.copy(), v.copy())
-            overlay_planes(planes, logits, box, palette, 0.5, out)
+            overlay(planes, logits, box, palette, 0.5, out)
             out_image = np.empty_like(image)
             image.flags.writeable = writable
-            overlay_bgr(image, logits, box, palette, 0.5, out_image)
+            overlay(image, logits, box, palette, 0.5, out_image)
             for mode in ("stretch", "letterbox"):
-                to_input(Frame(planes=planes), 30, 40, mode)  # type: ignore[arg-type]
-                to_input(Frame(image), 30, 40, mode)  # type: ignore[arg-type]
+                to_input(planes, 30, 40, mode)  # type: ignore[arg-type]
+                to_input(image, 30, 40, mode)  # type: ignore[arg-type]
     class_mask(logits, box)
-    class_shares(logits, box)
+    class_counts(logits, box)
     boxes, scores = np.zeros((7, 4), np.float32), np.zeros((7, 2), np.float32)
     for method in ("nms", "soft-linear", "soft-gaussian"):
         decode(boxes, scores, box, method=method, vote_iou=0.5)  # type: ignore[arg-type]

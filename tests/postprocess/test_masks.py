@@ -9,7 +9,8 @@ import pytest
 from perception.drawing.annotator import Annotator
 from perception.picture.letterbox import Letterbox
 from perception.postprocess import masks, segmentation
-from perception.types import ClassMap, Frame, Planes, Prediction
+from perception.postprocess.class_maps import LabelClassMap
+from perception.types import Frame, Planes, Prediction
 from tests.noise import noise, random_planes, smooth_logits
 
 SIZES = [(128, 72), (129, 71), (1, 1), (2, 30), (31, 1), (64, 48)]
@@ -26,14 +27,12 @@ def test_overlays_are_those_of_the_logits(seed: int, size: tuple[int, int]) -> N
     image = noise(size[1], size[0], 3, seed=rng)
     opacity = float(rng.random())
     got, expected = np.empty_like(image), np.empty_like(image)
-    counts = masks.overlay_bgr(image, mask, palette, opacity, got, [2, 3])
-    np.testing.assert_array_equal(
-        counts, segmentation.overlay_bgr(image, logits, box, palette, opacity, expected, [2, 3])
-    )
+    counts = masks.overlay(image, mask, palette, opacity, got, [2, 3])
+    np.testing.assert_array_equal(counts, segmentation.overlay(image, logits, box, palette, opacity, expected, [2, 3]))
     np.testing.assert_array_equal(got, expected)
     planes, of_mask, of_logits = (random_planes(*size, rng) for _ in range(3))
-    masks.overlay_planes(planes, mask, palette, opacity, of_mask, [2, 3])
-    segmentation.overlay_planes(planes, logits, box, palette, opacity, of_logits, [2, 3])
+    masks.overlay(planes, mask, palette, opacity, of_mask, [2, 3])
+    segmentation.overlay(planes, logits, box, palette, opacity, of_logits, [2, 3])
     for name in "yuv":
         np.testing.assert_array_equal(getattr(of_mask, name), getattr(of_logits, name), name)
 
@@ -67,19 +66,19 @@ def test_same_as_opencv_nearest() -> None:
 def test_a_class_map_of_a_ready_mask() -> None:
     labels = np.zeros((72, 96), np.uint8)
     labels[:, 24:] = 2
-    class_map = ClassMap.from_labels(labels, 4, Letterbox.fit(192, 144, 96, 72), (3,))
-    assert class_map.logits is None and class_map.classes == 4 and class_map.ignored == (3,)
+    class_map = LabelClassMap(labels, 4, Letterbox.fit(192, 144, 96, 72), (3,))
+    assert class_map.classes == 4 and class_map.ignored == (3,)
     assert class_map.mask.shape == (144, 192)
     np.testing.assert_array_equal(class_map.shares, np.array([0.25, 0, 0.75, 0], np.float32))
 
 
 @pytest.mark.parametrize("planes", [False, True])
 def test_drawn_like_any_class_map(planes: bool) -> None:
-    from tests.test_draw import make_card, quarters
+    from tests.drawing.test_annotator import make_card, quarters
 
     rng = np.random.default_rng(2)
     from_logits = quarters(128, 96)
-    ready = ClassMap.from_labels(from_logits.mask, 4, from_logits.letterbox)
+    ready = LabelClassMap(from_logits.mask, 4, from_logits.letterbox)
     image = noise(96, 128, 3, seed=rng)
     frame = Frame(planes=random_planes(128, 96, rng)) if planes else Frame(image)
     pictures = []
@@ -98,8 +97,8 @@ def test_what_does_not_fit_is_refused() -> None:
     image, mask = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
     palette = np.zeros((3, 3), np.uint8)
     with pytest.raises(ValueError, match="class 3, the palette 3 colours"):
-        masks.overlay_bgr(image, mask + 3, palette, 0.5, image)
+        masks.overlay(image, mask + 3, palette, 0.5, image)
     with pytest.raises(ValueError, match="mask must be"):
-        masks.overlay_bgr(image, mask.astype(np.int64), palette, 0.5, image)
+        masks.overlay(image, mask.astype(np.int64), palette, 0.5, image)
     with pytest.raises(ValueError, match="image must be"):
-        masks.overlay_bgr(image[:2], mask, palette, 0.5, image)
+        masks.overlay(image[:2], mask, palette, 0.5, image)

@@ -7,14 +7,12 @@ import pytest
 
 from perception.picture.conversions import bgr_to_yuv
 from perception.picture.letterbox import Letterbox
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.postprocess.segmentation import (
     class_counts,
     class_mask,
-    class_shares,
-    overlay_bgr,
-    overlay_planes,
+    overlay,
 )
-from perception.types import ClassMap
 from tests.noise import noise, random_planes, smooth_logits
 
 SIZES = [(128, 72), (129, 71), (24, 18), (50, 40), (11, 9), (1, 1), (2, 300), (300, 1), (640, 368)]
@@ -135,8 +133,8 @@ def test_counts_and_shares() -> None:
     box = Letterbox.fit(211, 97, 56, 48)
     mask = class_mask(logits, box)
     assert (class_counts(logits, box) == np.bincount(mask.ravel(), minlength=8)).all()
-    assert class_shares(logits, box).sum() == pytest.approx(1)
-    class_map = ClassMap(logits, box)
+    assert LogitsClassMap(logits, box).shares.sum() == pytest.approx(1)
+    class_map = LogitsClassMap(logits, box)
     assert (class_map.mask == mask).all()
     assert class_map.shares.dtype == np.float32
 
@@ -152,7 +150,7 @@ def test_overlay_bgr(size: tuple[int, int], opacity: float, ignored: tuple[int, 
     palette = rng.integers(0, 256, (6, 3), np.uint8)
     out = np.zeros_like(image)
     before = image.copy()
-    counts = overlay_bgr(image, logits, box, palette, opacity, out, ignored)
+    counts = overlay(image, logits, box, palette, opacity, out, ignored)
     mask = class_mask(logits, box)
     weight = np.full(6, round(opacity * 64) / 64)
     weight[list(ignored)] = 0
@@ -174,7 +172,7 @@ def test_overlay_planes(size: tuple[int, int], full_range: bool, matrix: str) ->
     palette = rng.integers(0, 256, (6, 3), np.uint8)
     source, out = random_planes(width, height, rng, pad=5), random_planes(width, height, rng, pad=3)
     source.matrix, source.full_range = matrix, full_range  # type: ignore[assignment]
-    counts = overlay_planes(source, logits, box, palette, 0.6, out, (2,))
+    counts = overlay(source, logits, box, palette, 0.6, out, (2,))
 
     mask = class_mask(logits, box)
     yuv = bgr_to_yuv(palette, matrix, full_range).astype(float)
@@ -202,10 +200,10 @@ def test_refuses_what_does_not_fit() -> None:
         with pytest.raises(ValueError, match="logits"):
             class_mask(bad, box)
     with pytest.raises(ValueError, match="image"):
-        overlay_bgr(image[:, :-1], logits, box, palette, 0.5, image)
+        overlay(image[:, :-1], logits, box, palette, 0.5, image)
     with pytest.raises(ValueError, match="palette"):
-        overlay_bgr(image, logits, box, palette[:2], 0.5, image)
+        overlay(image, logits, box, palette[:2], 0.5, image)
     with pytest.raises(ValueError, match="opacity"):
-        overlay_bgr(image, logits, box, palette, 1.5, image)
+        overlay(image, logits, box, palette, 1.5, image)
     with pytest.raises(ValueError, match="adjacent"):
         class_mask(logits, box, np.zeros((10, 40), np.uint8)[:, ::2])

@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from perception.drawing.canvas import BufferPool, copy_canvas
+from perception.drawing.canvas import make_canvas
+from perception.picture.buffer_pool import BufferPool
 from perception.server.viewers.fragmented_mp4 import MAX_BEHIND, SegmentEncoder, SegmentViewer, length_prefixed
-from perception.types import Frame
 from tests.media import make_video, read_stamp, stamp
 
 
@@ -76,7 +76,7 @@ def test_planes_keep_their_colours(tmp_path, matrix, space, full):
         from perception.picture.decoder_frames import Converter
 
         planes, _ = Converter()(next(container.decode(video=0)))
-    picture = copy_canvas(Frame(planes=planes), BufferPool()).picture
+    picture = make_canvas(planes, BufferPool()).picture
     assert (picture.matrix, picture.full_range) == (matrix, full)
     encoder = SegmentEncoder(picture)
     data = encoder.head.data + encoder.encode(picture, 0.0)[0].data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,9 @@ import pytest
 
 from perception.model import Model, load_model
 from perception.picture.letterbox import Letterbox
-from perception.server.viewers.messages import map_at, map_size, pack, unpack
-from perception.types import ClassMap, Detections, Frame, Prediction
+from perception.postprocess.class_maps import LabelClassMap, LogitsClassMap
+from perception.server.viewers.messages import map_size, pack, unpack
+from perception.types import Detections, Frame, Prediction
 from tests.models import solid, write_model
 
 
@@ -27,12 +29,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 def test_round_trip(model: Model, seed: int) -> None:
     rng = np.random.default_rng(seed)
     image = cv2.resize(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8), (128, 96), interpolation=cv2.INTER_NEAREST)
-    prediction = model.predict(image)
-    prediction.detections = Detections(
+    detections = Detections(
         rng.uniform(0, 96, (seed, 4)).astype(np.float32),
         rng.uniform(0, 1, seed).astype(np.float32),
         rng.integers(0, 3, seed).astype(np.int32),
     )
+    prediction = replace(model.predict(image), detections=detections)
     result = unpack(pack(2**32 - 1, prediction, {"decode": 1.5, "server": 9.0}, longest=1000))
     assert (result.number, result.width, result.height) == (2**32 - 1, 128, 96)
     for name in ("boxes", "scores", "class_ids"):
@@ -68,7 +70,7 @@ def test_smaller_map_is_that_of_upsampled_logits(mode: str, seed: int) -> None:
     whole = [cv2.resize(c, (round(96 * scale), round(72 * height / letterbox.height))) for c in logits]
     top, left = round(letterbox.top * height / letterbox.height), round(letterbox.left * scale)
     expected = np.stack(whole)[:, top : top + height, left : left + width].argmax(0)
-    got = map_at(ClassMap(logits, letterbox), width, height)
+    got = LogitsClassMap(logits, letterbox).resized(width, height)
     assert got.shape == expected.shape == (180, 320)
     assert (got == expected).mean() > 0.999
 
@@ -76,7 +78,7 @@ def test_smaller_map_is_that_of_upsampled_logits(mode: str, seed: int) -> None:
 def test_ready_masks_go_the_same_way() -> None:
     labels = np.repeat(np.arange(4, dtype=np.uint8), 3)[None].repeat(6, 0)
     prediction = Prediction(
-        Frame(solid("red", 120, 60)), class_map=ClassMap.from_labels(labels, 4, Letterbox.fit(120, 60, 12, 6))
+        Frame(solid("red", 120, 60)), class_map=LabelClassMap(labels, 4, Letterbox.fit(120, 60, 12, 6))
     )
     result = unpack(pack(1, prediction, {}, longest=60))
     assert result.class_map is not None and result.shares is not None

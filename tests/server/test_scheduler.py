@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from perception import EngineError, UsageError, load_model, open_sink, open_source, run
+from perception.postprocess.post_processing import DetectionOptions
 from perception.server.inference.scheduler import BULK_TURN, Scheduler
 from perception.server.problems import Busy
 from perception.types import Frame
@@ -47,7 +48,7 @@ class Gate:
         self.calls = []
         self._steps = threading.Semaphore(0)
         self._entered = threading.Semaphore(0)
-        self.model = model.tuned()
+        self.model = model.with_options(DetectionOptions())
         infer = self.model.infer_batch
 
         def gated(frames):
@@ -216,10 +217,15 @@ def test_close_cancels_what_waits_and_finishes_what_runs(model):
 def test_a_shared_model_runs_a_whole_pipeline_as_one_client(model, tmp_path):
     uri = "synthetic:?size=64x48&frames=30"
     with Scheduler(model, waiting=1) as scheduler, open_source(uri) as source, open_source(uri) as again:
-        shared = scheduler.shared("job 1")
+        shared, strict = scheduler.shared("job 1"), DetectionOptions(score_threshold=0.3)
         # More threads than there are places to wait in: they wait for a place, where a request would be refused.
-        report = run(source, shared.tuned(score_threshold=0.3), sinks=[open_sink(tmp_path / "a.jsonl")], workers=4)
-        run(again, model.tuned(score_threshold=0.3), sinks=[open_sink(tmp_path / "b.jsonl")])
+        report = run(
+            source,
+            shared.with_options(strict),
+            sinks=[open_sink(tmp_path / "a.jsonl")],
+            workers=4,
+        )
+        run(again, model.with_options(strict), sinks=[open_sink(tmp_path / "b.jsonl")])
         assert report.frames == 30
         shared.close()
         assert scheduler.submit(solid("red"), client="x").result(30) is not None
@@ -339,7 +345,7 @@ def test_a_frame_that_fails_or_is_taken_back_takes_no_other_with_it(batching):
 
 def test_the_engine_goes_on_while_results_are_made_of_what_it_said(batching):
     gate = Gate(batching)
-    slow = batching.tuned()
+    slow = batching.with_options(DetectionOptions())
     interpret, go_on = slow.interpret, threading.Event()
 
     def held(inference):

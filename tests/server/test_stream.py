@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from perception import EngineError, SourceError, UsageError, load_model, open_source
+from perception.postprocess.post_processing import DetectionOptions
 from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
 from perception.server.options import Options
@@ -111,7 +112,7 @@ def test_one_capture_and_one_inference_for_all_viewers(scheduler):
         return open_source("synthetic:?size=160x96&fps=20&frames=0")
 
     counted = []
-    model = scheduler.model.tuned()
+    model = scheduler.model.with_options(DetectionOptions())
     infer = model.infer
     model.infer = lambda frame: (counted.append(frame.index), infer(frame))[1]
     with Scheduler(model) as own, stream_of("", own, connect=connect, reconnect=False) as stream:
@@ -367,7 +368,7 @@ def test_a_network_that_is_told_wrong_is_not_asked_again(scheduler):
 
 
 def test_an_engine_that_keeps_failing_fails_the_stream(scheduler):
-    model = scheduler.model.tuned()
+    model = scheduler.model.with_options(DetectionOptions())
     failures = []
 
     def fail(frame):
@@ -384,7 +385,7 @@ def test_an_engine_that_keeps_failing_fails_the_stream(scheduler):
 
 def test_too_many_looks_and_wrong_options(scheduler):
     with stream_of("synthetic:?size=64x48&frames=0", scheduler, reconnect=False) as stream:
-        with pytest.raises(UsageError, match="did you mean white"):
+        with pytest.raises(UsageError, match="did you mean 'white'"):
             stream.subscribe(Options(classes=("whit",)))
         viewers = [stream.subscribe(Options(opacity=i / 100)) for i in range(MAX_LOOKS)]
         with pytest.raises(Busy):

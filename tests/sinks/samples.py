@@ -13,8 +13,9 @@ import av
 import numpy as np
 
 from perception.card import ModelCard, validate_card
-from perception.picture.encoder_frames import split_i420
+from perception.picture.conversions import to_bgr
 from perception.picture.letterbox import Letterbox
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.types import ClassMap, Detections, Frame, Planes, Prediction, SourceInfo
 
 
@@ -51,7 +52,7 @@ def class_map(mask: np.ndarray, ignored: tuple[int, ...] = ()) -> ClassMap:
     height, width = mask.shape
     logits = np.full((3, height, width), -10, np.float32)
     np.put_along_axis(logits, mask[None].astype(np.intp), 10, 0)
-    return ClassMap(logits, Letterbox.fit(width, height, width, height), ignored)
+    return LogitsClassMap(logits, Letterbox.fit(width, height, width, height), ignored)
 
 
 def image(index: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -71,7 +72,7 @@ def prediction(
     if picture is None:
         picture = image(index)
     pts = 512 * index if pts is None else pts
-    plain = picture.to_bgr() if isinstance(picture, Planes) else picture
+    plain = to_bgr(picture)
     source = more.pop("source", "synthetic:")
     frame = Frame(plain, index=index, time=float(pts * time_base), source=source, pts=pts, time_base=time_base)
     return Prediction(frame, picture=picture, **more)
@@ -84,7 +85,7 @@ def planes(rng: np.random.Generator, width: int, height: int, *, buffer: bool = 
         y, u, v = (rng.integers(16, 236, s, np.uint8) for s in ((height, width), half, half))
         return Planes(y, u, v, **tags)
     memory = rng.integers(16, 236, (height * 3 // 2, width), np.uint8)
-    return Planes(*split_i420(memory, height), **tags, buffer=memory)
+    return Planes.from_i420(memory, **tags)
 
 
 def detections(n: int, seed: int = 0, tracks: bool = False) -> Detections:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from perception.errors import SinkError, UsageError
+from perception.picture.conversions import to_bgr
 from perception.sinks import open_sink
 from perception.sinks.masks import encode_palette_png
 from perception.sources import open_source
@@ -81,7 +82,7 @@ def test_annotated_frames(tmp_path: Path, format: str, as_planes: bool) -> None:
         sink.open(info(), card())
         sink.write(prediction(3, picture=picture))
     read = cv2.imread(str(tmp_path / "frames" / f"000003.{format}"))
-    shown = picture.to_bgr() if isinstance(picture, Planes) else picture
+    shown = to_bgr(picture)
     np.testing.assert_allclose(read, shown, atol=0 if format == "png" else 16)
 
 

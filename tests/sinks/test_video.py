@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from perception.errors import SinkError, UsageError
+from perception.picture.conversions import to_bgr
 from perception.sinks import open_sink
 from perception.sinks.codecs import CODECS
 from perception.types import Frame, Planes, Prediction
@@ -139,9 +140,9 @@ def test_another_matrix_or_range_is_converted_to_the_first(tmp_path: Path, tags:
     given = [first, *others, np.full((48, 64, 3), (200, 90, 30), np.uint8)]
     path = write(tmp_path / "out.mp4", [prediction(i, picture=p) for i, p in enumerate(given)], crf=0)
     for frame, picture in zip(decoded(path), given, strict=True):
-        wanted = picture.to_bgr() if isinstance(picture, Planes) else picture
+        wanted = to_bgr(picture)
         y, u, v = (np.array(p).reshape(p.height, p.line_size)[:, : p.width].copy() for p in frame.planes)
-        shown = Planes(y, u, v, *tags).to_bgr()  # type: ignore[arg-type]
+        shown = to_bgr(Planes(y, u, v, *tags))  # type: ignore[arg-type]
         np.testing.assert_allclose(shown.astype(int), wanted, atol=4)
 
 
@@ -216,6 +217,7 @@ def test_after_an_interrupt_or_an_error_all_frames_that_came_are_there(tmp_path:
 
 ENDLESS = """
 import itertools, sys
+from perception.picture.conversions import to_bgr
 from perception.sinks import open_sink
 from perception.sinks.codecs import CODECS
 from tests.sinks.samples import card, info, prediction
@@ -246,6 +248,7 @@ def test_a_killed_process_leaves_a_file_that_plays_up_to_there(tmp_path: Path, s
 LIMITED = """
 import resource, sys
 from perception.errors import SinkError
+from perception.picture.conversions import to_bgr
 from perception.sinks import open_sink
 from perception.sinks.codecs import CODECS
 from tests.sinks.samples import card, info, planes, prediction
@@ -302,6 +305,7 @@ def test_a_full_disk_is_named() -> None:
 
 PIPED = """
 import sys
+from perception.picture.conversions import to_bgr
 from perception.sinks import open_sink
 from perception.sinks.codecs import CODECS
 from tests.sinks.samples import card, info, prediction

@@ -145,7 +145,7 @@ def test_frames_are_planes_and_no_pixel_is_converted(device):
         frames = list(source)
     assert opened == [(CsiCamera.from_uri("csi://0?size=80x48&fps=15").pipeline, cv2.CAP_GSTREAMER)]
     for frame in frames:
-        assert frame.planes is not None and not frame.has_image
+        assert frame.picture is frame.planes is not None
         assert frame.planes.buffer is not None and np.shares_memory(frame.planes.buffer, frame.planes.v)
         assert read_stamp(frame.image) == frame.index
 

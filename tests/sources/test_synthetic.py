@@ -8,7 +8,7 @@ import pytest
 
 from perception.errors import SourceError, UsageError
 from perception.sources import open_source
-from perception.sources.synthetic import BICYCLIST, CAR, CLASSES, PEDESTRIAN, SyntheticSource
+from perception.sources.synthetic.source import BICYCLIST, CAR, CLASSES, PEDESTRIAN, SyntheticSource
 from tests.server.waiting import wait_for
 
 

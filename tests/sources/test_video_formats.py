@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.picture.conversions import to_bgr
 from perception.picture.decoder_frames import Converter
 from perception.sources import open_source
 from tests.media import corners, make_video, quadrants, read_stamp, stamp
@@ -89,7 +90,7 @@ def test_colors_come_back_within_three_levels(pix_fmt, matrix, tag, full_range):
         planes, image = Converter()(frame)
         if planes is not None:
             assert (planes.matrix, planes.full_range) == (matrix, full_range)
-            image = planes.to_bgr()
+            image = to_bgr(planes)
         assert np.abs(image.astype(int) - color).max() <= 3, color
 
 
@@ -135,7 +136,7 @@ def test_planes_are_views_of_the_decoders_memory_and_outlive_it(tmp_path):
         frames = list(source)
     for i, frame in enumerate(frames):
         planes = frame.planes
-        assert not frame.has_image
+        assert frame.picture is planes
         assert planes.y.shape == (50, 90)
         assert planes.u.shape == planes.v.shape == (25, 45)
         assert not planes.y.flags.owndata

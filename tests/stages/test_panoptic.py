@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from perception.card import ModelCard, validate_card
 from perception.common.settings import things
 from perception.errors import UsageError
 from perception.picture.letterbox import Letterbox
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.stages.panoptic import PanopticStage
-from perception.types import ClassMap, Detections, Frame, Prediction
+from perception.types import Detections, Frame, Prediction
 
 PIXELS, BOXES = ["road", "car", "pedestrian"], ["car", "bus", "person"]
 
@@ -60,7 +62,7 @@ def test_what_cannot_be_split_is_said_before_any_frame(change: Any, asked: Any, 
 def prediction() -> Prediction:
     logits = np.zeros((3, 48, 64), np.float32)
     logits[1, 10:30, 10:50] = 9
-    class_map = ClassMap(logits, Letterbox.fit(64, 48, 64, 48))
+    class_map = LogitsClassMap(logits, Letterbox.fit(64, 48, 64, 48))
     boxes = np.array([[10, 10, 30, 30], [30, 10, 50, 30], [0, 0, 5, 5]], np.float32)
     found = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 0], np.int32))
     return Prediction(Frame(np.zeros((48, 64, 3), np.uint8)), found, class_map, timings={"infer": 1.0})
@@ -78,7 +80,7 @@ def test_it_is_a_pure_step() -> None:
         (1, (30, 10, 50, 30)),
         (0, (0, 0, 64, 48)),
     ]
-    given.detections = None
+    given = replace(given, detections=None)
     with pytest.raises(UsageError, match="masks and boxes"):
         PanopticStage(make_card())(given)
 

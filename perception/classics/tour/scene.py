@@ -13,11 +13,12 @@ from perception.evaluation.metrics import ConfusionMatrix
 from perception.explain.maps import Method, explain
 from perception.explain.tiles import side_by_side
 from perception.model import load_model
+from perception.picture.conversions import to_bgr
 from perception.picture.letterbox import Letterbox
-from perception.postprocess.panoptic import Panoptic
+from perception.postprocess.class_maps import LabelClassMap
 from perception.postprocess.segmentation import class_mask
 from perception.stages.panoptic import PanopticStage
-from perception.types import U8, ClassMap, Frame, Picture, Planes, Prediction
+from perception.types import U8, Frame, Panoptic, Picture, Prediction
 from perception.weights.library import find_model
 
 STRIDES = (4, 8, 16, 32)
@@ -111,7 +112,7 @@ def _looked(stop: Stop) -> tuple[ModelCard, Prediction]:
     detections, mask = stop.truth
     known = card.model_dump() | {"detection": {"classes": card.segmentation.classes}, "things": None}
     height, width = mask.shape
-    class_map = ClassMap.from_labels(mask, len(card.segmentation.classes), Letterbox.fit(width, height, width, height))
+    class_map = LabelClassMap(mask, len(card.segmentation.classes), Letterbox.fit(width, height, width, height))
     return ModelCard.model_validate(known), Prediction(Frame(stop.frame), detections, class_map)
 
 
@@ -148,4 +149,4 @@ def _around(image: U8, box: tuple[float, float, float, float] | None) -> U8:
 
 
 def _bgr(picture: Picture) -> U8:
-    return picture.to_bgr() if isinstance(picture, Planes) else picture
+    return to_bgr(picture)

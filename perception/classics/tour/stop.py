@@ -11,7 +11,7 @@ from torch import nn
 
 from perception.errors import ModelError, SourceError
 from perception.sources import open_source
-from perception.sources.synthetic import SyntheticSource
+from perception.sources.synthetic.source import SyntheticSource
 from perception.training.recipes.read import parse_config
 from perception.training.tasks.kinds import build_network
 from perception.training.weights.checkpoint import load_checkpoint, load_weights

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.card import load_onnx, read_card
-from perception.common.private import write_private
+from perception.common.files import write_atomic
 from perception.engines.quantised import require_quantised
 from perception.engines.trt.cache import Cached, EngineCache
 from perception.engines.trt.flavour import find_flavour, this_machine
@@ -88,7 +88,7 @@ def build(
         raise EngineError(f"{flavour.title} cannot build {recipe.model}: {logger.said() or 'no reason was given'}")
     if timing_cache is not None and (data := flavour.timing_cache(config)):
         with contextlib.suppress(OSError):  # only the next build would be quicker
-            write_private(timing_cache, data)
+            write_atomic(timing_cache, data, private=True)
     return bytes(plan), inspection
 
 
@@ -154,9 +154,9 @@ def kept_batch(recipe: Recipe, engines: EngineCache | None = None) -> int:
 
 
 def build_model(
-    name_or_path: str | Path,
-    *,
+    path: Path,
     card: str | Path | None = None,
+    *,
     flavour: str = "auto",
     precision: str = "fp16",
     batch: int = 1,
@@ -168,7 +168,8 @@ def build_model(
     """Build a model's engine, or find it in the cache.
 
     Args:
-        name_or_path, card: see `perception.load_model`.
+        path: the ``.onnx`` file.
+        card: YAML card of a file without one.
         flavour: ``auto``, ``tensorrt`` or ``rtx``.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; the last takes the model's quantised version, see
             `perception.engines.quantised`.
@@ -181,13 +182,10 @@ def build_model(
 
     Raises:
         UsageError: options that do not fit together or to the model, or no TensorRT.
-        ModelError: no such model, or it is unusable; no quantised version of it.
+        ModelError: it is unusable; no quantised version of it.
         EngineError: it cannot be built.
     """
-    from perception.weights.library import find_with_card
-
     chosen = find_flavour(flavour)
-    path, card = find_with_card(name_or_path, card)
     described = read_card(path, card)
     wanted = graph_precision(precision)
     if wanted == "int8" and not is_quantised(load_onnx(path)):

@@ -21,7 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perception.common.private import NotOwnError, is_own, make_folder, read_own, write_private
+from filelock import FileLock, Timeout
+
+from perception.common.files import DRAFTS, write_atomic
+from perception.common.private import NotOwnError, is_own, make_folder, read_own
 from perception.common.version import __version__
 from perception.engines.cache import compiled_models_dir
 from perception.errors import EngineError
@@ -116,7 +119,7 @@ class EngineCache:
         return Cached(plan, summary, path, why)
 
     def holds(self, fields: dict[str, Any]) -> bool:
-        """Whether there is an engine that ``fields`` describe; whether it is intact shows when it is taken.
+        """True where there is an engine that ``fields`` describe; whether it is intact shows when it is taken.
 
         Raises:
             EngineError: somebody else could write into the folder.
@@ -235,8 +238,8 @@ class EngineCache:
             "perception": __version__,
         }
         try:
-            write_private(path, plan)
-            write_private(path.with_suffix(".json"), json.dumps(manifest, indent=1).encode())
+            write_atomic(path, plan, private=True)
+            write_atomic(path.with_suffix(".json"), json.dumps(manifest, indent=1).encode(), private=True)
         except OSError as error:
             _log.warning("%s: this engine is not kept: %s", self.folder, error.strerror or error)
             return None
@@ -256,7 +259,7 @@ class EngineCache:
         known = {path.stem for path in self.folder.glob("*.json")}
         left = [p for p in self.folder.iterdir() if p.suffix in (".plan", ".runtime") and p.stem not in known]
         left += sorted(self.folder.glob("timing-*"), key=_age)[_TIMING_CACHES:]
-        self._drop(left + [p for p in self.folder.glob(".new-*") if _age(p) > _ABANDONED_S])
+        self._drop(left + [p for p in self.folder.glob(f"{DRAFTS}*") if _age(p) > _ABANDONED_S])
 
     def _files(self, key: str) -> list[Path]:
         """The files of an engine, its manifest first."""
@@ -272,11 +275,16 @@ class EngineCache:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One builder at a time: another one would also disturb the measurements that an engine is tuned by."""
-        with (self.folder / _LOCK).open("ab") as file:
-            if not _try_lock(file.fileno()):
-                _log.warning("another process is building an engine; waiting for it")
-                _wait_for_lock(file.fileno())
-            yield  # closing the file gives the lock back, even when the process dies
+        lock = FileLock(self.folder / _LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            _log.warning("another process is building an engine; waiting for it")
+            lock.acquire()
+        try:
+            yield  # the system gives the lock back even when the process dies
+        finally:
+            lock.release()
 
 
 _LOCK = ".lock"
@@ -299,7 +307,7 @@ def _parse(manifest: Path) -> dict[str, Any] | None:
 
 
 def _serves(have: dict[str, Any], want: dict[str, Any]) -> bool:
-    """Whether an engine built for more compute capabilities is otherwise the same."""
+    """True where an engine built for more compute capabilities is otherwise the same."""
     targets = want.get("capabilities")
     if not targets or not set(targets) <= set(have.get("capabilities") or ()):
         return False
@@ -343,31 +351,3 @@ def _age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-if os.name == "nt":
-    import msvcrt
-
-    def _try_lock(handle: int) -> bool:
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            return False
-        return True
-
-    def _wait_for_lock(handle: int) -> None:
-        while not _try_lock(handle):
-            time.sleep(0.2)
-
-else:
-    import fcntl
-
-    def _try_lock(handle: int) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _wait_for_lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX)

@@ -31,7 +31,7 @@ _SUPPORTED = {"tensorrt": ((10, 3), (12, 0)), "rtx": ((1, 7), (2, 0))}
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What an engine that was tuned on this machine depends on: another one needs another engine.
+    """The machine that an engine was tuned on and depends on: another one needs another engine.
 
     Attributes:
         gpu: name of the GPU.
@@ -78,7 +78,7 @@ class Flavour:
 
     @property
     def portable(self) -> bool:
-        """Whether engines are built for compute capabilities and not tuned on one machine."""
+        """True where engines are built for compute capabilities and not tuned on one machine."""
         return self.name == "rtx"
 
     @property
@@ -117,7 +117,7 @@ class Flavour:
         return [name.removeprefix("SM") for name in names if name.startswith("SM")]
 
     def common_capabilities(self) -> tuple[str, ...]:
-        """What to build for where nothing is named and there is no GPU: 8.0 and later.
+        """The compute capabilities to build for where nothing is named and there is no GPU: 8.0 and later.
 
         Turing (7.5) is left out, because engines that run there too are several times as large.
         """
@@ -154,7 +154,7 @@ class Flavour:
             config.set_timing_cache(cache, ignore_mismatch=False)
 
     def timing_cache(self, config: Any) -> bytes:
-        """What the builder has learnt, to be given to `use_timing_cache` next time; may be empty."""
+        """The measurements of the builder, to be given to `use_timing_cache` next time; may be empty."""
         cache = None if self.portable else config.get_timing_cache()
         return b"" if cache is None else bytes(cache.serialize())
 
@@ -200,7 +200,7 @@ def find_flavour(name: str = "auto") -> Flavour:
 
 
 def this_machine() -> Machine | None:
-    """What engines of this machine depend on, or None where there is no NVIDIA GPU."""
+    """The machine that engines depend on, or None where there is no NVIDIA GPU."""
     gpus, cuda = hardware.nvidia_gpus()
     if not gpus:
         return None
@@ -215,7 +215,7 @@ def this_machine() -> Machine | None:
 
 
 def lacks_bf16(capability: str) -> bool:
-    """Whether a compute capability (``75``) is from before bfloat16, which came with 8.0."""
+    """True where a compute capability (``75``) is from before bfloat16, which came with 8.0."""
     return int(capability) < 80
 
 

@@ -23,7 +23,7 @@ GraphPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 TOP_K = 1000
-"""How many boxes of a frame leave the GPU at most."""
+"""The most boxes of a frame that leave the GPU."""
 
 TOP_K_LIMIT = 3840
 """The most that TensorRT's TopK layer takes."""
@@ -36,7 +36,7 @@ _ALWAYS_FLOAT = {"Resize": (1, 2), "Upsample": (1,)}
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What is appended to the graph.
+    """The nodes that are appended to the graph.
 
     Attributes:
         mask_size: (width, height) of class masks in pixels; the size of the input frames where None.
@@ -98,7 +98,7 @@ def prepare(
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether a graph holds Q/DQ nodes."""
+    """True where a graph holds Q/DQ nodes."""
     return any(node.op_type in _QUANTISED for node in model.graph.node)
 
 
@@ -234,7 +234,7 @@ def _float_tensors(model: onnx.ModelProto) -> set[str]:
 
 
 def _set_type(node: onnx.NodeProto, dtype: int) -> None:
-    """Where a node names float32 as the type of its result, name ``dtype``."""
+    """The attribute in which a node names float32 as the type of its result, name ``dtype``."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
             attribute.i = dtype

@@ -1,4 +1,4 @@
-"""What was built: types, shapes and layers of a network, looked at before it is trusted."""
+"""A built network: types, shapes and layers of a network, looked at before it is trusted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was built.
+    """A network as it was built.
 
     Attributes:
         inputs, outputs: the tensors that cross the border.

@@ -1,4 +1,4 @@
-"""What decides an engine: the prepared graph, the shapes it takes, and what it is built for."""
+"""All that decides an engine: the prepared graph, the shapes it takes, and what it is built for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Profile:
 
     @property
     def dynamic(self) -> bool:
-        """Whether more sizes than one are taken."""
+        """True where more sizes than one are taken."""
         return self.least != self.most
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ class Recipe:
         return replace(self, profile=replace(self.profile, batch=batch))
 
     def key_fields(self) -> dict[str, Any]:
-        """What the cache tells engines apart by; everything in it is plain data."""
+        """The fields that the cache tells engines apart by; everything in it is plain data."""
         machine = None if self.capabilities else this_machine()
         return {
             "model": self.model,

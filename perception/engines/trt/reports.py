@@ -1,4 +1,4 @@
-"""What TensorRT says while it parses and builds: faults for people, progress, log."""
+"""Messages of TensorRT while it parses and builds: faults for people, progress, log."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def build_logger(trt: Any) -> Any:
                 _log.debug("%s: %s", severity.name, message)
 
         def lacks_memory(self) -> bool:
-            """Whether an error was about memory that is used up."""
+            """True where an error was about memory that is used up."""
             return any(_NO_MEMORY.search(message) for message in self.errors)
 
         def said(self) -> str:

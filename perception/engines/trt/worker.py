@@ -1,4 +1,4 @@
-"""What one call of a TensorRT engine needs: contexts, a stream, and memory on both sides of the bus."""
+"""All that one call of a TensorRT engine needs: contexts, a stream, and memory on both sides of the bus."""
 
 from __future__ import annotations
 
@@ -232,12 +232,12 @@ class _Staging:
 
 
 def address(array: Any) -> int:
-    """Where an array on the GPU is."""
+    """The address of an array on the GPU."""
     return int(array.__cuda_array_interface__["data"][0])
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of CUDA, or of Numba about CUDA, says that memory is used up."""
+    """True where an error of CUDA, or of Numba about CUDA, says that memory is used up."""
     code = getattr(error, "code", None)
     return isinstance(error, MemoryError) or (isinstance(code, int) and int(code) == _OUT_OF_MEMORY)
 

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from perception.errors import EngineError
 from perception.model import Inference, Model
+from perception.postprocess.post_processing import DetectionOptions
 from perception.server.edge.places import share_of
 from perception.server.problems import Busy
 from perception.types import U8, Frame, Prediction
@@ -118,7 +119,7 @@ class Scheduler:
             frame: a frame, or uint8 ``[H, W, 3]`` BGR.
             client: whose turn it takes, such as ``"webcam 3f2a"``.
             live: only the newest frame of this client matters; it replaces one that waits, whose future is cancelled.
-            model: with options of its own, from ``scheduler.model.tuned(...)``.
+            model: with options of its own, from ``scheduler.model.with_options(...)``.
 
         Returns:
             a future; ``cancel()`` takes the frame back while it waits. It raises what ``Model.predict`` raises.
@@ -334,9 +335,9 @@ class SharedModel(Model):
         self._client = client
         self._live = live
 
-    def tuned(self, **options: Any) -> Model:
-        """See `Model.tuned`. What comes takes its turns as this same client."""
-        return SharedModel(self._scheduler, self._client, self._live, super().tuned(**options))
+    def with_options(self, options: DetectionOptions) -> Model:
+        """See `Model.with_options`. What comes takes its turns as this same client."""
+        return SharedModel(self._scheduler, self._client, self._live, super().with_options(options))
 
     def infer(self, frame: Frame | U8) -> Inference:
         """See `Model.infer`.

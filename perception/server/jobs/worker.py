@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from perception.errors import PerceptionError, SinkError
@@ -105,7 +106,7 @@ class Worker:
     def _annotate(self, job: Job) -> float | None:
         """Make the results; frames a second, or None if it was stopped."""
         scheduler = self._models.scheduler(job.model)
-        model = scheduler.shared(f"job {job.id}", model=job.options.tuned(scheduler.model))
+        model = scheduler.shared(f"job {job.id}", model=job.options.applied_to(scheduler.model))
         given_up = threading.Event()
 
         def checked(prediction: Prediction) -> Prediction:
@@ -114,9 +115,8 @@ class Worker:
             seconds = self._limits.upload_seconds
             if frame.time > seconds or frame.index >= seconds * MOST_FPS:
                 raise TooLarge(f"the video lasts longer than {seconds:g} s, the most that is taken")
-            frame.source = job.name  # and not a path of the server's
             self._metrics.frame_done(prediction, "job")
-            return prediction
+            return replace(prediction, frame=frame.at(source=job.name))  # and not a path of the server's
 
         with open_source(self._store.input(job.id), bounds=Bounds(self._limits.pixels)) as source:
             total = source.info.frame_count

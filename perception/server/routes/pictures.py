@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 
 from perception.card import ClassInfo, ModelCard
 from perception.model import Model
-from perception.picture.jpeg import MAX_SIDE, to_bgr
+from perception.picture.conversions import to_bgr
+from perception.picture.jpeg import MAX_SIDE
 from perception.server.edge.budget import Hold
 from perception.server.edge.multipart import FORM
 from perception.server.edge.places import client_of
@@ -110,7 +111,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     client = client_of(request)
     data = await receive_picture(request)
     scheduler = await asyncio.to_thread(service.models.scheduler, query.model)
-    model = query.tuned(scheduler.model)
+    model = query.applied_to(scheduler.model)
 
     def decode(hold: Hold | None) -> tuple[Hold, U8]:
         return service.pictures.decode(data, client, hold)

@@ -42,7 +42,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perception.annotate import stem
 from perception.errors import PerceptionError
-from perception.picture.jpeg import to_bgr
+from perception.picture.conversions import to_bgr
 from perception.server.edge.places import client_of
 from perception.server.options import Options
 from perception.server.problems import Busy, Conflict

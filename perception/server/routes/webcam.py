@@ -223,14 +223,16 @@ class Session:
     def _open(self, settings: WebcamSettings) -> tuple[Scheduler, Model]:
         """The scheduler of the model that is wanted, loaded if need be, and the model with the client's options."""
         scheduler = self._service.models.scheduler(settings.model)
-        return scheduler, settings.tuned(scheduler.model)
+        return scheduler, settings.applied_to(scheduler.model)
 
     async def _answer(self, message: bytes, arrived: float) -> None:
         number = _NUMBER.unpack_from(message)[0] if len(message) >= _NUMBER.size else None
         try:
-            if self._scheduler is None or self._model is None:
-                self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
-            begin = partial(self._begin, self._scheduler, self._model, message, number or 0, arrived)
+            scheduler, model = self._scheduler, self._model
+            if scheduler is None or model is None:
+                scheduler, model = self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
+            assert scheduler is not None and model is not None
+            begin = partial(self._begin, scheduler, model, message, number or 0, arrived)
             future = await self._service.pictures.with_room(begin, self._address, Future.cancel)
             try:
                 prediction, answer = await asyncio.wrap_future(future)

@@ -35,8 +35,8 @@ class Clock:
         """The next frame is the first one of another connection, whose own time begins anywhere."""
         self._new = True
 
-    def stamp(self, frame: Frame) -> None:
-        """Give a frame the stream's own index, time and time stamp."""
+    def stamp(self, frame: Frame) -> Frame:
+        """The frame with the stream's own index, time and time stamp."""
         now = time.monotonic()
         if self._began is None:
             self._began = now
@@ -48,11 +48,8 @@ class Clock:
         if moved < self._last - 1.0 or moved > self._last + 60.0:
             self._offset += max(now - self._began, self._last) - moved
         self._last = max(frame.time + self._offset, self._last + 1e-4) if self._index else 0.0
-        frame.index = self._index
-        frame.time = self._last
-        frame.pts = round(self._last / TIME_BASE)
-        frame.time_base = TIME_BASE
-        self._index += 1
+        index, self._index = self._index, self._index + 1
+        return frame.at(index=index, time=self._last, pts=round(self._last / TIME_BASE), time_base=TIME_BASE)
 
 
 class Capture:
@@ -143,8 +140,7 @@ class Capture:
                 for frame in source if source.info.live else self._paced(source):
                     if self._stopping.is_set():
                         return
-                    self._clock.stamp(frame)
-                    self._deliver(frame)
+                    self._deliver(self._clock.stamp(frame))
                     given += 1
             self._lost += source.dropped
             self._source = None
@@ -170,6 +166,5 @@ class Capture:
             elif self._stopping.wait(max(0.0, due - now)):
                 return
             previous = frame.time
-            frame.arrived = time.monotonic()
-            yield frame
+            yield frame.at(arrived=time.monotonic())
         self._stopping.wait(step)

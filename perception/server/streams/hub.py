@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from perception.common.bounds import Bounds
 from perception.errors import UsageError
 from perception.server.edge.allowlist import Permitted, check_source, host_of
 from perception.server.edge.places import Places
@@ -26,7 +27,6 @@ from perception.server.streams.timeouts import Patience
 from perception.server.viewers.recording import Recordings
 from perception.sources import open_source
 from perception.sources.base import Source
-from perception.sources.bounds import Bounds
 from perception.sources.uri import Kind, kind_of
 
 log = logging.getLogger("perception")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal
 
+from perception.common.bounds import Bounds
 from perception.errors import EngineError, PerceptionError, SourceError, UsageError
 from perception.model import Inference, Model
 from perception.server.inference.scheduler import Scheduler
@@ -26,7 +27,6 @@ from perception.server.streams.statistics import Figures, legend
 from perception.server.streams.subscription import Look, Shot, Subscription
 from perception.server.streams.timeouts import Patience
 from perception.sources.base import Source
-from perception.sources.bounds import Bounds
 from perception.sources.uri import redact_text
 from perception.types import Frame, Prediction, SourceInfo
 

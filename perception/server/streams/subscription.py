@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from perception.model import Inference, Model
+from perception.pipeline import StageChain
 from perception.server.options import Options
 from perception.types import Prediction
 
@@ -30,8 +30,8 @@ class Look:
 
     def __init__(self, options: Options, model: Model) -> None:
         self.users = 0
-        self._model = options.tuned(model)
-        self._annotator = options.annotator(model.card)
+        self._model = options.applied_to(model)
+        self._chain = StageChain(model.card, annotator=options.annotator(model.card))
         self._lock = threading.Lock()
         self._number = -1
         self._prediction: Prediction | None = None
@@ -40,14 +40,11 @@ class Look:
         """What becomes of a result, or of a newer one that somebody else has asked for meanwhile; and its number."""
         with self._lock:
             if self._prediction is None or self._number < shot.number:
-                self._prediction = self._model.interpret(shot.inference)
+                self._prediction = self._chain.apply(self._model.interpret(shot.inference))
                 self._number = shot.number
-            prediction = self._prediction
-            if picture and prediction.picture is None:
-                started = time.perf_counter()
-                prediction.picture = self._annotator(prediction)
-                prediction.timings["draw"] = 1e3 * (time.perf_counter() - started)
-            return self._number, prediction
+            if picture and self._prediction.picture is None:
+                self._prediction = self._chain.render(self._prediction)
+            return self._number, self._prediction
 
 
 class Subscription:

@@ -38,11 +38,12 @@ from pydantic import ValidationError
 
 from perception.errors import PerceptionError, UsageError
 from perception.picture.encoder_frames import FrameMaker
+from perception.picture.planes import size_of
 from perception.server.options import Options
 from perception.server.problems import Busy
 from perception.server.streams.stream import Stream
 from perception.server.viewers.broadcast import Broadcast, Viewer
-from perception.types import Picture, Planes, Prediction
+from perception.types import Picture, Prediction
 
 log = logging.getLogger("perception")
 
@@ -107,7 +108,7 @@ class SegmentEncoder:
 
     def __init__(self, first: Picture, fps: float = 30.0) -> None:
         self._maker = FrameMaker(first)
-        self._size = _size(first)
+        self._size = size_of(first)
         self._number = 0
         self._last: int | None = None
         self._step = round(TIMESCALE / fps)
@@ -134,7 +135,7 @@ class SegmentEncoder:
 
     def fits(self, picture: Picture) -> bool:
         """Whether a picture has the size of the first one."""
-        return _size(picture) == self._size
+        return size_of(picture) == self._size
 
     def encode(self, picture: Picture, seconds: float, key: bool = False) -> list[Segment]:
         """Encode a picture that is shown at ``seconds``; begin anew with a key frame if ``key`` says so."""
@@ -223,10 +224,6 @@ class Fmp4(Broadcast[Segment]):
     def finish(self) -> None:
         if self._encoder is not None:
             self._encoder.close()
-
-
-def _size(picture: Picture) -> tuple[int, int]:
-    return (picture.height, picture.width) if isinstance(picture, Planes) else picture.shape[:2]
 
 
 def _box(name: bytes, content: bytes) -> bytes:

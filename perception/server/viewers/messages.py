@@ -24,13 +24,12 @@ bilinearly upsampled logits at that size, so that its edges are where those of t
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from perception.postprocess.runs import decode_runs, encode_runs
-from perception.postprocess.segmentation import class_mask, counts_to_shares
-from perception.types import F32, U8, ClassMap, Detections, Prediction
+from perception.types import F32, U8, Detections, Prediction, counts_to_shares
 
 MAGIC = b"PCR1"
 STAGES = ("decode", "wait", "resize", "infer", "postprocess", "server")
@@ -67,17 +66,6 @@ def map_size(width: int, height: int, longest: int) -> tuple[int, int]:
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def map_at(class_map: ClassMap, width: int, height: int) -> U8:
-    """uint8 ``[height, width]``: the classes of the frame, as if it had that size."""
-    smaller = replace(class_map.letterbox, frame_width=width, frame_height=height)
-    if class_map.logits is not None:
-        return class_mask(class_map.logits, smaller)
-    from perception.postprocess.masks import to_frame
-
-    assert class_map.labels is not None
-    return to_frame(class_map.labels, smaller)
-
-
 def pack(number: int, prediction: Prediction, timings: dict[str, float], *, longest: int) -> bytes:
     """The message of a prediction.
 
@@ -96,7 +84,7 @@ def pack(number: int, prediction: Prediction, timings: dict[str, float], *, long
         classes = prediction.class_map.classes
         if longest:
             width, height = map_size(frame.width, frame.height, longest)
-            code, counts = encode_runs(map_at(prediction.class_map, width, height))
+            code, counts = encode_runs(prediction.class_map.resized(width, height))
             shares = counts_to_shares(counts[:classes])
         else:
             shares = prediction.class_map.shares

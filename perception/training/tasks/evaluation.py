@@ -15,13 +15,13 @@ from perception.evaluation.detection import SCORE_THRESHOLD
 from perception.evaluation.metrics import ConfusionMatrix
 from perception.evaluation.precision import MAX_DETECTIONS
 from perception.networks.camera import normalise
-from perception.picture.letterbox import ResizeMode, to_input
+from perception.picture.letterbox import ResizeMode
+from perception.picture.resize import to_input
 from perception.postprocess.detection import decode
 from perception.postprocess.segmentation import class_mask
 from perception.training.data.coco import CocoFolder
 from perception.training.data.masks import SegmentationFolder
 from perception.training.tasks.average_precision import AveragePrecision, average_precision
-from perception.types import Frame
 
 Infer = Callable[[NDArray[np.uint8]], dict[str, Tensor]]
 """uint8 BGR ``[1, height, width, 3]`` to the outputs by name, each float ``[1, ...]``."""
@@ -61,7 +61,7 @@ def evaluate_masks(
     times = []
     for sample in samples.samples:
         assert sample.labels is not None
-        image, letterbox = to_input(Frame(sample.image), *size, resize)
+        image, letterbox = to_input(sample.image, *size, resize)
         start = time.perf_counter()
         logits = infer(image[None])["class_logits"]
         times.append(time.perf_counter() - start)
@@ -93,7 +93,7 @@ def evaluate_boxes(
     """
     found = []
     for sample in (samples[i] for i in range(len(samples))):
-        image, letterbox = to_input(Frame(sample.image), *size, resize)
+        image, letterbox = to_input(sample.image, *size, resize)
         results = infer(image[None])
         found.append(
             decode(

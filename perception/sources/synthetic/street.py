@@ -7,8 +7,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from perception.sources import sprites
-from perception.sources.sprites import Color
+from perception.sources.synthetic import sprites
+from perception.sources.synthetic.sprites import Color
 from perception.types import U8
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE = range(8)

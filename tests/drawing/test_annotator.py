@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
 from typing import Any
 
 import cv2
@@ -12,13 +10,15 @@ import pytest
 
 from perception.card import ModelCard, validate_card
 from perception.drawing.annotator import Annotator
-from perception.drawing.canvas import BgrCanvas, BufferPool, Patch, PlanesCanvas, planes_in
+from perception.drawing.canvas import BgrCanvas, Patch, PlanesCanvas
 from perception.drawing.text import label_patch, text_color
 from perception.errors import UsageError
-from perception.picture.letterbox import Letterbox, planes_to_bgr
+from perception.picture.conversions import planes_to_bgr, to_bgr
+from perception.picture.letterbox import Letterbox
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.postprocess.panoptic import panoptic
-from perception.postprocess.segmentation import overlay_bgr
-from perception.types import ClassMap, Detections, Frame, Planes, Prediction
+from perception.postprocess.segmentation import overlay
+from perception.types import Detections, Frame, Planes, Prediction
 from tests.noise import noise
 
 COLORS = [(128, 64, 128), (220, 20, 60), (0, 0, 142), (107, 142, 35)]
@@ -41,14 +41,14 @@ def make_card(**change: Any) -> ModelCard:
 def make_planes(width: int, height: int, level: int = 120) -> Planes:
     buffer = np.full((height * 3 // 2, width), 128, np.uint8)
     buffer[:height] = level
-    return planes_in(buffer, "bt601", False)
+    return Planes.from_i420(buffer)
 
 
-def quarters(width: int, height: int) -> ClassMap:
+def quarters(width: int, height: int) -> LogitsClassMap:
     """Classes 0 and 1 above, 2 and 3 below."""
     logits = np.zeros((4, 12, 16), np.float32)
     logits[0, :6, :8] = logits[1, :6, 8:] = logits[2, 6:, :8] = logits[3, 6:, 8:] = 9
-    return ClassMap(logits, Letterbox.fit(width, height, 64, 48))
+    return LogitsClassMap(logits, Letterbox.fit(width, height, 64, 48))
 
 
 def detect(*boxes: tuple[float, float, float, float], tracks: list[int] | None = None) -> Detections:
@@ -58,17 +58,13 @@ def detect(*boxes: tuple[float, float, float, float], tracks: list[int] | None =
     return Detections(np.array(boxes, np.float32), scores, ids, None if tracks is None else np.array(tracks))
 
 
-def as_bgr(picture: Any) -> np.ndarray:
-    return planes_to_bgr(picture) if isinstance(picture, Planes) else picture
-
-
 def test_masks_alone_are_the_overlay() -> None:
     image = noise(96, 128, 3)
     class_map = quarters(128, 96)
     picture = Annotator(make_card(), legend=False)(Prediction(Frame(image), class_map=class_map))
     expected = np.empty_like(image)
     palette = np.array([c[::-1] for c in COLORS], np.uint8)
-    overlay_bgr(image, class_map.logits, class_map.letterbox, palette, 0.5, expected, [3])
+    overlay(image, class_map.logits, class_map.letterbox, palette, 0.5, expected, [3])
     assert (picture == expected).all()
     assert (expected[60:, 70:] == image[60:, 70:]).all()  # the ignored class
     np.testing.assert_allclose(class_map.shares, 0.25, atol=0.02)
@@ -83,7 +79,7 @@ def test_planes_and_bgr_look_the_same() -> None:
     assert isinstance(in_planes, Planes)
     assert in_planes.buffer is not None and in_planes.buffer.shape == (360, 320)
     assert isinstance(in_bgr, np.ndarray)
-    difference = np.abs(as_bgr(in_planes).astype(int) - in_bgr).max(axis=2)
+    difference = np.abs(to_bgr(in_planes).astype(int) - in_bgr).max(axis=2)
     assert np.median(difference) <= 2
     assert (difference > 40).mean() < 0.03  # chroma beside edges
 
@@ -105,10 +101,10 @@ def test_panoptic_view_outlines_things(in_planes: bool) -> None:
     found = detect((30, 20, 60, 60), (60, 20, 90, 60))
     found.class_ids[:] = 2
     frame = Frame(planes=make_planes(128, 96)) if in_planes else Frame(np.full((96, 128, 3), 120, np.uint8))
-    before = as_bgr(frame.planes if in_planes else frame.image)
+    before = to_bgr(frame.planes if in_planes else frame.image)
     annotate = Annotator(make_card(), labels=False, legend=False, line_width=1, view="panoptic")
     prediction = Prediction(frame, found, panoptic=panoptic(mask, found, {2: [2]}))
-    got = as_bgr(annotate(prediction)).astype(int)
+    got = to_bgr(annotate(prediction)).astype(int)
     changed = np.abs(got - before).max(2) > 12
     ring = np.zeros(mask.shape, bool)  # the pixels within three of the edge of either half
     for x0, x1 in ((30, 60), (60, 90)):
@@ -120,7 +116,7 @@ def test_panoptic_view_outlines_things(in_planes: bool) -> None:
         assert np.abs(got[y, x] - COLORS[2][::-1]).max() <= 40, (y, x)
     assert (got[17:63, 27:93].min(2) > 200).sum() > 100  # a light rim
     hidden = Annotator(make_card(), labels=False, legend=False, boxes=False, view="panoptic")(prediction)
-    assert np.abs(as_bgr(hidden).astype(int) - before).max() <= 2
+    assert np.abs(to_bgr(hidden).astype(int) - before).max() <= 2
     with pytest.raises(UsageError, match="PanopticStage"):
         annotate(Prediction(frame, found))
 
@@ -173,7 +169,7 @@ def test_any_size_and_boxes_outside(size: tuple[int, int], with_planes: bool) ->
     prediction = Prediction(frame, detections, quarters(width, height), labels=[(0, 0.8), (1, 0.1)])
     for scale in (None, 3.0):
         picture = Annotator(make_card(), fps=True, font_scale=scale)(prediction)
-        assert as_bgr(picture).shape == (height, width, 3)
+        assert to_bgr(picture).shape == (height, width, 3)
         assert isinstance(picture, Planes) == (with_planes and width % 2 == 0 and height % 2 == 0)
 
 
@@ -223,7 +219,7 @@ def test_legend_lists_the_classes_that_are_there() -> None:
     def rows(**options: Any) -> int:
         with_legend = Annotator(card, **options)(Prediction(Frame(image), class_map=class_map))
         without = Annotator(card, legend=False, **options)(Prediction(Frame(image), class_map=class_map))
-        changed = (as_bgr(with_legend) != as_bgr(without)).any(axis=(1, 2))
+        changed = (to_bgr(with_legend) != to_bgr(without)).any(axis=(1, 2))
         assert not changed.any() or not (changed[:-1] & ~changed[1:]).sum() > 1  # one block
         return int(changed.sum())
 
@@ -239,7 +235,7 @@ def test_legend_lists_the_classes_that_are_there() -> None:
 def test_only_the_classes_asked_for() -> None:
     image = np.zeros((96, 128, 3), np.uint8)
     prediction = Prediction(Frame(image), detect((5, 5, 40, 40), (70, 50, 120, 90)), quarters(128, 96))
-    got = as_bgr(Annotator(make_card(), classes=["person"], legend=False, labels=False)(prediction))
+    got = to_bgr(Annotator(make_card(), classes=["person"], legend=False, labels=False)(prediction))
     assert not got[:46, :60].any()
     assert (got[20, 100] == np.array(COLORS[1][::-1]) // 2).all()
     assert (got[50, 100] == COLORS[1][::-1]).all()
@@ -277,40 +273,6 @@ def test_pictures_in_use_are_not_reused_and_others_are() -> None:
     assert fourth.buffer.ctypes.data == address
 
 
-def test_pool_is_bounded_and_keeps_working_beyond_its_limit() -> None:
-    pool = BufferPool(limit=3)
-    held = [pool.get((10, 10)) for _ in range(7)]
-    assert len({a.ctypes.data for a in held}) == 7
-    made = [weakref.ref(a) for a in held]
-    kept = lambda: sum(array() is not None for array in made)  # noqa: E731
-    assert kept() == 7
-    held.clear()
-    assert kept() == 3  # by the pool alone
-    other = pool.get((4, 4))
-    assert other.shape == (4, 4)  # another size takes the place of one that is free
-    assert kept() == 2
-
-
-def test_pool_with_threads() -> None:
-    pool = BufferPool(limit=4)
-    faults: list[int] = []
-
-    def work(number: int) -> None:
-        for _ in range(300):
-            array = pool.get((64,))
-            array[:] = number
-            if (array != number).any():
-                faults.append(number)
-            del array
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert not faults
-
-
 def test_refuses_options_with_a_hint() -> None:
     card = make_card()
     with pytest.raises(UsageError, match="did you mean 'person'"):
@@ -324,7 +286,7 @@ def test_models_with_one_task() -> None:
     image = np.zeros((48, 64, 3), np.uint8)
     detector = make_card(segmentation=None, classification=None)
     got = Annotator(detector)(Prediction(Frame(image), detect((5, 5, 20, 20))))
-    assert as_bgr(got).any()
+    assert to_bgr(got).any()
     classifier = make_card(segmentation=None, detection=None)
     got = Annotator(classifier)(Prediction(Frame(image), labels=[(0, 0.9)]))
-    assert as_bgr(got)[40:].any() and not as_bgr(got)[:20].any()
+    assert to_bgr(got)[40:].any() and not to_bgr(got)[:20].any()

@@ -6,7 +6,6 @@ number, so any frame and its truth can be had again, and nothing accumulates how
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +15,14 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from perception.common.bounds import Bounds
+from perception.common.settings import nearest
 from perception.errors import SourceError, UsageError
-from perception.sources import sprites
 from perception.sources.base import Selection, Source
-from perception.sources.bounds import Bounds
 from perception.sources.latest import LatestReader
-from perception.sources.sprites import Color, Sprite
-from perception.sources.street import PAVEMENT_FAR, PAVEMENT_NEAR, POLE, ROAD_FAR, ROAD_NEAR, draw_street
+from perception.sources.synthetic import sprites
+from perception.sources.synthetic.sprites import Color, Sprite
+from perception.sources.synthetic.street import PAVEMENT_FAR, PAVEMENT_NEAR, POLE, ROAD_FAR, ROAD_NEAR, draw_street
 from perception.sources.uri import exact
 from perception.types import U8, Detections, Frame, SourceInfo
 
@@ -138,8 +138,7 @@ class SyntheticSource(Source):
         given = dict(parse_qsl(query, keep_blank_values=True))
         for name in given:
             if name not in _PARAMETERS:
-                near = difflib.get_close_matches(name, _PARAMETERS, 1, 0)
-                raise UsageError(f"unknown parameter {name!r}; did you mean {near[0]!r}?", uri)
+                raise UsageError(f"unknown parameter {name!r}{nearest(name, _PARAMETERS)}", uri)
         values = _PARAMETERS | given
         try:
             width, height = (int(side) for side in values["size"].lower().split("x"))
@@ -220,7 +219,7 @@ class SyntheticSource(Source):
         return round((PAVEMENT_NEAR[0] + 8) * self._scale) - self._post.mask.shape[0]
 
     def truth(self, index: int) -> tuple[Detections, U8]:
-        """What is in frame ``index``.
+        """The truth of frame ``index``.
 
         Returns:
             The cars, pedestrians and bicyclists, and uint8 ``[H, W]`` of class ids (``CLASSES``). Boxes enclose an

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from perception.errors import PerceptionError
-from perception.picture.conversions import bgr_to_yuv
+from perception.picture.conversions import bgr_to_yuv, to_bgr
 from perception.picture.jpeg import encode_jpeg, to_jfif
 from perception.types import Planes
 from tests.media import quadrants
@@ -43,7 +43,7 @@ def decode(data: bytes) -> np.ndarray:
 def test_colours_are_those_of_the_way_by_bgr(matrix: str, full: bool, size_wh: tuple[int, int]) -> None:
     for seed in range(3):
         planes = random_planes(smooth(seed, size_wh), matrix, full)
-        straight, detour = decode(encode_jpeg(planes, 95)), decode(encode_jpeg(planes.to_bgr(), 95))
+        straight, detour = decode(encode_jpeg(planes, 95)), decode(encode_jpeg(to_bgr(planes), 95))
         assert straight.shape == detour.shape == (size_wh[1], size_wh[0], 3)
         few = min(size_wh) < 90  # pixels: their roundings do not cancel out
         assert np.abs(straight - detour).mean() < (4 if few else 1.5)

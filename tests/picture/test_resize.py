@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.picture.conversions import axis_taps, bgr_to_yuv
-from perception.picture.letterbox import PAD, Letterbox, planes_to_bgr, to_input
-from perception.types import Frame, Planes
+from perception.picture.conversions import bgr_to_yuv, planes_to_bgr
+from perception.picture.letterbox import PAD, Letterbox
+from perception.picture.planes import Planes
+from perception.picture.resize import axis_taps, to_input
 from tests.noise import noise, random_planes
 
 
@@ -93,7 +94,7 @@ def test_taps(samples: int, size: int) -> None:
 def test_bgr_input_against_dense_matrices(source: tuple[int, int], target: tuple[int, int]) -> None:
     rng = np.random.default_rng(3)
     image = noise(source[1], source[0], 3, seed=rng)
-    got, box = to_input(Frame(image), *target)
+    got, box = to_input(image, *target)
     horizontal, vertical = (slow_axis(a, a, b) for a, b in zip(source, target, strict=True))
     exact = np.einsum("yh,hwc,xw->yxc", vertical, image, horizontal)
     assert np.abs(got - exact).max() <= 0.501
@@ -103,7 +104,7 @@ def test_bgr_input_against_dense_matrices(source: tuple[int, int], target: tuple
 def test_shrinking_is_inter_area() -> None:
     image = noise(72, 128, 3, seed=4)
     theirs = cv2.resize(image, (48, 36), interpolation=cv2.INTER_AREA)
-    assert np.abs(to_input(Frame(image), 48, 36)[0].astype(int) - theirs).max() <= 1
+    assert np.abs(to_input(image, 48, 36)[0].astype(int) - theirs).max() <= 1
 
 
 @pytest.mark.parametrize("kind", [("bt601", False), ("bt709", False), ("bt601", True)])
@@ -111,7 +112,7 @@ def test_shrinking_is_inter_area() -> None:
 def test_planes_input_against_dense_matrices(size: tuple[int, int], kind: tuple[str, bool]) -> None:
     planes = random_planes(*size, 5, chroma=(60, 200), pad=3, matrix=kind[0], full_range=kind[1])
     target = (48, 36)
-    got, _ = to_input(Frame(planes=planes), *target)
+    got, _ = to_input(planes, *target)
 
     def resize(plane: np.ndarray, width: float, height: float) -> np.ndarray:
         vertical = slow_axis(plane.shape[0], height, target[1])
@@ -136,7 +137,7 @@ def test_planes_input_is_close_to_convert_then_area() -> None:
         (128 + 25 * np.sin(x / 20))[::2, ::2].astype(np.uint8),
         (128 + 25 * np.cos(y / 15))[::2, ::2].astype(np.uint8),
     )
-    ours = to_input(Frame(planes=planes), 120, 90)[0].astype(int)
+    ours = to_input(planes, 120, 90)[0].astype(int)
     area = cv2.resize(planes_to_bgr(planes), (120, 90), interpolation=cv2.INTER_AREA)
     assert np.abs(ours - area).mean() < 0.5
     assert np.abs(ours - area).max() <= 2
@@ -145,19 +146,19 @@ def test_planes_input_is_close_to_convert_then_area() -> None:
 def test_letterboxed_input() -> None:
     image = np.full((50, 100, 3), 200, np.uint8)
     for out in (None, np.zeros((64, 64, 3), np.uint8)):
-        got, box = to_input(Frame(image), 64, 64, "letterbox", out)
+        got, box = to_input(image, 64, 64, "letterbox", out)
         assert out is None or got is out
         assert (box.left, box.top, box.width, box.height) == (0, 16, 64, 32)
         assert (got[16:48] == 200).all()
         assert (got[:16] == PAD).all()
         assert (got[48:] == PAD).all()
-    tall, box = to_input(Frame(image.transpose(1, 0, 2).copy()), 64, 64, "letterbox")
+    tall, box = to_input(image.transpose(1, 0, 2).copy(), 64, 64, "letterbox")
     assert (tall[:, 16:48] == 200).all() and (tall[:, :16] == PAD).all() and (tall[:, 48:] == PAD).all()
 
 
 def test_same_size_is_a_copy() -> None:
     image = noise(30, 40, 3, seed=7)
-    got, _ = to_input(Frame(image), 40, 30)
+    got, _ = to_input(image, 40, 30)
     assert (got == image).all()
     assert not np.shares_memory(got, image)
 
@@ -184,4 +185,4 @@ def test_letterbox_refuses() -> None:
         Letterbox.fit(10, 10, 10, 10, "crop")  # type: ignore[arg-type]
     image = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(ValueError, match="out must be"):
-        to_input(Frame(image), 8, 8, out=np.zeros((8, 8), np.uint8))
+        to_input(image, 8, 8, out=np.zeros((8, 8), np.uint8))

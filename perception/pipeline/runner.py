@@ -1,21 +1,4 @@
-"""Source to model to stages to sinks, everything at once, nothing unbounded.
-
-    with open_source("in.mp4") as source, load_model("street", mode="throughput") as model:
-        report = run(source, model, annotator=Annotator(model.card), sinks=[open_sink("out.mp4")])
-    print(report.fps)
-
-Threads, and what is handed over between them::
-
-    decoder ──Frame──▶ workers (one per engine stream, and one more) ──Prediction, in order──▶ stages + draw ──▶ sinks
-                       resize, infer, post-process                                              (one thread per sink)
-
-Every hand-over is bounded, so the slowest part sets the pace and memory stays flat. For a file the decoder reads a
-few frames ahead; for a live source it takes a frame only when a worker is free, and the source itself keeps just the
-newest one. Decoding, inference, kernels and encoding all release the GIL, so the threads really run side by side.
-
-An error anywhere stops everything: the sinks keep what they wrote as valid files (``Sink.abort``) and the first error
-is raised. A source that fails midway is let run dry first, so no decoded frame is lost.
-"""
+"""Runs a source through a model and stages into sinks, every part in threads of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perception.errors import PerceptionError, UsageError
-from perception.types import Frame, Picture, Prediction, Stage
+from perception.pipeline.stage_chain import StageChain
+from perception.pipeline.workers import Workers
+from perception.stages.factories import StageFactory
+from perception.types import Picture, Prediction, Stage
 
 if TYPE_CHECKING:
     from perception.model import Model
@@ -48,7 +34,7 @@ TIMINGS_KEPT = 4096
 
 @dataclass
 class Report:
-    """What a run did.
+    """Frames, times and interruptions of a run.
 
     Attributes:
         frames: frames that went through to the sinks.
@@ -57,7 +43,7 @@ class Report:
         cpu_seconds: time of all cores that this process used meanwhile.
         stage_ms: median milliseconds of wall time a frame, by stage; stages overlap, so they do not add up.
         engine: one line that names the engine.
-        interrupted: whether Ctrl-C (or ``stop``) ended it early.
+        interrupted: True where Ctrl-C (or ``stop``) ended it early.
     """
 
     frames: int = 0
@@ -85,136 +71,15 @@ class Report:
         return self.cpu_seconds / (self.seconds * cores) if self.seconds > 0 else 0.0
 
 
-class _Inference:
-    """The decoder and the workers: an iterator of predictions in frame order.
-
-    ``stop()`` ends reading, and what is in flight still comes out; ``fail(error)`` throws that away and makes the
-    iteration raise; ``close()`` ends the threads.
-    """
-
-    def __init__(self, source: Source, model: Model, workers: int | None = None) -> None:
-        self._source = source
-        self._model = model
-        live = source.info.live
-        count = workers or (1 if live else model.engine.streams + 1)
-        # How many frames the decoder may take from the source: each worker that waits for one adds to it.
-        self._wanted = threading.Semaphore(0 if live else count)
-        self._frames: queue.SimpleQueue[tuple[int, Frame, float] | None] = queue.SimpleQueue()
-        self._window = 2 * count
-        self._changed = threading.Condition()
-        self._done: dict[int, Prediction] = {}
-        self._read = 0
-        self._next = 0
-        self._ended = False
-        self._error: BaseException | None = None
-        self._source_error: BaseException | None = None
-        self._decoder = threading.Thread(target=self._decode, name="perception-decode", daemon=True)
-        self._workers = [
-            threading.Thread(target=self._work, name=f"perception-infer-{i}", daemon=True) for i in range(count)
-        ]
-        for thread in (self._decoder, *self._workers):
-            thread.start()
-
-    def __iter__(self) -> Iterator[Prediction]:
-        while True:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._error or self._next in self._done or (self._ended and self._next == self._read)
-                )
-                if self._error is not None:
-                    raise self._error
-                if self._next not in self._done:
-                    if self._source_error is not None:
-                        raise self._source_error
-                    return
-                prediction = self._done.pop(self._next)
-                self._next += 1
-                self._changed.notify_all()
-            yield prediction
-            del prediction
-
-    @property
-    def error(self) -> BaseException | None:
-        """The first error that was given to ``fail``."""
-        return self._error
-
-    def stop(self) -> None:
-        """Read no further frame; those already read still come out."""
-        with self._changed:
-            if not self._ended:
-                self._ended = True
-                for _ in self._workers:
-                    self._frames.put(None)
-            self._changed.notify_all()
-        self._wanted.release()
-
-    def fail(self, error: BaseException) -> None:
-        """Give up: the iteration raises ``error`` (the first one given)."""
-        with self._changed:
-            self._error = self._error or error
-        self.stop()
-
-    def close(self) -> None:
-        """End all threads."""
-        self.fail(GeneratorExit())
-        for worker in self._workers:
-            worker.join()
-        # A decoder may be blocked in a read that nothing can wake (a silent pipe); it is a daemon and ends with it.
-        self._decoder.join(timeout=1.0)
-
-    def _decode(self) -> None:
-        try:
-            frames = iter(self._source)
-            while True:
-                self._wanted.acquire()
-                if self._ended:
-                    break
-                started = time.perf_counter()
-                frame = next(frames, None)
-                elapsed_ms = 1000 * (time.perf_counter() - started)
-                with self._changed:
-                    if frame is None or self._ended:
-                        break
-                    self._frames.put((self._read, frame, elapsed_ms))
-                    self._read += 1
-                del frame
-        except BaseException as error:
-            self._source_error = error
-        finally:
-            self.stop()
-
-    def _work(self) -> None:
-        try:
-            while True:
-                self._wanted.release()
-                item = self._frames.get()
-                if item is None:
-                    return
-                number, frame, decode_ms = item
-                prediction = self._model.predict(frame)
-                prediction.timings = {"decode": decode_ms, **prediction.timings}
-                with self._changed:
-                    # The frame that is due next never waits here, so this cannot lock up.
-                    self._changed.wait_for(lambda n=number: n < self._next + self._window or self._error)  # type: ignore[misc]
-                    if self._error is not None:
-                        return
-                    self._done[number] = prediction
-                    self._changed.notify_all()
-                # Buffers are reused once nobody refers to them: hold none while waiting for the next frame.
-                del item, frame, prediction
-        except BaseException as error:
-            self.fail(error)
-
-
 def predict(
-    source: Source, model: Model, stages: Sequence[Stage] = (), *, workers: int | None = None
+    source: Source, model: Model, stages: Sequence[Stage | StageFactory] = (), *, workers: int | None = None
 ) -> Iterator[Prediction]:
     """Predictions of a source's frames, in order, computed ahead in the background.
 
     Args:
         source: an open source.
         model: a loaded model.
-        stages: pure steps applied to each prediction, in order.
+        stages: steps applied to each prediction, in frame order; factories make one for this source.
         workers: threads that run the model at once; by default what suits the engine (one for a live source).
 
     Yields:
@@ -223,12 +88,11 @@ def predict(
     Raises:
         PerceptionError: the source, the engine or a stage failed.
     """
-    flow = _Inference(source, model, workers)
+    chain = StageChain(model.card, stages)
+    flow = Workers(source, model, workers)
     try:
         for prediction in flow:
-            for stage in stages:
-                prediction = stage(prediction)
-            yield prediction
+            yield chain.apply(prediction)
     finally:
         flow.close()
 
@@ -266,20 +130,19 @@ class _Lane:
 
 
 class _Run:
-    """One call of :func:`run`: the middle thread (stages, drawing, fan-out) and the lanes of the sinks."""
+    """One call of `run`: the middle thread (stages, drawing, fan-out) and the lanes of the sinks."""
 
     def __init__(
         self,
-        flow: _Inference,
+        flow: Workers,
         sinks: Sequence[Sink],
-        annotator: Callable[[Prediction], Picture] | None,
-        stages: Sequence[Stage],
+        chain: StageChain,
     ) -> None:
         self.flow = flow
         self.frames = 0
         self.error: BaseException | None = None
-        self._annotator = annotator if any(sink.wants_picture for sink in sinks) else None
-        self._stages = stages
+        self._chain = chain
+        self._renders = any(sink.wants_picture for sink in sinks)
         self._stage_ms: dict[str, deque[float]] = {}
         self._lanes = [_Lane(sink, flow.fail) for sink in sinks]
         # Waited for instead of the thread: a join() that Ctrl-C interrupts takes the thread for ended (bpo-45274).
@@ -294,12 +157,9 @@ class _Run:
     def _work(self) -> None:
         try:
             for prediction in self.flow:
-                for stage in self._stages:
-                    prediction = stage(prediction)
-                if self._annotator is not None:
-                    started = time.perf_counter()
-                    prediction.picture = self._annotator(prediction)
-                    prediction.timings["draw"] = 1000 * (time.perf_counter() - started)
+                prediction = self._chain.apply(prediction)
+                if self._renders:
+                    prediction = self._chain.render(prediction)
                 for name, ms in prediction.timings.items():
                     self._stage_ms.setdefault(name, deque(maxlen=TIMINGS_KEPT)).append(ms)
                 for lane in self._lanes:
@@ -325,7 +185,7 @@ def run(
     *,
     sinks: Sequence[Sink] = (),
     annotator: Callable[[Prediction], Picture] | None = None,
-    stages: Sequence[Stage] = (),
+    stages: Sequence[Stage | StageFactory] = (),
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
@@ -340,7 +200,7 @@ def run(
         model: a loaded model.
         sinks: where predictions go; opened and closed here.
         annotator: draws a prediction; needed where a sink wants pictures.
-        stages: pure steps applied to each prediction, in frame order, before drawing.
+        stages: steps applied to each prediction, in frame order, before drawing; factories make one for this source.
         workers: threads that run the model at once; by default what suits the engine.
         progress: called about ten times a second with (frames done, frames dropped).
         stop: set it to end the run early, as Ctrl-C does.
@@ -353,10 +213,11 @@ def run(
     """
     if annotator is None and any(sink.wants_picture for sink in sinks):
         raise UsageError("a sink wants annotated pictures: give run() an annotator")
+    chain = StageChain(model.card, stages, annotator)
     report = Report(engine=model.engine.description)
     with _opened(sinks, source, model):
         started, cpu_started = time.perf_counter(), time.process_time()
-        running = _Run(_Inference(source, model, workers), sinks, annotator, stages)
+        running = _Run(Workers(source, model, workers), sinks, chain)
         try:
             while not running.finished.is_set():
                 try:

@@ -13,7 +13,8 @@ import pytest
 
 from perception.errors import PerceptionError, SinkError, SourceError, UsageError
 from perception.model import Model, load_model
-from perception.pipeline import SINK_QUEUE, predict, run
+from perception.pipeline import predict, run
+from perception.pipeline.runner import SINK_QUEUE
 from perception.sinks.base import Sink
 from perception.sources.base import Source
 from perception.types import Frame, Prediction, SourceInfo
@@ -215,7 +216,10 @@ def test_a_stage_that_fails_is_named_with_its_cause(model: Model) -> None:
     def stage(prediction: Prediction) -> Prediction:
         raise ZeroDivisionError("by zero")
 
-    with Frames(10) as source, pytest.raises(PerceptionError, match=r"frames: ZeroDivisionError: by zero") as info:
+    with (
+        Frames(10) as source,
+        pytest.raises(PerceptionError, match=r"the stage stage failed on frame 0: ZeroDivisionError: by zero") as info,
+    ):
         run(source, model, sinks=[Collect()], stages=[stage])
     assert isinstance(info.value.__cause__, ZeroDivisionError)
 

@@ -1,0 +1,137 @@
+"""Decoding and inference in the background: frames of a source in, predictions in frame order out."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from perception.types import Frame, Prediction
+
+if TYPE_CHECKING:
+    from perception.model import Model
+    from perception.sources.base import Source
+
+
+class Workers:
+    """The decoder and the threads that run the model: an iterator of predictions in frame order.
+
+    ``stop()`` ends reading, and what is in flight still comes out; ``fail(error)`` throws that away and makes the
+    iteration raise; ``close()`` ends the threads.
+    """
+
+    def __init__(self, source: Source, model: Model, workers: int | None = None) -> None:
+        self._source = source
+        self._model = model
+        live = source.info.live
+        count = workers or (1 if live else model.engine.streams + 1)
+        # How many frames the decoder may take from the source: each worker that waits for one adds to it.
+        self._wanted = threading.Semaphore(0 if live else count)
+        self._frames: queue.SimpleQueue[tuple[int, Frame, float] | None] = queue.SimpleQueue()
+        self._window = 2 * count
+        self._changed = threading.Condition()
+        self._done: dict[int, Prediction] = {}
+        self._read = 0
+        self._next = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._source_error: BaseException | None = None
+        self._decoder = threading.Thread(target=self._decode, name="perception-decode", daemon=True)
+        self._workers = [
+            threading.Thread(target=self._work, name=f"perception-infer-{i}", daemon=True) for i in range(count)
+        ]
+        for thread in (self._decoder, *self._workers):
+            thread.start()
+
+    def __iter__(self) -> Iterator[Prediction]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._error or self._next in self._done or (self._ended and self._next == self._read)
+                )
+                if self._error is not None:
+                    raise self._error
+                if self._next not in self._done:
+                    if self._source_error is not None:
+                        raise self._source_error
+                    return
+                prediction = self._done.pop(self._next)
+                self._next += 1
+                self._changed.notify_all()
+            yield prediction
+            del prediction
+
+    @property
+    def error(self) -> BaseException | None:
+        """The first error that was given to ``fail``."""
+        return self._error
+
+    def stop(self) -> None:
+        """Read no further frame; those already read still come out."""
+        with self._changed:
+            if not self._ended:
+                self._ended = True
+                for _ in self._workers:
+                    self._frames.put(None)
+            self._changed.notify_all()
+        self._wanted.release()
+
+    def fail(self, error: BaseException) -> None:
+        """Give up: the iteration raises ``error`` (the first one given)."""
+        with self._changed:
+            self._error = self._error or error
+        self.stop()
+
+    def close(self) -> None:
+        """End all threads."""
+        self.fail(GeneratorExit())
+        for worker in self._workers:
+            worker.join()
+        # A decoder may be blocked in a read that nothing can wake (a silent pipe); it is a daemon and ends with it.
+        self._decoder.join(timeout=1.0)
+
+    def _decode(self) -> None:
+        try:
+            frames = iter(self._source)
+            while True:
+                self._wanted.acquire()
+                if self._ended:
+                    break
+                started = time.perf_counter()
+                frame = next(frames, None)
+                elapsed_ms = 1000 * (time.perf_counter() - started)
+                with self._changed:
+                    if frame is None or self._ended:
+                        break
+                    self._frames.put((self._read, frame, elapsed_ms))
+                    self._read += 1
+                del frame
+        except BaseException as error:
+            self._source_error = error
+        finally:
+            self.stop()
+
+    def _work(self) -> None:
+        try:
+            while True:
+                self._wanted.release()
+                item = self._frames.get()
+                if item is None:
+                    return
+                number, frame, decode_ms = item
+                prediction = self._model.predict(frame)
+                prediction = replace(prediction, timings={"decode": decode_ms, **prediction.timings})
+                with self._changed:
+                    # The frame that is due next never waits here, so this cannot lock up.
+                    self._changed.wait_for(lambda n=number: n < self._next + self._window or self._error)  # type: ignore[misc]
+                    if self._error is not None:
+                        return
+                    self._done[number] = prediction
+                    self._changed.notify_all()
+                # Buffers are reused once nobody refers to them: hold none while waiting for the next frame.
+                del item, frame, prediction
+        except BaseException as error:
+            self.fail(error)

@@ -1,0 +1,59 @@
+"""The two kinds of class map: of a network's logits, and of a mask that an engine made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.picture.letterbox import Letterbox
+from perception.postprocess import masks, segmentation
+from perception.types import F32, U8, ClassMap, Picture
+
+
+class LogitsClassMap(ClassMap):
+    """A class map from low-resolution logits: bilinear upsampling, then argmax.
+
+    Attributes:
+        logits: float32 ``[C, h, w]``, as the network gave them (its own stride).
+    """
+
+    def __init__(self, logits: F32, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
+        super().__init__(int(logits.shape[0]), letterbox, ignored)
+        self.logits = logits
+
+    def resized(self, width: int, height: int) -> U8:
+        return segmentation.class_mask(self.logits, replace(self.letterbox, frame_width=width, frame_height=height))
+
+    def _count(self) -> NDArray[np.int64]:
+        return segmentation.class_counts(self.logits, self.letterbox)
+
+    def _blend(
+        self, picture: Picture, palette_bgr: U8, opacity: float, out: Picture, hidden: Sequence[int]
+    ) -> NDArray[np.int64]:
+        return segmentation.overlay(picture, self.logits, self.letterbox, palette_bgr, opacity, out, hidden)
+
+
+class LabelClassMap(ClassMap):
+    """A class map from a mask that is ready, as engines on a GPU give it: the nearest pixel.
+
+    Attributes:
+        labels: uint8 ``[h, w]`` of ids below ``classes``, over the network's input.
+    """
+
+    def __init__(self, labels: U8, classes: int, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
+        super().__init__(classes, letterbox, ignored)
+        self.labels = labels
+
+    def resized(self, width: int, height: int) -> U8:
+        return masks.to_frame(self.labels, replace(self.letterbox, frame_width=width, frame_height=height))
+
+    def _count(self) -> NDArray[np.int64]:
+        return np.bincount(self.mask.ravel(), minlength=self.classes)
+
+    def _blend(
+        self, picture: Picture, palette_bgr: U8, opacity: float, out: Picture, hidden: Sequence[int]
+    ) -> NDArray[np.int64]:
+        return masks.overlay(picture, self.mask, palette_bgr, opacity, out, hidden)

@@ -1,0 +1,162 @@
+"""From a network's outputs to a prediction, as the card and the user's options say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.card import ClassificationTask, DetectionTask, ModelCard, SegmentationTask
+from perception.common.settings import nearest
+from perception.errors import UsageError
+from perception.picture.letterbox import Letterbox
+from perception.types import F32, U8, ClassMap, Detections
+
+Suppression = Literal["nms", "soft-linear", "soft-gaussian"]
+
+LABELS = 5
+"""So many whole-image classes a prediction lists."""
+
+_log = logging.getLogger("perception")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectionOptions:
+    """Thresholds, classes and suppression of post-processing. What is None is the card's.
+
+    Attributes:
+        score_threshold: least score of a detection, in 0..1: one for all classes, or by class name (the card's
+            for the names left out).
+        iou_threshold: boxes that overlap more are suppressed, in 0..1.
+        max_detections: most boxes a frame.
+        classes: names of the classes to keep; other boxes and labels are dropped, other segments not drawn.
+        nms: greedy suppression, or soft-NMS with linear or Gaussian decay (Bodla et al., "Soft-NMS: Improving
+            Object Detection With One Line of Code", ICCV 2017).
+        class_agnostic: suppress boxes across classes too.
+    """
+
+    score_threshold: float | Mapping[str, float] | None = None
+    iou_threshold: float | None = None
+    max_detections: int | None = None
+    classes: Sequence[str] | None = None
+    nms: Suppression = "nms"
+    class_agnostic: bool | None = None
+
+
+class PostProcessing:
+    """Makes detections, class maps and labels of a network's outputs.
+
+    Args:
+        card: of the model.
+        options: checked against the card.
+
+    Raises:
+        UsageError: an option is out of its range or does not fit the card.
+    """
+
+    def __init__(self, card: ModelCard, options: DetectionOptions) -> None:
+        self._card = card
+        nms, max_detections, classes = options.nms, options.max_detections, options.classes
+        score_threshold, iou_threshold = options.score_threshold, options.iou_threshold
+        if nms not in get_args(Suppression):
+            raise UsageError(f"unknown suppression {nms!r}; choose one of: {', '.join(get_args(Suppression))}")
+        if max_detections is not None and max_detections < 1:
+            raise UsageError(f"max_detections must be at least 1, not {max_detections}")
+        if iou_threshold is not None:
+            _check_unit("iou_threshold", iou_threshold)
+        for name in classes or ():
+            _check_class(name, card)
+        self._ignored: tuple[int, ...] = ()
+        if card.segmentation is not None:
+            shown = _kept(card.segmentation, classes)
+            self._ignored = tuple(sorted({*card.segmentation.ignored, *np.flatnonzero(~shown).tolist()}))
+        if card.classification is not None:
+            self._labels = _kept(card.classification, classes)
+        task = card.detection
+        if task is None:
+            if score_threshold is not None or iou_threshold is not None or max_detections is not None:
+                _log.info("%s has no detection head: score, IoU and number of boxes mean nothing to it", card.name)
+            return
+        keep = _kept(task, classes)
+        self._decode_options: dict[str, Any] = {
+            "score_threshold": _score_threshold(task, score_threshold, card),
+            "iou_threshold": task.iou_threshold if iou_threshold is None else iou_threshold,
+            "max_detections": max_detections or task.max_detections,
+            "class_agnostic": task.class_agnostic if options.class_agnostic is None else options.class_agnostic,
+            "method": nms,
+            "vote_iou": task.vote_iou,
+            "class_filter": None if keep.all() else tuple(np.flatnonzero(keep).tolist()),
+        }
+
+    def __call__(
+        self, outputs: Mapping[str, F32], letterbox: Letterbox
+    ) -> tuple[Detections | None, ClassMap | None, list[tuple[int, float]] | None]:
+        """Interpret the outputs for the first frame of the batch.
+
+        Returns:
+            detections, class map and labels, see `perception.types.Prediction`.
+        """
+        card = self._card
+        detections, class_map, labels = None, None, None
+        if card.segmentation is not None:
+            class_map = self._class_map(outputs[card.segmentation.output][0], card.segmentation, letterbox)
+        if card.detection is not None:
+            detections = self._decode(outputs, card.detection, letterbox)
+        if card.classification is not None:
+            labels = _labels(outputs[card.classification.output][0], self._labels)
+        return detections, class_map, labels
+
+    def _class_map(self, output: F32 | U8, task: SegmentationTask, letterbox: Letterbox) -> ClassMap:
+        """Logits ``[C, h, w]``, or the mask ``[h, w]`` that an engine with a GPU made of them."""
+        from perception.postprocess.class_maps import LabelClassMap, LogitsClassMap
+
+        if output.dtype == np.uint8:
+            labels = output.astype(np.uint8, copy=False)
+            return LabelClassMap(labels, len(task.classes), letterbox, self._ignored)
+        return LogitsClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored)
+
+    def _decode(self, outputs: Mapping[str, F32], task: DetectionTask, letterbox: Letterbox) -> Detections:
+        from perception.postprocess.detection import decode
+
+        return decode(outputs[task.boxes][0], outputs[task.scores][0], letterbox, **self._decode_options)
+
+
+def _kept(
+    task: SegmentationTask | DetectionTask | ClassificationTask, classes: Sequence[str] | None
+) -> NDArray[np.bool_]:
+    """bool ``[C]``: the classes that are asked for."""
+    return np.array([classes is None or name in classes for name in task.names])
+
+
+def _score_threshold(task: DetectionTask, wanted: float | Mapping[str, float] | None, card: ModelCard) -> float | F32:
+    if wanted is None:
+        return task.score_threshold
+    if isinstance(wanted, Mapping):
+        for name, value in wanted.items():
+            _check_class(name, card)
+            _check_unit(f"score_threshold of {name}", value)
+        return np.array([wanted.get(name, task.score_threshold) for name in task.names], np.float32)
+    _check_unit("score_threshold", wanted)
+    return wanted
+
+
+def _check_class(name: str, card: ModelCard) -> None:
+    tasks = [task for task in (card.segmentation, card.detection, card.classification) if task is not None]
+    known = list(dict.fromkeys(n for task in tasks for n in task.names))
+    if name in known:
+        return
+    raise UsageError(f"{card.name} has no class {name!r}{nearest(name, known)}")
+
+
+def _check_unit(what: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise UsageError(f"{what} must be in 0..1, not {value}")
+
+
+def _labels(probabilities: F32, kept: NDArray[np.bool_]) -> list[tuple[int, float]]:
+    order = [int(i) for i in np.argsort(-probabilities, kind="stable") if kept[i]]
+    return [(i, float(probabilities[i])) for i in order[:LABELS]]

@@ -1,0 +1,1 @@
+"""A street drawn in code: its source, what stands still, and what moves."""
