@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from perception.server.sparing import SparingFilter
 
@@ -91,11 +92,31 @@ class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             asyncio.get_running_loop().call_later(SILENCE_S, self._look, transport, latest)
 
 
+class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type]
+    """Uvicorn's WebSocket, which answers pings into memory, however many, where a client takes no answers."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._is_taken() and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not getattr(self, "read_paused", False) and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _is_taken(self) -> bool:
+        """Whether the client takes what it is sent."""
+        writable = getattr(self, "writable", None)
+        return not isinstance(writable, asyncio.Event) or writable.is_set()
+
+
 def make_config(app: Any) -> uvicorn.Config:
     """How Uvicorn serves an application."""
     config = uvicorn.Config(
         app,
         http=Protocol,
+        ws=WebSocketProtocol,
         log_level="warning",
         access_log=False,  # it would write tokens of URLs down
         ws_max_size=WEBSOCKET_BYTES,

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from perception.server import guessing
@@ -198,14 +199,44 @@ def test_bytes_that_are_no_http(address: str, seed: int, caplog: pytest.LogCaptu
 
 @pytest.mark.parametrize("path", ["/v1/webcam\xff", "/\xfc", "/v1/webcam?\xff", "/%ff%fe", "/v1/webcam%00", "//", "*"])
 def test_odd_addresses_over_websockets(address: str, path: str, caplog: pytest.LogCaptureFixture) -> None:
-    handshake = [
+    upgrade = [
         ("upgrade", b"websocket"), ("sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", b"13"),
     ]  # fmt: skip
-    said = [("host", address.encode()), ("connection", b"Upgrade"), *handshake]
+    said = [("host", address.encode()), ("connection", b"Upgrade"), *upgrade]
     head = b"GET " + path.encode("latin-1") + b" HTTP/1.1\r\n"
     head += b"".join(name.encode() + b": " + value + b"\r\n" for name, value in said) + b"\r\n"
     assert ask(address, head) < 500
     check(caplog)
+
+
+def handshake(address: str) -> socket.socket:
+    """A WebSocket whose frames are the test's own matter."""
+    name, _, port = address.partition(":")
+    connection = socket.create_connection((name, int(port)), timeout=30)
+    lines = [f"GET /v1/webcam?token={TOKEN} HTTP/1.1", f"Host: {address}", "Connection: Upgrade", "Upgrade: websocket"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""]
+    connection.sendall("\r\n".join(lines).encode())
+    assert b" 101 " in connection.recv(4096)
+    return connection
+
+
+def test_pings_of_a_client_that_reads_nothing_are_not_answered_into_memory(address: str) -> None:
+    """It is read from no more, until it takes the answers."""
+    most = 60_000_000
+    pings = (b"\x89\xfd\0\0\0\0" + b"p" * 125) * 1000
+    sent = 0
+    with handshake(address) as connection:
+        connection.settimeout(5)
+        try:
+            while sent < most:
+                connection.sendall(pings)
+                sent += len(pings)
+        except TimeoutError:
+            pass
+        assert sent < most
+        taken = 0
+        while taken < sent // len(pings) * 127 * 1000:
+            taken += len(connection.recv(1 << 20))
 
 
 def test_text_that_is_none(address: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -216,7 +247,7 @@ def test_text_that_is_none(address: str, caplog: pytest.LogCaptureFixture) -> No
             while True:
                 try:
                     socket_.recv(timeout=30)
-                except Exception as closed:
-                    assert getattr(closed, "rcvd", None) is not None and closed.rcvd.code == 1007
+                except ConnectionClosed as closed:
+                    assert closed.rcvd is not None and closed.rcvd.code == 1007
                     break
     check(caplog, most=10)
