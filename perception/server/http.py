@@ -56,7 +56,7 @@ class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._unread += len(data)
         try:
             super().data_received(data)
-        except (ValueError, LookupError, AttributeError) as error:  # of what it makes of odd bytes
+        except Exception as error:  # whatever odd bytes lead to
             _log.warning("an HTTP request that cannot be read (%s)", type(error).__name__)
             self.transport.abort()
         # Httptools keeps a head, and what comes after a body, until it is complete.
@@ -96,7 +96,14 @@ class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-typ
     """Uvicorn's WebSocket, which answers pings into memory, however many, where a client takes no answers."""
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except Exception as error:  # whatever odd bytes lead to
+            self._refuse(type(error).__name__)
+        else:
+            # The first bytes are a whole handshake; one that is refused without an answer would be held for ever.
+            if not getattr(self, "handshake_initiated", True):
+                self._refuse("no handshake")
         if not self._is_taken() and not self.transport.is_closing():
             self.transport.pause_reading()
 
@@ -104,6 +111,12 @@ class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-typ
         super().resume_writing()
         if not getattr(self, "read_paused", False) and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _refuse(self, why: str) -> None:
+        _log.warning("a WebSocket that cannot be read (%s)", why)
+        if not self.handshake_complete:
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        self.transport.close()
 
     def _is_taken(self) -> bool:
         """Whether the client takes what it is sent."""

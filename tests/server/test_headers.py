@@ -7,6 +7,7 @@ import logging
 import random
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -194,6 +195,46 @@ def test_bytes_that_are_no_http(address: str, seed: int, caplog: pytest.LogCaptu
         for _ in range(random_.randint(1, 6)):
             data[random_.randrange(len(data) - 4)] = random_.choice(b"\x00\x80\xff \r\n:%/;\xc3")
         assert ask(address, bytes(data) + b"\r\n\r\n") < 500
+    check(caplog)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [(f"x-{n}", b"1") for n in range(200)],
+        [("x", b"a" * 20_000)],
+        [("x", b"\xff")],
+        [("sec-websocket-extensions", b"\xff;;,")],
+        [("sec-websocket-protocol", b"a, b,, \xff")],
+        [("sec-websocket-key", b"x")],
+        [("sec-websocket-version", b"-1")],
+        [("upgrade", b"websocket")],
+        [("content-length", b"10")],
+        [("transfer-encoding", b"chunked")],
+        [("host", b"x")],
+        [("origin", b"\xff")],
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_odd_handshakes(
+    address: str, extra: list[tuple[str, bytes]], method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = [("host", address.encode()), ("connection", b"Upgrade"), ("upgrade", b"websocket"), *extra]
+    said += [("sec-websocket-version", b"13"), ("sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")]
+    head = f"{method} /v1/webcam?token={TOKEN} HTTP/1.1\r\n".encode()
+    head += b"".join(name.encode() + b": " + value + b"\r\n" for name, value in said) + b"\r\n"
+    assert ask(address, head) < 500
+    check(caplog)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_frames_that_are_none(address: str, seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    rng = random.Random(seed)
+    for _ in range(20):
+        with handshake(address) as connection:
+            with suppress(ConnectionError):
+                connection.sendall(rng.randbytes(rng.randint(1, 400)))
+    assert httpx.get(f"http://{address}/healthz").status_code in (200, 401)
     check(caplog)
 
 
