@@ -6,12 +6,13 @@ One process, one event loop for the network and threads for the work. A room imp
 |---|---|
 | ``settings.py`` | what the operator set: address, credentials, sources, limits |
 | ``problems.py`` | errors and the HTTP status of each |
-| ``uploads.py``, ``form.py`` | pictures and videos of clients, received and looked at within limits |
+| ``uploads.py``, ``form.py``, ``decoding.py`` | pictures and videos of clients, received and looked at within limits |
 | ``bodies.py`` | all other bodies, within limits |
 | ``options.py`` | what a client may set: thresholds, classes, drawing |
 | ``allow.py`` | which sources a client may open |
+| ``headers.py``, ``guessing.py``, ``sessions.py`` | headers as data; wrong credentials and their wait; logins of browsers |
 | ``access.py``, ``login.py`` | who may come in: credentials, origin, number of connections; HTTP and WebSocket alike |
-| ``metrics.py`` | counters and histograms for Prometheus |
+| ``metrics.py``, ``sparing.py`` | counters and histograms for Prometheus; logs that no client can fill |
 | ``models.py``, ``scheduler.py`` | models by name; one engine, shared fairly |
 | ``hub.py``, ``stream.py``, ``capture.py``, ``figures.py`` | one capture and inference a source, many viewers |
 | ``subscription.py``, ``broadcast.py`` | a viewer's place: in this process, on the network |
@@ -22,7 +23,7 @@ One process, one event loop for the network and threads for the work. A room imp
 | ``service.py`` | models, streams, jobs and metrics of one running server |
 | ``api.py``, ``explain_api.py``, ``jobs_api.py``, ``streams_api.py``, ``webcam.py`` | routes |
 | ``docs.py`` | the page that describes them |
-| ``page/`` | the Gradio page |
+| ``page/`` | the Gradio page, and the edge that closes what it does not need |
 | ``app.py``, ``http.py`` | all of it as one FastAPI application, and how it is served |
 | ``commands.py``, ``startup.py`` | ``perception live`` |
 """

@@ -231,9 +231,8 @@ def test_odd_handshakes(
 def test_frames_that_are_none(address: str, seed: int, caplog: pytest.LogCaptureFixture) -> None:
     rng = random.Random(seed)
     for _ in range(20):
-        with handshake(address) as connection:
-            with suppress(ConnectionError):
-                connection.sendall(rng.randbytes(rng.randint(1, 400)))
+        with handshake(address) as connection, suppress(ConnectionError):
+            connection.sendall(rng.randbytes(rng.randint(1, 400)))
     assert httpx.get(f"http://{address}/healthz").status_code in (200, 401)
     check(caplog)
 
