@@ -10,7 +10,7 @@ One process, one event loop for the network and threads for the work. A room imp
 | ``bodies.py`` | all other bodies, within limits |
 | ``options.py`` | what a client may set: thresholds, classes, drawing |
 | ``allow.py`` | which sources a client may open |
-| ``headers.py``, ``guessing.py``, ``sessions.py`` | headers as data; wrong credentials and their wait; logins of browsers |
+| ``headers.py``, ``guessing.py``, ``sessions.py`` | headers as data; waits after wrong credentials; logins |
 | ``access.py``, ``login.py`` | who may come in: credentials, origin, number of connections; HTTP and WebSocket alike |
 | ``metrics.py``, ``sparing.py`` | counters and histograms for Prometheus; logs that no client can fill |
 | ``models.py``, ``scheduler.py`` | models by name; one engine, shared fairly |
