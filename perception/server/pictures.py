@@ -7,9 +7,6 @@ find room first, by the size in its header. Requests that wait for that hold the
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -31,11 +28,10 @@ THREADS = 4
 """Threads that decode and encode: not those that load models, behind which the pictures of others would wait."""
 
 LARGE = 4_000_000
-"""Pictures of more pixels than a camera's frame take a second or more. They have threads of their own, and of low
-priority: what is live gets the cores first."""
+"""Pictures of more pixels than a camera's frame take up to a second: they have threads of their own. Not of low
+priority: one that has to wait for a core while it holds the interpreter would make all others wait."""
 
 LARGE_THREADS = 2
-_NICE = 10
 
 
 class NoRoom(PerceptionError):
@@ -62,7 +58,7 @@ class Pictures:
         self._limits = limits
         self._budget = Budget(limits.pixels_in_progress, limits.share, 2 * limits.waiting, PATIENCE_S)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="perception-pictures")
-        self._patient = ThreadPoolExecutor(LARGE_THREADS, thread_name_prefix="perception-large", initializer=_give_way)
+        self._patient = ThreadPoolExecutor(LARGE_THREADS, thread_name_prefix="perception-large")
         metrics.pixels(lambda: self._budget.in_progress, lambda: self._budget.peak, lambda: self._budget.waiting)
 
     def decode(self, data: bytes, client: str, hold: Hold | None) -> tuple[Hold, U8]:
@@ -140,9 +136,3 @@ class Pictures:
 
     def _pool_for(self, hold: Hold | None) -> ThreadPoolExecutor:
         return self._patient if hold is not None and hold.cost > LARGE else self._pool
-
-
-def _give_way() -> None:
-    """Let this thread have what others leave of the cores, where threads have a priority of their own (Linux)."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

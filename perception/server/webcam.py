@@ -230,7 +230,7 @@ class Session:
         try:
             if self._scheduler is None or self._model is None:
                 self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
-            begin = partial(self._begin, self._scheduler, self._model, message, number or 0, arrived)
+            begin = partial(self._begin, (self._scheduler, self._model), message, number or 0, arrived)
             future = await self._service.pictures.with_room(begin, self._address, Future.cancel)
             try:
                 prediction, answer = await asyncio.wrap_future(future)
@@ -254,12 +254,12 @@ class Session:
                 await self._socket.send_bytes(answer)
 
     def _begin(
-        self, scheduler: Scheduler, model: Model, message: bytes, number: int, arrived: float, hold: Hold | None
+        self, running: tuple[Scheduler, Model], message: bytes, number: int, arrived: float, hold: Hold | None
     ) -> Future[tuple[Prediction, bytes]]:
         """Decode a frame and have it inferred; the thread that does so makes the answer, too."""
         taken, image = self._service.pictures.decode(file_of(message), self._address, hold)
         with taken:
-            future = self._infer(scheduler, model, image, number, arrived)
+            future = self._infer(*running, image, number, arrived)
             taken.until(future)
         return future
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,7 +23,6 @@ from tests.server.conftest import wait_until_ready
 from tests.server.served import served
 from tests.server.waiting import wait_for
 
-TASKS = Path("/proc/self/task")
 PNG = {"content-type": "image/png"}
 
 
@@ -244,12 +242,3 @@ def test_who_leaves_a_damaged_picture_behind_is_no_news(make: Any, caplog: pytes
         wait_for(lambda: in_progress(one, "pixels_in_progress") == 0)
     gc.collect()
     assert "never retrieved" not in caplog.text
-
-
-def test_large_pictures_leave_the_cores_to_small_ones(both: tuple[httpx.Client, httpx.Client]) -> None:
-    """Linux shows the priority of each thread."""
-    one, _ = both
-    large = png(np.zeros((2100, 2000, 3), np.uint8))
-    assert send(one, large).status_code == 200
-    nice = [int((task / "stat").read_text().rpartition(")")[2].split()[16]) for task in TASKS.iterdir()]
-    assert set(nice) == {0, 10}
