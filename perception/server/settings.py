@@ -35,7 +35,7 @@ class Limits(_Strict):
             address; 1 where a proxy hides them.
         sockets: network connections, also of those who have not said yet who they are.
         connections: requests in progress.
-        long_lived: requests that last: viewers, webcams, and the one or two by which an open page is told of changes.
+        long_lived: requests that last as long as somebody watches: viewers and webcams.
         uploads: pictures and videos that are being received.
         viewers: viewers of streams, of all streams together, and webcams.
         streams: server-side sources that are open at once; one that is closed counts until its threads have ended.

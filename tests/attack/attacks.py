@@ -45,6 +45,7 @@ class Target:
         planted: a file that nobody may see, which holds ``secret``.
         redirector: an allowed source that redirects to what follows it.
         seconds: how long.
+        kinds: names of attacks; all where there are none.
     """
 
     url: str
@@ -54,6 +55,7 @@ class Target:
     secret: str
     redirector: str
     seconds: float
+    kinds: tuple[str, ...] = ()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -416,10 +418,11 @@ def main() -> None:
     """The program: all attacks at once, and JSON of what was answered."""
     os.nice(15)
     target = Target(**json.loads(sys.argv[1]))
-    attackers = [Attacker(attack.__name__, number, target) for number, attack in enumerate(ATTACKS, 1)]
+    attacks = [attack for attack in ATTACKS if not target.kinds or attack.__name__ in target.kinds]
+    attackers = [Attacker(attack.__name__, number, target) for number, attack in enumerate(attacks, 1)]
     threads = [
         threading.Thread(target=run, args=(one, attack), daemon=True)
-        for one, attack in zip(attackers, ATTACKS, strict=True)
+        for one, attack in zip(attackers, attacks, strict=True)
     ]
     for thread in threads:
         thread.start()

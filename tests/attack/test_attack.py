@@ -1,6 +1,6 @@
 """Five minutes of attacks of every kind on the real service, and a good client that hardly notices: ``make attack``.
 
-``PERCEPTION_ATTACK_SECONDS=3600`` makes it an hour.
+``PERCEPTION_ATTACK_SECONDS=3600`` makes it an hour, ``PERCEPTION_ATTACK_KINDS=gradio,headers`` tries these alone.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.server.conftest import wait_until_ready
 from tests.server.process import LiveProcess, live
 
 SECONDS = float(os.environ.get("PERCEPTION_ATTACK_SECONDS", "300"))
+KINDS = tuple(filter(None, os.environ.get("PERCEPTION_ATTACK_KINDS", "").split(",")))
 WARMUP_S = min(30.0, SECONDS)
 """Of the same attacks: allocators, pools and caches then have what they will hold."""
 
@@ -105,7 +106,7 @@ def test_a_good_client_hardly_notices(tmp_path: Path) -> None:
             with httpx.Client(base_url=server.url, auth=(USER, PASSWORD), timeout=60) as client:
                 wait_until_ready(client)
             good = GoodClient(server.url, USER, PASSWORD)
-            target = Target(server.url, USER, PASSWORD, str(planted), secret, leads, WARMUP_S)
+            target = Target(server.url, USER, PASSWORD, str(planted), secret, leads, WARMUP_S, KINDS)
             good.stay(2)
             warming = outcome(attack(target))
             time.sleep(30)  # what is given back in a while is

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.browser.conftest import SQUARE_XYXY, Site, pages, scene, set_slider
+from tests.browser.conftest import SQUARE_XYXY, Site, choose, pages, scene, set_slider
 
 X, Y = (SQUARE_XYXY[0] + SQUARE_XYXY[2]) // 2, (SQUARE_XYXY[1] + SQUARE_XYXY[3]) // 2
 BLUE, HALF_YELLOW = (255, 0, 0), (80, 207, 207)  # BGR
@@ -151,6 +151,30 @@ def test_a_picture_chosen_before_the_script_has_come_is_taken(open_page: Callabl
         page.wait_for_timeout(20)
     asked[0].continue_()
     here.locator(".pv-pair").wait_for()
+
+
+def test_controls_follow_the_model_and_the_source(open_page: Callable[..., Any]) -> None:
+    """In the browser alone: no call of Gradio's is needed, and none is open."""
+    page = open_page()
+    calls: list[str] = []
+    page.on("request", lambda asked: calls.append(asked.url) if "gradio_api" in asked.url else None)
+    page.get_by_role("button", name="Pause").click()
+    score, address = page.locator("#pv-score"), page.locator("#pv-url")
+    assert score.is_visible() and not address.is_visible()
+    set_slider(page, "pv-score", "0.9")
+    choose(page, "pv-model", "camvid")  # which has no boxes
+    score.wait_for(state="hidden")
+    choose(page, "pv-model", "colors")
+    score.wait_for(state="visible")
+    page.wait_for_function(
+        "() => document.querySelector('#pv-score input[type=number]').value === '0.3'"
+        " && window.perception.settings.score === 0.3 && window.perception.settings.model === 'colors'"
+    )
+    choose(page, "pv-source", "address of a stream")
+    address.wait_for(state="visible")
+    choose(page, "pv-source", "street")
+    address.wait_for(state="hidden")
+    assert calls == []
 
 
 def test_what_is_no_picture_is_refused_in_words(page: Any, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Site:
         self.planted.write_text(self.secret)
         self.fifo = folder / "fifo"
         os.mkfifo(self.fifo)
-        self.app = create_app(make(**({} if how == "open" else {"token": TOKEN})))
+        self.app: Any = create_app(make(**({} if how == "open" else {"token": TOKEN})))
         self.headers = HEADERS[how]
         self.open = how != "without"
 
@@ -169,6 +169,10 @@ def test_of_gradio_only_the_page_is_there(attacked: tuple[Site, httpx.Client]) -
         *gradio_routes(site.app, "x"),
         ("/no/such/path", set()),
         ("/assets/../config", set()),
+        *(
+            (f"/assets/{name}", set())
+            for name in ("%2e%2e", "a" * 5000, "a%00b", "a%2fb", "%5c", "..%2f..%2fconfig", "%ff")
+        ),
     ]:
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
             status = client.request(method, path).status_code

@@ -7,10 +7,12 @@ import logging
 import random
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from perception.server.app import create_app
@@ -196,16 +198,85 @@ def test_bytes_that_are_no_http(address: str, seed: int, caplog: pytest.LogCaptu
     check(caplog)
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [(f"x-{n}", b"1") for n in range(200)],
+        [("x", b"a" * 20_000)],
+        [("x", b"\xff")],
+        [("sec-websocket-extensions", b"\xff;;,")],
+        [("sec-websocket-protocol", b"a, b,, \xff")],
+        [("sec-websocket-key", b"x")],
+        [("sec-websocket-version", b"-1")],
+        [("upgrade", b"websocket")],
+        [("content-length", b"10")],
+        [("transfer-encoding", b"chunked")],
+        [("host", b"x")],
+        [("origin", b"\xff")],
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_odd_handshakes(
+    address: str, extra: list[tuple[str, bytes]], method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = [("host", address.encode()), ("connection", b"Upgrade"), ("upgrade", b"websocket"), *extra]
+    said += [("sec-websocket-version", b"13"), ("sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")]
+    head = f"{method} /v1/webcam?token={TOKEN} HTTP/1.1\r\n".encode()
+    head += b"".join(name.encode() + b": " + value + b"\r\n" for name, value in said) + b"\r\n"
+    assert ask(address, head) < 500
+    check(caplog)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_frames_that_are_none(address: str, seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    rng = random.Random(seed)
+    for _ in range(20):
+        with handshake(address) as connection, suppress(ConnectionError):
+            connection.sendall(rng.randbytes(rng.randint(1, 400)))
+    assert httpx.get(f"http://{address}/healthz").status_code in (200, 401)
+    check(caplog)
+
+
 @pytest.mark.parametrize("path", ["/v1/webcam\xff", "/\xfc", "/v1/webcam?\xff", "/%ff%fe", "/v1/webcam%00", "//", "*"])
 def test_odd_addresses_over_websockets(address: str, path: str, caplog: pytest.LogCaptureFixture) -> None:
-    handshake = [
+    upgrade = [
         ("upgrade", b"websocket"), ("sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="), ("sec-websocket-version", b"13"),
     ]  # fmt: skip
-    said = [("host", address.encode()), ("connection", b"Upgrade"), *handshake]
+    said = [("host", address.encode()), ("connection", b"Upgrade"), *upgrade]
     head = b"GET " + path.encode("latin-1") + b" HTTP/1.1\r\n"
     head += b"".join(name.encode() + b": " + value + b"\r\n" for name, value in said) + b"\r\n"
     assert ask(address, head) < 500
     check(caplog)
+
+
+def handshake(address: str) -> socket.socket:
+    """A WebSocket whose frames are the test's own matter."""
+    name, _, port = address.partition(":")
+    connection = socket.create_connection((name, int(port)), timeout=30)
+    lines = [f"GET /v1/webcam?token={TOKEN} HTTP/1.1", f"Host: {address}", "Connection: Upgrade", "Upgrade: websocket"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""]
+    connection.sendall("\r\n".join(lines).encode())
+    assert b" 101 " in connection.recv(4096)
+    return connection
+
+
+def test_pings_of_a_client_that_reads_nothing_are_not_answered_into_memory(address: str) -> None:
+    """It is read from no more, until it takes the answers."""
+    most = 60_000_000
+    pings = (b"\x89\xfd\0\0\0\0" + b"p" * 125) * 1000
+    sent = 0
+    with handshake(address) as connection:
+        connection.settimeout(5)
+        try:
+            while sent < most:
+                connection.sendall(pings)
+                sent += len(pings)
+        except TimeoutError:
+            pass
+        assert sent < most
+        taken = 0
+        while taken < sent // len(pings) * 127 * 1000:
+            taken += len(connection.recv(1 << 20))
 
 
 def test_text_that_is_none(address: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -216,7 +287,7 @@ def test_text_that_is_none(address: str, caplog: pytest.LogCaptureFixture) -> No
             while True:
                 try:
                     socket_.recv(timeout=30)
-                except Exception as closed:
-                    assert getattr(closed, "rcvd", None) is not None and closed.rcvd.code == 1007
+                except ConnectionClosed as closed:
+                    assert closed.rcvd is not None and closed.rcvd.code == 1007
                     break
     check(caplog, most=10)

@@ -49,7 +49,6 @@ LOGIN, LOGOUT = "/login", "/logout"
 _LOGIN_BYTES = 8192
 _LOGIN_TIMEOUT_S = 10.0
 _PROBES = ("/healthz", "/readyz", "/metrics")  # answered however busy the server is
-_LASTING = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")  # by which an open page is told of changes
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -296,7 +295,7 @@ class Gate:
 def _lasts(scope: Scope) -> bool:
     """Whether a request lasts as long as somebody watches: those are counted apart, or they would keep others out."""
     path: str = scope["path"]
-    return scope["type"] == "websocket" or path.startswith(_LASTING) or path.endswith("/mjpeg")
+    return scope["type"] == "websocket" or path.endswith("/mjpeg")
 
 
 def _same(given: bytes, expected: str) -> bool:

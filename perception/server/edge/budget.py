@@ -181,11 +181,15 @@ class Budget:
 
 
 class Hold:
-    """An amount that is held until it is left, and what was begun with it has ended."""
+    """An amount that is held until it is left, and what was begun with it has ended.
+
+    Attributes:
+        cost: how much.
+    """
 
     def __init__(self, budget: Budget, cost: int, client: str) -> None:
         self._budget = budget
-        self._cost = cost
+        self.cost = cost
         self._client = client
         self._reasons = 1
 
@@ -200,7 +204,7 @@ class Hold:
         with self._budget._lock:
             self._reasons -= 1
             if not self._reasons:
-                self._budget._release(self._cost, self._client)
+                self._budget._release(self.cost, self._client)
 
     def __enter__(self) -> Hold:
         return self

@@ -86,7 +86,7 @@ class Protocol(HttpToolsProtocol):
         self._unused += len(data)
         try:
             super().data_received(data)
-        except (ValueError, LookupError, AttributeError) as error:  # of what it makes of odd bytes
+        except Exception as error:  # whatever odd bytes lead to
             _log.warning("an HTTP request that cannot be read (%s)", type(error).__name__)
             self.transport.abort()
         if self._unused > HEAD_BYTES and not self.transport.is_closing():
@@ -155,7 +155,14 @@ class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-typ
         super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except Exception as error:  # whatever odd bytes lead to
+            self._refuse(type(error).__name__)
+        else:
+            # The first bytes are a whole handshake; one that is refused without an answer would be held for ever.
+            if not getattr(self, "handshake_initiated", True):
+                self._refuse("no handshake")
         if not self._is_taken() and not self.transport.is_closing():
             self.transport.pause_reading()
 
@@ -163,6 +170,12 @@ class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-typ
         super().resume_writing()
         if not getattr(self, "read_paused", False) and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _refuse(self, why: str) -> None:
+        _log.warning("a WebSocket that cannot be read (%s)", why)
+        if not self.handshake_complete:
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        self.transport.close()
 
     def _is_taken(self) -> bool:
         """Whether the client takes what it is sent."""

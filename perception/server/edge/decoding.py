@@ -62,5 +62,7 @@ def decode(data: bytes) -> U8:
 
 def _pixels(picture: Image.Image) -> U8:
     if picture.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 255
-        return np.asarray(cv2.cvtColor((np.asarray(picture) >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR), np.uint8)
-    return np.asarray(cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR), np.uint8)
+        image = cv2.cvtColor((np.asarray(picture) >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+    else:
+        image = cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR)
+    return np.asarray(image, np.uint8)

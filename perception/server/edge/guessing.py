@@ -1,4 +1,4 @@
-"""Guessing is slow: after wrong credentials, an address has to wait before any of its credentials are looked at.
+"""Guessing is slow: after a few wrong credentials, an address has to wait before any of its credentials are looked at.
 
 The wait doubles with each failure. Nothing waits inside the server for it: what comes too early is turned away unread,
 right or wrong, so that a thousand connections at once get no more guesses than one, and hold nothing. What was found
@@ -20,8 +20,11 @@ from http import HTTPStatus
 
 from perception.server.problems import Busy
 
+FREE = 5
+"""Failures of an address before it has to wait, the last of these included: who mistypes disturbs nobody."""
+
 FIRST_S, LONGEST_S = 0.5, 30.0
-"""The wait after the first failure, and the most that it grows to: a mistyped password costs nothing that is felt."""
+"""The first wait, and the most that it grows to."""
 
 FORGET_S = 900.0
 """Failures are forgotten when an address had none for so long."""
@@ -81,7 +84,8 @@ class Guesses:
             failures.count = 0
         failures.count += 1
         failures.latest = now
-        failures.until = now + min(FIRST_S * 2.0 ** min(failures.count - 1, 30), LONGEST_S)
+        if failures.count >= FREE:
+            failures.until = now + min(FIRST_S * 2.0 ** min(failures.count - FREE, 30), LONGEST_S)
         failures.wrong = [*failures.wrong, self._digest(credentials)][-_REMEMBERED:]
         self._failures.move_to_end(block(address))
         while len(self._failures) > MOST:

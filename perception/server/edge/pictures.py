@@ -27,6 +27,12 @@ PATIENCE_S = 30.0
 THREADS = 4
 """Threads that decode and encode: not those that load models, behind which the pictures of others would wait."""
 
+LARGE = 4_000_000
+"""Pictures of more pixels than a camera's frame take up to a second: they have threads of their own. Not of low
+priority: one that has to wait for a core while it holds the interpreter would make all others wait."""
+
+LARGE_THREADS = 2
+
 
 class NoRoom(PerceptionError):
     """There is no room for a picture now.
@@ -52,6 +58,7 @@ class Pictures:
         self._limits = limits
         self._budget = Budget(limits.pixels_in_progress, limits.share, 2 * limits.waiting, PATIENCE_S)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="perception-pictures")
+        self._patient = ThreadPoolExecutor(LARGE_THREADS, thread_name_prefix="perception-large")
         metrics.pixels(lambda: self._budget.in_progress, lambda: self._budget.peak, lambda: self._budget.waiting)
 
     def decode(self, data: bytes, client: str, hold: Hold | None) -> tuple[Hold, U8]:
@@ -63,14 +70,17 @@ class Pictures:
             hold: as `with_room` gave it.
 
         Raises:
-            NoRoom: not now.
+            NoRoom: not now, or not in this thread.
             SourceError: not a picture, or damaged.
             TooLarge: more pixels than are taken.
         """
         width, height = image_size(data, self._limits)
-        taken = hold or self._budget.try_take(width * height, client)
+        pixels = width * height
+        taken = hold
+        if taken is None and pixels <= LARGE:
+            taken = self._budget.try_take(pixels, client)
         if taken is None:
-            raise NoRoom(width * height)
+            raise NoRoom(pixels)
         try:
             return taken, decode(data)
         except BaseException:
@@ -83,7 +93,7 @@ class Pictures:
 
         Args:
             work: calls `decode` with what it is given, and lets what that raises pass. It is called twice where there
-                is no room at first: most pictures find some at once, and take but one way through a thread.
+                is no room at first, or the picture is large: most find some at once, and take one way through a thread.
             client: whose turn it takes.
             undo: called with what ``work`` returns where nobody waits for that any more.
 
@@ -97,9 +107,11 @@ class Pictures:
         return await self._run(work, hold, undo)
 
     async def _run(self, work: Callable[[Hold | None], T], hold: Hold | None, undo: Callable[[T], Any]) -> T:
-        future = self._pool.submit(work, hold)
+        future = self._pool_for(hold).submit(work, hold)
+        waited = asyncio.wrap_future(future)
+        waited.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is no news if nobody waits
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await asyncio.shield(waited)
         except asyncio.CancelledError:
             if not future.cancel():
                 future.add_done_callback(lambda done: done.exception() or undo(done.result()))
@@ -113,10 +125,14 @@ class Pictures:
 
     async def run(self, hold: Hold, work: Callable[..., T], *arguments: Any) -> T:
         """Run in a thread what goes on with a picture, which keeps its room until that has ended."""
-        future: Future[T] = self._pool.submit(work, *arguments)
+        future: Future[T] = self._pool_for(hold).submit(work, *arguments)
         hold.until(future)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Let the threads end; what they work on is finished."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._patient):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _pool_for(self, hold: Hold | None) -> ThreadPoolExecutor:
+        return self._patient if hold is not None and hold.cost > LARGE else self._pool

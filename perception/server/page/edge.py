@@ -16,7 +16,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PATHS = re.compile(r"/|/theme\.css|/favicon\.ico|/manifest\.json|/assets/[\w.-]+|/static/(js|img)/[\w.-]+", re.ASCII)
+_FILE = r"[\w-][\w.-]{0,100}"
+PATHS = re.compile(rf"/|/theme\.css|/favicon\.ico|/manifest\.json|/assets/{_FILE}|/static/(js|img)/{_FILE}", re.ASCII)
 """What a browser asks for of Gradio to show the page."""
 
 _METHODS = ("GET", "HEAD")

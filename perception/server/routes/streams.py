@@ -23,8 +23,9 @@ A status is JSON::
      "legend": [{"id": 3, "name": "road", "color": "#804080", "share": 0.31}, ...],     # in view, largest first
      "boxes": 4, "age_s": 0.04}
 
-``state`` is one of ``connecting, running, stalled, reconnecting, ended, failed``; ``message`` says why where it is not
-``running``, and where nothing is shown though it is. A stream that nobody watches, records or asks for is
+``name`` is the operator's name for the source; of an address no more than scheme, host and port, because the rest may
+be secret. ``state`` is one of ``connecting, running, stalled, reconnecting, ended, failed``; ``message`` says why where
+it is not ``running``, and where nothing is shown though it is. A stream that nobody watches, records or asks for is
 closed after a minute.
 """
 

@@ -228,11 +228,9 @@ class Session:
     async def _answer(self, message: bytes, arrived: float) -> None:
         number = _NUMBER.unpack_from(message)[0] if len(message) >= _NUMBER.size else None
         try:
-            scheduler, model = self._scheduler, self._model
-            if scheduler is None or model is None:
-                scheduler, model = self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
-            assert scheduler is not None and model is not None
-            begin = partial(self._begin, scheduler, model, message, number or 0, arrived)
+            if self._scheduler is None or self._model is None:
+                self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
+            begin = partial(self._begin, (self._scheduler, self._model), message, number or 0, arrived)
             future = await self._service.pictures.with_room(begin, self._address, Future.cancel)
             try:
                 prediction, answer = await asyncio.wrap_future(future)
@@ -256,12 +254,12 @@ class Session:
                 await self._socket.send_bytes(answer)
 
     def _begin(
-        self, scheduler: Scheduler, model: Model, message: bytes, number: int, arrived: float, hold: Hold | None
+        self, running: tuple[Scheduler, Model], message: bytes, number: int, arrived: float, hold: Hold | None
     ) -> Future[tuple[Prediction, bytes]]:
         """Decode a frame and have it inferred; the thread that does so makes the answer, too."""
         taken, image = self._service.pictures.decode(file_of(message), self._address, hold)
         with taken:
-            future = self._infer(scheduler, model, image, number, arrived)
+            future = self._infer(*running, image, number, arrived)
             taken.until(future)
         return future
 
