@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -52,11 +53,13 @@ app = typer.Typer(
       perception live
     """,
 )
-for command in (annotate, demo, live, models, doctor, build, verify):
-    app.command(cls=JsonCommand)(command)
+_COMMANDS: tuple[Callable[..., Any], ...] = (
+    *(annotate, demo, live, models, doctor, build, verify),
+    *(adapt, bench, train, export, quantize, explain, summary),
+)
+for _command in _COMMANDS:
+    app.command(cls=JsonCommand)(_command)
 app.add_typer(cache, name="cache")
-for command in (adapt, bench, train, export, quantize, explain, summary):
-    app.command(cls=JsonCommand)(command)
 app.add_typer(evaluation, name="eval")
 app.add_typer(data, name="data")
 app.add_typer(weights, name="weights")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
 from perception.common.precision import Precision, parse_precision
-
-if TYPE_CHECKING:
-    import click
 
 MODEL, INPUT, OUTPUT, DRAWING, GENERAL = "Model", "Input", "Output", "Drawing", "General"
 
@@ -95,7 +92,7 @@ JsonFile = Annotated[
 class JsonCommand(TyperCommand):
     """A command with ``--json``, which took a path once: ``--json -`` and ``--json FILE.json`` still work."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the line in today's spelling."""
         return super().parse_args(ctx, respell_json(args))
 
@@ -103,7 +100,7 @@ class JsonCommand(TyperCommand):
 def respell_json(args: Sequence[str]) -> list[str]:
     """Rewrite ``--json -`` as ``--json`` and ``--json FILE.json`` as ``--json-file FILE.json``, with a warning."""
     log = logging.getLogger("perception")
-    rest, written = list(args), []
+    rest, written = list(args), list[str]()
     while rest:
         word = rest.pop(0)
         if word == "--":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal, TypeVar, cast, get_args
+from typing import Literal, TypeVar, get_args
 
 from perception.errors import UsageError
 
@@ -35,7 +35,7 @@ def parse_precision(text: str) -> Precision:
         name = _OLD[name]
     if name not in PRECISIONS:
         raise UsageError(f"unknown precision {text!r}; choose one of: {', '.join(PRECISIONS)}")
-    return cast(Precision, name)
+    return name
 
 
 def respell(value: T) -> T | Precision:
