@@ -13,6 +13,7 @@ pytest.importorskip("onnxruntime")
 
 from typer.testing import CliRunner  # noqa: E402
 
+import perception.classics  # noqa: E402, F401 - its networks are summed up
 from perception.card import ModelCard  # noqa: E402
 from perception.commands.main import app  # noqa: E402
 from perception.errors import PerceptionError, UsageError  # noqa: E402

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import onnx
 import torch
 from torch import nn
 
-from perception.card import ModelCard, write_card
+from perception.card import ModelCard
 from perception.errors import ModelError
 from perception.networks.camera import CameraGraph
-from perception.sinks.files import check_output, sink_errors
+from perception.training.export.onnx_file import write_onnx
 from perception.training.recipes.base import RunConfig
 from perception.training.recipes.read import parse_config
 from perception.training.tasks.kinds import build_network, task_type
 from perception.training.weights.checkpoint import load_checkpoint, load_weights
 
-OPSET = 17  # the oldest with all that is used here: the more runtimes read it
 TOLERANCE = 1e-3  # of the largest value of an output
 
 
@@ -60,29 +55,15 @@ def export(
 def export_network(network: nn.Module, card: ModelCard, output: Path) -> None:
     """Write ``network`` (whose first convolution is changed by this) with ``card`` to ``output``.
 
-    Batch norms are folded into the convolutions; the batch stays free, and the picture's size where the card says so.
-
     Raises:
         ModelError: The file does not compute what torch computes.
         UsageError: The output is a folder.
         SinkError: It cannot be written.
     """
-    check_output(output, overwrite=True)
     outputs = cast("tuple[str, ...]", network.outputs)
     graph = CameraGraph(network, cast("nn.Conv2d", network.first_convolution), outputs).eval()
-    width, height = card.input.width, card.input.height
-    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8))
-    with sink_errors(str(output)):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-            draft = Path(folder) / output.name
-            _to_onnx(graph, frames, draft, card.input.multiple is not None)
-            model = onnx.load(str(draft))
-            write_card(model, card)
-            onnx.checker.check_model(model)
-            onnx.save(model, str(draft))
-            check_export(graph, draft, None if card.input.multiple else (width, height))
-            os.replace(draft, output)  # noqa: PTH105 - the one call that is atomic on every system
+    size = None if card.input.multiple else (card.input.width, card.input.height)
+    write_onnx(graph, card, output, lambda draft: check_export(graph, draft, size))
 
 
 def check_export(graph: CameraGraph, path: Path, size: tuple[int, int] | None = None) -> None:
@@ -112,28 +93,3 @@ def check_export(graph: CameraGraph, path: Path, size: tuple[int, int] | None = 
                     f"(shapes {result.shape} and {truth.shape})",
                     path,
                 )
-
-
-def _to_onnx(graph: CameraGraph, frames: torch.Tensor, path: Path, any_size: bool) -> None:
-    axes: dict[str, Any] = {
-        "frames": {0: "batch", 1: "height", 2: "width"},
-        "class_logits": {0: "batch", 2: "class_logits_height", 3: "class_logits_width"},
-        "boxes": {0: "batch", 1: "locations"},
-        "scores": {0: "batch", 1: "locations"},
-        "probabilities": {0: "batch"},
-    }
-    if not any_size:
-        axes = {name: {0: "batch"} for name in axes}
-    with warnings.catch_warnings(), torch.inference_mode():
-        # The tracing exporter is deprecated, but it alone folds batch norms and needs no guards for free sizes.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph,
-            (frames,),
-            str(path),
-            input_names=["frames"],
-            output_names=list(graph.outputs),
-            dynamic_axes={name: axes[name] for name in ("frames", *graph.outputs)},
-            opset_version=OPSET,
-            dynamo=False,
-        )

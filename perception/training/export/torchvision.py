@@ -9,26 +9,23 @@ network (``--weights none``) from those of its default weights, which are not do
 from __future__ import annotations
 
 import difflib
-import os
-import tempfile
-import warnings
 from datetime import date
 from pathlib import Path
 from typing import Any, cast
 from urllib.error import URLError
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torchvision import models
 
-from perception.card import ModelCard, validate_card, write_card
+from perception.card import ModelCard, validate_card
 from perception.engines import open_engine
 from perception.errors import ModelError, UsageError
 from perception.networks.camera import CameraGraph
 from perception.networks.torchvision_models import TorchvisionDetector, TorchvisionSegmenter, first_convolution
+from perception.training.export.onnx_file import write_onnx
 
 PREFIX = "torchvision:"
 
@@ -50,7 +47,6 @@ SEGMENTERS = (
     "lraspp_mobilenet_v3_large",
 )
 
-OPSET = 17
 PYRAMID_STEP = 32  # torchvision pads images for a pyramid to multiples of this
 TOLERANCE = 1e-3  # of the largest value of an output
 TWINS = 0.99  # part of the boxes that must be the same: of equal scores any may be the last that is kept
@@ -174,19 +170,7 @@ def make_graph(
 
 def write_graph(graph: CameraGraph, card: ModelCard, output: Path) -> None:
     """Write a network with its card to ``output``, and check it there; see `export_torchvision`."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-            draft = Path(folder) / output.name
-            _trace(graph, card, draft)
-            written = onnx.load(str(draft))
-            write_card(written, card)
-            onnx.checker.check_model(written)
-            onnx.save(written, str(draft))
-            check_export(graph, card, draft)
-            os.replace(draft, output)  # noqa: PTH105 - the one call that is atomic on every system
-    except OSError as error:
-        raise UsageError(f"cannot write the model: {error.strerror or error}", output) from None
+    write_onnx(graph, card, output, lambda draft: check_export(graph, card, draft))
 
 
 def check_export(graph: CameraGraph, card: ModelCard, path: Path) -> None:
@@ -312,24 +296,3 @@ def _published(metadata: Any) -> dict[str, float]:
         for dataset, values in metadata.meta["_metrics"].items()
         for metric, value in values.items()
     }
-
-
-def _trace(graph: CameraGraph, card: ModelCard, path: Path) -> None:
-    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in ("frames", *graph.outputs)}
-    if card.input.multiple is not None:
-        axes["frames"] |= {1: "height", 2: "width"}
-        axes["class_logits"] |= {2: "rows", 3: "columns"}
-    frames = torch.randint(0, 256, (2, card.input.height, card.input.width, 3), dtype=torch.uint8)
-    with warnings.catch_warnings(), torch.inference_mode():
-        # The tracing exporter is deprecated, but it alone folds batch norms and needs no guards for free sizes.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph,
-            (frames,),
-            str(path),
-            input_names=["frames"],
-            output_names=list(graph.outputs),
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
