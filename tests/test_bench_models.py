@@ -13,10 +13,7 @@ from perception.commands.main import app
 from perception.errors import PerceptionError
 from tests.models import write_model
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache_home")
 
 
 def test_each_network_has_a_row_beside_the_first(tmp_path: Path) -> None:
@@ -42,6 +39,7 @@ def test_each_network_has_a_row_beside_the_first(tmp_path: Path) -> None:
         ("models", ["no-such-model"], "no-such-model"),
     ],
 )
-def test_what_is_missing_is_told(part: str, against: list[str], told: str) -> None:
+def test_what_is_missing_is_told(part: str, against: list[str], told: str, tmp_path: Path) -> None:
+    model = str(write_model(tmp_path / "colors.onnx"))
     with pytest.raises(PerceptionError, match=told):
-        list(run_bench([part], against=against))
+        list(run_bench([part], model=model, against=against, repeats=1))

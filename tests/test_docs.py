@@ -75,5 +75,5 @@ def test_networks_that_are_named_are_there() -> None:
     methods = {"gradient", "smoothgrad", "guided", "deconvnet", "occlusion"}
     assert {name for name in table if name not in CLASSIFIERS} - methods == {"v4"}  # mini_alexnet_v1 to v4
     assert set(CLASSIFIERS) <= table
-    for path in set(re.findall(r"`((?:networks|perception)/[\w/]+\.py)`", TEXT)):
+    for path in set(re.findall(r"`((?:networks|classics|perception)/[\w/]+\.py)`", TEXT)):
         assert (ROOT / path).is_file() or (ROOT / "perception" / path).is_file(), path

@@ -9,19 +9,7 @@ import pytest
 from perception.picture.conversions import axis_taps, bgr_to_yuv
 from perception.picture.letterbox import PAD, Letterbox, planes_to_bgr, to_input
 from perception.types import Frame, Planes
-
-
-def random_planes(seed: int, width: int, height: int, pad: int = 0, **kind: object) -> Planes:
-    """Random smooth-ish planes within the legal range, so that BGR is mostly not clipped."""
-    rng = np.random.default_rng(seed)
-
-    def plane(w: int, h: int, low: int, high: int) -> np.ndarray:
-        memory = np.zeros((h, w + pad), np.uint8)
-        memory[:, :w] = rng.integers(low, high, (h, w))
-        return memory[:, :w]
-
-    half = ((width + 1) // 2, (height + 1) // 2)
-    return Planes(plane(width, height, 0, 256), plane(*half, 60, 200), plane(*half, 60, 200), **kind)  # type: ignore
+from tests.noise import noise, random_planes
 
 
 def exact_bgr(planes: Planes) -> np.ndarray:
@@ -42,7 +30,7 @@ def exact_bgr(planes: Planes) -> np.ndarray:
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("size", [(64, 48), (63, 47), (1, 1), (2, 1), (1, 2), (70, 3)])
 def test_planes_to_bgr_is_rounded_exactly(size: tuple[int, int], full_range: bool, matrix: str) -> None:
-    planes = random_planes(1, *size, pad=7, matrix=matrix, full_range=full_range)
+    planes = random_planes(*size, 1, chroma=(60, 200), pad=7, matrix=matrix, full_range=full_range)
     exact = exact_bgr(planes)
     got = planes_to_bgr(planes)
     assert np.abs(got - exact).max() <= 0.5 + 1e-2  # 16 fractional bits
@@ -104,7 +92,7 @@ def test_taps(samples: int, size: int) -> None:
 @pytest.mark.parametrize("target", [(48, 36), (33, 50), (1, 1)])
 def test_bgr_input_against_dense_matrices(source: tuple[int, int], target: tuple[int, int]) -> None:
     rng = np.random.default_rng(3)
-    image = rng.integers(0, 256, (source[1], source[0], 3), np.uint8)
+    image = noise(source[1], source[0], 3, seed=rng)
     got, box = to_input(Frame(image), *target)
     horizontal, vertical = (slow_axis(a, a, b) for a, b in zip(source, target, strict=True))
     exact = np.einsum("yh,hwc,xw->yxc", vertical, image, horizontal)
@@ -113,7 +101,7 @@ def test_bgr_input_against_dense_matrices(source: tuple[int, int], target: tuple
 
 
 def test_shrinking_is_inter_area() -> None:
-    image = np.random.default_rng(4).integers(0, 256, (72, 128, 3), np.uint8)
+    image = noise(72, 128, 3, seed=4)
     theirs = cv2.resize(image, (48, 36), interpolation=cv2.INTER_AREA)
     assert np.abs(to_input(Frame(image), 48, 36)[0].astype(int) - theirs).max() <= 1
 
@@ -121,7 +109,7 @@ def test_shrinking_is_inter_area() -> None:
 @pytest.mark.parametrize("kind", [("bt601", False), ("bt709", False), ("bt601", True)])
 @pytest.mark.parametrize("size", [(128, 72), (127, 71), (63, 47), (5, 3), (1, 1)])
 def test_planes_input_against_dense_matrices(size: tuple[int, int], kind: tuple[str, bool]) -> None:
-    planes = random_planes(5, *size, pad=3, matrix=kind[0], full_range=kind[1])
+    planes = random_planes(*size, 5, chroma=(60, 200), pad=3, matrix=kind[0], full_range=kind[1])
     target = (48, 36)
     got, _ = to_input(Frame(planes=planes), *target)
 
@@ -168,7 +156,7 @@ def test_letterboxed_input() -> None:
 
 
 def test_same_size_is_a_copy() -> None:
-    image = np.random.default_rng(7).integers(0, 256, (30, 40, 3), np.uint8)
+    image = noise(30, 40, 3, seed=7)
     got, _ = to_input(Frame(image), 40, 30)
     assert (got == image).all()
     assert not np.shares_memory(got, image)

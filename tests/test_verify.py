@@ -18,12 +18,8 @@ from perception.diagnostics import verify
 from perception.diagnostics.verify import match_boxes
 from perception.engines import engine_status
 from perception.types import Detections
+from tests.fixtures import own_cache  # noqa: F401
 from tests.models import write_model
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path / "cache"))
 
 
 def frames(n: int = 3) -> list[Frame]:

@@ -220,9 +220,9 @@ def test_a_second_frame_goes_where_the_way_is_long_and_only_there(open_page: Cal
     page = open_page()
     start_camera(page)
     page.evaluate(
-        """() => { const { view } = window.perception.live; const { socket } = view; window.sends = [];
+        """() => { const { view } = window.perception.live; const { socket, pacing } = view; window.sends = [];
         const send = socket.send.bind(socket); const receive = socket.onmessage;
-        socket.send = (m) => { window.sends.push([view.sent.size, view.aloneMs / view.frameMs]); send(m); };
+        socket.send = (m) => { window.sends.push([pacing.inFlight.size, pacing.aloneMs / pacing.frameMs]); send(m); };
         socket.onmessage = (m) => setTimeout(() => receive(m), window.delay ?? 0); }"""
     )
     results(page, 10)
@@ -231,7 +231,7 @@ def test_a_second_frame_goes_where_the_way_is_long_and_only_there(open_page: Cal
     sends = page.evaluate("window.sends")
     assert all(size == 1 or (size == 2 and frames >= 1.2) for size, frames in sends)
     page.evaluate("window.delay = 0")
-    quick = "window.perception.live.view.aloneMs < 200"  # some frames go alone, so that it shows
+    quick = "window.perception.live.view.pacing.aloneMs < 200"  # some frames go alone, so that it shows
     page.wait_for_function(f"() => {quick}")
 
 

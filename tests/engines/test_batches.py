@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from perception import EngineError, ModelError, UsageError, load_model
 from perception.card import read_card
 from perception.engines import Engine, open_engine
 from perception.engines.fallback import FallbackEngine
-from perception.types import Frame, Planes
+from perception.types import Frame
 from tests.models import build_model, solid, write_model
+from tests.noise import noise, random_planes
 
 CPU_ENGINES = ["openvino", "onnxruntime", "torch"]
 
@@ -27,11 +29,9 @@ def frames_of_many_kinds(seed: int, count: int) -> list[Frame]:
     for index in range(count):
         height, width = (int(side) for side in rng.integers(20, 120, 2))
         if index % 3:
-            frames.append(Frame(rng.integers(0, 256, (height, width, 3), np.uint8)))
+            frames.append(Frame(noise(height, width, 3, seed=rng)))
         else:
-            half = (height + 1) // 2, (width + 1) // 2
-            planes = [rng.integers(0, 256, shape, np.uint8) for shape in ((height, width), half, half)]
-            frames.append(Frame(planes=Planes(*planes)))
+            frames.append(Frame(planes=random_planes(width, height, rng)))
     return frames
 
 
@@ -148,13 +148,16 @@ def test_frames_go_on_together_or_one_by_one_when_an_engine_is_lost(
     path = write_model(tmp_path / "m.onnx")
     card = read_card(path)
     first = open_engine(path, card, engine="onnxruntime", batch=2)
-    engine = FallbackEngine(
-        first,
-        [
-            lambda: open_engine(path, card, engine="openvino", precision="fp32"),
-            lambda: open_engine(path, card, engine="onnxruntime", batch=4),
-        ],
-    )
+    opened = [first]
+
+    def then(name: str, **options: Any) -> Callable[[], Engine]:
+        def opens() -> Engine:
+            opened.append(open_engine(path, card, engine=name, **options))
+            return opened[-1]
+
+        return opens
+
+    engine = FallbackEngine(first, [then("openvino", precision="fp32"), then("onnxruntime", batch=4)])
     frames = [Frame(solid(color)) for color in ("red", "green", "blue")]
     buffer = np.zeros((2, 48, 64, 3), np.uint8)
     with engine:
@@ -162,4 +165,4 @@ def test_frames_go_on_together_or_one_by_one_when_an_engine_is_lost(
             results = engine.infer_frames(frames, "stretch", buffer)
             assert [int(r[0]["class_logits"][0].argmax(0)[0, 0]) for r in results] == [0, 1, 2]
             assert (engine.batch, engine.name) == (batch, name)
-            engine._current.close()  # as if it were lost
+            opened[-1].close()  # as if it were lost

@@ -19,6 +19,7 @@ from perception.card import ModelCard, read_card, validate_card, write_card
 from perception.common import hardware
 from perception.engines import ENGINES, Engine, engine_status, open_engine
 from tests.models import PALETTE, build_model, write_model
+from tests.noise import noise
 
 PRESENT = [name for name in ENGINES if engine_status(name)[0]]
 MODES = ("latency", "throughput")
@@ -30,10 +31,6 @@ def read(path: Path) -> tuple[Path, ModelCard]:
 
 def open_present(path: Path, name: str, **options: Any) -> Engine:
     return open_engine(path, read_card(path), engine=name, **{"precision": "fp32"} | options)
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def reference(path: Path, frames: np.ndarray) -> dict[str, np.ndarray]:

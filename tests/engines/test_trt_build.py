@@ -29,6 +29,7 @@ from perception.weights.library import model_paths
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
 from tests.engines.trt_names import RTX_ONLY, names_in_binary, names_in_module, used_names
 from tests.models import write_model
+from tests.noise import noise_frames
 
 pytestmark = pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for RTX has no wheel for this system")
 
@@ -92,7 +93,7 @@ def quantise(path: Path, output: Path, size: tuple[int, int]) -> Path:
     class Frames(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             rng = np.random.default_rng(0)
-            self.frames = [rng.integers(0, 256, (1, size[1], size[0], 3), np.uint8) for _ in range(2)]
+            self.frames = [noise_frames(1, *size, rng) for _ in range(2)]
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return {"frames": self.frames.pop()} if self.frames else None

@@ -9,7 +9,6 @@ import os
 import re
 import stat
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -296,24 +295,29 @@ def test_list_and_clear(cache: EngineCache) -> None:
     assert cache.entries() == [] and cache.clear() == (0, 0)
 
 
-def _obtain_slowly(folder: Path, log: Path, started: Any) -> None:
+def _obtain(folder: Path, log: Path, started: Any, second: Any, number: int) -> None:
     def make() -> tuple[bytes, str]:
         with log.open("a") as file:
             file.write("built\n")
         started.set()
-        time.sleep(1)
+        assert second.wait(60)
         return b"engine" * 100, "slow"
 
-    got = EngineCache(folder).obtain(FIELDS, make)
+    cache = EngineCache(folder)
+    if number == 1:
+        second.set()
+    got = cache.obtain(FIELDS, make)
     with log.open("a") as file:
         file.write(f"{got.plan == b'engine' * 100} {bool(got.built)}\n")
 
 
 def test_two_processes_build_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    started = context.Event()
+    started, second = context.Event(), context.Event()
     log = tmp_path / "log"
-    processes = [context.Process(target=_obtain_slowly, args=(tmp_path / "engines", log, started)) for _ in range(2)]
+    processes = [
+        context.Process(target=_obtain, args=(tmp_path / "engines", log, started, second, i)) for i in range(2)
+    ]
     processes[0].start()
     assert started.wait(60)
     processes[1].start()  # comes while the first one builds

@@ -16,6 +16,7 @@ from perception.picture.letterbox import to_input
 from perception.sources import open_source
 from perception.weights.library import model_paths
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
+from tests.noise import noise_frames
 
 
 def run(model: onnx.ModelProto, frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -25,10 +26,6 @@ def run(model: onnx.ModelProto, frames: np.ndarray) -> dict[str, np.ndarray]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, {"frames": frames}), strict=True))
-
-
-def frames_of(rng: np.random.Generator, n: int = 2, side: int = 16) -> np.ndarray:
-    return rng.integers(0, 256, (n, side, side, 3), np.uint8)
 
 
 def types(model: onnx.ModelProto) -> dict[str, int]:
@@ -45,7 +42,7 @@ def test_f32_changes_no_result_and_casts_bytes_first() -> None:
     assert model.SerializeToString() == before
     readers = [n.op_type for n in made.graph.node if "frames" in n.input]
     assert readers == ["Cast"]  # the only thing that TensorRT does with uint8
-    frames = frames_of(rng)
+    frames = noise_frames(2, 16, 16, rng)
     np.testing.assert_array_equal(run(made, frames)["class_logits"], run(model, frames)["class_logits"])
 
 
@@ -79,7 +76,7 @@ def test_f16_computes_what_torch_computes_in_half(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = mixed_network(rng)
     made = prepare(model, card(), "fp16")
-    frames = frames_of(rng)
+    frames = noise_frames(2, 16, 16, rng)
     exact, half = run(model, frames)["class_logits"], run(made, frames)["class_logits"]
     assert half.dtype == np.float32
     w = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}
@@ -148,7 +145,7 @@ def test_a_float_used_inside_and_outside_keeps_both_types() -> None:
     made = prepare(model, card(), "fp16")
     stored = {w.name: w.data_type for w in made.graph.initializer}
     assert stored["k"] == TensorProto.FLOAT and stored["k/narrow"] == TensorProto.FLOAT16
-    frames = frames_of(rng)
+    frames = noise_frames(2, 16, 16, rng)
     exact, half = run(model, frames)["class_logits"], run(made, frames)["class_logits"]
     np.testing.assert_allclose(half, exact, atol=0.02 * np.abs(exact).max())
 
@@ -163,7 +160,7 @@ def test_an_output_made_by_the_last_product_and_read_again_is_float32() -> None:
     outputs = {"class_logits": ["N", 3, 16, 16], "mean": ["N", 3, 1, 1]}
     model = graph(nodes, constants, outputs)
     made = prepare(model, card(), "fp16")
-    frames = frames_of(np.random.default_rng(0))
+    frames = noise_frames(2, 16, 16)
     exact, half = run(model, frames), run(made, frames)
     for name in outputs:
         assert half[name].dtype == np.float32
@@ -197,7 +194,7 @@ def test_control_flow_and_quantisation_are_told_apart() -> None:
     assert is_quantised(quantised) and not is_quantised(plain)
     with pytest.raises(UsageError, match="build it in int8, not in fp16"):
         prepare(quantised, card(), "fp16")
-    frames = frames_of(np.random.default_rng(0))
+    frames = noise_frames(2, 16, 16)
     passed = run(prepare(quantised, card(), "int8"), frames)["class_logits"]
     np.testing.assert_array_equal(passed, run(quantised, frames)["class_logits"])
 
@@ -210,7 +207,7 @@ def test_the_mask_is_the_argmax_of_resized_logits(size: tuple[int, int] | None, 
     constants = {"w": rng.standard_normal((5, 3, 4, 4)).astype(np.float32)}
     model = graph(nodes, constants, {"class_logits": ["N", 5, 4, 4]})
     made = prepare(model, card(5), precision, tail=Tail(mask_size=size))  # type: ignore[arg-type]
-    frames = frames_of(rng, 3)
+    frames = noise_frames(3, 16, 16, rng)
     mask = run(made, frames)["class_logits"]
     width, height = size or (16, 16)
     assert mask.dtype == np.uint8 and mask.shape == (3, height, width)
@@ -227,7 +224,7 @@ def test_the_mask_follows_a_free_input_size() -> None:
     model = mixed_network(rng, side=None)
     made = prepare(model, card(), "fp32", tail=Tail())
     for side in (8, 20):
-        assert run(made, frames_of(rng, 1, side))["class_logits"].shape == (1, side, side)
+        assert run(made, noise_frames(1, side, side, rng))["class_logits"].shape == (1, side, side)
     fixed = prepare(model, card(), "fp32", size=(12, 8), tail=Tail())
     dims = fixed.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_value for d in dims][1:] == [8, 12, 3]
@@ -239,7 +236,7 @@ def test_top_k_keeps_the_best_boxes_best_first(seed: int) -> None:
     model = detector(rng, rows=128)
     described = card(4, segmentation=False, detection=True)
     made = prepare(model, described, "fp32", tail=Tail(top_k=20))
-    frames = frames_of(rng, 3)
+    frames = noise_frames(3, 16, 16, rng)
     every, kept = run(model, frames), run(made, frames)
     for i in range(3):
         order = np.argsort(-every["scores"][i].max(1), kind="stable")[:20]
@@ -252,7 +249,7 @@ def test_top_k_of_a_number_that_depends_on_the_size() -> None:
     model = detector(rng, free=True)  # a row for each 2x2 pixels
     made = prepare(model, card(4, segmentation=False, detection=True), "fp32", tail=Tail(top_k=20))
     for side, rows in ((8, 16), (10, 20), (16, 20)):
-        frames = frames_of(rng, 2, side)
+        frames = noise_frames(2, side, side, rng)
         every, kept = run(model, frames), run(made, frames)
         assert kept["boxes"].shape == (2, rows, 4) and kept["scores"].shape == (2, rows, 4)
         best = np.sort(every["scores"].max(2))[:, ::-1][:, :rows]

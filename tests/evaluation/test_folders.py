@@ -17,6 +17,7 @@ from perception.evaluation.faults import FAULTS_SHOWN, FILES_SHOWN, Fault, refus
 from perception.evaluation.folders import LabelFolder, Sample
 from perception.evaluation.pictures import BadPicture, read_labels, read_picture
 from perception.sinks.masks import encode_palette_png
+from tests.noise import noise
 
 
 def png(values: np.ndarray, depth: int, kind: int, palette: bytes = b"") -> bytes:
@@ -60,7 +61,7 @@ def test_masks_that_the_package_writes_are_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_a_file_cut_short_is_no_picture(tmp_path: Path, suffix: str) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    image = noise(60, 80, 3)
     data = cv2.imencode(suffix, image)[1].tobytes()
     path = tmp_path / f"a{suffix}"
     path.write_bytes(data)
@@ -107,7 +108,7 @@ def test_images_of_any_kind_match_labels_by_stem(tmp_path: Path) -> None:
         write(
             tmp_path,
             name,
-            rng.integers(0, 256, (6, 8, 3)).astype(np.uint8),
+            noise(6, 8, 3, seed=rng),
             rng.integers(0, 3, (6, 8)).astype(np.uint8),
         )
     folder = LabelFolder(tmp_path / "images", tmp_path / "labels", 3)

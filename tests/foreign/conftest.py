@@ -1,13 +1,3 @@
-from __future__ import annotations
+"""Compiled models stay out of the user's cache."""
 
-from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep adapted and compiled models out of the user's cache; compiled kernels stay there, they take long."""
-    folder = tmp_path / "cache"
-    monkeypatch.setattr("perception.engines.cache.compiled_models_dir", lambda engine: folder / engine)
-    return folder
+from tests.fixtures import own_cache  # noqa: F401

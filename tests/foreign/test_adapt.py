@@ -19,6 +19,7 @@ from perception.foreign import adapt, adapt_model, adapted
 from perception.foreign.adapter import read_foreign_card
 from tests.foreign import graphs
 from tests.foreign.graphs import Net
+from tests.noise import noise
 
 CARD: dict[str, Any] = {
     "name": "theirs",
@@ -100,7 +101,7 @@ def test_the_command_line(tmp_path: Path) -> None:
 def test_what_was_made_once_is_kept(tmp_path: Path, own_cache: Path) -> None:
     path, card = color_detector().write(tmp_path / "theirs.onnx"), write_card(tmp_path / "card.yaml")
     first = adapted(path, card)
-    assert first is not None and first.parent == own_cache / "foreign"
+    assert first is not None and first.parent == own_cache / "compiled" / "foreign"
     inode = first.stat().st_ino
     assert adapted(path, card) == first and first.stat().st_ino == inode
     other_card = adapted(path, write_card(tmp_path / "other.yaml", name="other"))
@@ -108,7 +109,7 @@ def test_what_was_made_once_is_kept(tmp_path: Path, own_cache: Path) -> None:
     other_model = adapted(path, card)
     assert len({first, other_card, other_model}) == 3
     assert sorted(own_cache.rglob("*.onnx")) == sorted(p for p in (first, other_card, other_model) if p)
-    assert [p for p in (own_cache / "foreign").iterdir() if p.suffix != ".onnx"] == []
+    assert [p for p in (own_cache / "compiled" / "foreign").iterdir() if p.suffix != ".onnx"] == []
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, own_cache: Path) -> None:
@@ -163,7 +164,7 @@ def test_names_that_clash_with_ours_and_bodies_that_reach_outside(tmp_path: Path
     path = net.write(tmp_path / "theirs.onnx")
     import onnxruntime
 
-    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    frame = noise(48, 64, 3)
     image = {"scale": 1 / 255, "mean": 0, "std": 1, "layout": "NCHW", "channels": "RGB"}
     boxes, scores = onnxruntime.InferenceSession(str(path)).run(None, {"frames": graphs.prepare(frame, **image)})
     adapter = {"input": CARD["adapter"]["input"], "detection": {"format": "boxes_scores", "corners": "cxcywh"}}

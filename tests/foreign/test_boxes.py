@@ -19,6 +19,7 @@ from perception.foreign.adapt import adapt_model
 from perception.foreign.adapter import ForeignCard
 from tests.foreign import graphs
 from tests.foreign.graphs import Net
+from tests.noise import noise_frames
 
 INPUT = {"channels": "RGB", "scale": "1/255", "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
 SCALED = {"scale": 1 / 255, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3], "channels": "RGB", "layout": "NCHW"}
@@ -32,10 +33,6 @@ def card(detection: dict[str, Any], size: tuple[int, int] = (64, 48), **image: A
         "adapter": {"input": INPUT | image, "detection": detection},
     }  # fmt: skip
     return validate_card(data, "card.yaml", ForeignCard)
-
-
-def noise(n: int, width: int = 64, height: int = 48, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), np.uint8)
 
 
 def foreign_outputs(path: Path, frame: np.ndarray, **image: Any) -> dict[str, np.ndarray]:
@@ -175,7 +172,7 @@ def test_decoding_in_the_graph_is_slow_decoding(case: str, tmp_path: Path) -> No
     for seed, engine in enumerate(("openvino", "onnxruntime", "torch")):
         net = build(Net(seed=seed, batch=1 if alone else "batch"))
         path = net.write(tmp_path / f"{engine}.onnx")
-        frames = noise(1 if alone else 3, seed=seed)
+        frames = noise_frames(1 if alone else 3, seed=seed)
         results = run_adapted(path, card(detection), frames, engine)
         assert set(results) == {"boxes", "scores"}
         for index, frame in enumerate(frames):
@@ -184,7 +181,7 @@ def test_decoding_in_the_graph_is_slow_decoding(case: str, tmp_path: Path) -> No
 
 def test_boxes_in_pixels_stay_as_they_are(tmp_path: Path) -> None:
     path = graphs.boxes_scores(Net()).write(tmp_path / "m.onnx")
-    (frame,) = noise(1)
+    (frame,) = noise_frames(1)
     results = run_adapted(path, card({"format": "boxes_scores"}), frame[None], "onnxruntime")
     np.testing.assert_allclose(results["boxes"], foreign_outputs(path, frame)["boxes"], atol=1e-6)
 
@@ -194,7 +191,7 @@ def test_bf16_inside_does_not_move_boxes_by_pixels(tmp_path: Path) -> None:
     # At 640 a coordinate in bf16 is exact to 2 pixels; only the offsets before decoding may be as rough.
     path = graphs.yolox(Net(640, 640), (8, 16, 32)).write(tmp_path / "m.onnx")
     described = card({"format": "yolox"}, size=(640, 640))
-    frames = noise(1, 640, 640)
+    frames = noise_frames(1, 640, 640)
     exact = run_adapted(path, described, frames, "openvino")["boxes"]
     with open_engine(
         path.with_suffix(".adapted.onnx"), described.native(), engine="openvino", precision="bf16"

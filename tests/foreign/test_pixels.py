@@ -18,6 +18,7 @@ from perception.engines import open_engine
 from perception.foreign.adapt import adapt_model
 from perception.foreign.adapter import ForeignCard
 from tests.foreign.graphs import Net, prepare
+from tests.noise import noise_frames
 
 IMAGENET = {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 PLAIN = {"scale": 1, "mean": [0, 0, 0], "std": [1, 1, 1]}
@@ -42,10 +43,6 @@ def segmenter(net: Net, kind: str = "conv") -> Net:
         logits = net("Add", logits, net("AveragePool", net("ReduceMean", net.image, axes=[1]), kernel_shape=[4, 4],
                                         strides=[4, 4]))  # fmt: skip
     return net.output(logits, "logits", ["batch", 4, None, None])
-
-
-def noise(n: int, width: int = 32, height: int = 24, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), np.uint8)
 
 
 def check(model: onnx.ModelProto, described: ForeignCard, tmp_path: Path, frames: np.ndarray, **image: Any) -> None:
@@ -76,7 +73,9 @@ def test_pixels_become_what_the_graph_takes(
     for seed in range(2):
         model = segmenter(Net(32, 24, seed=seed, layout=layout), kind).build()
         described = card(layout=layout, channels=channels, **values)
-        check(model, described, tmp_path, noise(2, seed=seed), layout=layout, channels=channels, **values)
+        check(
+            model, described, tmp_path, noise_frames(2, 32, 24, seed=seed), layout=layout, channels=channels, **values
+        )
 
 
 def test_scaling_and_order_cost_nothing_where_a_convolution_comes_first() -> None:
@@ -91,7 +90,15 @@ def test_scaling_and_order_cost_nothing_where_a_convolution_comes_first() -> Non
 
 def test_one_number_serves_all_channels(tmp_path: Path) -> None:
     image = {"scale": 1, "mean": 127.5, "std": 127.5}
-    check(segmenter(Net(32, 24)).build(), card(**image), tmp_path, noise(1), layout="NCHW", channels="RGB", **image)
+    check(
+        segmenter(Net(32, 24)).build(),
+        card(**image),
+        tmp_path,
+        noise_frames(1, 32, 24),
+        layout="NCHW",
+        channels="RGB",
+        **image,
+    )
 
 
 def test_sizes_that_the_graph_leaves_free_stay_free(tmp_path: Path) -> None:
@@ -101,7 +108,7 @@ def test_sizes_that_the_graph_leaves_free_stay_free(tmp_path: Path) -> None:
         path = tmp_path / "adapted.onnx"
         onnx.save(adapt_model(onnx.ModelProto.FromString(model.SerializeToString()), described, "m.onnx"), str(path))
         with open_engine(path, described.native(), engine="openvino", size=(width, height)) as engine:
-            assert engine.infer(noise(1, width, height))["class_logits"].shape == (1, 4, height // 4, width // 4)
+            assert engine.infer(noise_frames(1, width, height))["class_logits"].shape == (1, 4, height // 4, width // 4)
 
 
 def test_half_precision_inside(tmp_path: Path) -> None:
@@ -113,7 +120,7 @@ def test_half_precision_inside(tmp_path: Path) -> None:
     described = card(**IMAGENET)
     path = tmp_path / "adapted.onnx"
     onnx.save(adapt_model(net.build(), described, "m.onnx"), str(path))
-    (frame,) = noise(1)
+    (frame,) = noise_frames(1, 32, 24)
     with open_engine(path, described.native(), engine="onnxruntime") as engine:
         result = engine.infer(frame[None])["class_logits"]
     (expected,) = theirs.run(None, {"images": prepare(frame, layout="NCHW", channels="RGB", **IMAGENET)})
@@ -131,7 +138,7 @@ def test_a_graph_that_takes_bytes(channels: str, tmp_path: Path) -> None:
     described = card(layout="NHWC", channels=channels)
     path = tmp_path / "adapted.onnx"
     onnx.save(adapt_model(model, described, "m.onnx"), str(path))
-    (frame,) = noise(1)
+    (frame,) = noise_frames(1, 32, 24)
     with open_engine(path, described.native(), engine="onnxruntime") as engine:
         result = engine.infer(frame[None])["class_logits"]
     given = frame[:, :, ::-1] if channels == "RGB" else frame
@@ -147,7 +154,7 @@ def test_other_inputs_get_the_values_of_the_card(tmp_path: Path) -> None:
         return net.output(net("Mul", net.conv(4, 4), factor), "logits", ["batch", 4, None, None]).build()
 
     theirs = onnxruntime.InferenceSession(build().SerializeToString())
-    (frame,) = noise(1)
+    (frame,) = noise_frames(1, 32, 24)
     prepared = prepare(frame, layout="NCHW", channels="RGB", **PLAIN)
     (expected,) = theirs.run(None, {"images": prepared, "sizes": np.array([[3, 4]])})
     described = card(name="images", constants={"sizes": [[3, 4]]})

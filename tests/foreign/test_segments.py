@@ -19,6 +19,7 @@ from perception.foreign.adapt import adapt_model
 from perception.foreign.adapter import ForeignCard
 from perception.model import load_model
 from tests.foreign.graphs import Net, prepare
+from tests.noise import noise
 
 PLAIN = {"scale": 1 / 255, "mean": 0, "std": 1, "channels": "BGR", "layout": "NCHW"}
 NAMES = ["a", "b", "c", "d"]
@@ -42,7 +43,7 @@ def compare(
     path = tmp_path / "adapted.onnx"
     adapted = adapt_model(model, described, "theirs.onnx")
     onnx.save(adapted, str(path))
-    frames = np.random.default_rng(7).integers(0, 256, (2, 24, 32, 3), np.uint8)
+    frames = noise(2, 24, 32, 3, seed=7)
     expected = [to_logits(theirs.run(None, {"images": prepare(f, **PLAIN)})[0][0]) for f in frames]
     assert np.std(expected) > 0.05
     for engine in ("onnxruntime", *engines):
@@ -133,7 +134,7 @@ def test_bilinear_enlargement_at_the_end_is_left_to_the_runtime(ids: bool, tmp_p
         net.output(large, "logits", ["batch", 4, 24, 32])
     net.inputs[0].type.tensor_type.shape.dim[0].dim_value = 2
     model = net.build()
-    frame = np.random.default_rng(3).integers(0, 256, (24, 32, 3), np.uint8)
+    frame = noise(24, 32, 3, seed=3)
     (theirs,) = onnxruntime.InferenceSession(model.SerializeToString()).run(
         None, {"images": np.repeat(prepare(frame, **PLAIN), 2, 0)}
     )
@@ -168,7 +169,7 @@ def test_enlargement_to_a_size_that_the_graph_computes(tmp_path: Path) -> None:
     adapted = adapt_model(net.build(), described, "m.onnx")
     assert "Resize" not in {node.op_type for node in adapted.graph.node}
     onnx.save(adapted, str(tmp_path / "a.onnx"))
-    frame = np.random.default_rng(3).integers(0, 256, (24, 32, 3), np.uint8)
+    frame = noise(24, 32, 3, seed=3)
     with open_engine(tmp_path / "a.onnx", described.native(), engine="onnxruntime") as engine:
         (result,) = engine.infer(frame[None]).values()
     np.testing.assert_allclose(result, theirs.run(None, {"images": prepare(frame, **PLAIN)})[0], atol=1e-4)
@@ -201,7 +202,7 @@ def test_class_ids_keep_their_places_at_frame_size(tmp_path: Path) -> None:
     described = card({"values": "class_ids"})
     path = tmp_path / "adapted.onnx"
     model = net.build()
-    frame = np.random.default_rng(5).integers(0, 256, (24, 32, 3), np.uint8)
+    frame = noise(24, 32, 3, seed=5)
     (theirs,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"images": prepare(frame, **PLAIN)})
     onnx.save(adapt_model(model, described, "m.onnx"), str(path))
     with load_model(path, engine="onnxruntime") as loaded:
@@ -224,7 +225,7 @@ def test_whole_image_classes(activation: str, tmp_path: Path) -> None:
     data["adapter"]["classification"] = {"activation": activation}
     described = validate_card(data, "card.yaml", ForeignCard)
     model = net.build()
-    frames = np.random.default_rng(5).integers(0, 256, (2, 24, 32, 3), np.uint8)
+    frames = noise(2, 24, 32, 3, seed=5)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     raw = np.concatenate([session.run(None, {"images": prepare(f, **PLAIN)})[0].reshape(1, 4) for f in frames])
     if activation == "softmax":

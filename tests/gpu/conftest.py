@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from perception.common import hardware
-from perception.common.jit import cache_directory
+from tests.fixtures import own_cache  # noqa: F401
 
 if TYPE_CHECKING:
     from tests.gpu.stand_in import StandIn
@@ -22,15 +22,6 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return (
         True if not SIMULATED and not hardware.nvidia_gpus()[0] and collection_path.name.startswith("test_") else None
     )
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep engines out of the user's cache."""
-    cache_directory()  # looked up once: compiled kernels stay where they are, for they take a minute to make
-    folder = tmp_path / "cache"
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(folder))
-    return folder
 
 
 @pytest.fixture

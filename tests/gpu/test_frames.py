@@ -16,10 +16,11 @@ from perception.engines import open_engine
 from perception.engines.trt.flavour import installed
 from perception.picture.letterbox import to_input
 from perception.postprocess import cuda as kernels
-from perception.types import Frame, Planes
+from perception.types import Frame
 from tests.gpu.conftest import SIMULATED
 from tests.gpu.stand_in import StandIn
 from tests.models import solid, write_model
+from tests.noise import noise, random_planes
 
 pytestmark = [
     pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for RTX has no wheel for this system"),
@@ -29,18 +30,11 @@ pytestmark = [
 WIDTH, HEIGHT = 16, 16  # small: under the simulator each pixel is a thread of the system
 
 
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
 def frame_of(kind: str, width: int, height: int, seed: int = 0) -> Frame:
     """Noise, as BGR or as planes whose rows are padded, as decoders give them."""
     if kind == "bgr":
         return Frame(noise(height, width, 3, seed=seed))
-    half_width, half_height = (width + 1) // 2, (height + 1) // 2
-    y = noise(height, width + 13, seed=seed)[:, :width]
-    u, v = (noise(half_height, half_width + 5, seed=seed + i)[:, :half_width] for i in (1, 2))
-    return Frame(planes=Planes(y, u, v, "bt709"))
+    return Frame(planes=random_planes(width, height, seed, pad=13, matrix="bt709"))
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])

@@ -13,10 +13,7 @@ from perception.postprocess import cuda as kernels
 from perception.postprocess import detection, masks
 from perception.postprocess.cuda_detection import Decoder
 from perception.types import Frame, Planes
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+from tests.noise import noise
 
 
 @pytest.mark.parametrize("mode", ["stretch", "letterbox"])

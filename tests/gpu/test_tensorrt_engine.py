@@ -25,15 +25,12 @@ from tests.engines.trt_models import detector
 from tests.gpu.conftest import SIMULATED
 from tests.gpu.stand_in import StandIn
 from tests.models import solid, write_model
+from tests.noise import noise
 
 pytestmark = [
     pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for RTX has no wheel for this system"),
     pytest.mark.skipif(not SIMULATED, reason="the stand-in reads simulated memory"),
 ]
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def test_masks_come_back_and_equal_the_cpu_engines(stand_in: StandIn, tmp_path: Path) -> None:

@@ -8,13 +8,9 @@ import pytest
 from perception.picture.letterbox import Letterbox
 from perception.postprocess import detection
 from perception.postprocess.detection import decode, float32_below, nms
+from tests.noise import random_boxes
 
 IDENTITY = Letterbox.fit(1000, 1000, 1000, 1000)
-
-
-def random_boxes(rng: np.random.Generator, n: int, size: float = 1000, side: float = 120) -> np.ndarray:
-    centre, half = rng.uniform(0, size, (n, 2)), rng.uniform(1, side, (n, 2)) / 2
-    return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
 
 
 def slow_nms(boxes: np.ndarray, scores: np.ndarray, ids: np.ndarray, threshold: float) -> list[int]:
@@ -33,7 +29,7 @@ def slow_nms(boxes: np.ndarray, scores: np.ndarray, ids: np.ndarray, threshold: 
 def test_nms_keeps_what_torchvision_keeps(seed: int, threshold: float) -> None:
     rng = np.random.default_rng(seed)
     for n, classes in ((0, 1), (1, 1), (17, 2), (300, 1), (700, 5), (900, 80)):
-        boxes, ids = random_boxes(rng, n, 400), rng.integers(0, classes, n)
+        boxes, ids = random_boxes(n, rng, size=400), rng.integers(0, classes, n)
         scores = rng.random(n).astype(np.float32)
         kept = nms(boxes, scores, ids, threshold)
         assert kept.dtype == np.int64
@@ -44,7 +40,7 @@ def test_nms_keeps_what_torchvision_keeps(seed: int, threshold: float) -> None:
 def test_nms_is_batched_nms(n: int) -> None:
     torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
     rng = np.random.default_rng(n)
-    boxes, scores, ids = random_boxes(rng, n), rng.random(n).astype(np.float32), rng.integers(0, 7, n)
+    boxes, scores, ids = random_boxes(n, rng), rng.random(n).astype(np.float32), rng.integers(0, 7, n)
     expected = torchvision.ops.batched_nms(*map(torch.from_numpy, (boxes, scores, ids)), 0.5)
     assert nms(boxes, scores, ids, 0.5).tolist() == expected.tolist()
 
@@ -68,7 +64,7 @@ def test_a_pair_on_the_threshold_is_kept() -> None:
 
 def test_equal_scores_and_equal_boxes_go_by_index() -> None:
     rng = np.random.default_rng(6)
-    boxes = random_boxes(rng, 200, 200).repeat(2, axis=0)
+    boxes = random_boxes(200, rng, size=200).repeat(2, axis=0)
     scores = rng.choice([0.0, -0.0, 0.25, 0.5], 400).astype(np.float32)
     ids = np.zeros(400, np.int64)
     assert nms(boxes, scores, ids, 0.4).tolist() == slow_nms(boxes, scores, ids, 0.4)
@@ -76,7 +72,7 @@ def test_equal_scores_and_equal_boxes_go_by_index() -> None:
 
 def test_scores_of_any_sign_and_size() -> None:
     rng = np.random.default_rng(7)
-    boxes = random_boxes(rng, 300, 300)
+    boxes = random_boxes(300, rng, size=300)
     scores = (rng.normal(size=300) * 10.0 ** rng.integers(-30, 30, 300)).astype(np.float32)
     scores[:2] = np.inf, -np.inf
     assert nms(boxes, scores, None, 0.3).tolist() == slow_nms(boxes, scores, np.zeros(300, int), 0.3)
@@ -84,7 +80,7 @@ def test_scores_of_any_sign_and_size() -> None:
 
 def test_class_ids_far_apart() -> None:
     rng = np.random.default_rng(8)
-    boxes, scores = random_boxes(rng, 300, 200), rng.random(300).astype(np.float32)
+    boxes, scores = random_boxes(300, rng, size=200), rng.random(300).astype(np.float32)
     ids = rng.choice([-(2**60), -3, 0, 5, 2**61], 300)
     assert nms(boxes, scores, ids, 0.3).tolist() == slow_nms(boxes, scores, ids, 0.3)
 
@@ -132,7 +128,7 @@ def paper_soft_nms(
 def test_soft_nms_is_the_papers(seed: int, agnostic: bool, method: str) -> None:
     rng = np.random.default_rng(seed)
     n, classes, floor = 150, 3, 0.05
-    boxes = np.clip(random_boxes(rng, n, 300), 0, 1000)
+    boxes = np.clip(random_boxes(n, rng, size=300), 0, 1000)
     ids = rng.integers(0, classes, n)
     scores = np.zeros((n, classes), np.float32)
     scores[np.arange(n), ids] = rng.uniform(floor, 1, n).astype(np.float32)
@@ -161,7 +157,7 @@ def test_soft_nms_is_the_papers(seed: int, agnostic: bool, method: str) -> None:
 def test_decode_against_loops() -> None:
     rng = np.random.default_rng(11)
     box = Letterbox.fit(1280, 720, 640, 640, "letterbox")
-    boxes = random_boxes(rng, 500, 640, 200)
+    boxes = random_boxes(500, rng, size=640, side=200)
     scores = (rng.random((500, 6)) ** 4).astype(np.float32)
     thresholds = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7], np.float32)
     got = decode(boxes, scores, box, score_threshold=thresholds, iou_threshold=0.45, class_filter=[0, 2, 5])
@@ -209,7 +205,7 @@ def plain_iou(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(6))
 def test_voted_boxes_are_weighted_means(seed: int, agnostic: bool) -> None:
     rng = np.random.default_rng(seed)
-    centres = random_boxes(rng, 12, 400, 150)
+    centres = random_boxes(12, rng, size=400, side=150)
     boxes = (centres[rng.integers(0, 12, 200)] + rng.normal(0, 4, (200, 4))).clip(0, 999).astype(np.float32)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     scores = (rng.random((200, 3)) ** 3).astype(np.float32)
@@ -251,7 +247,7 @@ def test_class_agnostic() -> None:
 def test_too_many_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detection, "MAX_CANDIDATES", 50)
     rng = np.random.default_rng(12)
-    boxes, scores = random_boxes(rng, 200), rng.random((200, 1)).astype(np.float32)
+    boxes, scores = random_boxes(200, rng), rng.random((200, 1)).astype(np.float32)
     got = decode(boxes, scores, IDENTITY, score_threshold=0.0, iou_threshold=1.0)
     np.testing.assert_array_equal(got.scores, np.sort(scores[:, 0])[::-1][:50])
 

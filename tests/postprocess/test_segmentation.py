@@ -14,17 +14,10 @@ from perception.postprocess.segmentation import (
     overlay_bgr,
     overlay_planes,
 )
-from perception.types import ClassMap, Planes
+from perception.types import ClassMap
+from tests.noise import noise, random_planes, smooth_logits
 
 SIZES = [(128, 72), (129, 71), (24, 18), (50, 40), (11, 9), (1, 1), (2, 300), (300, 1), (640, 368)]
-
-
-def smooth_logits(seed: int, classes: int, h: int, w: int) -> np.ndarray:
-    """Blobs a few cells wide, so that most cells hold one class and the others two or more."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.normal(size=(classes, max(h // 4, 1) + 1, max(w // 4, 1) + 1)).astype(np.float32)
-    fine = coarse.repeat(4, axis=1).repeat(4, axis=2)[:, :h, :w]
-    return np.ascontiguousarray(fine * 5 + rng.normal(size=fine.shape), np.float32)
 
 
 def upsample(logits: np.ndarray, box: Letterbox) -> np.ndarray:
@@ -155,7 +148,7 @@ def test_overlay_bgr(size: tuple[int, int], opacity: float, ignored: tuple[int, 
     rng = np.random.default_rng(1)
     logits = smooth_logits(7, 6, 12, 14)
     box = Letterbox.fit(*size, 56, 48)
-    image = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+    image = noise(size[1], size[0], 3, seed=rng)
     palette = rng.integers(0, 256, (6, 3), np.uint8)
     out = np.zeros_like(image)
     before = image.copy()
@@ -170,18 +163,6 @@ def test_overlay_bgr(size: tuple[int, int], opacity: float, ignored: tuple[int, 
     assert (counts == np.bincount(mask.ravel(), minlength=6)).all()
 
 
-def make_planes(rng: np.random.Generator, width: int, height: int, pad: int, fill: bool = True) -> Planes:
-    """Random planes with ``pad`` bytes of 77 after each row."""
-
-    def plane(w: int, h: int) -> np.ndarray:
-        memory = np.full((h, w + pad), 77, np.uint8)
-        memory[:, :w] = rng.integers(0, 256, (h, w), np.uint8) if fill else 0
-        return memory[:, :w]
-
-    half = ((width + 1) // 2, (height + 1) // 2)
-    return Planes(plane(width, height), plane(*half), plane(*half))
-
-
 @pytest.mark.parametrize("matrix", ["bt601", "bt709"])
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("size", [(212, 98), (7, 5), (8, 5), (1, 1)])
@@ -191,7 +172,7 @@ def test_overlay_planes(size: tuple[int, int], full_range: bool, matrix: str) ->
     logits = smooth_logits(8, 6, 12, 14)
     box = Letterbox.fit(*size, 56, 48)
     palette = rng.integers(0, 256, (6, 3), np.uint8)
-    source, out = make_planes(rng, width, height, 5), make_planes(rng, width, height, 3, fill=False)
+    source, out = random_planes(width, height, rng, pad=5), random_planes(width, height, rng, pad=3)
     source.matrix, source.full_range = matrix, full_range  # type: ignore[assignment]
     counts = overlay_planes(source, logits, box, palette, 0.6, out, (2,))
 

@@ -13,6 +13,7 @@ from perception.card import InputSpec
 from perception.errors import SourceError, UsageError
 from perception.quantize.calibration import CalibrationPictures
 from tests.models import write_model
+from tests.noise import noise
 
 SPEC = InputSpec(width=64, height=48)
 
@@ -57,7 +58,7 @@ def test_pictures_are_what_the_network_sees_when_it_runs(tmp_path: Path) -> None
     for resize in ("stretch", "letterbox"):
         folder = tmp_path / resize
         folder.mkdir()
-        image = rng.integers(0, 256, (90, 70, 3), np.uint8)
+        image = noise(90, 70, 3, seed=rng)
         cv2.imwrite(str(folder / "a.png"), image)
         path = write_model(tmp_path / f"{resize}.onnx", resize=resize)
         with perception.load_model(path, engine="onnxruntime") as model:

@@ -20,11 +20,8 @@ from perception.quantize.graph import (
 )
 from perception.quantize.post_training import post_training_quantised
 from tests.models import build_model
+from tests.noise import noise_frames
 from tests.quantize.networks import write_deep
-
-
-def frames(seed: int = 0, width: int = 64, height: int = 48) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), np.uint8)
 
 
 def run(model: onnx.ModelProto, picture: np.ndarray) -> list[np.ndarray]:
@@ -42,7 +39,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def quantised(original: onnx.ModelProto) -> onnx.ModelProto:
-    return post_training_quantised(original, "frames", [frames(seed) for seed in range(4)])
+    return post_training_quantised(original, "frames", [noise_frames(1, seed=seed) for seed in range(4)])
 
 
 def test_tidying_names_every_node_and_drops_idle_casts(tmp_path: Path) -> None:
@@ -53,7 +50,7 @@ def test_tidying_names_every_node_and_drops_idle_casts(tmp_path: Path) -> None:
     assert all(names) and len(set(names)) == len(names)
     assert [n.op_type for n in made.graph.node].count("Cast") == 1  # the one that turns bytes into floats
     assert [o.name for o in made.graph.output] == ["class_logits"]
-    np.testing.assert_array_equal(run(made, frames())[0], run(model, frames())[0])
+    np.testing.assert_array_equal(run(made, noise_frames(1))[0], run(model, noise_frames(1))[0])
     assert model.SerializeToString() == before
 
 
@@ -83,7 +80,7 @@ def test_casts_that_matter_stay() -> None:
     model = cast_chain()
     made = tidied(model)
     onnx.checker.check_model(made, full_check=True)
-    picture = frames(width=4, height=4)
+    picture = noise_frames(1, 4, 4)
     for got, wanted in zip(run(made, picture), run(model, picture), strict=True):
         np.testing.assert_array_equal(got, wanted)
         assert got.dtype == wanted.dtype
@@ -105,7 +102,7 @@ def test_weights_that_are_stored_in_half_are_weights_again(original: onnx.ModelP
     types = {w.name: w.data_type for w in made.graph.initializer}
     assert set(types.values()) == {TensorProto.FLOAT} and {"mix_w", "decide_w"} <= set(types)
     assert len(made.graph.node) == len(original.graph.node)
-    np.testing.assert_array_equal(run(made, frames())[0], run(stored, frames())[0])
+    np.testing.assert_array_equal(run(made, noise_frames(1))[0], run(stored, noise_frames(1))[0])
 
 
 def test_what_is_before_the_first_product_and_after_the_last_is_outside() -> None:
@@ -122,7 +119,9 @@ def test_all_layers_back_in_float_is_the_original(original: onnx.ModelProto, qua
     assert not is_quantised(made)
     onnx.checker.check_model(made, full_check=True)
     for seed in range(3):
-        np.testing.assert_array_equal(run(made, frames(seed))[0], run(original, frames(seed))[0])
+        np.testing.assert_array_equal(
+            run(made, noise_frames(1, seed=seed))[0], run(original, noise_frames(1, seed=seed))[0]
+        )
 
 
 @pytest.mark.parametrize("layer", ["spread", "mix", "depth", "decide"])
@@ -143,5 +142,5 @@ def test_one_layer_back_in_float(layer: str, original: onnx.ModelProto, quantise
     assert sum(n.op_type == "DequantizeLinear" for n in made.graph.node) < sum(
         n.op_type == "DequantizeLinear" for n in quantised.graph.node
     )
-    assert np.isfinite(run(made, frames())[0]).all()
+    assert np.isfinite(run(made, noise_frames(1))[0]).all()
     assert quantised.SerializeToString() == before

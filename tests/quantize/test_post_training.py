@@ -19,16 +19,13 @@ from perception.errors import ModelError, SourceError, UsageError
 from perception.quantize.graph import tidied
 from perception.quantize.post_training import post_training_quantised
 from tests.models import build_model
+from tests.noise import noise_frames
 from tests.quantize.networks import write_deep
 
 Weights = dict[str, np.ndarray]
 
 
-def frames(seed: int, width: int = 64, height: int = 48) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), np.uint8)
-
-
-PICTURES = [frames(seed) for seed in range(4)]
+PICTURES = [noise_frames(1, seed=seed) for seed in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +100,7 @@ def test_ranges_are_those_of_the_calibration_pictures(
 
 def test_results_are_close(original: onnx.ModelProto, quantised: onnx.ModelProto) -> None:
     for seed in range(10, 13):  # pictures that were not calibrated on
-        exact, rough = (run(model, frames(seed), "class_logits") for model in (original, quantised))
+        exact, rough = (run(model, noise_frames(1, seed=seed), "class_logits") for model in (original, quantised))
         assert 0 < np.abs(rough - exact).mean() < 0.03 * np.ptp(exact)
 
 

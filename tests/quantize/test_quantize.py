@@ -26,6 +26,7 @@ from perception.quantize.graph import PRODUCTS, quantised_layers
 from perception.quantize.quantize import quantize
 from tests.evaluation.scenes import write_boxes, write_labels
 from tests.models import write_model
+from tests.noise import noise_frames
 from tests.quantize.networks import write_deep
 
 
@@ -82,7 +83,7 @@ def test_engines_agree_on_the_result(tmp_path: Path, scenes: Path) -> None:
     source, output = write_deep(tmp_path / "deep.onnx"), tmp_path / "deep-int8.onnx"
     quantize(source, [scenes / "images"], output, count=4)
     card = read_card(output)
-    frames = np.random.default_rng(0).integers(0, 256, (1, 48, 64, 3), np.uint8)
+    frames = noise_frames(1)
     logits = {}
     for name in ("torch", "onnxruntime", "openvino"):
         with open_engine(output, card, engine=name) as engine:

@@ -17,7 +17,7 @@ from tests.media import quadrants
 KINDS = [(matrix, full) for matrix in ("bt601", "bt709") for full in (False, True)]
 
 
-def planes_of(image: np.ndarray, matrix: str, full: bool) -> Planes:
+def random_planes(image: np.ndarray, matrix: str, full: bool) -> Planes:
     """A picture as planes, by the definition: each chroma sample is the mean of its 2x2 block."""
     height, width = image.shape[:2]
     padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -42,7 +42,7 @@ def decode(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("size_wh", [(320, 180), (161, 97), (2, 2), (1, 1), (1, 40), (33, 1)])
 def test_colours_are_those_of_the_way_by_bgr(matrix: str, full: bool, size_wh: tuple[int, int]) -> None:
     for seed in range(3):
-        planes = planes_of(smooth(seed, size_wh), matrix, full)
+        planes = random_planes(smooth(seed, size_wh), matrix, full)
         straight, detour = decode(encode_jpeg(planes, 95)), decode(encode_jpeg(planes.to_bgr(), 95))
         assert straight.shape == detour.shape == (size_wh[1], size_wh[0], 3)
         few = min(size_wh) < 90  # pixels: their roundings do not cancel out
@@ -55,7 +55,7 @@ def test_single_colours_are_kept(matrix: str, full: bool) -> None:
     """The corners of the cube of colours too, where a wrong range or matrix shows most."""
     for color in [*product((0, 255), repeat=3), (128, 128, 128), (30, 90, 200), (200, 60, 20)]:
         image = np.full((16, 16, 3), color, np.uint8)
-        assert np.abs(decode(encode_jpeg(planes_of(image, matrix, full), 100)) - image).max() <= 4, color
+        assert np.abs(decode(encode_jpeg(random_planes(image, matrix, full), 100)) - image).max() <= 4, color
 
 
 RED_GREEN_GREEN_BLUE = {
@@ -92,7 +92,7 @@ def test_planes_of_jfif_are_those_of_the_standards(matrix: str, full: bool, seed
 @pytest.mark.parametrize(("matrix", "full"), KINDS)
 def test_padded_rows_and_read_only_planes(matrix: str, full: bool) -> None:
     """As decoders give them."""
-    plain = planes_of(quadrants((64, 48)), matrix, full)
+    plain = random_planes(quadrants((64, 48)), matrix, full)
     padded = []
     for plane in (plain.y, plain.u, plain.v):
         wide = np.full((plane.shape[0], plane.shape[1] + 7), 77, np.uint8)

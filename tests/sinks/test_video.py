@@ -4,7 +4,6 @@ import logging
 import signal
 import struct
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from perception.errors import SinkError, UsageError
 from perception.sinks import open_sink
 from perception.sinks.codecs import CODECS
 from perception.types import Frame, Planes, Prediction
+from tests.server.waiting import wait_for
 from tests.sinks.samples import card, image, info, packets, pictures, planes, prediction, run_script, shown_index
 
 CONTAINERS = ("mp4", "mov", "mkv", "webm")
@@ -385,9 +385,7 @@ def test_closing_takes_no_time_that_grows_with_the_file(tmp_path: Path) -> None:
     sink.open(info(), None)
     for index in range(100):
         sink.write(prediction(index, picture=planes(rng, 64, 48)))
-    deadline = time.monotonic() + 10
-    while path.stat().st_size < 50_000 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: path.stat().st_size > 50_000)
     before = path.read_bytes()
     inode = path.stat().st_ino
     sink.close()

@@ -12,6 +12,7 @@ import pytest
 from perception.errors import SourceError
 from perception.sources import camera, open_source
 from tests.media import make_video, read_stamp
+from tests.server.waiting import wait_for
 
 
 @pytest.fixture
@@ -70,11 +71,10 @@ def test_frames_are_live_and_timed_by_their_arrival(device):
 def test_slow_consumer_gets_the_newest_and_the_rest_is_counted(device):
     device()
     with open_source("/dev/video0") as source:
-        taken = []
+        taken = [next(source)]
+        wait_for(lambda: source.dropped > 10)
         with pytest.raises(SourceError, match="stopped giving pictures"):
-            for frame in source:
-                taken.append(frame)
-                time.sleep(0.05)
+            taken.extend(source)
         assert len(taken) + source.dropped == 60
         assert source.dropped > 10
     numbers = [f.index for f in taken]
@@ -101,8 +101,8 @@ def test_parts(device):
 
 
 def test_who_wants_few_frames_waits_as_long_as_any_come(device):
-    device(frames=400)
-    with open_source("0", every=60, start=0.4, max_frames=2, timeout=0.3) as source:
+    device(frames=400)  # 60 frames take as long as nobody would wait for one
+    with open_source("0", every=60, start=0.6, max_frames=2, timeout=0.6) as source:
         assert [f.index for f in source] == [0, 60]
 
 

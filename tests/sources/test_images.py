@@ -10,6 +10,7 @@ import pytest
 from perception.errors import SourceError
 from perception.sources import open_source
 from tests.media import QUADRANTS, add_exif_orientation, corners, make_image, quadrants, read_stamp, stamp
+from tests.noise import noise
 
 
 def folder_of(path, count=12, ending=".png"):
@@ -175,6 +176,6 @@ def test_upper_case_endings(tmp_path):
 
 def test_equals_opencv(tmp_path):
     random = np.random.default_rng(0)
-    path = make_image(tmp_path / "noise.jpg", random.integers(0, 256, (50, 61, 3), np.uint8))
+    path = make_image(tmp_path / "noise.jpg", noise(50, 61, 3, seed=random))
     with open_source(path) as source:
         np.testing.assert_array_equal(next(source).image, cv2.imread(str(path)))

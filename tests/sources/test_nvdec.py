@@ -14,6 +14,7 @@ from perception.sources.base import Selection
 from perception.sources.decode import Decoder, open_container
 from perception.sources.video import PipeSource
 from tests.media import http_folder, make_video, read_stamp
+from tests.noise import noise
 
 NO_GPU = pytest.mark.skipif(bool(hardware.nvidia_gpus()[0]), reason="there is a GPU, which would not refuse")
 
@@ -114,9 +115,7 @@ def test_a_gpu_that_is_lost_ends_the_source_with_what_to_do(tmp_path, monkeypatc
 @pytest.mark.parametrize("seed", range(3))
 def test_pictures_as_nvdec_gives_them_are_those_of_the_cpu(seed):
     """NV12: a plane of luma, then one of chroma pairs."""
-    y, u, v = (
-        np.random.default_rng(seed).integers(0, 256, shape, np.uint8) for shape in ((48, 80), (24, 40), (24, 40))
-    )
+    y, u, v = (noise(*shape, seed=seed) for shape in ((48, 80), (24, 40), (24, 40)))
     flat = np.concatenate([y.reshape(-1), np.stack([u, v], -1).reshape(-1)]).reshape(72, 80)
     planes, image = Converter()(av.VideoFrame.from_ndarray(flat, format="nv12"))
     assert planes is not None and image is None

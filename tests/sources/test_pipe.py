@@ -4,10 +4,8 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from perception.errors import SourceError
@@ -15,6 +13,8 @@ from perception.sources import open_source
 from perception.sources.base import Selection
 from perception.sources.video import PipeSource
 from tests.media import make_video, read_stamp
+from tests.noise import noise_frames
+from tests.server.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -51,8 +51,8 @@ def test_container_from_a_pipe(tmp_path, ending, container):
 def test_faults(tmp_path):
     assert run(b"") == "-: standard input is empty"
     assert "-: not a video" in run(b"hello\n" * 500)
-    noise = np.random.default_rng(0).integers(0, 256, (4, 96, 160, 3), np.uint8)
-    late_index = make_video(tmp_path / "v.mp4", images=[*noise] * 5, size_wh=(160, 96)).read_bytes()
+    noisy = noise_frames(4, 160, 96)
+    late_index = make_video(tmp_path / "v.mp4", images=[*noisy] * 5, size_wh=(160, 96)).read_bytes()
     assert len(late_index) > 100_000  # too long to be held until its index comes
     assert "has its index at the end and cannot be read from a pipe" in run(late_index)
 
@@ -96,7 +96,7 @@ def test_closing_while_the_writer_pauses(tmp_path):
         reader = threading.Thread(target=lambda: frames.extend(source))
         reader.start()
         feeder.join(10)
-        time.sleep(0.3)
+        wait_for(lambda: len(frames) > 50)  # the rest of what came is being decoded, and then nothing comes
         source.close()
         reader.join(5)
         assert not reader.is_alive()

@@ -15,6 +15,7 @@ from perception.sources import open_source
 from perception.sources.latest import LatestReader
 from perception.types import Frame
 from tests.media import http_folder, make_video, read_stamp, stamp, tcp_server
+from tests.server.waiting import wait_for
 
 HEADER = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n"
 
@@ -45,8 +46,8 @@ def read_request(connection):
         data += more
 
 
-def playing(path, *, pace=0.0, loop=False, stall_at=None):
-    """Answers with an MPEG-TS file as a stream of unknown length: one that plays on, stalls, or ends."""
+def playing(path, *, pace=0.0, loop=False, stall_at=None, stalled=None):
+    """Answers with an MPEG-TS file as a stream of unknown length: one that plays on, stalls (and says so), or ends."""
     data = path.read_bytes()
 
     def answer(connection, ended):
@@ -63,6 +64,8 @@ def playing(path, *, pace=0.0, loop=False, stall_at=None):
             connection.sendall(part)
             at += len(part)
             if stall_at is not None and at >= stall_at * len(data):
+                if stalled is not None:
+                    stalled.set()
                 ended.wait()
             if pace:
                 ended.wait(pace)
@@ -191,7 +194,8 @@ def test_a_live_stream_keeps_the_newest_and_counts_the_rest(tmp_path):
             taken = []
             while source.dropped < 20 or len(taken) < 5:
                 taken.append(next(source))
-                time.sleep(0.1)
+                dropped = source.dropped
+                wait_for(lambda: source.dropped > dropped)  # noqa: B023 (called here)
         assert list(source) == []
     indices = [f.index for f in taken]
     assert indices == sorted(set(indices))
@@ -203,12 +207,9 @@ def test_a_live_stream_keeps_the_newest_and_counts_the_rest(tmp_path):
 def test_every_frame_is_taken_or_dropped(tmp_path):
     path = make_video(tmp_path / "v.ts", frames=120, keyint=10)
     with tcp_server(playing(path, pace=0.002)) as port, open_source(f"http://127.0.0.1:{port}/v", timeout=5) as source:
-        taken = 0
-        for _ in source:
-            taken += 1
-            time.sleep(0.01)
-        assert taken + source.dropped == 120
-        assert taken < 120
+        next(source)
+        wait_for(lambda: source.dropped > 0)
+        assert 1 + len(list(source)) + source.dropped == 120
 
 
 def test_parts_of_a_live_stream(tmp_path):
@@ -239,13 +240,15 @@ def test_a_live_stream_that_falls_silent(tmp_path):
 
 def test_closing_a_stalled_stream_does_not_hang(tmp_path):
     path = make_video(tmp_path / "v.ts", frames=300, keyint=10)
-    with tcp_server(playing(path, stall_at=0.5)) as port:
-        source = open_source(f"http://127.0.0.1:{port}/v.ts", timeout=3.0)
-        waiting = threading.Thread(target=lambda: list(source))
+    stalled, taken = threading.Event(), []
+    with tcp_server(playing(path, stall_at=0.5, stalled=stalled)) as port:
+        source = open_source(f"http://127.0.0.1:{port}/v.ts", timeout=100)
+        waiting = threading.Thread(target=lambda: taken.extend(source))
         waiting.start()
-        time.sleep(0.3)
+        assert stalled.wait(30)
+        wait_for(lambda: taken)
         source.close()
-        waiting.join(4)
+        waiting.join(30)  # much less than what the source itself would wait for
         assert not waiting.is_alive()
 
 
@@ -300,12 +303,11 @@ def test_a_real_udp_stream():
     assert frames[-1].time - frames[0].time == pytest.approx(shown, abs=0.1)
 
 
-def fake_frames(count, fail=None, pause=0.0):
+def fake_frames(count, fail=None):
     def produce(stopping):
         for i in range(count):
             if i == fail:
                 raise ZeroDivisionError("the codec lost its mind")
-            time.sleep(pause)
             yield Frame(stamp(i), index=i)
 
     return produce
@@ -330,35 +332,46 @@ def test_reader_ends_quietly():
 
 
 def test_reader_that_waits_is_woken_by_stop():
-    reader = LatestReader(fake_frames(1000, pause=0.02), "x")
+    def one(stopping):
+        yield Frame(stamp(1), index=1)
+        stopping.wait(60)
+
+    reader = LatestReader(one, "x")
     taken = []
     thread = threading.Thread(target=lambda: [taken.append(f) for f in iter(reader.take, None)])
     thread.start()
-    time.sleep(0.1)
+    wait_for(lambda: taken)  # and now it waits for another one
     reader.stop()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     assert reader.join()
-    assert taken
+    assert len(taken) == 1
 
 
 def test_reader_times_out():
-    reader = LatestReader(fake_frames(1, pause=2.0), "x")
+    def nothing(stopping):
+        stopping.wait(60)
+        yield None
+
+    reader = LatestReader(nothing, "x")
     with pytest.raises(SourceError, match=r"no frame came in 0\.1 s"):
         reader.take(0.1)
     reader.stop()
 
 
 def test_reader_waits_for_a_wanted_frame_as_long_as_any_come():
+    patience = 0.5
+
     def produce(stopping):
-        for _ in range(20):
-            time.sleep(0.05)
+        began = time.monotonic()
+        while time.monotonic() < began + 2 * patience:  # others come, a hundred for each time it would wait
+            stopping.wait(patience / 100)
             yield None
         yield Frame(stamp(7), index=7)
-        stopping.wait(5)
+        stopping.wait(60)
 
     reader = LatestReader(produce, "x")
-    assert reader.take(0.5).index == 7
+    assert reader.take(patience).index == 7
     with pytest.raises(SourceError, match=r"no frame came in 0\.1 s"):
         reader.take(0.1)
     assert reader.dropped == 0

@@ -1,17 +1,7 @@
-"""Torch on one thread: these pictures are tiny, and threads that wait for each other on a busy machine are slow."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
+"""Torch on one thread; without torch there is nothing to test here."""
 
 import pytest
 
-torch = pytest.importorskip("torch")
+from tests.fixtures import one_thread  # noqa: F401
 
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytest.importorskip("torch")

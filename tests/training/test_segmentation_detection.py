@@ -193,7 +193,7 @@ def test_the_runtime_loads_what_was_released(data: Path, unbroken: TrainResult, 
         config = read_config(SMOKE, data)
         exact = tmp_path / "exact.onnx"
         export(unbroken.best, exact)
-        measured = task_type(config).measure(config, exact, "f32")
+        measured = task_type(config).measure(config, exact, "fp32")
         assert measured["map50"] == pytest.approx(row["map50"], abs=1e-4)
         assert measured["miou"] == pytest.approx(row["miou"], abs=1e-4)
         # weights in half give the boxes of a network that has hardly begun another order

@@ -334,7 +334,7 @@ def test_the_card_has_the_accuracy_on_val_as_the_recipe_reads_it(data: Path, unb
     folder = SegmentationFolder(config.val, data, NAMES)
     assert len(folder) == 4
     counts = ConfusionMatrix(3)
-    with load_model(tmp_path / "best.onnx", engine="openvino", precision="f32") as model:
+    with load_model(tmp_path / "best.onnx", engine="openvino", precision="fp32") as model:
         for sample in folder.samples:
             counts.add(model.predict(sample.image).class_map.mask, sample.labels)
     assert card.metrics["street-smoke_val_miou"] == pytest.approx(counts.iou()[:2].mean(), abs=1e-3)

@@ -22,6 +22,7 @@ from perception.errors import ModelError, PerceptionError, UsageError  # noqa: E
 from perception.explain.maps import METHODS, Method, explain  # noqa: E402
 from perception.explain.tiles import CAPTION, MARGIN  # noqa: E402
 from tests.foreign.graphs import Net  # noqa: E402
+from tests.noise import noise  # noqa: E402
 
 W, H = 64, 48
 METHOD = pytest.mark.parametrize("method", METHODS)
@@ -244,7 +245,7 @@ def test_a_foreign_model_is_explained_by_its_card(tmp_path: Path, monkeypatch: p
         "adapter": {"input": {"scale": "1/255", "channels": "BGR"}, "segmentation": {"values": "logits"}},
     }  # fmt: skip
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
-    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    image = noise(24, 32, 3)
     made = explain(tmp_path / "foreign.onnx", image, card=tmp_path / "card.yaml", method="gradient", at=(20, 9))
     assert made.what.endswith(" at the point")
     inside = np.zeros((24, 32), np.bool_)

@@ -1,7 +1,7 @@
 // Classes on and off: one switch for each class of the chosen model.
 
+import { rgb } from "./colors.js";
 import { change, classNames, defaults, make, onSettings, settings } from "./page.js";
-import { rgb } from "./overlay.js";
 
 export function mount(element, known) {
   defaults({ model: known.default, hidden: new Set() });

@@ -1,5 +1,6 @@
 // Part of the Picture tab: what the model looked at, for a class that is in view or at a point that is clicked.
 
+import { pointInPicture } from "./geometry.js";
 import { make, options, query, request, settings, show } from "./page.js";
 
 const LEAST_SHARE = 0.005; // a class with a smaller part of the picture is not offered
@@ -85,10 +86,9 @@ export class Explain {
 
   clicked(picture, event) {
     if (!this.ready || this.abort) return;
-    const x = ((event.offsetX + 0.5) * picture.naturalWidth) / picture.clientWidth;
-    const y = ((event.offsetY + 0.5) * picture.naturalHeight) / picture.clientHeight;
-    const inside = (value, size) => Math.min(Math.max(value, 0), size - 0.01).toFixed(2);
-    this.ask({ x: inside(x, picture.naturalWidth), y: inside(y, picture.naturalHeight) });
+    const shown = { width: picture.clientWidth, height: picture.clientHeight };
+    const { x, y } = pointInPicture([event.offsetX, event.offsetY], shown, { width: picture.naturalWidth, height: picture.naturalHeight });
+    this.ask({ x: x.toFixed(2), y: y.toFixed(2) });
   }
 
   async ask(point) {

@@ -1,13 +1,13 @@
 // The Live tab: one stage that shows a source, its controls, its figures and what is in view.
 
 import { Figures, drawPlot } from "./figures.js";
-import { Overlay, rgb } from "./overlay.js";
+import { mapCells } from "./geometry.js";
+import { legendRows } from "./legend.js";
+import { Overlay } from "./overlay.js";
 import { change, defaults, download, fileName, make, onSettings, settings } from "./page.js";
 import { Recorder } from "./record.js";
 import { StreamView } from "./stream.js";
 import { WebcamView } from "./webcam.js";
-
-const LEAST_SHARE = 0.005; // a class with a smaller part of the picture is not in the legend
 
 export function mount(element, known) {
   defaults({
@@ -24,9 +24,6 @@ export function mount(element, known) {
   window.perception.live = live; // for measuring and for looking inside
   live.select();
 }
-
-/** Cells of the class map's longest side: one for two pixels looks smooth, in steps so that resizing does not flood. */
-const mapCells = (pixels) => Math.min(Math.max(Math.ceil(pixels / 2 / 80) * 80, 160), 640);
 
 class Live {
   constructor(element, known) {
@@ -308,8 +305,7 @@ class Live {
   figuresNow() {
     if (!this.status) {
       const now = this.figures.now();
-      const { presented = 0, analysed = 0 } = this.view ?? {};
-      return { ...now, dropped: this.view ? Math.max(presented - analysed - (this.view.sent?.size ?? 0), 0) : NaN };
+      return { ...now, dropped: this.view ? (this.view.pacing?.dropped ?? 0) : NaN };
     }
     const { fps, latency_ms: latency, dropped } = this.status;
     return { fps, p50: latency?.p50, p95: latency?.p95, dropped };
@@ -333,17 +329,7 @@ class Live {
     if (this.status) return this.legend(this.status.legend.map((c) => ({ ...c, css: c.color })));
     const { result } = this;
     const model = result?.model;
-    if (!model) return this.legend([]);
-    const rows = new Map();
-    const row = ({ name, color }) => rows.get(name) ?? rows.set(name, { name, css: rgb(color) }).get(name);
-    model.segmentation.forEach((c, i) => {
-      if (result.shares[i] >= LEAST_SHARE && !model.ignored.includes(i)) row(c).share = result.shares[i];
-    });
-    result.classIds.forEach((id) => {
-      const found = row(model.detection[id]);
-      found.count = (found.count ?? 0) + 1;
-    });
-    this.legend([...rows.values()].sort((a, b) => (b.share ?? 0) - (a.share ?? 0)));
+    this.legend(model ? legendRows(result, model) : []);
   }
 
   legend(rows) {

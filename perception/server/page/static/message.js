@@ -17,7 +17,7 @@ export function unpack(buffer) {
     at += part.byteLength;
     return part;
   };
-  return {
+  const result = {
     number: view.getUint32(4, true),
     width: u16(8),
     height: u16(10),
@@ -32,6 +32,8 @@ export function unpack(buffer) {
     labelScores: take(Float32Array, labels),
     runs: take(Uint8Array, view.getUint32(24, true)),
   };
+  if (at !== buffer.byteLength) throw new Error("not a result message");
+  return result;
 }
 
 /**
@@ -46,10 +48,12 @@ export function paintRuns(runs, colors, pixels) {
     let shift = 0;
     let byte;
     do {
+      if (i === runs.length || shift > 21) throw new Error("the class map is damaged"); // no map has 2**28 cells
       byte = runs[i++];
       length |= (byte & 127) << shift;
       shift += 7;
     } while (byte > 127);
+    if (length === 0 || length > pixels.length - done) throw new Error("the class map is damaged");
     pixels.fill(color, done, (done += length));
   }
   if (done !== pixels.length) throw new Error("the class map is cut short");

@@ -1,7 +1,7 @@
 // What all tabs share: the settings that the Gradio controls hold, addresses, downloads, one line of text.
 
 /** The controls write into window.perception.settings and call window.perception.changed, whichever is there first. */
-const shared = (window.perception ??= {});
+const shared = (globalThis.perception ??= {});
 shared.settings ??= {};
 const listeners = new Set();
 shared.changed = (changes) => listeners.forEach((listener) => listener(changes));
@@ -25,8 +25,8 @@ export function defaults(values) {
 }
 
 /** Address of a route of this server, whatever path the page is served under. */
-export function address(path, websocket = false) {
-  const url = new URL(path, document.baseURI);
+export function address(path, websocket = false, base = document.baseURI) {
+  const url = new URL(path, base);
   if (websocket) url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   return url;
 }
@@ -112,16 +112,10 @@ export function show(image, blob) {
 }
 
 /** A name for a file made now: perception-2026-11-22-141503.png */
-export function fileName(ending) {
+export function fileName(ending, t = new Date()) {
   const pad = (n) => String(n).padStart(2, "0");
-  const t = new Date();
   const day = [t.getFullYear(), pad(t.getMonth() + 1), pad(t.getDate())].join("-");
   return `perception-${day}-${pad(t.getHours())}${pad(t.getMinutes())}${pad(t.getSeconds())}.${ending}`;
-}
-
-/** Wait before the n-th try (from 0): twice as long each time, at most 10 s, and never all clients at once. */
-export function backOff(n) {
-  return Math.min(500 * 2 ** n, 10_000) * (0.5 + Math.random());
 }
 
 /** An element of the page, by selectors, with text that is never taken for HTML. */

@@ -1,13 +1,13 @@
 // A source that the server owns, annotated there: H.264 through Media Source Extensions, or MJPEG where there are none.
 // See perception/server/routes/streams.py and perception/server/viewers.
 
-import { address, backOff, options, query, request, settings } from "./page.js";
+import { address, options, query, request, settings } from "./page.js";
+import { keepUp, quoted } from "./playback.js";
+import { Retry, streamEnd } from "./reconnect.js";
 
-const BEHIND_S = 1.0; // play from the newest picture again where the player is further behind
-const KEPT_S = 10; // of played video
 const H264 = 'video/mp4; codecs="avc1.64001f"';
 
-const Source = window.ManagedMediaSource ?? window.MediaSource;
+const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
 
 /** Whether this browser plays H.264 that comes in pieces. */
 export const playsSegments = () => Boolean(Source?.isTypeSupported?.(H264));
@@ -22,7 +22,7 @@ export class StreamView {
     this.video = video;
     this.image = image;
     this.on = on;
-    this.tries = 0;
+    this.retry = new Retry(() => this.reopen());
     this.segments = [];
     this.model = null; // its classes, for OPTIONS
   }
@@ -41,7 +41,7 @@ export class StreamView {
     if (this.closed) return;
     this.id = status.id;
     this.onStatus(status);
-    if (!this.paused) this.start(); // it may be opened again meanwhile
+    if (!this.closed && !this.paused) this.start(); // a status may close it; it may be opened again meanwhile
   }
 
   get wanted() {
@@ -62,7 +62,7 @@ export class StreamView {
 
   pause() {
     this.paused = true;
-    clearTimeout(this.timer);
+    this.retry.cancel();
     if (!this.image.hidden) this.freeze();
     this.video.pause();
     this.socket?.close();
@@ -71,13 +71,13 @@ export class StreamView {
 
   resume() {
     this.paused = false;
-    this.tries = 0;
+    this.retry.worked();
     this.start();
   }
 
   close() {
     this.closed = true;
-    clearTimeout(this.timer);
+    this.retry.cancel();
     clearInterval(this.polling);
     this.socket?.close();
     this.image.removeAttribute("src");
@@ -115,12 +115,14 @@ export class StreamView {
   // H.264
 
   connect() {
-    clearTimeout(this.timer);
+    this.retry.cancel();
     this.image.hidden = true;
     this.video.hidden = false;
     const socket = new WebSocket(address(`v1/streams/${this.id}/video?${query(this.wanted)}`, true));
     socket.binaryType = "arraybuffer";
+    const before = this.socket;
     this.socket = socket;
+    before?.close(); // there, if it is opened again while it is asked for anew
     socket.onmessage = ({ data }) => {
       if (this.closed || socket !== this.socket) return;
       if (data instanceof ArrayBuffer) {
@@ -135,10 +137,11 @@ export class StreamView {
     };
     socket.onclose = ({ reason, code }) => {
       if (this.closed || this.paused || socket !== this.socket) return;
-      if (code === 1008) return this.on.state("failed", reason);
-      if (["ended", "failed"].includes(this.last)) return;
+      const end = streamEnd(code, this.last);
+      if (end === "refused") this.on.state("failed", reason);
+      if (end !== "lost") return;
       this.on.state("reconnecting", reason);
-      this.timer = setTimeout(() => this.reopen(), backOff(this.tries++));
+      this.retry.later();
     };
   }
 
@@ -150,14 +153,14 @@ export class StreamView {
     } catch (error) {
       if (this.closed) return;
       this.on.state("reconnecting", error.message);
-      this.timer = setTimeout(() => this.reopen(), backOff(this.tries++));
+      this.retry.later();
     }
   }
 
   /** A new initialisation segment is about to come: of the first video, or of one that is drawn or sized otherwise. */
   onVideo({ mime, width, height }) {
-    const type = mime.replace(/codecs=([^"]+)$/, 'codecs="$1"');
-    this.tries = 0;
+    const type = quoted(mime);
+    this.retry.worked();
     this.on.size(width, height);
     if (this.fed === this.socket && this.mediaSource?.readyState === "open") {
       this.segments.push({ type }); // what came before it is played first
@@ -208,13 +211,11 @@ export class StreamView {
 
   /** Stay close to the newest picture and forget what was played; whether the buffer is busy with that. */
   keepUp(ranges) {
-    const { buffer, video } = this;
-    const last = ranges.length - 1;
-    const [first, start, end] = [ranges.start(0), ranges.start(last), ranges.end(last)];
-    if (video.currentTime < start || end - video.currentTime > BEHIND_S) video.currentTime = Math.max(start, end - 0.1);
-    if (end - first <= 2 * KEPT_S) return false;
-    buffer.remove(first, end - KEPT_S);
-    return true;
+    const spans = Array.from({ length: ranges.length }, (_, i) => [ranges.start(i), ranges.end(i)]);
+    const { seek, forget } = keepUp(this.video.currentTime, spans);
+    if (seek !== null) this.video.currentTime = seek;
+    if (forget) this.buffer.remove(...forget);
+    return Boolean(forget);
   }
 
   dropSource() {
@@ -235,10 +236,9 @@ export class StreamView {
     const lost = (reason) => {
       if (this.closed || this.paused || !this.image.src) return;
       clearInterval(this.polling);
-      clearTimeout(this.timer);
       this.freeze(); // asked for the same address again, the browser takes the picture that is there
       this.on.state("reconnecting", reason);
-      this.timer = setTimeout(() => this.reopen(), backOff(this.tries++));
+      this.retry.later();
     };
     this.image.onerror = () => lost();
     this.image.src = address(`v1/streams/${this.id}/mjpeg?${query(this.wanted)}`);
@@ -246,7 +246,7 @@ export class StreamView {
       if (this.paused) return;
       try {
         this.onStatus(await (await request(`v1/streams/${this.id}`)).json());
-        this.tries = 0;
+        this.retry.worked();
       } catch (error) {
         // A picture that was shown and then stands still is no error to the browser: the server is gone, or the stream.
         const gone = error.status === undefined || error.status === 404;

@@ -3,6 +3,7 @@
 
 import { onFile } from "./drop.js";
 import { address, defaults, keep, kept, options, query, request, settings } from "./page.js";
+import { jobDone, jobProgress, uploadProgress } from "./progress.js";
 
 const ASK_MS = 500;
 const MOST_LOST = 120; // questions without an answer in a row
@@ -74,10 +75,7 @@ class VideoTab {
       call.open("POST", address(`v1/jobs?${chosen}`));
       call.setRequestHeader("Content-Type", "application/octet-stream");
       call.responseType = "json";
-      call.upload.onprogress = ({ loaded, total }) => {
-        this.bar(0.25 * (loaded / total));
-        this.note(`Uploading: ${Math.round((100 * loaded) / total)}%`);
-      };
+      call.upload.onprogress = ({ loaded, total }) => this.progress(uploadProgress(loaded, total));
       call.onload = () => {
         if (call.status < 300 && call.response) return done(call.response);
         const retry = call.getResponseHeader("Retry-After");
@@ -105,15 +103,13 @@ class VideoTab {
         await new Promise((done) => setTimeout(done, 2 * ASK_MS));
         continue;
       }
-      const { frames, total } = job.progress;
+      if (!this.job) throw new Error("Cancelled."); // while the answer was on its way: its files are gone
       if (job.state === "failed") {
         this.forget();
         throw new Error(job.error ?? "The job failed.");
       }
       if (job.state === "done") return this.finished(job);
-      this.bar(total ? 0.25 + 0.75 * Math.min(frames / total, 1) : undefined);
-      const far = job.state === "running" ? `${frames}${total ? ` of ${total}` : ""} frames` : "waiting for other jobs";
-      this.note(`${job.name}: ${far}`);
+      this.progress(jobProgress(job));
       await new Promise((done) => setTimeout(done, ASK_MS));
     }
   }
@@ -122,7 +118,7 @@ class VideoTab {
     const { parts } = this;
     this.job = null;
     this.bar(1);
-    this.note(`${job.name}: ${job.progress.frames} frames${job.fps ? ` at ${job.fps.toFixed(1)} a second` : ""}`);
+    this.note(jobDone(job));
     const at = (kind) => address(job.results[kind].replace(/^\//, "")).href;
     parts.player.src = at("video");
     parts["get-video"].href = at("video");
@@ -149,6 +145,11 @@ class VideoTab {
     this.parts.progress.hidden = !running;
     this.parts.file.disabled = running;
     if (!running) this.call = null;
+  }
+
+  progress({ part, text }) {
+    this.bar(part);
+    this.note(text);
   }
 
   bar(part) {

@@ -1,21 +1,15 @@
 // The browser's own picture: its camera or a video file, played at full rate, with the server's results beside it.
 //
-// Small JPEGs go to /v1/webcam and results come back, see perception/server/routes/webcam.py. One frame is in flight. Where its
-// round trip is longer than from one frame of the video to the next, a second one is sent so that it arrives when the
-// engine is about to be free: that keeps the engine busy. Where it is not, a second one would but compete with the first.
+// Small JPEGs go to /v1/webcam and results come back, see perception/server/routes/webcam.py.
 
+import { sentSize } from "./geometry.js";
 import { unpack } from "./message.js";
-import { address, backOff, settings } from "./page.js";
+import { Pacing } from "./pacing.js";
+import { address, settings } from "./page.js";
+import { Retry, webcamEnd } from "./reconnect.js";
 
 const QUALITY = 0.8; // of the JPEGs
-const LEAST_SIDE = 320; // pixels of the longer side: JPEG keeps colours at half the size
-const LATE = 1.2; // a round trip of more frames than this asks for a second one in flight
-const ALONE_EVERY = 32; // frames, of which one goes alone, to see whether that would do
-const LONGEST_FRAME_MS = 500; // longer between two frames is a pause
 const ANSWER_MS = 10_000; // longer without an answer counts as a lost connection
-
-/** A running mean, of about the last ten values; 0 is none yet. */
-const mean = (old, value) => old + (value - old) * (old ? 0.1 : 1);
 
 /** Why a browser gives no camera, in words. */
 export function cameraProblem(error) {
@@ -41,16 +35,9 @@ export class WebcamView {
     this.video = video;
     this.on = on;
     this.canvas = document.createElement("canvas");
-    this.sent = new Map(); // number of a frame -> {taken, alone}: when, and whether none was in flight then
-    this.number = 0;
-    this.engineMs = 0; // how long the engine is busy with a frame, a running mean like those below
-    this.aloneMs = 0; // round trip of a frame that goes alone; quicker to fall than to rise
-    this.frameMs = 0; // from one frame of the video to the next
-    this.presented = 0; // frames that the video showed
-    this.analysed = 0;
-    this.lost = 0; // frames that the server dropped
+    this.pacing = new Pacing();
+    this.retry = new Retry(() => this.connect());
     this.fresh = false; // the video shows a frame that was not taken yet
-    this.tries = 0;
   }
 
   /** Play the camera. Rejects with words for the user. */
@@ -128,7 +115,8 @@ export class WebcamView {
 
   close() {
     this.closed = true;
-    for (const timer of [this.timer, this.next, this.watchdog]) clearTimeout(timer);
+    this.retry.cancel();
+    for (const timer of [this.later, this.next, this.watchdog]) clearTimeout(timer);
     this.socket?.close();
     this.stream?.getTracks().forEach((track) => track.stop());
     this.video.pause();
@@ -146,14 +134,17 @@ export class WebcamView {
   }
 
   connect() {
-    clearTimeout(this.timer);
+    this.retry.cancel();
+    clearTimeout(this.later);
     this.asleep = false;
     if (this.closed) return;
     if (!window.WebSocket || !window.ArrayBuffer) return this.fail("This browser has no binary WebSockets.");
     const socket = new WebSocket(address("v1/webcam", true));
     socket.binaryType = "arraybuffer";
+    const before = this.socket;
     this.socket = socket;
-    this.sent.clear();
+    before?.close(); // there, if the user resumes while it is being opened
+    this.pacing.forget();
     socket.onopen = () => this.configure();
     socket.onmessage = ({ data }) => {
       if (this.closed || socket !== this.socket) return;
@@ -164,46 +155,40 @@ export class WebcamView {
     socket.onclose = ({ code, reason }) => {
       if (this.closed || socket !== this.socket) return;
       clearTimeout(this.watchdog);
-      if (code === 1008) return this.fail(reason || "The server refused the connection.");
-      this.asleep = code === 1013 && reason.startsWith("silent"); // paused, or in a tab that nobody looks at
+      const end = webcamEnd(code, reason);
+      if (end === "refused") return this.fail(reason || "The server refused the connection.");
+      this.asleep = end === "idle"; // paused, or in a tab that nobody looks at
       if (this.asleep) return;
-      this.on.state(this.tries || this.ready ? "reconnecting" : "connecting", reason);
+      this.on.state(this.retry.tries || this.ready ? "reconnecting" : "connecting", reason);
       this.ready = false;
-      this.timer = setTimeout(() => this.connect(), backOff(this.tries++));
+      this.retry.later();
     };
   }
 
   onText(message) {
     if (message.type === "ready") {
       const other = this.model?.model !== message.model;
-      if (other) this.sent.clear(); // what is still to come of those is not this model's
+      if (other) this.pacing.forget(); // what is still to come of those is not this model's
       this.model = message;
       if (other && message.detection.length) this.configure(); // thresholds mean something only now
       this.ready = true;
-      this.tries = 0;
+      this.retry.worked();
       this.on.model(message);
       this.on.state(this.paused ? "paused" : "running");
       if (this.paused) this.again();
     } else if (message.type === "dropped") {
-      this.sent.delete(message.frame);
-      this.lost += 1;
+      this.pacing.refused(message.frame);
     } else if (message.frame !== null) {
-      this.sent.delete(message.frame);
+      this.pacing.refused(message.frame);
       this.on.error(message.error);
     } else if (this.ready) this.on.error(message.error); // what held before still does
-    else if (message.retry_after_s) this.timer = setTimeout(() => this.configure(), 1000 * message.retry_after_s);
+    else if (message.retry_after_s) this.later = setTimeout(() => this.configure(), 1000 * message.retry_after_s);
     else this.fail(message.error);
   }
 
   onResult(result) {
-    const { taken, alone } = this.sent.get(result.number) ?? {};
+    const taken = this.pacing.answered(result.number, result.timings, performance.now());
     if (taken === undefined) return;
-    for (const number of this.sent.keys()) if (number <= result.number) this.sent.delete(number);
-    const { resize, infer, postprocess } = result.timings;
-    this.engineMs = mean(this.engineMs, resize + infer + postprocess);
-    const trip = performance.now() - taken;
-    if (alone) this.aloneMs = trip < this.aloneMs ? (trip + this.aloneMs) / 2 : mean(this.aloneMs, trip); // not for a hiccup
-    this.analysed += 1;
     result.model = this.model; // what its numbers mean
     this.on.result(result, taken);
   }
@@ -211,16 +196,9 @@ export class WebcamView {
   /** Note every frame that the video shows; it is taken when there is room for it. */
   watchFrames() {
     const video = this.video;
-    let first = null;
-    let last = NaN;
     const seen = (count) => {
       if (this.closed) return;
-      first ??= count - 1;
-      const now = performance.now();
-      const passed = (now - last) / (count - first - this.presented);
-      if (passed < LONGEST_FRAME_MS) this.frameMs = mean(this.frameMs, passed);
-      last = now;
-      this.presented = count - first;
+      this.pacing.shown(count, performance.now());
       this.fresh = true;
       if (this.asleep && !this.paused) this.connect();
       this.pump();
@@ -236,7 +214,7 @@ export class WebcamView {
       let shown = -1;
       const next = () =>
         requestAnimationFrame(() => {
-          if (video.currentTime !== shown && !video.paused) seen(this.presented + 1);
+          if (video.currentTime !== shown && !video.paused) seen(this.pacing.presented + 1);
           shown = video.currentTime;
           if (!this.closed) next();
         });
@@ -247,32 +225,28 @@ export class WebcamView {
   /** Take and send a frame if one is there and there is room for it. */
   pump() {
     if (this.closed || !this.ready || !this.fresh || !this.video.videoWidth) return;
-    if (this.socket.readyState !== WebSocket.OPEN || this.sent.size > 1) return;
+    if (this.socket.readyState !== WebSocket.OPEN) return;
+    const { pacing } = this;
     const now = performance.now();
-    const alone = this.sent.size === 0;
-    if (!alone) {
-      if (this.aloneMs < LATE * this.frameMs || this.number % ALONE_EVERY === 0) return;
-      const free = this.lastSent + this.engineMs;
-      if (!this.engineMs || now < free) {
-        clearTimeout(this.next);
-        if (this.engineMs) this.next = setTimeout(() => this.pump(), free - now);
-        return;
-      }
+    const wait = pacing.wait(now);
+    if (wait > 0) {
+      clearTimeout(this.next);
+      if (wait < Infinity) this.next = setTimeout(() => this.pump(), wait);
+      return;
     }
     this.fresh = false;
-    const number = this.number++ >>> 0;
+    const number = pacing.next();
     let message;
     try {
       message = this.take(number);
     } catch (error) {
       return this.on.error(`The picture cannot be taken: ${error.message}`);
     }
-    this.lastSent = performance.now();
-    this.sent.set(number, { taken: now, alone });
+    pacing.sent(number, now, performance.now());
     const { socket } = this;
     socket.send(message);
     clearTimeout(this.watchdog);
-    this.watchdog = setTimeout(() => this.sent.size && socket === this.socket && socket.close(), ANSWER_MS);
+    this.watchdog = setTimeout(() => pacing.inFlight.size && socket === this.socket && socket.close(), ANSWER_MS);
   }
 
   /**
@@ -281,10 +255,7 @@ export class WebcamView {
    */
   take(number) {
     const { videoWidth, videoHeight } = this.video;
-    const [wide, high] = this.model.size;
-    const least = LEAST_SIDE / Math.max(videoWidth, videoHeight);
-    const scale = Math.min(1, Math.max(wide / videoWidth, high / videoHeight, least));
-    const [width, height] = [Math.max(Math.round(videoWidth * scale), 1), Math.max(Math.round(videoHeight * scale), 1)];
+    const [width, height] = sentSize([videoWidth, videoHeight], this.model.size);
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.context ??= this.canvas.getContext("2d", { alpha: false, willReadFrequently: true });
     this.context.drawImage(this.video, 0, 0, width, height);

@@ -1,0 +1,124 @@
+// Helpers of the tabs: addresses, options, names, progress, figures, legend.
+
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+
+import { Figures, percentile } from "../../perception/server/page/static/figures.js";
+import { legendRows } from "../../perception/server/page/static/legend.js";
+import { address, change, classNames, defaults, fileName, onSettings, options, query, settings } from "../../perception/server/page/static/page.js";
+import { jobDone, jobProgress, uploadProgress } from "../../perception/server/page/static/progress.js";
+import { cameraProblem } from "../../perception/server/page/static/webcam.js";
+import { random } from "./random.mjs";
+
+const named = (...names) => names.map((name, i) => ({ name, color: [i, i, i] }));
+const MODEL = { segmentation: named("road", "car"), detection: named("car", "person"), classification: [], ignored: [] };
+
+beforeEach(() => {
+  for (const name of Object.keys(settings)) delete settings[name];
+  Object.assign(settings, { show: ["Masks", "Labels"], opacity: 0.25, score: 0.3, iou: 0.6, hidden: new Set() });
+});
+
+test("addresses are of this server, under whatever path the page is served", () => {
+  assert.equal(address("v1/jobs", false, "https://host:8443/cameras/?x=1").href, "https://host:8443/cameras/v1/jobs");
+  assert.equal(address("v1/webcam", true, "https://host/a/").href, "wss://host/a/v1/webcam");
+  assert.equal(address("v1/webcam", true, "http://127.0.0.1:7860/").href, "ws://127.0.0.1:7860/v1/webcam");
+});
+
+test("options are what is shown, with thresholds only where there are boxes and classes only where some are hidden", () => {
+  assert.deepEqual(options(MODEL), { opacity: 0.25, masks: true, boxes: false, labels: true, legend: false, score: 0.3, iou: 0.6 });
+  assert.equal(options(MODEL, { legend: true }).legend, true);
+  assert.ok(!("score" in options({ ...MODEL, detection: [] })) && !("score" in options(undefined)));
+  settings.hidden = new Set(["car", "tram"]);
+  assert.deepEqual(options(MODEL).classes, ["road", "person"]);
+  settings.hidden = new Set(["car", "road", "person"]);
+  assert.deepEqual(options(MODEL).classes, []);
+  assert.equal(query(options(MODEL)).get("classes"), "");
+});
+
+test("a query holds texts, escaped", () => {
+  assert.equal(query({ name: "a b&c.mp4", masks: true, classes: ["road", "traffic light"] }).toString(), "name=a+b%26c.mp4&masks=true&classes=road%2Ctraffic+light");
+});
+
+test("each class name once, in the order of the heads", () => {
+  assert.deepEqual(classNames(MODEL), ["road", "car", "person"]);
+});
+
+test("settings: defaults give way, changes are told to all", () => {
+  defaults({ opacity: 1, mirror: true });
+  assert.deepEqual([settings.opacity, settings.mirror], [0.25, true]);
+  const told = [];
+  onSettings((changes) => told.push(changes));
+  onSettings((changes) => told.push(changes));
+  change({ opacity: 0.75 });
+  assert.equal(settings.opacity, 0.75);
+  assert.deepEqual(told, [{ opacity: 0.75 }, { opacity: 0.75 }]);
+  assert.equal(globalThis.perception.settings, settings);
+});
+
+test("files are named by the time they are made", () => {
+  assert.equal(fileName("png", new Date(2026, 0, 2, 3, 4, 5)), "perception-2026-01-02-030405.png");
+  assert.match(fileName("mp4"), /^perception-\d{4}-\d\d-\d\d-\d{6}\.mp4$/);
+});
+
+test("the bar: a quarter for the upload, the rest for the frames", () => {
+  assert.deepEqual(uploadProgress(5, 10), { part: 0.125, text: "Uploading: 50%" });
+  assert.deepEqual(uploadProgress(0, 0), { part: 0.25, text: "Uploading: 100%" }); // an empty file
+  const job = (state, frames, total) => jobProgress({ name: "a.mp4", state, progress: { frames, total } });
+  assert.deepEqual(job("queued", 0, 100), { part: 0.25, text: "a.mp4: waiting for other jobs" });
+  assert.deepEqual(job("running", 50, 100), { part: 0.625, text: "a.mp4: 50 of 100 frames" });
+  assert.deepEqual(job("running", 120, 100), { part: 1, text: "a.mp4: 120 of 100 frames" });
+  assert.deepEqual(job("running", 7, null), { part: undefined, text: "a.mp4: 7 frames" });
+  assert.equal(jobDone({ name: "a.mp4", fps: 31.26, progress: { frames: 9 } }), "a.mp4: 9 frames at 31.3 a second");
+  assert.equal(jobDone({ name: "a.mp4", fps: null, progress: { frames: 9 } }), "a.mp4: 9 frames");
+});
+
+test("figures: rate and latency of the last seconds, one point a second for a minute", () => {
+  const figures = new Figures();
+  for (let i = 0; i <= 100; i++) figures.add(40 * i, i < 50 ? 1000 : i, { infer: 5 });
+  const { fps, p50, p95 } = figures.now(4000);
+  assert.ok(Math.abs(fps - 25) < 1e-9);
+  assert.equal(p50, 100); // 51 values from 50 to 100, 50 of 1000
+  assert.equal(p95, 1000);
+  assert.equal(figures.total, 101);
+  assert.deepEqual([figures.now(100_000).fps, figures.now(100_000).p50], [0, NaN]);
+  figures.add(100_000, 1, {});
+  assert.equal(figures.results.length, 1);
+  for (let i = 0; i < 70; i++) figures.point({ fps: i, p50: NaN });
+  assert.equal(figures.points.length, 60);
+  assert.deepEqual(figures.points.at(-1), { fps: 69, latency: 0 });
+});
+
+test("percentiles lie among the values", () => {
+  assert.ok(Number.isNaN(percentile([], 0.5)));
+  assert.deepEqual([0, 0.5, 0.95, 1].map((part) => percentile([9, 10, 1], part)), [1, 9, 10, 10]);
+  const next = random(7);
+  for (let i = 0; i < 100; i++) {
+    const values = Array.from({ length: 1 + next(50) }, () => next(1000));
+    const part = next(101) / 100;
+    const found = percentile(values, part);
+    assert.ok(values.includes(found));
+    assert.ok(values.filter((v) => v < found).length <= part * values.length);
+    assert.ok(values.filter((v) => v <= found).length >= Math.min(part * values.length, values.length));
+  }
+});
+
+test("the legend: parts of the picture and counts, a name once, the largest first", () => {
+  const result = { shares: [0.2, 0.7], classIds: Int32Array.of(0, 1, 0, 1, 1) };
+  assert.deepEqual(legendRows(result, MODEL), [
+    { name: "car", css: "rgb(1 1 1)", share: 0.7, count: 2 },
+    { name: "road", css: "rgb(0 0 0)", share: 0.2 },
+    { name: "person", css: "rgb(1 1 1)", count: 3 },
+  ]);
+  const quiet = { shares: [0.99, 0.004], classIds: new Int32Array() };
+  assert.deepEqual(legendRows(quiet, MODEL).map(({ name }) => name), ["road"]);
+  assert.deepEqual(legendRows(quiet, { ...MODEL, ignored: [0] }), []);
+});
+
+test("why there is no camera, in words", () => {
+  assert.match(cameraProblem({ name: "NotAllowedError" }), /denied/);
+  assert.match(cameraProblem({ name: "NotFoundError" }), /No camera was found/);
+  assert.match(cameraProblem({ name: "OverconstrainedError" }), /No camera was found/);
+  assert.match(cameraProblem({ name: "NotReadableError" }), /in use/);
+  assert.match(cameraProblem(new Error("it is broken")), /it is broken/);
+  assert.match(cameraProblem("odd"), /odd/);
+});
