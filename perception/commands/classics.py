@@ -14,7 +14,7 @@ classics = typer.Typer(help="The classic networks: train their recipes, draw the
 
 @classics.command("train")
 def classics_train(
-    recipes: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="Recipes, as in configs/classics/.")],
+    recipes: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="Recipes, as in configs/classics/.")],
     table_only: Annotated[bool, typer.Option("--table-only", help="Train nothing, print the table.")] = False,
 ) -> None:
     """Train and export each recipe that is not trained yet, then print a table of what all have reached."""

@@ -18,7 +18,7 @@ Data = Annotated[Path | None, typer.Option(help="Replaces data.root of the recip
 
 @weights.command("soup")
 def soup(
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="Two or more, of one network.")],
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT", help="Two or more, of one network.")],
     output: Output,
     shares: Annotated[str | None, typer.Option(help="Weight of each, comma-separated; equal by default.")] = None,
     overwrite: Overwrite = False,
