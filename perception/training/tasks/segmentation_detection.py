@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.card import DetectionTask, ModelCard, SegmentationTask
+from perception.common.precision import Precision
 from perception.model import load_model
 from perception.networks.fcn import FCN
 from perception.networks.segmentation_detection import SegmentationDetectionNetwork
@@ -80,7 +81,7 @@ class SegmentationDetectionTask(Task[SegmentationDetectionConfig]):
         )
 
     @classmethod
-    def measure(cls, config: SegmentationDetectionConfig, model: Path, precision: str) -> dict[str, float | None]:
+    def measure(cls, config: SegmentationDetectionConfig, model: Path, precision: Precision) -> dict[str, float | None]:
         """See `Task`; on ``val`` as the recipe reads it, and by class only in float32."""
         data, detection, by_class = config.data, config.detection, precision == "fp32"
         folder = SegmentationFolder(data.val, data.root, data.names, data.ignore)
