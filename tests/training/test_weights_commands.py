@@ -65,7 +65,7 @@ def test_a_model_in_half_says_the_same_and_is_half_as_large(tmp_path: Path) -> N
     assert kinds["large/half"] == TensorProto.FLOAT16 and "large" not in kinds
     assert (tmp_path / "b.onnx").stat().st_size < (tmp_path / "a.onnx").stat().st_size - 8000
     assert read_card(tmp_path / "b.onnx") == read_card(tmp_path / "a.onnx")
-    with load_model(tmp_path / "b.onnx", engine="openvino", precision="f32") as loaded:
+    with load_model(tmp_path / "b.onnx", engine="openvino", precision="fp32") as loaded:
         class_map = loaded.predict(solid("green")).class_map
         assert class_map is not None and (class_map.mask == 1).all()
 
