@@ -69,6 +69,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_networks_that_are_named_are_there() -> None:
     pytest.importorskip("torch")
+    import perception.classics  # noqa: F401 - adds its own
     from perception.networks.classifier import CLASSIFIERS
 
     table = {word for row in re.findall(r"^\| (`.*?) \|", TEXT, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)}

@@ -69,7 +69,7 @@ def test_server_settings_take_both() -> None:
 
 def test_recipes_take_both(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from perception.training.recipes.dense import read_config
+    from perception.training.recipes.read import read_config
 
     recipe = Path(__file__).parents[1] / "configs" / "train" / "smoke.yaml"
     text = recipe.read_text()

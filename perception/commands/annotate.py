@@ -34,7 +34,7 @@ def annotate(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Video, image, folder, glob, camera (0), rtsp:// or http:// URL, '-' (a pipe), 'synthetic:'.",
         ),
     ],

@@ -16,7 +16,7 @@ def bench(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PART]...", help="kernels, stages, pipeline, engines (these by default), live, models."
+            metavar="PART", help="kernels, stages, pipeline, engines (these by default), live, models."
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,

@@ -26,7 +26,7 @@ classics = typer.Typer(
 
 @classics.command("train")
 def classics_train(
-    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, as in configs/classics/.")],
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE", help="Recipes, as in configs/classics/.")],
     table_only: Annotated[bool, typer.Option("--table-only", help="Print the table without training.")] = False,
 ) -> None:
     """Train and export each recipe that is not trained yet, then print a table of all results.

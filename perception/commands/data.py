@@ -36,7 +36,7 @@ def _data() -> None:
 def data_check(
     recipe: Annotated[
         Path | None,
-        typer.Argument(metavar="[RECIPE]", help="Training recipe (YAML): check all the data that it names."),
+        typer.Argument(metavar="RECIPE", help="Training recipe (YAML): check all the data that it names."),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of pictures.", show_default=NOT_CHECKED, rich_help_panel=INPUT)

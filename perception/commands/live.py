@@ -37,7 +37,7 @@ def live(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SOURCE]",
+            metavar="SOURCE",
             help="Video, camera number, rtsp:// or http:// URL, 'synthetic:'.",
             show_default="a street clip",
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,13 +53,13 @@ app = typer.Typer(
       perception live
     """,
 )
-_FIRST: tuple[Callable[..., None], ...] = (annotate, demo, live, models, doctor, build, verify)
-_LAST: tuple[Callable[..., None], ...] = (adapt, bench, train, export, quantize, explain, summary)
-for command in _FIRST:
-    app.command(cls=JsonCommand)(command)
+_COMMANDS: tuple[Callable[..., Any], ...] = (
+    *(annotate, demo, live, models, doctor, build, verify),
+    *(adapt, bench, train, export, quantize, explain, summary),
+)
+for _command in _COMMANDS:
+    app.command(cls=JsonCommand)(_command)
 app.add_typer(cache, name="cache")
-for command in _LAST:
-    app.command(cls=JsonCommand)(command)
 app.add_typer(evaluation, name="eval")
 app.add_typer(data, name="data")
 app.add_typer(weights, name="weights")

@@ -29,7 +29,7 @@ Data = Annotated[Path | None, typer.Option(help="Root folder of the data.", show
 @weights.command("soup")
 def soup(
     checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CHECKPOINT...", help="Two or more checkpoints of one network.")
+        list[Path], typer.Argument(metavar="CHECKPOINT", help="Two or more checkpoints of one network.")
     ],
     output: Output,
     shares: Annotated[

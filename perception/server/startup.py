@@ -1,4 +1,4 @@
-"""What is decided and told when a server starts."""
+"""Before a server starts: the source it begins with, and warnings for its operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perception.sources.uri import kind_of
 
 
 def with_source(values: dict[str, Any], source: str | None) -> dict[str, Any]:
-    """Settings with a source to begin with: the one that is given, those of the settings, or else a street clip.
+    """Add a source to begin with to settings: the one that is given, those of the settings, or else a street clip.
 
     Args:
         values: settings by name.
@@ -37,7 +37,7 @@ def with_source(values: dict[str, Any], source: str | None) -> dict[str, Any]:
 
 
 def warnings(url: str, settings: ServerSettings) -> list[str]:
-    """What it means to listen beyond this machine, line by line."""
+    """Say what it means to listen beyond this machine, line by line."""
     who = "with the credentials" if settings.guarded else "WITHOUT any credentials"
     lines = [
         f"Listening on {settings.host}: whoever reaches this machine over the network and comes {who} sees the page "

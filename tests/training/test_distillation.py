@@ -140,13 +140,13 @@ def written(folder: Path, **changes: Any) -> Path:
 
 def test_a_network_comes_nearer_to_its_teacher(data: Path, tmp_path: Path) -> None:
     best = train(written(tmp_path / "wide", epochs=4), data_root=data).best
-    slim = {
+    narrow = {
         "seed": 9,
         "network": {"hidden": [64, *[120] * 14]},
         "detection": {"width": 12},
         "distil": {"teacher": str(best), "masks": 20.0, "boxes": 20.0},
     }
-    result = train(written(tmp_path / "pruned", **slim), data_root=data, stop_after=3)
+    result = train(written(tmp_path / "pruned", **narrow), data_root=data, stop_after=3)
     log = [yaml.safe_load(line) for line in (result.last.parent / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss_teacher"] < 0.9 * log[0]["loss_teacher"]
     for row in log:

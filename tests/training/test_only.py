@@ -51,11 +51,11 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 
 @pytest.mark.parametrize("only", ["masks", "boxes"])
-@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("distilled", [False, True])
 def test_a_run_of_both_goes_on_as_one_of_a_single_head(
-    only: str, taught: bool, data: Path, both: TrainResult, tmp_path: Path
+    only: str, distilled: bool, data: Path, both: TrainResult, tmp_path: Path
 ) -> None:
-    teacher = {"distil": {"teacher": str(both.last)}} if taught else {}
+    teacher = {"distil": {"teacher": str(both.last)}} if distilled else {}
     path = recipe(tmp_path, only=only, **teacher)
     (tmp_path / "run").mkdir()
     shutil.copy(both.last, tmp_path / "run" / "last.pt")
@@ -70,7 +70,7 @@ def test_a_run_of_both_goes_on_as_one_of_a_single_head(
 
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert {name for name in rows[-1] if name.startswith("loss_")} == (
-        {f"loss_{only}", "loss_teacher"} if taught else set()
+        {f"loss_{only}", "loss_teacher"} if distilled else set()
     )
     assert MEASURED[only] <= rows[-1].keys()
     assert not MEASURED["boxes" if only == "masks" else "masks"] & rows[-1].keys()

@@ -27,6 +27,7 @@ from perception.training.data.batches import BatchMaker  # noqa: E402
 from perception.training.data.boxes import BoxLabels  # noqa: E402
 from perception.training.data.coco import CocoFolder  # noqa: E402
 from perception.training.data.training_data import TrainingData  # noqa: E402
+from perception.training.export.export import export  # noqa: E402
 from perception.training.export.release import release  # noqa: E402
 from perception.training.recipes.detection import CocoConfig  # noqa: E402
 from perception.training.recipes.read import parse_config, read_config  # noqa: E402
@@ -34,7 +35,7 @@ from perception.training.run.import_model import import_model  # noqa: E402
 from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402
 from perception.training.tasks.average_precision import average_precision  # noqa: E402
 from perception.training.tasks.evaluation import network_infer  # noqa: E402
-from perception.training.tasks.kinds import build_network  # noqa: E402
+from perception.training.tasks.kinds import build_network, task_type  # noqa: E402
 from perception.training.tasks.start import start_from  # noqa: E402
 from perception.training.weights.checkpoint import load_checkpoint, load_weights  # noqa: E402
 from perception.training.weights.compact import compact  # noqa: E402
@@ -172,7 +173,8 @@ def test_the_command_tells_of_every_epoch_where_there_is_no_terminal(data: Path,
     content = yaml.safe_load(recipe(tmp_path).read_text()) | {"epochs": 2, "evaluate_every": 2}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "perception", "train", str(tmp_path / "two.yaml"), "--data", str(data)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that wait for each other are slow
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "epoch=" in line]
     assert [line.split("epoch=")[1].split()[0] for line in told] == ["1", "2"]
@@ -188,7 +190,14 @@ def test_the_runtime_loads_what_was_released(data: Path, unbroken: TrainResult, 
     assert card.detection is not None and card.detection.names == ["crate", "ball"]
     row = json.loads((unbroken.last.parent / "log.jsonl").read_text().splitlines()[-1])
     if unbroken.best.read_bytes() == unbroken.last.read_bytes():
-        assert card.metrics["street-smoke_val_map50"] == pytest.approx(row["map50"], abs=0.02)
+        config = read_config(SMOKE, data)
+        exact = tmp_path / "exact.onnx"
+        export(unbroken.best, exact)
+        measured = task_type(config).measure(config, exact, "fp32")
+        assert measured["map50"] == pytest.approx(row["map50"], abs=1e-4)
+        assert measured["miou"] == pytest.approx(row["miou"], abs=1e-4)
+        # weights in half give the boxes of a network that has hardly begun another order
+        assert card.metrics["street-smoke_val_map50"] == pytest.approx(row["map50"], abs=0.06)
     assert {"street-smoke_val_map", "street-smoke_val_map50", "street-smoke_val_ap50_ball"} <= set(card.metrics)
     assert ("street-smoke_val_map_bf16" in card.metrics) == ("bf16" in native_precisions())
 
@@ -234,7 +243,7 @@ def test_a_loss_that_is_no_number_names_pictures_of_both_kinds(data: Path, tmp_p
     assert len((tmp_path / "run" / "bad_batch.txt").read_text().split()) == 8
 
 
-def test_a_slimmer_network_begins_with_the_recipe_of_the_wider(
+def test_a_pruned_network_begins_with_the_recipe_of_the_wider(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "wide").mkdir()
@@ -248,7 +257,7 @@ def test_a_slimmer_network_begins_with_the_recipe_of_the_wider(
 
     with caplog.at_level("INFO", logger="perception"):
         result = train(narrow, data_root=data, stop_after=1)
-    assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("slimmed from")]
+    assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("pruned from")]
     first = load_checkpoint(tmp_path / "wide" / "run" / "last.pt")
     assert first["epoch"] == 2
     made = load_checkpoint(result.last)

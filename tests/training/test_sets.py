@@ -17,15 +17,19 @@ torch = pytest.importorskip("torch")
 import yaml  # noqa: E402
 
 from perception.errors import PerceptionError, SourceError, UsageError  # noqa: E402
+from perception.evaluation.metrics import ConfusionMatrix  # noqa: E402
+from perception.model import load_model  # noqa: E402
 from perception.training.data.masks import Sample, SegmentationFolder  # noqa: E402
 from perception.training.data.sets import SampleSets  # noqa: E402
+from perception.training.export.export import export  # noqa: E402
+from perception.training.export.release import release  # noqa: E402
 from perception.training.losses.segmentation import SegmentationLoss  # noqa: E402
 from perception.training.recipes.data import MaskSetConfig  # noqa: E402
 from perception.training.recipes.read import parse_config, read_config  # noqa: E402
 from perception.training.recipes.segmentation_detection import LossConfig  # noqa: E402
 from perception.training.run.loop import Trainer, train  # noqa: E402
 from perception.training.tasks.kinds import open_task  # noqa: E402
-from perception.training.weights.checkpoint import load_checkpoint  # noqa: E402
+from perception.training.weights.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from tests.training.pictures import draw_sample, write_boxes, write_folder  # noqa: E402
 
 SMOKE = Path(__file__).parents[2] / "configs" / "train" / "street-smoke.yaml"
@@ -284,6 +288,27 @@ def test_a_run_on_many_sets_goes_on_bit_for_bit(data: Path, unbroken: Path, tmp_
     assert a["best"] == b["best"]
 
 
+def test_a_checkpoint_of_old_spelling_is_read_as_ever(
+    data: Path, unbroken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the time when the task was called street: it goes on, without a word, and is exported."""
+    state = load_checkpoint(unbroken / "last.pt")
+    old = state["config"]
+    old["task"] = "street"
+    old["augment"]["paste"] = old["augment"].pop("copy_paste")
+    for part in old["data"]["train"]:
+        part["taught"] = part.pop("distil")
+    path = tmp_path / "old.pt"
+    save_checkpoint(path, {name: value for name, value in state.items() if name != "format"})
+    trainer = Trainer(read_config(recipe(tmp_path), data))
+    with caplog.at_level("WARNING"):
+        trainer.load(path)
+    assert not caplog.records and trainer.epoch == 2
+    for name, tensor in state["average"].items():
+        assert torch.equal(trainer.average.network.state_dict()[name], tensor)
+    assert export(path, tmp_path / "old.onnx").tasks == ["segmentation", "detection"]
+
+
 def test_dev_sets_are_measured_and_count(unbroken: Path) -> None:
     rows = [json.loads(line) for line in (unbroken / "log.jsonl").read_text().splitlines()]
     assert len(rows) == 2
@@ -294,6 +319,25 @@ def test_dev_sets_are_measured_and_count(unbroken: Path) -> None:
         assert row["miou_far"] == pytest.approx(np.mean(list(row["iou_far"].values())), abs=2e-4)
         scores.append((np.mean([row["miou"], row["miou_far"]]) + row["map50"]) / 2)
     assert load_checkpoint(unbroken / "best.pt")["best"] == pytest.approx(max(scores), abs=2e-4)
+
+
+def test_the_card_has_the_accuracy_on_val_as_the_recipe_reads_it(data: Path, unbroken: Path, tmp_path: Path) -> None:
+    """Ids of its own, classes that it does not label, pictures that are left out."""
+    state = load_checkpoint(unbroken / "best.pt")
+    state["config"]["data"]["val"] = {**FAR, "only": ["far[0-3]"]}
+    save_checkpoint(tmp_path / "best.pt", {name: value for name, value in state.items() if name != "format"})
+    card = release(tmp_path / "best.pt", tmp_path / "best.onnx", data)
+    assert {name for name in card.metrics if "_iou_" in name} == {
+        f"street-smoke_val_iou_{name}" for name in ("ground", "box")
+    }
+    config = parse_config(state["config"], tmp_path).data
+    folder = SegmentationFolder(config.val, data, NAMES)
+    assert len(folder) == 4
+    counts = ConfusionMatrix(3)
+    with load_model(tmp_path / "best.onnx", engine="openvino", precision="fp32") as model:
+        for sample in folder.samples:
+            counts.add(model.predict(sample.image).class_map.mask, sample.labels)
+    assert card.metrics["street-smoke_val_miou"] == pytest.approx(counts.iou()[:2].mean(), abs=1e-3)
 
 
 PLAIN = {"images": "train/images", "labels": "train/labels"}

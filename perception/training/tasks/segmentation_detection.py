@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perception.card import DetectionTask, ModelCard, SegmentationTask
-from perception.evaluation.detection import evaluate_detection
-from perception.evaluation.segmentation import evaluate_segmentation
+from perception.common.precision import Precision
+from perception.model import load_model
 from perception.networks.fcn import FCN
 from perception.networks.segmentation_detection import SegmentationDetectionNetwork
 from perception.training.data.augment import Augmenter
@@ -25,7 +25,7 @@ from perception.training.losses.segmentation import class_weights
 from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig
 from perception.training.tasks.base import Task
 from perception.training.tasks.cards import make_card
-from perception.training.tasks.evaluation import Infer, evaluate_boxes, evaluate_masks
+from perception.training.tasks.evaluation import Infer, evaluate_boxes, evaluate_masks, model_infer
 from perception.training.tasks.networks import build_segmentation_detection, frozen_parts
 from perception.training.tasks.preview import draw_prediction
 from perception.training.tasks.teacher import Teacher
@@ -81,29 +81,23 @@ class SegmentationDetectionTask(Task[SegmentationDetectionConfig]):
         )
 
     @classmethod
-    def measure(cls, config: SegmentationDetectionConfig, model: Path, precision: str) -> dict[str, float | None]:
-        """See `Task`; as `perception eval` gives it, and by class only in float32."""
-        options: dict[str, Any] = {"engine": "openvino", "precision": precision}
-        root, val, by_class = config.data.root, config.data.val, precision == "fp32"
-        masks = evaluate_segmentation(
-            model,
-            root / val.images,
-            root / val.labels,
-            ignore=[config.data.ignore] if val.ignore is None else val.ignore,
-            **options,
-        ).as_dict()
-        metrics: dict[str, float | None] = {"miou": masks["miou"], "pixel_accuracy": masks["pixel_accuracy"]}
-        if by_class:
-            metrics |= {f"iou_{name}": value for name, value in masks["iou"].items()}
-        if config.detection is not None:
-            boxed = config.detection.val
-            synonyms = {theirs: [ours] for theirs, ours in (boxed.names or {}).items()}
-            boxes = evaluate_detection(
-                model, root / boxed.images, root / boxed.annotations, synonyms=synonyms, **options
-            ).as_dict()
-            metrics |= {"map": boxes["map"], "map50": boxes["map50"]}
+    def measure(cls, config: SegmentationDetectionConfig, model: Path, precision: Precision) -> dict[str, float | None]:
+        """See `Task`; on ``val`` as the recipe reads it, and by class only in float32."""
+        data, detection, by_class = config.data, config.detection, precision == "fp32"
+        folder = SegmentationFolder(data.val, data.root, data.names, data.ignore)
+        with load_model(model, engine="openvino", precision=precision) as loaded:
+            infer = model_infer(loaded)
+            masks = evaluate_masks(infer, folder, data.size, data.resize)
+            metrics: dict[str, float | None] = {"miou": masks.miou, "pixel_accuracy": masks.pixel_accuracy}
             if by_class:
-                metrics |= {f"ap50_{name}": value["ap50"] for name, value in boxes["ap"].items()}
+                metrics |= {f"iou_{name}": value for name, value in _by_name(data.names, masks.iou).items()}
+            if detection is not None:
+                coco = CocoFolder(data.root, detection.val, detection.names)
+                suppression = (detection.iou_threshold, detection.vote_iou)
+                boxes = evaluate_boxes(infer, coco, data.size, data.resize, *suppression)
+                metrics |= {"map": boxes.map, "map50": boxes.map50}
+                if by_class:
+                    metrics |= {f"ap50_{name}": value for name, value in _by_name(detection.names, boxes.ap50).items()}
         return metrics
 
     def build(self) -> nn.Module:
