@@ -69,7 +69,8 @@ def train(
     if not result.is_first:
         return
     if stop_after is not None:
-        typer.echo(f"{result.epochs} epochs, best score {result.score:.4f}: {result.best}")
+        score = f"best score {result.score:.4f}" if result.score >= 0 else "not measured yet"
+        typer.echo(f"{result.epochs} epochs, {score}: {result.best}")
         return
     model = output or result.best.with_suffix(".onnx")
     card = release(result.best, model, data)

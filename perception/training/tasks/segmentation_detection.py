@@ -85,7 +85,8 @@ class SegmentationDetectionTask(Task[SegmentationDetectionConfig]):
         """See `Task`; on ``val`` as the recipe reads it, and by class only in float32."""
         data, detection, by_class = config.data, config.detection, precision == "fp32"
         folder = SegmentationFolder(data.val, data.root, data.names, data.ignore)
-        with load_model(model, engine="openvino", precision=precision) as loaded:
+        options: dict[str, Any] = {"engine": "openvino", "precision": precision}
+        with load_model(model, **options) as loaded:
             infer = model_infer(loaded)
             masks = evaluate_masks(infer, folder, data.size, data.resize)
             metrics: dict[str, float | None] = {"miou": masks.miou, "pixel_accuracy": masks.pixel_accuracy}
