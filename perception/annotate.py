@@ -137,9 +137,9 @@ def _check_files(results: Sequence[Result]) -> None:
                 continue
             other = names.setdefault(path if path == STDOUT else str(Path(path).resolve()), kind)
             if other != kind:
-                raise UsageError(f"{other} and {kind} cannot both be written here; give each a name of its own", path)
+                raise UsageError(f"{other} and {kind} cannot share one file; give each its own name", path)
             if _file_id(path) in sources:
-                raise UsageError("this is one of the files to be read; give another name, or another folder", path)
+                raise UsageError("this file is also an input; choose another name or folder", path)
 
 
 def _file_id(path: str) -> tuple[int, int] | None:
@@ -181,7 +181,7 @@ def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple
     folder = path.endswith("/") or is_folder(Path(path))
     if several and not folder:
         if path == STDOUT or Path(path).suffix:
-            raise UsageError(f"several sources need a folder for {kind}, not one file; give one, such as out/", path)
+            raise UsageError(f"several sources need a folder for {kind}, not a file: for example out/", path)
         folder = True
     if not folder:
         return kind, path

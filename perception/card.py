@@ -64,7 +64,7 @@ class _Task(_Strict):
         names = [c.name for c in classes]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            raise ValueError(f"class names must be unique, these are not: {', '.join(twice)}")
+            raise ValueError(f"class names must be unique; repeated: {', '.join(twice)}")
         return classes
 
     @property
@@ -215,12 +215,12 @@ class ModelCard(_Strict):
         if self.things is None:
             return self
         if self.segmentation is None or self.detection is None:
-            raise ValueError("things need both segmentation and detection")
+            raise ValueError("'things' needs both segmentation and detection")
         pixels = [name for name in self.things if name not in self.segmentation.names]
         boxes = [name for kinds in self.things.values() for name in kinds if name not in self.detection.names]
         if pixels or boxes:
             has = f"classes of pixels {pixels}" if pixels else f"classes of boxes {boxes}"
-            raise ValueError(f"things: there are no {has}")
+            raise ValueError(f"'things' names unknown classes: {has}")
         return self
 
     @property
@@ -270,7 +270,7 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
     outputs = [o.name for o in model.graph.output]
     raise ModelError(
         f"no model card in this ONNX file (metadata key {METADATA_KEY!r}); describe it in a YAML file with name, "
-        f"licence, input (width, height) and segmentation or detection (classes), and give that with --card; "
+        f"licence, input (width, height) and segmentation or detection (classes), and pass that file with --card; "
         f"the graph's inputs are {inputs}, its outputs {outputs}",
         path,
     )
@@ -287,7 +287,7 @@ def load_onnx(path: str | Path) -> Any:
 
     path = Path(path)
     if not path.is_file():
-        raise ModelError("no such model file; `perception models` lists what is there", path)
+        raise ModelError("no such model file; `perception models` lists all models", path)
     try:
         # the format is said, or a wrong ending would choose another parser
         model = onnx.load(str(path), format="protobuf", load_external_data=False)

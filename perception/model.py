@@ -249,5 +249,5 @@ def _as_frame(given: Frame | U8) -> Frame:
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UsageError(f"an image must be a uint8 array [H, W, 3] in BGR order, not {got}")
     if not image.size:
-        raise UsageError(f"an image must have pixels; this one is {image.shape[1]}x{image.shape[0]}")
+        raise UsageError(f"the image is empty: {image.shape[1]}x{image.shape[0]}")
     return given if isinstance(given, Frame) else Frame(np.ascontiguousarray(image))

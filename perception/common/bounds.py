@@ -88,5 +88,5 @@ class Bounds:
         """
         if self.max_pixels is not None and width * height > self.max_pixels:
             raise SourceError(
-                f"{round(width)}x{round(height)} is too large: at most {self.max_pixels} pixels are taken here", where
+                f"{round(width)}x{round(height)} is too large: at most {self.max_pixels} pixels are allowed here", where
             )

@@ -121,7 +121,7 @@ _DRIVER_FAULTS = {
     100: "there is no GPU",
     802: "the GPUs' links are still being set up",
     803: "the driver in the kernel and its library differ, so restart the machine",
-    804: "the GPU does not take this library, so update the driver",
+    804: "the GPU does not support this library, so update the driver",
     999: "the GPU failed, look at `dmesg`",
 }
 """The results of `cuInit` in words (NVIDIA, CUDA Driver API, `CUresult`)."""

@@ -68,7 +68,7 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
         config.CACHE_DIR = before or cache_directory() or ""
         try:
             if not config.CACHE_DIR:
-                raise OSError("no directory for it can be written")
+                raise OSError("no writable directory for the cache")
             if not before and not os.environ.get("NUMBA_CACHE_DIR"):
                 config.CACHE_DIR = str(Path(config.CACHE_DIR) / _source_key(function))
             compiled = numba.njit(signature, cache=True, **_options)(function)

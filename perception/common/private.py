@@ -96,7 +96,7 @@ def _close_to_others(path: Path) -> None:
 def warn_if_others_read(path: Path) -> None:
     """Tell where a file with a secret in it can be read by other users of this machine."""
     if hasattr(os, "getuid") and stat.S_ISREG(mode := path.stat().st_mode) and mode & 0o044:
-        log.warning("%s: holds a secret, and other users of this machine can read it; chmod 600 it", path)
+        log.warning("%s: contains a secret, and other users of this machine can read it; chmod 600 it", path)
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -126,7 +126,7 @@ def read_private(path: Path) -> bytes:
 
 
 class NotOwnError(Exception):
-    """A file that belongs to somebody else, or that others can write."""
+    """A file that belongs to another user, or that others can write to."""
 
 
 def read_own(path: Path) -> bytes:
@@ -140,7 +140,7 @@ def read_own(path: Path) -> bytes:
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or not is_own(status):
-            raise NotOwnError(f"{path.name} belongs to somebody else, or others can write it")
+            raise NotOwnError(f"{path.name} belongs to another user, or others can write to it")
         return file.read()
 
 

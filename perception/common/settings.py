@@ -37,7 +37,8 @@ def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
     for key, value in data.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise UsageError(f"unknown setting {key!r}{nearest(name, known)}", path)
+            spelled = [other.replace("_", "-") for other in known]  # as in the files of configs/
+            raise UsageError(f"unknown setting {key!r}{nearest(name.replace('_', '-'), spelled)}", path)
         settings[name] = value
     return settings
 
@@ -98,7 +99,7 @@ def size(text: str | None) -> tuple[int, int] | None:
         return None
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise UsageError(f"a size is WxH in pixels, such as 640x480, not {text!r}")
+        raise UsageError(f"invalid size {text!r}: write WxH in pixels, for example 640x480")
     return int(sides[0]), int(sides[1])
 
 
@@ -115,7 +116,7 @@ def things(text: str | None) -> dict[str, list[str]] | None:
         pixels, equals, boxes = (side.strip() for side in part.partition("="))
         kinds = [kind.strip() for kind in boxes.split("+")]
         if not (pixels and equals and all(kinds)) or pixels in found:
-            raise UsageError(f"things are written PIXELS=BOX+BOX,... such as car=car+bus+truck, not {text!r}")
+            raise UsageError(f"invalid things {text!r}: write PIXELS=BOX+BOX,..., for example car=car+bus+truck")
         found[pixels] = kinds
     return found
 

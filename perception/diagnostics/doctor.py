@@ -167,7 +167,7 @@ def _video() -> Iterator[Check]:
         if fault:
             yield Check(group, "nvdec", "warn", fault, "videos are decoded on the CPU")
         else:
-            yield Check(group, "nvdec", "ok", "decodes on the GPU")
+            yield Check(group, "nvdec", "ok", "decoding works on the GPU")
 
 
 def _codec(name: str, mode: Literal["r", "w"]) -> str:

@@ -45,7 +45,7 @@ def engine_status(name: str) -> tuple[bool, str]:
     """
     module = _module(name)
     if module is None:
-        return False, f"this version of perception has no {name} engine yet; take openvino or onnxruntime"
+        return False, f"this version of perception has no {name} engine yet; use openvino or onnxruntime"
     available, reason = module.available()
     return bool(available), str(reason)
 
@@ -98,7 +98,7 @@ def open_engine(
     check_graph(model, card, size, path)
     fixed = fixed_batch(model, card.input.name)
     if batch not in (None, 1, fixed or batch):
-        raise UsageError(f"the file takes {fixed} frame(s) a call and no other number", path)
+        raise UsageError(f"this model file has a fixed batch size of {fixed}", path)
     outputs = tuple(output.name for output in model.graph.output)
     del model  # the engine reads the file in its own way
     options = EngineOptions(size, outputs, precision, mode, threads, device, card, batch)
@@ -109,7 +109,7 @@ def open_engine(
         except EngineError as error:
             if engine != "auto" or name == candidates[-1][0]:
                 raise
-            _log.warning("%s; taking the next best engine", error)
+            _log.warning("%s; trying the next engine", error)
             refused.append(f"{name}: {error.message}")
             continue
         why = f" (not {'; not '.join(refused)})" if refused else ""
@@ -128,7 +128,7 @@ def _open(name: str, module: ModuleType, path: Path, options: EngineOptions, car
     except PerceptionError:
         raise
     except Exception as error:  # runtimes raise whatever their C++ throws
-        raise EngineError(f"{name} refuses the model: {brief(error)}", path) from error
+        raise EngineError(f"{name} cannot load the model: {brief(error)}", path) from error
     try:
         frames = opened.input_shape[0] or opened.batch  # a graph may say that it takes any number, and not do so
         trial = opened.infer(np.zeros((frames, *opened.input_shape[1:]), np.uint8))

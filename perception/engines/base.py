@@ -111,7 +111,8 @@ class Engine(ABC):
             )
         if not len(frames) or self.input_shape[0] not in (None, len(frames)):
             raise EngineError(
-                f"the model takes {self.input_shape[0] or 'one or more'} frame(s) a call, got {len(frames)}", self.path
+                f"the model takes {self.input_shape[0] or 'one or more'} frame(s) per call, got {len(frames)}",
+                self.path,
             )
         try:
             return self._run(np.ascontiguousarray(frames))

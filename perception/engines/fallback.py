@@ -64,7 +64,7 @@ class FallbackEngine(Engine):
                 except EngineError as refusal:
                     _log.warning("%s", refusal)
                     continue
-                _log.warning("%s; going on with %s", error, engine.description)
+                _log.warning("%s; continuing with %s", error, engine.description)
                 self._take(engine)
             if self._current is failed:
                 raise error

@@ -235,7 +235,7 @@ def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
         times = _measure(ways)
         autotune.save_times(conditions, times)
         said = ", ".join(f"{way} {ms:.1f} ms" for way, ms in times.items())
-        _log.info("%s: measured once, to take the fastest from now on: %s", path.name, said)
+        _log.info("%s: measured once; the fastest will be used from now on: %s", path.name, said)
     best = ""
     for way, ms in times.items():  # the most exact one first
         if way in ways and (not best or ms < _WORTH * times[best]):

@@ -46,7 +46,7 @@ def require_quantised(path: Path, card: ModelCard) -> tuple[Path, ModelCard]:
     if found is None:
         beside = path.with_name(f"{path.stem}{SUFFIX}.onnx")
         raise ModelError(
-            f"there is no int8 version of this model; make one: perception quantize {path} --images FOLDER -o {beside}",
+            f"this model has no int8 version; make one with: perception quantize {path} --images FOLDER -o {beside}",
             path,
         )
     return found

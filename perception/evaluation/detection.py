@@ -170,7 +170,7 @@ def evaluate_detection(
     if any(fault.fatal for fault in faults):
         broken.set()
     elif not any(counts[name] for name in match.of_data):
-        raise SourceError(f"this file has no boxes of {', '.join(match.names)}", file.path)
+        raise SourceError(f"this file has no boxes of the classes {', '.join(match.names)}", file.path)
     evaluated = np.full(len(task.classes), -1, np.int64)
     evaluated[list(match.of_model)] = list(match.of_model.values())
     joined = len(match.of_model) > len(match.names)

@@ -250,7 +250,7 @@ def evaluate_panoptic(
                 shown.add(-pq, lambda: (pq, sample, found))  # noqa: B023 - called at once
         refuse(faults, folder.entries, folder.path, "images")
         if not any(q.matched + q.false_negatives for q in total):
-            raise SourceError(f"this file has no segments of {', '.join(match.names)}", folder.path)
+            raise SourceError(f"this file has no segments of the classes {', '.join(match.names)}", folder.path)
         return PanopticEvaluation(
             card=loaded.card,
             engine=loaded.engine.description,

@@ -48,7 +48,7 @@ class GraphNetwork(nn.Module):
         model = load_onnx(path)
         unknown = sorted({node.op_type for node in model.graph.node} - {*OPERATIONS})
         if unknown:
-            raise ModelError(f"cannot be explained: no gradients of {', '.join(unknown)} here", path)
+            raise ModelError(f"cannot be explained: no gradients for {', '.join(unknown)} here", path)
         self.where = path
         self.input = card.input.name
         self.weights = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}

@@ -60,7 +60,7 @@ def adapt(
     if described is None:
         raise ModelError("the card has no adapter section, which says what the graph takes and gives", card)
     if output.exists() and not overwrite:
-        raise UsageError("exists already; give --overwrite to replace it", output)
+        raise UsageError("the file exists; give another name, or --overwrite to replace it", output)
     adapted_model = adapt_model(_load(model), described, model)
     native = described.native()
     try:
@@ -104,7 +104,7 @@ def adapted(model: str | Path, card: str | Path) -> Path | None:
             onnx.save(rewritten, str(draft))
     except OSError as error:
         raise ModelError(f"cannot write the adapted model: {error.strerror or error}", target) from None
-    _log.info("%s as %s describes it is kept in %s", model, card, target)
+    _log.info("%s, adapted with %s, is cached in %s", model, card, target)
     return target
 
 
@@ -150,7 +150,7 @@ def _load(path: Path) -> onnx.ModelProto:
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"its weights lie in another file, which cannot be read: {error}", path) from None
+        raise ModelError(f"its weights are in another file, which cannot be read: {error}", path) from None
     if model.ByteSize() > LARGEST_BYTES:
         raise ModelError("it has more than 2 GB of weights, which one ONNX file cannot hold", path)
     return model

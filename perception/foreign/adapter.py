@@ -135,7 +135,7 @@ class BoxesOutput(_Strict):
         if self.labels is None and self.first_label:
             raise ValueError("first_label needs labels; for a score matrix give background")
         if self.indices is not None and (self.first_label or self.background is not None):
-            raise ValueError("indices say all that first_label and background say: give one of them")
+            raise ValueError("indices replace first_label and background: give one or the other")
         if self.labels is not None and (
             self.background is not None or self.activation == "softmax" or self.classes_axis == "second"
         ):
@@ -227,7 +227,7 @@ class ForeignCard(ModelCard):
         if self.adapter.segmentation is not None and self.segmentation is not None:
             binary = self.adapter.segmentation.values == "binary"
             if binary and len(self.segmentation.classes) != 2:
-                raise ValueError("binary segmentation has two classes: what is not, and what is")
+                raise ValueError("binary segmentation has two classes: background and foreground")
         return self
 
     def native(self) -> ModelCard:

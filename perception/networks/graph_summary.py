@@ -46,7 +46,7 @@ def summarise_graph(name: str, size: tuple[int, int] | None = None) -> Summary:
     try:
         inferred = shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError) as error:
-        raise ModelError(f"its shapes cannot be worked out: {str(error).splitlines()[0]}", path) from None
+        raise ModelError(f"its shapes cannot be inferred: {str(error).splitlines()[0]}", path) from None
     graph = inferred.graph
     shapes = {
         value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)

@@ -118,7 +118,7 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         expanding = sum(spec.blocks for spec in stages if spec.expansion != 1)
         if hidden is not None and len(hidden) != expanding:
-            raise ValueError(f"hidden wants a number for each of {expanding} blocks that expand, not {len(hidden)}")
+            raise ValueError(f"hidden needs one number for each of the {expanding} expanding blocks, not {len(hidden)}")
         widths = iter(hidden or ())
         self.stem = conv_bn(3, STEM_CHANNELS, 3, stride=2)
         self.stages = nn.ModuleList()

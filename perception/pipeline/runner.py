@@ -212,7 +212,7 @@ def run(
         PerceptionError: something failed; what was written until then is valid.
     """
     if annotator is None and any(sink.wants_picture for sink in sinks):
-        raise UsageError("a sink wants annotated pictures: give run() an annotator")
+        raise UsageError("a sink needs annotated pictures: pass an annotator to run()")
     chain = StageChain(model.card, stages, annotator)
     report = Report(engine=model.engine.description)
     with _opened(sinks, source, model):

@@ -79,7 +79,7 @@ class PostProcessing:
         task = card.detection
         if task is None:
             if score_threshold is not None or iou_threshold is not None or max_detections is not None:
-                _log.info("%s has no detection head: score, IoU and number of boxes mean nothing to it", card.name)
+                _log.info("%s has no detection head: score, IoU and max_detections have no effect", card.name)
             return
         keep = _kept(task, classes)
         self._decode_options: dict[str, Any] = {

@@ -41,7 +41,7 @@ def post_training_quantised(
     require("nncf", "quantize", "quantisation")
     require("onnxruntime", "quantize", "quantisation")
     if is_quantised(model):
-        raise UsageError("this model is quantised already; take the one that it was made from")
+        raise UsageError("this model is already quantised; use the one it was made from")
     if not any(node.op_type in PRODUCTS for node in model.graph.node):
         raise UsageError("this model has no convolution and no matrix product, so there is nothing to quantise")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)

@@ -132,9 +132,9 @@ def quantize(
     card = read_card(path)
     validation.check(card)
     if output.exists() and not overwrite:
-        raise UsageError("exists already; give --overwrite to replace it", output)
+        raise UsageError("the file exists; give another name, or --overwrite to replace it", output)
     if output.suffix != ".onnx":
-        raise UsageError("the name of a model file ends in .onnx", output)
+        raise UsageError("the name of a model file must end in .onnx", output)
     pictures = CalibrationPictures(folders, card.input, count)
     original = tidied(load_onnx(path))
     whole = post_training_quantised(original, card.input.name, pictures, _part(progress, "calibrate"))
@@ -221,7 +221,7 @@ class _Draft:
         while loss := self._validation.too_much(self._before, after):
             said = ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
             if number >= len(ranked):
-                raise UsageError(f"no layer of this model can be in eight bits at the accuracy asked for: lost {said}")
+                raise UsageError(f"no layer of this model can be quantised at the accuracy requested: lost {said}")
             _log.info("lost %s: %d of %d layers go back to float", said, number, len(ranked))
             self.write([name for name, _ in ranked[:number]], {})
             after = self._validation.measure(self.path, "auto", progress)

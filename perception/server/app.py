@@ -47,7 +47,7 @@ _ROUTERS = (api, explain_api, jobs_api, streams_api, webcam)
 _ABOUT = """Boxes and class masks of pictures, videos and streams.
 
 Errors are JSON, `{"error": "one line"}`. Where credentials are set, send `Authorization: Bearer TOKEN`, user and
-password (Basic), or `?token=TOKEN`. 429 and 503 say in `Retry-After` when to try again.
+password (Basic), or `?token=TOKEN`. With 429 and 503, `Retry-After` says when to try again.
 """
 
 
@@ -157,8 +157,8 @@ async def _no_such_route(request: Request) -> JSONResponse:
     allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()}
     if allowed:
         text = ", ".join(sorted(allowed))
-        return _error(405, f"{request.method} is not for this address; {text} is", {"Allow": text})
-    return _error(404, "there is no such address; /docs lists them")
+        return _error(405, f"{request.method} is not allowed at this address; {text} is", {"Allow": text})
+    return _error(404, "no such address; /docs lists them all")
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -186,4 +186,4 @@ async def _gone(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _fault(request: Request, error: Exception) -> JSONResponse:
-    return _error(500, f"a fault in the server, which its log describes ({type(error).__name__})")
+    return _error(500, f"internal error; see the server's log ({type(error).__name__})")

@@ -162,11 +162,11 @@ class ServerSettings(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> ServerSettings:
         if (self.user is None) != (self.password is None):
-            raise ValueError("user and password belong together: give both or neither")
+            raise ValueError("give both user and password, or neither")
         if not self.local and not self.guarded and not self.insecure:
             raise ValueError(
-                f"to listen on {self.host} lets others in: give a token or user and password, "
-                "or say that anybody may come with --insecure"
+                f"listening on {self.host} lets others in: set a token, or a user and password, "
+                "or allow everyone with --insecure"
             )
         return self
 
@@ -267,5 +267,5 @@ def read_secret(path: Path | None) -> str | None:
     except UnicodeDecodeError:
         raise UsageError("is not text", path) from None
     if not lines or not lines[0].strip():
-        raise UsageError("its first line must hold the password or token, and is empty", path)
+        raise UsageError("the first line must contain the password or token; it is empty", path)
     return lines[0].strip()

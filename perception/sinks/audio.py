@@ -80,7 +80,9 @@ class AudioTrack:
         layout = self.stream.codec_context.layout.name
         self._to.codec_context.layout = layout if layout in _LAYOUTS else "stereo"
         self._to.codec_context.bit_rate = 64000 * self._to.codec_context.layout.nb_channels
-        log.info("%s: the sound is %s, which %s does not take; it becomes %s", self._path, codec, container, name)
+        log.info(
+            "%s: the sound is %s, which %s does not support; it is converted to %s", self._path, codec, container, name
+        )
 
     def _unframed(self) -> Any:
         """A filter that makes AAC with a header in each packet, as broadcasts carry it, into AAC with one in all."""

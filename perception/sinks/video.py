@@ -137,7 +137,10 @@ class VideoSink(Sink):
         if self._last is not None:
             if pts <= self._last:
                 if not self._warned:
-                    log.warning("%s: the source's times do not always increase; such frames follow at once", self.where)
+                    log.warning(
+                        "%s: the timestamps of the source do not always increase; such frames follow immediately",
+                        self.where,
+                    )
                     self._warned = True
                 pts = self._last + 1
             self._step = self._durations[self._last] = pts - self._last
@@ -279,7 +282,7 @@ class VideoSink(Sink):
         if self._path is not None and self._is_file:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
-        log.warning("%s: no frames came, so no video was written", self.where)
+        log.warning("%s: there were no frames, so no video was written", self.where)
         self._reset()
 
     def abort(self) -> None:
@@ -291,7 +294,7 @@ class VideoSink(Sink):
             if self._container in ("mp4", "mov") and self._path is not None and self._is_file:
                 with suppress(OSError):
                     cut_to_whole_fragments(self._path)
-            log.warning("%s: not complete; what is there of it can be played", self.where)
+            log.warning("%s: incomplete, but it can be played", self.where)
         self._release()
 
     def _release(self) -> None:

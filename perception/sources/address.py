@@ -91,7 +91,7 @@ def _read(uri: str) -> Address | str:
         return "scheme://host/path is expected"
     scheme, authority, tail = parts.groups()
     if "@" in tail:
-        return f"there is an @ behind the host; in user, password and path {ESCAPES}"
+        return f"there is an @ after the host; in user, password and path {ESCAPES}"
     user, at, place = authority.rpartition("@")
     anywhere = scheme.lower() == "udp" and place.startswith(":")  # udp://:5000 listens, whoever sends
     found = _HOST.fullmatch(f"0.0.0.0{place}" if anywhere else place)
@@ -99,7 +99,7 @@ def _read(uri: str) -> Address | str:
         return f"no host and port can be read in it; in user and password {ESCAPES}"
     host = "" if anywhere else _plain_host(found[1])
     if host is None:
-        return "its host is no name and no IP address"
+        return "its host is neither a name nor an IP address"
     port = int(found[2]) if found[2] else None
     if port is not None and not 0 < port < 65536:
         return "ports are from 1 to 65535"

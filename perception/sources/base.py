@@ -140,7 +140,7 @@ class Source(ABC):
                 self._frames = None
                 self._reading.release()
         else:
-            log.warning("%s: a read did not end in %g s; left behind", self.info.uri, JOIN_TIMEOUT)
+            log.warning("%s: a read did not finish within %g s; abandoned", self.info.uri, JOIN_TIMEOUT)
 
     def __enter__(self) -> Source:
         return self

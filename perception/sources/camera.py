@@ -68,10 +68,10 @@ class CameraSource(LiveSource):
         if bounds.cancelled.is_set() or (not opened and self._reader.alive):
             self._reader.stop()
             bounds.check(self._where)
-            raise SourceError(f"gives no picture in {timeout:g} s", self._where)
+            raise SourceError(f"no picture arrived within {timeout:g} s", self._where)
         if self._first_size is None:
             self._reader.take()  # raises what ended the thread
-            raise SourceError("gives no picture", self._where)
+            raise SourceError("no picture arrived", self._where)
         self.info = SourceInfo(
             uri=device,
             kind="camera",
@@ -113,7 +113,9 @@ class CameraSource(LiveSource):
                     self._bounds.check_size(*size, self._where)
                 image = _grab(capture)
             if image is None:
-                raise SourceError("cannot be opened; is another program using it, or are rights missing?", self._where)
+                raise SourceError(
+                    "cannot be opened; is another program using it, or do you lack permission?", self._where
+                )
             self._device_fps = float(capture.get(cv2.CAP_PROP_FPS) or 0)
             began = time.monotonic()
             planes, bgr = self._convert(image)
@@ -152,7 +154,7 @@ class CameraSource(LiveSource):
             grabbed = _grab(capture)
             arrived = time.monotonic()
             if grabbed is None:
-                raise SourceError("the camera stopped giving pictures; was it unplugged?", self._where)
+                raise SourceError("no more pictures from the camera; was it unplugged?", self._where)
             image = grabbed
 
 

@@ -71,7 +71,7 @@ def open_container(
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if gpu is not None and isinstance(target, str) and getattr(error, "filename", None) is None:
             # Faults of the file name it. This is the GPU, and it may have worked a moment ago.
-            log.warning("%s: decoded on the CPU: the GPU refuses: %s", redact(where), error)
+            log.warning("%s: decoded on the CPU: the GPU failed: %s", redact(where), error)
             return open_container(target, where, options, timeout, decoding="cpu", bounds=bounds)
         # RTSP reports its own timeout as invalid data.
         late = timeout is not None and time.monotonic() - began >= 0.95 * timeout
@@ -82,7 +82,7 @@ def open_container(
         name = container.format.name
         if name in _STILL_FORMATS or name.endswith("_pipe"):
             raise SourceError(
-                f"this is a picture ({name.removesuffix('_pipe')}), not a video; give it the right file name ending",
+                f"this is a picture ({name.removesuffix('_pipe')}), not a video; rename it with the right extension",
                 redact(where),
             )
         stream = video_stream(container, where)
@@ -105,7 +105,7 @@ def video_stream(container: av.container.InputContainer, where: str) -> av.Video
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         has = "audio only" if container.streams.audio else "no video stream; was it cut short?"
-        raise SourceError(f"there is no video in it ({has})", redact(where))
+        raise SourceError(f"it contains no video ({has})", redact(where))
     decodable = [s for s in streams if s.codec_context is not None]
     if not decodable:
         raise SourceError("its video codec is not one that this FFmpeg build can decode", redact(where))
@@ -126,7 +126,7 @@ def explain(error: BaseException, where: str, timeout: float | None = None) -> s
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return "the server refuses access; check user name and password"
     if isinstance(error, av.error.HTTPNotFoundError):
-        return "the server has no such thing (404)"
+        return "the server cannot find it (404)"
     if isinstance(error, av.error.HTTPError):
         return f"the server answers with an error: {error.strerror}"
     if isinstance(error, av.error.EOFError):
@@ -135,7 +135,7 @@ def explain(error: BaseException, where: str, timeout: float | None = None) -> s
     if number == errno.ECONNREFUSED:
         return "the connection was refused; is the server running on that port?"
     if number == errno.EINVAL:
-        return "not a video: a playlist, a text or something else that is not read from here"
+        return "not a video: a playlist, text, or something else that cannot be read from here"
     if isinstance(error, av.error.FFmpegError) and "not found" in str(error.strerror or "").lower():
         return f"this FFmpeg build cannot read it: {error.strerror}"
     if number is not None and 0 < number < 200:
@@ -239,7 +239,9 @@ class Decoder:
         for packet in self._packets():
             self._bounds.check(self.where)  # where all that comes is damaged, these are the only ways out
             if self.deadline is not None and time.monotonic() > self.deadline:
-                raise SourceError(f"no picture can be made of what comes ({self.corrupt} damaged packets)", self.where)
+                raise SourceError(
+                    f"no picture can be decoded from this stream ({self.corrupt} damaged packets)", self.where
+                )
             try:
                 decoded = self.stream.decode(packet)
             except av.error.EOFError:
@@ -258,7 +260,7 @@ class Decoder:
             if decoded and self._on_gpu and self.stream.codec_context.pix_fmt != "cuda":
                 # FFmpeg has asked the GPU, which knows the codec but not this profile or size
                 self._on_gpu = False
-                log.warning("%s: decoded on the CPU: NVDEC does not take this %s", self.where, self._describe())
+                log.warning("%s: decoded on the CPU: NVDEC does not support this %s", self.where, self._describe())
             for frame in decoded:
                 yield from self._timed(frame)
         if self._graph is not None:
@@ -278,7 +280,7 @@ class Decoder:
                 break
             except (av.error.ExitError, av.error.TimeoutError):  # PyAV's own clock or FFmpeg's, whichever is first
                 seconds = self.container.read_timeout or 0.0
-                raise SourceError(f"no data came for {seconds:g} s; gave up", self.where) from None
+                raise SourceError(f"no data for {seconds:g} s; gave up", self.where) from None
             except av.error.FFmpegError as error:
                 if self._network and error.errno == errno.EIO and not self.container.duration:
                     # All that HTTP without a length can tell of an end.

@@ -54,7 +54,7 @@ class ImageSource(Source):
         chosen = [i for i in range(len(paths)) if selection.start - _SLACK <= i / rate < selection.end - _SLACK]
         self._chosen = [(i, paths[i]) for i in chosen[:: selection.every]]
         if not self._chosen:
-            raise SourceError(f"none of its {len(paths)} images lies after {selection.start:g} s", uri)
+            raise SourceError(f"none of its {len(paths)} images is after second {selection.start:g}", uri)
         self._at = 0
         first = self._next_readable()
         if first is None:
@@ -178,7 +178,7 @@ def _check_header(path: Path, bounds: Bounds) -> None:
             with Image.open(path) as header:
                 width, height = header.size
     except Image.DecompressionBombError:
-        raise SourceError(f"is too large: at most {bounds.max_pixels} pixels are taken here", path) from None
+        raise SourceError(f"is too large: at most {bounds.max_pixels} pixels are allowed here", path) from None
     except Exception:  # Pillow raises whatever a damaged header leads to; the decoder will tell
         return
     bounds.check_size(width, height, str(path))

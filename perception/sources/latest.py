@@ -103,7 +103,7 @@ class LatestReader:
             if self._error is not None:
                 raise self._error
             if not ready:
-                raise SourceError(f"no frame came in {timeout:g} s; is it still connected?", self._where)
+                raise SourceError(f"no frame arrived within {timeout:g} s; is it still connected?", self._where)
             return None
 
     @property
@@ -154,7 +154,7 @@ class LiveSource(Source):
 
     def _release(self) -> None:
         if not self._reader.join():
-            log.warning("%s: did not end in time; left behind", self.info.uri)
+            log.warning("%s: did not finish in time; abandoned", self.info.uri)
 
 
 def selected(items: Iterator[tuple[float, Item]], selection: Selection) -> Iterator[tuple[int, float, Item] | None]:

@@ -128,7 +128,7 @@ class RtspRelay:
         """What the server says, as it is handed on."""
         status = _STATUS.match(lines[0])
         if status is None and not _REQUEST.fullmatch(lines[0]):
-            raise _RefusedError("what answers at this address is no RTSP server")
+            raise _RefusedError("this address is not an RTSP server")
         if status is not None and status[1].startswith("3"):
             raise _RefusedError("this address redirects to another one; give that one, if it is allowed")
         return [line for line in lines if not line.lower().startswith("location:")]
@@ -137,7 +137,7 @@ class RtspRelay:
         """What FFmpeg asks for, with the server's address in place of ours."""
         for line in lines[1:]:
             if line.lower().startswith("transport:") and "/tcp" not in line.lower():
-                raise _RefusedError("only streams over the RTSP connection itself are taken from this address")
+                raise _RefusedError("only streams over the RTSP connection itself are accepted from this address")
         there = f"{self._address.scheme}://{self._address.place}"
         return [line.replace(self._here, there) for line in lines]
 
@@ -171,7 +171,7 @@ class _Messages:
             head = _END.search(rest, at)
             if head is None:
                 if len(rest) - at > _MOST_HEAD:
-                    raise _RefusedError("what answers at this address is no RTSP server")
+                    raise _RefusedError("this address is not an RTSP server")
                 break
             lines = _lines(rest[at : head.start()])
             end = head.end() + _length(lines)
@@ -219,7 +219,7 @@ def _length(lines: list[str]) -> int:
         return 0
     length = told.pop()
     if told or not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > _MOST_BODY:
-        raise _RefusedError("the server tells a length that cannot be")
+        raise _RefusedError("the server sends an impossible length")
     return int(length)
 
 

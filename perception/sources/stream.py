@@ -85,7 +85,7 @@ def open_stream(
             options["headers"] = f"Host: {address.place}\r\n"
             uri = replace(address, host=addresses[0]).url
     if confined and address.user:
-        raise UsageError("user and password are not taken from whoever chose this address", redact(where))
+        raise UsageError("a user and password are not allowed in this address", redact(where))
     if family != "http":
         options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
 

@@ -145,7 +145,7 @@ class VideoSource(Source):
             self._bounds.check(decoder.where)
             found = next(frames, None)
         if found is None:
-            raise SourceError(f"it ends before second {start:g}, where reading should start", decoder.where)
+            raise SourceError(f"it ends before second {start:g}, where --start asks to begin", decoder.where)
         return frames, found
 
     def _read(self) -> Iterator[Frame]:
@@ -191,7 +191,7 @@ class VideoSource(Source):
                 last_time,
             )
         elif self.corrupt:
-            log.warning("%s: %d damaged packets were met", self.info.uri, self.corrupt)
+            log.warning("%s: %d damaged packets", self.info.uri, self.corrupt)
 
     def _release(self) -> None:
         self._pictures = iter(())
@@ -250,7 +250,7 @@ def open_file(
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}", path) from None
     if head.startswith((b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")):
-        raise SourceError("a playlist and not a video; give the videos it names", path)
+        raise SourceError("this is a playlist, not a video; give the videos that it lists", path)
     # Without the scheme FFmpeg would take a name such as "concat:a|b" for a protocol.
     target = f"file:{path.absolute()}"
     limits = {"protocol_whitelist": "file", "format_whitelist": local_formats()}

@@ -51,7 +51,7 @@ class PanopticStage:
             UsageError: it has no class map or no detections.
         """
         if prediction.class_map is None or prediction.detections is None:
-            raise UsageError("segments are made of masks and boxes; this prediction has not both")
+            raise UsageError("segments need both masks and boxes; this prediction lacks one of them")
         started = time.perf_counter()
         class_map = prediction.class_map
         view = self._split(class_map.mask, prediction.detections, self.things, class_map.ignored, self.min_area)
@@ -68,7 +68,7 @@ def _ids(card: ModelCard, things: Mapping[str, Sequence[str]] | None) -> dict[in
         things = card.things or {name: [name] for name in segments.names if name in boxes.names}
     if not things:
         raise UsageError(
-            f"{card.name} has no name for both pixels and boxes: say which boxes show which pixels, as in "
+            f"{card.name} has no name for both pixels and boxes: say which boxes belong to which pixels: "
             f"{segments.names[0]}={boxes.names[0]} (--things)"
         )
     for name, kinds in things.items():

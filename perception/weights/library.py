@@ -35,7 +35,7 @@ def find_model(name_or_path: str | Path) -> Path:
     path = Path(text).expanduser()
     if isinstance(name_or_path, Path) or path.suffix == ".onnx" or len(path.parts) > 1:
         if not path.is_file():
-            raise ModelError("no such model file; `perception models` lists what is there", path)
+            raise ModelError("no such model file; `perception models` lists all models", path)
         return path
     named = model_paths()
     if text in named:

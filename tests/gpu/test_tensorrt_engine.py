@@ -168,7 +168,7 @@ def test_an_engine_that_does_not_load_or_is_another(stand_in: StandIn, tmp_path:
     with pytest.raises(EngineError, match=r"cannot load the engine.*Version tag.*perception cache clear"):
         open_engine(path, read_card(path), engine="tensorrt")
     stand_in.why = "Error Code 2: OutOfMemory (Requested size was 17179869184 bytes.)"
-    with pytest.raises(EngineError, match="has not enough memory to load the engine"):
+    with pytest.raises(EngineError, match="not enough GPU memory to load the engine"):
         open_engine(path, read_card(path), engine="tensorrt")
     stand_in.loads = True
     open_engine(path, read_card(path), engine="tensorrt").close()
@@ -232,7 +232,7 @@ def test_auto_goes_on_with_the_cpu_when_the_gpu_is_lost(
         with ThreadPoolExecutor(4) as pool:
             after = list(pool.map(model.predict, [solid("green")] * 8))
         assert model.engine.name == "openvino" and "OpenVINO" in model.engine.description
-    assert caplog.text.count("going on with OpenVINO") == 1 and "fallen off the bus" in caplog.text
+    assert caplog.text.count("continuing with OpenVINO") == 1 and "fallen off the bus" in caplog.text
     for prediction in [before, *after]:
         assert prediction.class_map is not None and (prediction.class_map.mask == 1).all()
     with pytest.raises(EngineError, match="closed"):
@@ -246,7 +246,7 @@ def test_auto_takes_the_next_engine_where_the_first_refuses(
     stand_in.contexts_that_fit = 0
     with caplog.at_level(logging.INFO, "perception"), load_model(path, engine="auto") as model:
         assert model.engine.name == "openvino"
-    assert "taking the next best engine" in caplog.text and "(not tensorrt: cannot run on the GPU" in caplog.text
+    assert "trying the next engine" in caplog.text and "(not tensorrt: cannot run on the GPU" in caplog.text
 
 
 @pytest.mark.parametrize("engine", ["auto", "tensorrt"])
@@ -267,7 +267,7 @@ def test_a_gpu_that_disappears_in_mid_stream(
             report = run(source, model, stages=[lose], sinks=[open_sink(lines)])
             assert report.frames == 16 and model.engine.name == "openvino"
             assert [json.loads(line)["index"] for line in lines.read_text().splitlines()] == list(range(16))
-            assert caplog.text.count("going on with OpenVINO") == 1
+            assert caplog.text.count("continuing with OpenVINO") == 1
         else:
             with pytest.raises(EngineError, match="fallen off the bus"):
                 run(source, model, stages=[lose], sinks=[open_sink(lines)])

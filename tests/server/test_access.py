@@ -84,7 +84,7 @@ def test_nothing_answers_without_credentials(app: Any, guarded: httpx.Client) ->
             if (method, path) == ("POST", "/login"):
                 assert "<form" in answer.text
             elif method != "HEAD":
-                assert answer.json() == {"error": "credentials are needed"}, (method, path)
+                assert answer.json() == {"error": "credentials required"}, (method, path)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_person_logs_in_with_a_form(guarded: httpx.Client) -> None:
 
     wrong = guarded.post("/login", data={"user": USER, "password": "x", "next": "/docs"}, headers=PAGE)
     assert wrong.status_code == 401
-    assert "not right" in wrong.text
+    assert "Wrong credentials" in wrong.text
     assert not wrong.cookies
 
     entered = guarded.post("/login", data={"user": USER, "password": PASSWORD, "next": "/docs"}, headers=PAGE)

@@ -49,7 +49,7 @@ def test_a_gpu_that_refuses_when_it_comes_to_it(tmp_path, caplog, hopeful):
     path = make_video(tmp_path / "v.mp4", frames=12)
     assert numbers(path, decoder="nvdec") == list(range(12))
     (line,) = warnings(caplog)
-    assert line.startswith(f"{path}: decoded on the CPU: the GPU refuses")
+    assert line.startswith(f"{path}: decoded on the CPU: the GPU failed")
 
 
 def test_a_codec_that_nvdec_does_not_have(tmp_path, caplog, hopeful):

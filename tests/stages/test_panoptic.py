@@ -92,5 +92,5 @@ def test_things_are_read_from_text() -> None:
 
 @pytest.mark.parametrize("text", ["car", "car=", "=bus", "car=bus+", "car=bus,,a=b", "car=car,car=bus"])
 def test_things_that_are_no_things(text: str) -> None:
-    with pytest.raises(UsageError, match=r"things are written PIXELS=BOX\+BOX"):
+    with pytest.raises(UsageError, match=r"invalid things .*: write PIXELS=BOX\+BOX"):
         things(text)

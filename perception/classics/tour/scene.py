@@ -105,7 +105,7 @@ def _looked(stop: Stop) -> tuple[ModelCard, Prediction]:
     """
     card = read_card(find_model(stop.model))
     if card.segmentation is None:
-        raise ModelError("the tour wants a model with masks, such as street", stop.model)
+        raise ModelError("the tour needs a model with masks, such as street", stop.model)
     if stop.truth is None:
         with load_model(stop.model) as loaded:
             return card, loaded.predict(stop.frame)

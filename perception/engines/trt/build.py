@@ -56,7 +56,7 @@ def build(
         machine, known = this_machine(), flavour.known_capabilities()
         hint = f"; or name what to build for: --compute-capability {','.join(known)}" if known else ""
         if machine is None:
-            raise EngineError(f"{flavour.title} needs an NVIDIA GPU to build for, and there is none{hint}")
+            raise EngineError(f"{flavour.title} builds for an NVIDIA GPU, and this machine has none{hint}")
         if fault := flavour.driver_fault(machine.cuda):
             raise EngineError(f"{fault}{hint}")
     try:
@@ -81,8 +81,8 @@ def build(
     plan = builder.build_serialized_network(network, config)
     if plan is None and logger.lacks_memory():
         raise GpuMemoryError(
-            f"the GPU has not enough memory to build {recipe.model} for {recipe.profile}; end what else uses it, or "
-            "take a smaller --size"
+            f"not enough GPU memory to build {recipe.model} for {recipe.profile}; close other programs that "
+            "use the GPU, or use a smaller --size"
         )
     if plan is None:
         raise EngineError(f"{flavour.title} cannot build {recipe.model}: {logger.said() or 'no reason was given'}")

@@ -213,14 +213,14 @@ class EngineCache:
             with tempfile.TemporaryFile(dir=self.folder):
                 return True
         except OSError as error:
-            _log.warning("%s: engines are not kept between runs: %s", self.folder, error.strerror or error)
+            _log.warning("%s: engines are not cached: %s", self.folder, error.strerror or error)
             return False
 
     def _check_owner(self) -> None:
         status = self.folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or not is_own(status):
             raise EngineError(
-                "the cache of engines belongs to somebody else, or others can write into it, and an engine is code; "
+                "the engine cache is not yours, or others can write to it; engines are code, so it is not used: "
                 "`chmod 700` it if it is yours, else remove it",
                 self.folder,
             )
@@ -241,7 +241,7 @@ class EngineCache:
             write_atomic(path, plan, private=True)
             write_atomic(path.with_suffix(".json"), json.dumps(manifest, indent=1).encode(), private=True)
         except OSError as error:
-            _log.warning("%s: this engine is not kept: %s", self.folder, error.strerror or error)
+            _log.warning("%s: this engine is not cached: %s", self.folder, error.strerror or error)
             return None
         return path
 
@@ -253,7 +253,7 @@ class EngineCache:
             if total <= self.limit_bytes:
                 break
             if entry.key != keep:
-                _log.info("%s: dropped an engine of %s, unused for longest", self.folder, entry.fields.get("model"))
+                _log.info("%s: removed the least recently used engine, of %s", self.folder, entry.fields.get("model"))
                 self._drop(self._files(entry.key))
                 total -= entry.size_bytes
         known = {path.stem for path in self.folder.glob("*.json")}
@@ -270,7 +270,7 @@ class EngineCache:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                _log.debug("cannot drop %s: %s", path, error.strerror or error)
+                _log.debug("cannot remove %s: %s", path, error.strerror or error)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

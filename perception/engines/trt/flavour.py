@@ -67,7 +67,7 @@ class Flavour:
         lowest, beyond = _SUPPORTED[name]
         if not lowest <= _numbers(self.version)[:2] < beyond:
             raise EngineError(
-                f"{_MODULES[name]} {self.version} is not supported; this needs "
+                f"{_MODULES[name]} {self.version} is not supported: use "
                 f"{'.'.join(map(str, lowest))} or later, below {beyond[0]}"
             )
 
@@ -139,7 +139,8 @@ class Flavour:
         unknown = [c for c in capabilities if c not in known]
         if unknown:
             raise UsageError(
-                f"{self.title} does not build for compute capability {', '.join(unknown)}; it knows: {', '.join(known)}"
+                f"{self.title} does not support compute capability {', '.join(unknown)}; "
+                f"it supports: {', '.join(known)}"
             )
         config.num_compute_capabilities = len(capabilities)
         for index, capability in enumerate(capabilities):

@@ -106,8 +106,8 @@ def _check_quantisation(model: onnx.ModelProto, precision: str) -> None:
     quantised = is_quantised(model)
     if precision == "int8" and not quantised:
         raise UsageError(
-            "int8 needs a quantised file, one with QuantizeLinear and DequantizeLinear nodes; this one has none: "
-            "take fp16, or quantise it first"
+            "int8 needs a quantised file (QuantizeLinear and DequantizeLinear nodes); use fp16, or quantise the model "
+            "first"
         )
     if precision in ("fp16", "bf16") and quantised:
         raise UsageError(f"this file is quantised; build it in int8, not in {precision}")
@@ -135,7 +135,7 @@ def _narrow(model: onnx.ModelProto, dtype: int) -> None:
     graph = model.graph
     for node in graph.node:
         if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
-            raise ModelError(f"half precision does not support control flow ({node.op_type}); take fp32")
+            raise ModelError(f"half precision does not support control flow ({node.op_type}); use fp32")
     floats = _float_tensors(model)
     narrow = _between_products(graph.node)
     weights = {w.name: w for w in graph.initializer}
@@ -229,7 +229,7 @@ def _float_tensors(model: onnx.ModelProto) -> set[str]:
     types |= {w.name: w.data_type for w in inferred.initializer}
     unknown = [t for node in inferred.node for t in node.output if t and t not in types]
     if unknown:
-        raise ModelError(f"half precision: the type of {unknown[0]!r} in the graph cannot be told; take fp32")
+        raise ModelError(f"half precision: cannot infer the type of {unknown[0]!r} in the graph; use fp32")
     return {name for name, elem_type in types.items() if elem_type == TensorProto.FLOAT}
 
 

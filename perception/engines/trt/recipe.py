@@ -135,11 +135,11 @@ def make_recipe(
     """
     old = [c for c in capabilities if precision == "bf16" and lacks_bf16(c)]
     if old:
-        raise UsageError(f"GPUs of compute capability {', '.join(old)} have no bf16; leave them out, or take fp16")
+        raise UsageError(f"GPUs of compute capability {', '.join(old)} have no bf16; leave them out, or use fp16")
     model = load_onnx(path)
     batch = fixed_batch(model, card.input.name)
     if batch and profile.batch not in (1, batch):
-        raise UsageError(f"the file takes {batch} frame(s) a call and no other number", path)
+        raise UsageError(f"this model file has a fixed batch size of {batch}", path)
     size = None if profile.dynamic else profile.best
     graph = prepare(model, card, precision, size=size, tail=tail)
     return Recipe(

@@ -36,7 +36,7 @@ def parser_fault(parser: Any, flavour: Flavour) -> str:
     said = re.sub(r" ?In \w+ at \S+:\d+\)?", "", telling[-1] if telling else "no reason was given")[:300]
     where = f"{operator} (node {node!r})" if operator else "the graph"
     instead = f"; {_INSTEAD[operator]}" if operator in _INSTEAD else ""
-    return f"{flavour.title} does not take {where}: {said}{instead}"
+    return f"{flavour.title} does not support {where}: {said}{instead}"
 
 
 def build_logger(trt: Any) -> Any:

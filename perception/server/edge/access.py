@@ -86,7 +86,7 @@ class Gate:
         self._log = Sparing(clock)
         limits = settings.limits
         self._places = Places(limits.connections, limits.share, "connections", 2.0)
-        self._lasting = Places(limits.long_lived, limits.share, "connections that last", 2.0)
+        self._lasting = Places(limits.long_lived, limits.share, "long-lived connections", 2.0)
         metrics.connections(lambda: self._places.taken + self._lasting.taken)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,7 +132,7 @@ class Gate:
         # Names of one label are not in the public DNS.
         if host in own or host.endswith(".localhost") or _is_address(host) or (host and "." not in host):
             return
-        raise Forbidden("this server is not known by that name; the operator can add its origin to `origins`")
+        raise Forbidden("unknown host name for this server; the operator can add it to `origin`")
 
     def _check_origin(self, connection: HTTPConnection) -> None:
         """Refuse what another site's page does in the name of who looks at it."""
@@ -151,16 +151,16 @@ class Gate:
             own.append(_host_port(f"{origin.partition('://')[0]}://{header}") if header else None)
             if came_from is not None and came_from in own:
                 return
-        raise Forbidden("pages of other sites may not do this; the operator can add their origin to `origins`")
+        raise Forbidden("requests from other sites are not allowed; the operator can add their origin to `origin`")
 
     def _check_credentials(self, connection: HTTPConnection) -> None:
         if self._sessions.holds(connection.cookies.get(COOKIE, "")):
             return
         given = credentials(connection)
         if not given:
-            raise Unauthorized("credentials are needed")
+            raise Unauthorized("credentials required")
         if not self._are_right(given, _address(connection)):
-            raise Unauthorized("the credentials are wrong")
+            raise Unauthorized("wrong credentials")
 
     def _are_right(self, given: Credentials, address: str) -> bool:
         """Whether credentials are the operator's.
@@ -174,7 +174,7 @@ class Gate:
         if self._is_user(given.user, given.password) | max(map(self._is_token, given.tokens), default=False):
             return True
         count = self._guesses.failed(address, bytes(given))
-        self._tell("wrong credentials", f"wrong credentials from {address}, {count} so far")
+        self._tell("wrong credentials", f"wrong credentials from {address} ({count} attempts so far)")
         return False
 
     def _is_token(self, given: bytes) -> bool:
@@ -210,9 +210,9 @@ class Gate:
         except Busy as busy:
             headers = headers_of(busy)
             return self._form(
-                target, f"That was wrong too often. Try again in {headers['Retry-After']} s.", busy.status, headers
+                target, f"Too many failed attempts. Try again in {headers['Retry-After']} s.", busy.status, headers
             )
-        return self._form(target, "That is not right. Try again.")
+        return self._form(target, "Wrong credentials. Try again.")
 
     def _left(self, connection: HTTPConnection) -> Response:
         """Who is in already goes on to the page; who logs out is out."""

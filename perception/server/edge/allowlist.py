@@ -86,7 +86,7 @@ def check_source(uri: str, settings: ServerSettings) -> Permitted:
     if re.fullmatch(r"[0-9]{1,3}", uri):
         if int(uri) in settings.cameras:
             return Permitted(str(int(uri)), str(int(uri)))
-        raise Forbidden(f"camera {int(uri)} is not offered by this server")
+        raise Forbidden(f"camera {int(uri)} is not available on this server")
     if uri.startswith("synthetic:"):
         drawn = any(pattern.startswith("synthetic:") and fnmatchcase(uri, pattern) for pattern in settings.allow)
         if drawn and len(uri) <= _LONGEST and uri.isprintable():
@@ -120,7 +120,9 @@ def check_patterns(patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         if not pattern.startswith("synthetic:") and _pattern(pattern) is None:
             schemes = ", ".join(f"{scheme}://" for scheme in STREAM_SCHEMES)
-            raise UsageError(f"allow: {redact(pattern)!r} fits no URL; give one of {schemes} with a host: rtsp://cam/*")
+            raise UsageError(
+                f"allow: {redact(pattern)!r} matches no URL; use one of {schemes} with a host: rtsp://cam/*"
+            )
 
 
 def _read(uri: str) -> Address | None:
@@ -213,7 +215,7 @@ def _check_addresses(target: Address, named: bool) -> tuple[str, ...]:
         try:
             entries = socket.getaddrinfo(target.host, target.connect_port or 80, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise NotFound(f"the host {target.host} is not known") from None
+            raise NotFound(f"unknown host {target.host}") from None
         found = [address for entry in entries if (address := _address(str(entry[4][0]).partition("%")[0])) is not None]
     for address in (reached for each in found for reached in _reached(each)):
         if named and (literal is not None or target.host == "localhost"):
@@ -221,7 +223,7 @@ def _check_addresses(target: Address, named: bool) -> tuple[str, ...]:
         special = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
         public = address.is_global and not getattr(address, "is_site_local", False)
         if special or not (named or public):
-            raise Forbidden(f"{target.host} is an address inside this network, which the operator did not allow")
+            raise Forbidden(f"{target.host} is an address inside this network, which the operator has not allowed")
     return tuple(dict.fromkeys(str(address) for address in found))
 
 

@@ -41,11 +41,11 @@ def check_headers(headers: list[tuple[bytes, bytes]]) -> None:
     for name in _ONCE:
         values = [value for given, value in headers if given == name]
         if len(values) > 1:
-            raise Problem(f"a request has one {name.decode()} header")
+            raise Problem(f"a request must not have more than one {name.decode()} header")
         if name == b"host" and values and values[0] and not _HOST.fullmatch(values[0]):
-            raise Problem("the host header is no host")
+            raise Problem("the host header is not a host")
         if name == b"content-length" and values and not _LENGTH.fullmatch(values[0]):
-            raise Problem("the content-length header is no number of bytes")
+            raise Problem("the content-length header is not a number of bytes")
 
 
 @dataclass(frozen=True)

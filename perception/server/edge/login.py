@@ -24,7 +24,7 @@ _PAGE = """<!doctype html>
 """
 _FORM = """<form method="post" action="/login">
 <input type="hidden" name="next" value="{target}">
-{fields}<button>Enter</button>
+{fields}<button>Log in</button>
 </form>
 """
 _USER = """<label>User <input name="user" autocomplete="username" required autofocus></label>

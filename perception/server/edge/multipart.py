@@ -38,7 +38,7 @@ class FormFile:
 
     def __init__(self, stream: AsyncIterator[bytes], boundary: bytes) -> None:
         if not boundary:
-            raise Problem(f"a form says in its Content-Type what separates its parts: {FORM}; boundary=...")
+            raise Problem(f"the Content-Type of a form must give its boundary: {FORM}; boundary=...")
         self.kind = ""
         self.name = ""
         self._stream = stream
@@ -71,7 +71,7 @@ class FormFile:
         """
         while not self._begun:
             if not await self._read():
-                raise Problem("the form holds no file; send one: -F file=@NAME")
+                raise Problem("the form contains no file; send one: -F file=@NAME")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes of the file.
@@ -97,15 +97,17 @@ class FormFile:
         try:
             self._parser.write(piece)
         except FormParserError:
-            raise Problem("not a form that can be read") from None
+            raise Problem("the form cannot be read") from None
         self._around += len(piece) - sum(map(len, self._pieces))
         if self._around > MOST_AROUND:
-            raise Problem("the form holds much that is not its file; send the file alone")
+            raise Problem("the form contains more than the file; send the file only")
         return True
 
     def _part(self) -> None:
         if self._begun:
-            raise Problem("the form holds more than one part; send one file, and settings in the address (?score=0.4)")
+            raise Problem(
+                "the form contains more than one part; send one file, and settings in the address (?score=0.4)"
+            )
         self._headers = {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -121,7 +123,7 @@ class FormFile:
     def _begin(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         if b"filename" not in options:
-            raise Problem("the form holds a field and no file; send -F file=@NAME, and settings in the address")
+            raise Problem("the form contains a field and no file; send -F file=@NAME, and settings in the address")
         self.name = options[b"filename"].decode("utf-8", "replace")
         kind, _ = parse_options_header(self._headers.get(b"content-type", b""))
         self.kind = kind.decode("latin-1").strip()

@@ -58,7 +58,7 @@ def check_no_redirect(address: Address, hosts: Sequence[str], deadline: float) -
             continue
         status = _STATUS.match(line)
         if status is None:
-            raise NotFound("what answers at this address is no web server")
+            raise NotFound("this address is not a web server")
         code = int(status[1])
         if 300 <= code < 400:
             raise Forbidden("this address redirects to another one; give that one, if it is allowed")

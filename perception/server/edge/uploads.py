@@ -80,7 +80,7 @@ async def open_upload(request: Request, known: tuple[str, ...], limit: int, time
     try:
         await asyncio.wait_for(form.open(), timeout_s)
     except asyncio.TimeoutError:
-        raise TooSlow(f"nothing came for {timeout_s:g} s; send {what} again") from None
+        raise TooSlow(f"no data for {timeout_s:g} s; send {what} again") from None
     _check_kind(form.kind, known, what)
     return Upload(aiter(form), form.name)
 
@@ -117,8 +117,8 @@ async def chunks(
             part = await asyncio.wait_for(anext(parts, b""), max(0.0, min(timeout_s, left_s)))
         except asyncio.TimeoutError:
             if left_s < timeout_s:
-                raise TooSlow(f"{what} took longer than {total_s:g} s; send it over a faster connection") from None
-            raise TooSlow(f"nothing came for {timeout_s:g} s; send {what} again") from None
+                raise TooSlow(f"{what} took longer than {total_s:g} s; use a faster connection") from None
+            raise TooSlow(f"no data for {timeout_s:g} s; send {what} again") from None
         if not part:
             # Bodies end with an empty part; one in the middle does not occur (HTTP/1.1 has no empty chunk).
             return
@@ -127,7 +127,7 @@ async def chunks(
             raise _too_large(what, limit)
         seconds = time.monotonic() - began
         if seconds > timeout_s and total < seconds * SLOWEST_BYTES_PER_S:
-            raise TooSlow(f"{what} comes too slowly; send it over a faster connection")
+            raise TooSlow(f"{what} is arriving too slowly; use a faster connection")
         yield part
 
 
@@ -201,7 +201,7 @@ def check_pixels(width: int, height: int, limits: Limits, what: str) -> None:
         TooLarge: it is.
     """
     if width * height > limits.pixels:
-        raise TooLarge(f"the {what} has {width}x{height} pixels; at most {limits.pixels} are taken")
+        raise TooLarge(f"the {what} has {width}x{height} pixels; the limit is {limits.pixels}")
 
 
 def check_video(path: Path, name: str, limits: Limits) -> None:
@@ -223,9 +223,9 @@ def check_video(path: Path, name: str, limits: Limits) -> None:
         check_pixels(codec.width, codec.height, limits, "video")
         seconds = container.duration / 1e6 if container.duration else 0.0
         if seconds > limits.upload_seconds:
-            raise TooLarge(f"the video lasts {seconds:.0f} s; at most {limits.upload_seconds:g} s are taken")
+            raise TooLarge(f"the video lasts {seconds:.0f} s; the limit is {limits.upload_seconds:g} s")
 
 
 def _too_large(what: str, limit: int) -> TooLarge:
     size = f"{limit / 1e6:.0f} MB" if limit >= 1_000_000 else f"{limit} bytes"
-    return TooLarge(f"{what} is larger than {size}, the most that is taken")
+    return TooLarge(f"{what} is larger than the limit of {size}")

@@ -38,7 +38,7 @@ MAX_SIDE = 1280
 """Pictures are made smaller to this longer side, in pixels: the maps are no finer than a network's input."""
 
 PATIENCE_S = 300.0
-"""After so long an explanation is given up."""
+"""Time limit of an explanation, in seconds."""
 
 _LOOK_S = 0.2
 
@@ -151,9 +151,9 @@ def _ask(question: bytes, given_up: threading.Event) -> tuple[dict[str, Any], by
                 if given_up.is_set() or time.monotonic() > until:
                     process.kill()
     if given_up.is_set():
-        raise Busy("the explanation was given up")
+        raise Busy("the explanation was cancelled")
     if time.monotonic() > until:
-        raise Busy(f"the explanation took longer than {PATIENCE_S:g} s and was given up", 30)
+        raise Busy(f"the explanation took longer than {PATIENCE_S:g} s and was stopped", 30)
     head, _, picture = answer.partition(b"\n")
     if process.returncode or not head:
         log.error("explaining ended with %d: %s", process.returncode, complaints.decode(errors="replace")[-2000:])

@@ -358,4 +358,4 @@ class SharedModel(Model):
         try:
             return future.result()
         except CancelledError:
-            raise EngineError("the model was shut down, or a newer frame took this one's place") from None
+            raise EngineError("the model was shut down, or this frame was replaced by a newer one") from None

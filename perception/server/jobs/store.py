@@ -276,7 +276,7 @@ class JobStore:
         if job.state == "failed":
             raise Conflict(f"the job failed: {job.error}")
         if job.state != "done":
-            raise Conflict(f"the job is {job.state}; its results are there when it is done")
+            raise Conflict(f"the job is {job.state}; its results will be available when it is done")
         path = self.output(job_id, kind)
         if not path.is_file():
             raise NotFound("the result's file is gone from the server")
@@ -408,7 +408,7 @@ class JobStore:
             with self._db:
                 return self._db.execute(statement, values).rowcount
         except sqlite3.Error as error:
-            raise SinkError(f"the data base of jobs cannot be written: {error}") from None
+            raise SinkError(f"the job database cannot be written: {error}") from None
 
 
 def _is_options(text: str) -> bool:

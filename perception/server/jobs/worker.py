@@ -114,7 +114,7 @@ class Worker:
             check_pixels(frame.width, frame.height, self._limits, "video")
             seconds = self._limits.upload_seconds
             if frame.time > seconds or frame.index >= seconds * MOST_FPS:
-                raise TooLarge(f"the video lasts longer than {seconds:g} s, the most that is taken")
+                raise TooLarge(f"the video is longer than the limit of {seconds:g} s")
             self._metrics.frame_done(prediction, "job")
             return replace(prediction, frame=frame.at(source=job.name))  # and not a path of the server's
 

@@ -110,7 +110,7 @@ class SyntheticSource(Source):
         bounds.check(uri)
         count = selection.count(self._total, fps)
         if count == 0:
-            raise SourceError(f"it ends before second {selection.start:g}, where reading should start", uri)
+            raise SourceError(f"it ends before second {selection.start:g}, where --start asks to begin", uri)
         self.info = SourceInfo(
             uri=uri,
             kind="synthetic",
@@ -145,7 +145,7 @@ class SyntheticSource(Source):
             fps = exact(values["fps"])
             frames, seed, live = int(values["frames"]), int(values["seed"]), int(values["live"])
         except (ValueError, ZeroDivisionError):
-            raise UsageError("size is written 640x360; fps, frames, seed and live are numbers", uri) from None
+            raise UsageError("write size like 640x360; fps, frames, seed and live are numbers", uri) from None
         if not (1 <= width <= 8192 and 1 <= height <= 8192):
             raise UsageError("size must be from 1x1 to 8192x8192", uri)
         if not 0 < fps <= 1000 or frames < 0 or seed < 0 or live not in (0, 1):

@@ -44,7 +44,7 @@ class CocoFolder:
         self.file = CocoFile(root / config.annotations, root / config.images)
         self.file.images = [image for image in self.file.images if config.takes(image.path.stem)]
         if not self.file.images:
-            raise SourceError("none of its images is among those that are asked for", self.file.path)
+            raise SourceError("none of its images was selected", self.file.path)
         unknown = self._match_classes(config)
         faults, _ = self.file.check()
         refuse([*unknown, *faults], self.file.entries, self.file.path, "images")

@@ -78,7 +78,7 @@ def export_any(
     """
     if model.startswith(PREFIX):
         if data is not None:
-            raise UsageError(f"--data measures checkpoints only, not {model}; take `perception eval` afterwards")
+            raise UsageError(f"--data measures checkpoints only, not {model}; use `perception eval` afterwards")
         return export_torchvision(model, output, weights=weights or "DEFAULT", size=size)
     if weights is not None or size is not None:
         raise UsageError(f"--weights and --size belong to {PREFIX}NAME; a checkpoint has its own", model)

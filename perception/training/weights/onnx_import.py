@@ -161,7 +161,7 @@ def _read(path: Path) -> _Tensors:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"cannot read this model: {reason}", path) from None
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
-        raise ModelError("weights in eight bits cannot be trained on; start from the model that was quantised", path)
+        raise ModelError("eight-bit weights cannot be trained; start from the model before quantisation", path)
     tensors = {t.name: t for t in graph.initializer}
     for node in graph.node:  # weights stored in half have a cast behind them, equal ones are stored once
         if node.op_type in ("Cast", "Identity") and node.input[0] in tensors:
