@@ -44,7 +44,7 @@ def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
 
 
 def _problem(error: Any) -> str:
-    """What is wrong and where. Nothing of the file is quoted: it may be a password."""
+    """Describe a YAML error and its place. Nothing of the file is quoted: it may be a password."""
     problem = re.sub(r"'[^']*'", "'...'", getattr(error, "problem", None) or "it cannot be read")
     mark = getattr(error, "problem_mark", None)
     return problem if mark is None else f"{problem}, line {mark.line + 1}, column {mark.column + 1}"

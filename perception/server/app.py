@@ -1,4 +1,4 @@
-"""The whole server as one FastAPI application: the gate, the routes, the page.
+"""The whole server as one FastAPI application: authentication, routes, page.
 
 app = create_app(ServerSettings(sources={"street": "street.mp4"}))      # for any ASGI server
 serve(settings, started=print)                                         # or with ours, until Ctrl-C
@@ -25,9 +25,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perception.common.version import __version__
 from perception.errors import PerceptionError, UsageError
-from perception.server.edge.access import Gate
+from perception.server.edge.access import AuthenticationMiddleware
 from perception.server.edge.allowlist import check_patterns
-from perception.server.edge.bodies import WholeBody
+from perception.server.edge.bodies import BodyLimitMiddleware
 from perception.server.edge.connections import make_config
 from perception.server.edge.sockets import raise_descriptor_limit
 from perception.server.memory import share_arenas
@@ -83,8 +83,11 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redirect_slashes=False,  # to an absolute address, with whatever Host it was asked by
     )
     app.state.service = service
-    app.add_middleware(WholeBody, timeout_s=settings.limits.body_timeout_s, total_s=settings.limits.body_time_s)
-    app.add_middleware(Gate, settings=settings, metrics=service.metrics)  # the last one comes first
+    app.add_middleware(
+        BodyLimitMiddleware, timeout_s=settings.limits.body_timeout_s, total_s=settings.limits.body_time_s
+    )
+    # The last one comes first.
+    app.add_middleware(AuthenticationMiddleware, settings=settings, metrics=service.metrics)
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
     for module in _ROUTERS:
@@ -121,7 +124,7 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
 
 
 class _Server(uvicorn.Server):
-    """Tells when it answers."""
+    """Uvicorn server that tells when it answers."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], Any]) -> None:
         super().__init__(config)
@@ -152,7 +155,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
 async def _no_such_route(request: Request) -> JSONResponse:
-    """What is under /v1 and is no route of ours would else go to the page."""
+    """Answer unknown paths under /v1, which would otherwise go to the page."""
     routes = [route for module in _ROUTERS for route in module.router.routes if isinstance(route, APIRoute)]
     allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()}
     if allowed:

@@ -1,4 +1,4 @@
-"""What the operator of a server sets, from the command line or from YAML."""
+"""Settings of a server, from the command line or from YAML."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class Limits(_Strict):
-    """How much of anything a server does at once. Past a limit, a client is told to come back later, or to send less.
+    """Limits on what a server does at once. Beyond a limit, a client is told to retry later, or to send less.
 
     Attributes:
         share: part of each of these, in 0..1, that one client may have, so that others find room. A client is an
@@ -103,7 +103,7 @@ def _network(value: str) -> str:
 
 
 Network = Annotated[str, AfterValidator(_network)]
-"""Addresses of machines."""
+"""An IP address or a network."""
 
 
 def _named(value: Any) -> Any:
@@ -119,7 +119,7 @@ Origin = Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
 
 
 class ServerSettings(_Strict):
-    """Everything that an operator can set.
+    """All settings of a server.
 
     Attributes:
         host, port: where to listen; port 0 takes a free one.
@@ -133,7 +133,8 @@ class ServerSettings(_Strict):
             reverse proxy's address belongs here.
         proxies: addresses of reverse proxies, which are believed where a request comes from and over what
             (``X-Forwarded-For``, ``X-Forwarded-Proto``). Of nobody else is that believed.
-        allow: patterns of stream URLs that clients may open, such as ``rtsp://cam1.local/*``; see `server.allow`.
+        allow: patterns of stream URLs that clients may open, such as ``rtsp://cam1.local/*``; see
+            `perception.server.edge.allowlist`.
         cameras: numbers of this machine's cameras that clients may open.
         sources: sources that are offered by name.
         data_dir: folder for jobs and recordings; None: in the user's data folder.
@@ -172,7 +173,7 @@ class ServerSettings(_Strict):
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can connect."""
+        """True where only this machine can connect."""
         if self.host == "localhost":
             return True
         try:
@@ -182,12 +183,12 @@ class ServerSettings(_Strict):
 
     @property
     def guarded(self) -> bool:
-        """Whether credentials are needed."""
+        """True where credentials are required."""
         return self.token is not None or self.password is not None
 
     @property
     def folder(self) -> Path:
-        """Where jobs and recordings are kept; it may not exist yet."""
+        """The folder of jobs and recordings; it may not exist yet."""
         if self.data_dir is not None:
             return self.data_dir
         import platformdirs
@@ -196,7 +197,7 @@ class ServerSettings(_Strict):
 
 
 def make_settings(data: dict[str, Any], where: str | Path | None = None) -> ServerSettings:
-    """Checked settings.
+    """Validate settings.
 
     Args:
         data: values by name.
@@ -218,7 +219,7 @@ def make_settings(data: dict[str, Any], where: str | Path | None = None) -> Serv
 
 
 _FLAGS = {"camera": "cameras", "origin": "origins", "password_file": "password", "token_file": "token"}
-"""Flags of ``perception live`` that are called otherwise than the setting they set."""
+"""Flags of ``perception live`` whose names differ from the settings that they set."""
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -247,12 +248,12 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _holds_secret(values: dict[str, Any]) -> bool:
-    """Whether there is a credential among settings, also in the address of a camera."""
+    """Return whether settings contain a credential, also in the address of a camera."""
     return any(values.get(name) for name in ("password", "token")) or "@" in str(values.get("sources"))
 
 
 def read_secret(path: Path | None) -> str | None:
-    """A password or a token from a file: its first line. Command lines are seen by all users of a machine.
+    """Read a password or token, the first line of a file: command lines are visible to all users of a machine.
 
     Raises:
         UsageError: the file cannot be read, or its first line is empty.

@@ -1,4 +1,4 @@
-"""Before a server starts: the source it begins with, and warnings for its operator."""
+"""Preparations for starting a server: its first source, and warnings for its operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perception.sources.uri import kind_of
 
 
 def with_source(values: dict[str, Any], source: str | None) -> dict[str, Any]:
-    """Add a source to begin with to settings: the one that is given, those of the settings, or else a street clip.
+    """Add a first source to settings: the given one, those of the settings, or else a street clip.
 
     Args:
         values: settings by name.
@@ -37,7 +37,7 @@ def with_source(values: dict[str, Any], source: str | None) -> dict[str, Any]:
 
 
 def warnings(url: str, settings: ServerSettings) -> list[str]:
-    """Say what it means to listen beyond this machine, line by line."""
+    """Return warnings about listening beyond this machine, one per line."""
     who = "and has the credentials" if settings.guarded else "WITHOUT any credentials"
     lines = [
         f"Listening on {settings.host}: anyone who can reach this machine over the network {who} can see the page "

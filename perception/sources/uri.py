@@ -84,7 +84,7 @@ def exact(text: str) -> Fraction:
 
 
 def redact(uri: str) -> str:
-    """How ``uri`` is called in messages, logs, names and results: the one place where that is decided.
+    """Return the name of ``uri`` in messages, logs and results: the one place where secrets are removed.
 
     Of a network address nothing shows but scheme, host and port: cameras have passwords and keys in user information,
     in the path (``/user=admin_password=x_channel=1.sdp``, ``/live/KEY``) and in the query, and nothing tells them from

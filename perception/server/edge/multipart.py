@@ -1,6 +1,6 @@
-"""One file out of a form, as it comes: what ``curl -F file=@photo.jpg`` and an HTML page send (RFC 7578).
+"""Streaming parser of a form with one file: what ``curl -F file=@photo.jpg`` and an HTML page send (RFC 7578).
 
-Nothing of it is kept here: neither memory nor disk holds more than the piece in hand, however large the body.
+Neither memory nor disk holds more than the current piece, however large the body.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from perception.server.problems import Problem
 FORM = "multipart/form-data"
 
 MOST_AROUND = 16 << 10
-"""Bytes of a form beside those of its file: boundaries, headers, and what the format allows and nobody sends."""
+"""Size limit of a form without its file, in bytes: boundaries, headers, and rare parts of the format."""
 
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients could fill the log
 
 
 class FormFile:
-    """The file of a form that holds just one. Iterate over it for its bytes, once it is open.
+    """The file of a form that contains just one. Iterate over it for its bytes, once it is open.
 
     Args:
         stream: the body.
-        boundary: what separates its parts, from the body's ``Content-Type``.
+        boundary: of the parts, from the body's ``Content-Type``.
 
     Attributes:
         kind: media type that the client gave it, in lower case, or nothing.
@@ -64,7 +64,7 @@ class FormFile:
             raise Problem("the boundary of the form is too long") from None
 
     async def open(self) -> None:
-        """Read up to where the file begins; ``kind`` and ``name`` are known then.
+        """Read up to the beginning of the file; ``kind`` and ``name`` are known then.
 
         Raises:
             Problem: not a form, or none with a file in it.
@@ -74,10 +74,10 @@ class FormFile:
                 raise Problem("the form contains no file; send one: -F file=@NAME")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The bytes of the file.
+        """Yield the bytes of the file.
 
         Raises:
-            Problem: the form is damaged, cut short, or holds more than one file.
+            Problem: the form is damaged, cut short, or contains more than one file.
         """
         while True:
             if self._pieces:
@@ -88,7 +88,7 @@ class FormFile:
                 return
 
     async def _read(self) -> bool:
-        """Take in the next piece of the body; whether there was one."""
+        """Parse the next piece of the body; False if there was none."""
         piece = await anext(self._stream, b"")
         if not piece:
             if self._begun and not self._complete:
