@@ -50,7 +50,7 @@ class _Task(_Strict):
     @field_validator("classes", mode="before")
     @classmethod
     def _color_plain_names(cls, classes: Any) -> Any:
-        """A class may be given by its name alone; it then gets a colour that no other one has."""
+        """Accept classes that are given by name alone; each gets a colour that no other class has."""
         if not isinstance(classes, list) or len(classes) > 1000:
             return classes
         given = [c.get("color") for c in classes if isinstance(c, dict)]
@@ -233,7 +233,7 @@ CardT = TypeVar("CardT", bound=ModelCard)
 
 
 def validate_card(data: Any, where: str | Path, kind: type[CardT] = ModelCard) -> CardT:  # type: ignore[assignment]
-    """A checked card from plain data, of the class ``kind``.
+    """Validate plain data as a card of the class ``kind``.
 
     Raises:
         ModelError: naming ``where`` and every field that is missing or wrong.
@@ -249,7 +249,7 @@ def validate_card(data: Any, where: str | Path, kind: type[CardT] = ModelCard) -
 
 
 def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
-    """The card of the model file ``path``, or the YAML file ``card`` instead of it.
+    """Read the card of the model file ``path``, or the YAML file ``card`` instead of it.
 
     Raises:
         ModelError: the file is missing, is not ONNX, has no card, or its card is not valid.
@@ -277,7 +277,7 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
 
 
 def load_onnx(path: str | Path) -> Any:
-    """The parsed ``onnx.ModelProto`` of a file.
+    """Parse a file as ``onnx.ModelProto``.
 
     Raises:
         ModelError: the file is missing, cannot be read, or is not ONNX.

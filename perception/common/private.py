@@ -45,7 +45,7 @@ def private_folder(path: Path) -> Path:
 
 
 def private_cache(*parts: str) -> Path:
-    """A folder in the user's cache, for this user alone with all that lies above it in there.
+    """Return a folder in the user's cache, for this user alone with all that lies above it in there.
 
     Raises:
         OSError: it cannot be made.
@@ -59,7 +59,7 @@ def private_cache(*parts: str) -> Path:
 
 
 def private_file(path: Path) -> BinaryIO:
-    """An empty file, opened for writing, that only its owner can read and write.
+    """Create an empty file, opened for writing, that only its owner can read and write.
 
     Raises:
         OSError: it cannot be written, or is a link.
@@ -130,7 +130,7 @@ class NotOwnError(Exception):
 
 
 def read_own(path: Path) -> bytes:
-    """The bytes of a file that belongs to this user, that nobody else can write, and that is no link.
+    """Read a file that belongs to this user, that nobody else can write to, and that is not a link.
 
     Raises:
         NotOwnError: it is another one.

@@ -15,7 +15,7 @@ LISTED = 30
 
 
 def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
-    """The settings in a YAML file, checked against the names that are known.
+    """Read the settings in a YAML file, and check their names.
 
     Args:
         path: a YAML file that holds one mapping; keys may be written with dashes or underscores.
@@ -51,7 +51,7 @@ def _problem(error: Any) -> str:
 
 
 def read_yaml(path: str | Path, what: str, error: type[PerceptionError] = UsageError) -> Any:
-    """The plain data in a YAML file, not checked yet.
+    """Read the plain data in a YAML file, not checked yet.
 
     Args:
         path: the file.
@@ -75,7 +75,7 @@ def read_yaml(path: str | Path, what: str, error: type[PerceptionError] = UsageE
 
 
 def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | None:
-    """The names in a comma-separated list; None if there is no text.
+    """Parse a comma-separated list of names; None if there is no text.
 
     Raises:
         UsageError: a name is not one of ``known``.
@@ -104,7 +104,7 @@ def size(text: str | None) -> tuple[int, int] | None:
 
 
 def things(text: str | None) -> dict[str, list[str]] | None:
-    """The boxes that show each kind of pixels, from text such as ``car=car+bus+truck,pedestrian=person``; or None.
+    """Parse which boxes belong to which pixels, such as ``car=car+bus+truck,pedestrian=person``; None if no text.
 
     Raises:
         UsageError: a part is not written like that, or names its pixels twice.
@@ -122,7 +122,7 @@ def things(text: str | None) -> dict[str, list[str]] | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the valid name that is most like ``name``, or what there is if none is."""
+    """Return a hint for an error message: the valid name most like ``name``, or the known names."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:

@@ -171,7 +171,7 @@ def _video() -> Iterator[Check]:
 
 
 def _codec(name: str, mode: Literal["r", "w"]) -> str:
-    """Name FFmpeg's decoder (r) or encoder (w) for a format; empty where it has none."""
+    """Return the name of FFmpeg's decoder (r) or encoder (w) for a format; empty if there is none."""
     import av
 
     try:

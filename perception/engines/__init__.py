@@ -140,7 +140,7 @@ def _open(name: str, module: ModuleType, path: Path, options: EngineOptions, car
 
 
 def _candidates(name: str) -> tuple[list[tuple[str, ModuleType]], list[str]]:
-    """The engines to try, best first, and why others are not among them."""
+    """Return the engines to try, best first, and why others are not among them."""
     if name != "auto":
         module = _module(name)
         available, reason = engine_status(name)
@@ -160,7 +160,7 @@ def _candidates(name: str) -> tuple[list[tuple[str, ModuleType]], list[str]]:
 
 
 def _module(name: str) -> ModuleType | None:
-    """The module of an engine, or None where this version has none."""
+    """Import the module of an engine; None where this version has none."""
     _check_choice("engine", name, ENGINES)
     if find_spec(f"perception.engines.{name}") is None:
         return None

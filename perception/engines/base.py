@@ -180,7 +180,7 @@ class Engine(ABC):
 
 
 def brief(error: BaseException) -> str:
-    """A runtime's error message on one line: without source positions and headings, and not too long."""
+    """Shorten a runtime's error message to one line, without source positions and headings."""
     text = _ORT_SOURCE.sub("", _ORT_PREFIX.sub("", str(error)))
     lines = [line.strip(" -") for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith(_HEADINGS)]

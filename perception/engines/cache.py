@@ -16,7 +16,7 @@ _log = logging.getLogger("perception")
 
 
 def compiled_models_dir(engine: str) -> Path:
-    """The folder in which an engine keeps compiled models; it may not exist."""
+    """Return the folder in which an engine keeps compiled models; it may not exist."""
     return Path(platformdirs.user_cache_dir("perception")) / "compiled" / engine
 
 

@@ -54,7 +54,7 @@ class FallbackEngine(Engine):
             return self._next(current, error).infer_frames(frames, resize, buffer)
 
     def _next(self, failed: Engine, error: EngineError) -> Engine:
-        """The engine after the one that failed; one thread opens it, the others wait for it."""
+        """Return the engine after the one that failed; one thread opens it, the others wait for it."""
         with self._lock:
             if self._closed:
                 raise self._closed_error()

@@ -280,7 +280,7 @@ def _choose_precision(path: Path, wanted: str) -> GraphPrecision:
 
 
 def _own_capability(flavour: Flavour) -> tuple[str, ...]:
-    """The GPU's compute capability, if engines are built for that; so one that was built elsewhere is found."""
+    """Return the GPU's compute capability, if engines are built for that; so one that was built elsewhere is found."""
     gpus, _ = hardware.nvidia_gpus()
     if not flavour.portable or not gpus:
         return ()

@@ -99,7 +99,7 @@ class CocoFile:
                 self.images.append(image)
 
     def read(self, image: BoxedImage) -> U8 | Fault:
-        """A picture, uint8 ``[H, W, 3]`` BGR, or what is wrong with it."""
+        """Read a picture as uint8 ``[H, W, 3]`` BGR; return its fault if it has one."""
         try:
             picture = read_picture(image.path)
         except BadPicture as error:
@@ -130,7 +130,7 @@ class CocoFile:
         return faults, self.box_counts()
 
     def box_counts(self) -> dict[str, int]:
-        """The number of boxes by class name, crowds not counted, in the order of the file's categories."""
+        """Return the number of boxes by class name, crowds not counted, in the order of the file's categories."""
         counts: Counter[str] = Counter()
         for image in self.images:
             counts.update(self.categories[i] for i in image.category_ids[~image.crowd].tolist())

@@ -241,7 +241,7 @@ def evaluate_detection(
 
 
 def _evaluated(image: BoxedImage, in_truth: Mapping[int, int]) -> BoxedImage:
-    """The image with evaluated classes as category ids, without boxes of others."""
+    """Return the image with evaluated classes as category ids, without boxes of others."""
     ids = np.array([in_truth[i] for i in image.category_ids.tolist()], np.int64)
     keep = ids >= 0
     return BoxedImage(

@@ -96,7 +96,7 @@ class LabelFolder:
         return len(self._paths)
 
     def read(self, index: int) -> Sample | Fault:
-        """A sample, or what is wrong with it."""
+        """Read a sample; return its fault if it has one."""
         sample = self._load(index)
         if isinstance(sample, Fault):
             return sample

@@ -268,7 +268,7 @@ def evaluate_panoptic(
 
 
 def _evaluated(view: Panoptic, match: ClassMatch) -> Panoptic:
-    """The segments of evaluated classes, numbered anew, with class ids of ``match``; stuff of one class is one."""
+    """Renumber the segments of evaluated classes, with class ids of ``match``; stuff of one class is one."""
     table = np.zeros(len(view.segments) + 1, np.int32)
     kept: list[Segment] = []
     stuff: dict[int, int] = {}  # several classes of the model may stand for one of the data set
@@ -307,7 +307,7 @@ def _example(pq: float, sample: PanopticSample, found: Panoptic) -> Example:
 
 
 def _colored(view: Panoptic) -> U8:
-    """Each segment in a colour of its own, uint8 ``[H, W, 3]``; pixels of none are black."""
+    """Draw each segment in a colour of its own, uint8 ``[H, W, 3]``; pixels of none are black."""
     palette = np.random.default_rng(5).integers(60, 256, (len(view.segments) + 1, 3)).astype(np.uint8)
     palette[0] = 0
     made: U8 = palette[view.ids]

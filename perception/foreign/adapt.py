@@ -77,7 +77,7 @@ def adapt(
 
 
 def adapted(model: str | Path, card: str | Path) -> Path | None:
-    """The file of a foreign model as one of ours, made if it is not in the user's cache yet.
+    """Return the adapted file of a foreign model, made if it is not in the user's cache yet.
 
     Args:
         model: the foreign ``.onnx`` file.
@@ -145,7 +145,7 @@ def adapt_model(model: onnx.ModelProto, card: ForeignCard, path: str | Path) -> 
 
 
 def _load(path: Path) -> onnx.ModelProto:
-    """A model with its weights, also those that lie in files beside it."""
+    """Load a model with its weights, also those in files beside it."""
     model: onnx.ModelProto = load_onnx(path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
@@ -162,5 +162,5 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 
 def _own_folder() -> Path:
-    """A folder for this process, removed at its end: where the user's cache cannot be written."""
+    """Create a folder for this process, removed at its end: where the user's cache cannot be written."""
     return Path(_scratch().name)

@@ -29,7 +29,7 @@ def _number(value: Any) -> Any:
 
 
 def _three(value: Any) -> Any:
-    """One number for all three channels."""
+    """Repeat one number for all three channels."""
     return value if isinstance(value, (list, tuple)) else [value] * 3
 
 
@@ -231,12 +231,12 @@ class ForeignCard(ModelCard):
         return self
 
     def native(self) -> ModelCard:
-        """The card of the adapted graph: the same without the adapter."""
+        """Return the card of the adapted graph: the same without the adapter."""
         return ModelCard.model_validate(self.model_dump(exclude={"adapter"}))
 
 
 def read_foreign_card(path: str | Path) -> ForeignCard | None:
-    """The card in a YAML file if it has an ``adapter`` section, else None (see `perception.card.read_card`).
+    """Read the card in a YAML file if it has an ``adapter`` section, else None (see `perception.card.read_card`).
 
     Raises:
         ModelError: the file cannot be read, is not YAML, or is not valid: every field that is missing or wrong.

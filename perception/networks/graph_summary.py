@@ -121,7 +121,7 @@ def _enlarged(before: tuple[Field, Field], given: tuple[int, ...], made: tuple[i
 def _seen(
     kind: str, before: Fields, attributes: dict[str, Any], weights: dict[str, tuple[int, ...]], inputs: Any
 ) -> Fields:
-    """The receptive fields behind a node."""
+    """Return the receptive fields behind a node."""
     if before is None or kind in ("GlobalAveragePool", "ReduceMean", "Gemm"):
         return None
     if kind == "Conv" or kind in POOLINGS:

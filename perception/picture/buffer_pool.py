@@ -26,7 +26,7 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def get(self, shape: tuple[int, ...]) -> U8:
-        """A uint8 array of that shape, contents undefined; free again when it and its views are gone."""
+        """Return a uint8 array of that shape, contents undefined; free again when it and its views are gone."""
         with self._lock:
             spare = -1
             for i in range(len(self._arrays)):

@@ -52,7 +52,7 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Orientation:
-        """The orientation that ``frame`` is tagged with."""
+        """Return the orientation that ``frame`` is tagged with."""
         # Not `frame.side_data`: the frame would keep that and that the frame, and with it the decoder's memory, until
         # the garbage collector comes, which takes minutes where little but pictures is made.
         side_data: Any = SideDataContainer
@@ -110,7 +110,7 @@ class Converter:
         self._reformatter = av.video.reformatter.VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> tuple[Planes | None, U8 | None]:
-        """The picture of ``frame`` as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None.
+        """Convert ``frame`` to planes or to uint8 ``[H, W, 3]`` BGR; the other one is None.
 
         Raises:
             SourceError: it is too large.
@@ -177,7 +177,7 @@ def _planes(frame: av.VideoFrame, orientation: Orientation, matrix: Matrix, full
 
 
 def _view(plane: av.video.plane.VideoPlane, rows: int, row_bytes: int) -> U8:
-    """uint8 ``[rows, row_bytes]``: the plane's own memory without its line padding. It keeps the frame alive."""
+    """View a plane's own memory without its line padding, uint8 ``[rows, row_bytes]``. It keeps the frame alive."""
     line = abs(plane.line_size)
     array = np.frombuffer(memoryview(plane), np.uint8, rows * line)
     return array.reshape(rows, line)[:, :row_bytes]

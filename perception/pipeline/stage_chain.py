@@ -47,7 +47,7 @@ class StageChain:
         self._annotator = annotator
 
     def apply(self, prediction: Prediction) -> Prediction:
-        """The prediction after all stages.
+        """Apply all stages to a prediction.
 
         Raises:
             PerceptionError: a stage failed; it is named, with the frame.
@@ -67,7 +67,7 @@ class StageChain:
         return prediction
 
     def render(self, prediction: Prediction) -> Prediction:
-        """The prediction with its annotated picture, and the milliseconds that drawing took.
+        """Draw a prediction's annotated picture; return it with the milliseconds that drawing took.
 
         Raises:
             UsageError: the chain has no annotator, or the prediction lacks what it draws.

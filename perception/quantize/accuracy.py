@@ -91,7 +91,7 @@ class Validation:
         return metrics
 
     def too_much(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-        """The losses that are larger than they may be, by metric."""
+        """Return the losses that exceed what is allowed, by metric."""
         return {
             name: before[name] - after[name]
             for name, limit in self.limits.items()

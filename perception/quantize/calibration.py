@@ -52,7 +52,7 @@ class CalibrationPictures(Sequence[U8]):
         return len(self._paths)
 
     def __getitem__(self, index: int) -> U8:  # type: ignore[override]
-        """uint8 ``[1, H, W, 3]`` BGR at the network's size.
+        """Read a picture as uint8 ``[1, H, W, 3]`` BGR at the network's size.
 
         Raises:
             SourceError: the picture is damaged.
@@ -67,5 +67,5 @@ class CalibrationPictures(Sequence[U8]):
 
 
 def _short(folder: Path) -> str:
-    """The end of a path, which tells the data set: the whole of it tells where somebody's home is."""
+    """Return the end of a path, which names the data set; the whole path would tell where somebody's home is."""
     return "/".join(folder.resolve().parts[-3:])

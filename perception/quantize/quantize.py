@@ -67,7 +67,7 @@ class Quantised:
     variants: list[Variant]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table of before and after: accuracy, time, size."""
+        """Return the table of before and after: accuracy, time, size."""
         slowest = self.variants[0]
         return [
             {"precision": v.precision}
@@ -77,7 +77,7 @@ class Quantised:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain data for JSON."""
+        """Return the result as plain data for JSON."""
         assert self.card.quantization is not None
         return {
             "name": self.card.name,
@@ -232,7 +232,7 @@ class _Draft:
 def _compare(
     source: Path, card: ModelCard, quantised: Path, new_card: ModelCard, metrics: dict[str, dict[str, float]]
 ) -> list[Variant]:
-    """The model in every precision of ``metrics``, of which ``int8`` is last, with times and sizes."""
+    """Compare the model in every precision of ``metrics``, of which ``int8`` is last, with times and sizes."""
     with ExitStack() as opened:
         engines = []
         for precision in metrics:

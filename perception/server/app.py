@@ -52,7 +52,7 @@ password (Basic), or `?token=TOKEN`. With 429 and 503, `Retry-After` says when t
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
-    """The application; ``app.state.service`` is its `Service`, which starts and stops with the application.
+    """Create the application; ``app.state.service`` is its `Service`, which starts and stops with the application.
 
     Raises:
         UsageError: a pattern of allowed sources that could never fit.

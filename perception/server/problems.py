@@ -96,7 +96,7 @@ _STATUS: dict[type[PerceptionError], HTTPStatus] = {
 
 
 def status_of(error: PerceptionError) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error."""
     if isinstance(error, Problem):
         return int(error.status)
     for kind, status in _STATUS.items():

@@ -48,7 +48,7 @@ _STREAMS = ("video", "jsonl", "csv")
 def open_sink(
     path: str | Path, *, kind: str | None = None, overwrite: bool = False, format: str | None = None, **options: Any
 ) -> Sink:
-    """The sink for an output, by its name or its kind.
+    """Open the sink for an output, by its name or its kind.
 
     ===========  ========================  ====================  ================================================
     kind         name                      writes                options
@@ -88,7 +88,7 @@ def open_sink(
 
 
 def _kind(path: str, suffix: str) -> str:
-    """The kind of output that a name tells.
+    """Return the kind of output that a name tells.
 
     Raises:
         UsageError: it tells none.

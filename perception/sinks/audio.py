@@ -85,7 +85,7 @@ class AudioTrack:
         )
 
     def _unframed(self) -> Any:
-        """A filter that makes AAC with a header in each packet, as broadcasts carry it, into AAC with one in all."""
+        """Return a filter that replaces the headers in each AAC packet, as broadcasts carry them, by a single one."""
         from av.bitstream import BitStreamFilterContext
 
         if self.stream.codec_context.name != "aac" or self.stream.codec_context.extradata:
@@ -110,7 +110,7 @@ class AudioTrack:
         self._advance()
 
     def _audio_of(self, packets: Iterator[Any], first: Fraction | None) -> Iterator[Any]:
-        """The sound from ``first`` on, in times that only grow, as those of the frames do."""
+        """Yield the sound from ``first`` on, in times that only grow, as those of the frames do."""
         latest = None
         for packet in packets:
             time = packet.pts * packet.time_base
@@ -185,7 +185,7 @@ class AudioTrack:
             self._output.mux(self._to.encode(frame))
 
     def _whole(self, packet: Any) -> list[Any]:
-        """The packet as the container wants it; nothing of a damaged one: a gap in the sound, as when it is played."""
+        """Return the packet as the container needs it; None if it is damaged, which leaves a gap in the sound."""
         import av
 
         if self._filter is None:
@@ -207,7 +207,7 @@ class AudioTrack:
 
 
 def _one_clock(packets: Iterator[Any], step: Fraction) -> Iterator[Any]:
-    """Packets of sound and video that have time stamps, moved onto one clock where theirs goes back.
+    """Yield packets of sound and video that have time stamps, moved onto one clock where theirs goes back.
 
     The video decides, as its decoder does: its new stretch begins where the last one ended, and the sound of that
     stretch is moved by as much. Sound that comes before the video of its stretch waits for it.
@@ -262,5 +262,5 @@ def _one_clock(packets: Iterator[Any], step: Fraction) -> Iterator[Any]:
 
 
 def _codec_id(name: str) -> str:
-    """The codec's name, where FFmpeg names the decoder after its library or number format."""
+    """Return the codec's name, where FFmpeg names the decoder after its library or number format."""
     return {"libopus": "opus", "libvorbis": "vorbis", "mp3float": "mp3", "libmp3lame": "mp3"}.get(name, name)

@@ -111,7 +111,7 @@ class Encoder:
 def choose_encoder(
     container: str, codec: str | None, crf: float | None, preset: str | None, threads: int | None, where: str
 ) -> Encoder:
-    """The encoder for a container, with its usual settings where none are given.
+    """Choose the encoder for a container, with its usual settings where none are given.
 
     Args:
         container: FFmpeg's muxer, a value of ``CONTAINERS``.

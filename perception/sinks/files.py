@@ -35,7 +35,7 @@ _REASONS = {
 
 
 def reason(error: BaseException) -> str:
-    """One clause that says why writing failed, and what to do where that is known."""
+    """Return one clause that says why writing failed, and what to do where that is known."""
     number = getattr(error, "errno", None)
     known = _REASONS.get(number) if isinstance(number, int) else None
     return known or getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -56,7 +56,7 @@ def utf8(text: str) -> bytes:
 
 
 def name_of(path: str | Path) -> str:
-    """The name of this output in messages."""
+    """Return the name of this output in messages."""
     return STDOUT_NAME if str(path) == STDOUT else str(path)
 
 

@@ -59,7 +59,7 @@ class MaskSink(Sink):
 
 
 def encode_palette_png(mask: U8, palette: U8) -> bytes:
-    """An 8-bit palette PNG (PNG specification, third edition, colour type 3).
+    """Encode an 8-bit palette PNG (PNG specification, third edition, colour type 3).
 
     Args:
         mask: uint8 ``[H, W]`` of palette indices.

@@ -18,15 +18,15 @@ class ClassNames:
         self.labels = card.classification.names if card and card.classification else []
 
     def detection(self, class_id: int) -> str:
-        """Name of a box's class."""
+        """Return the name of a box's class."""
         return _name(self.detections, class_id)
 
     def segment(self, class_id: int) -> str:
-        """Name of a pixel's class."""
+        """Return the name of a pixel's class."""
         return _name(self.segments, class_id)
 
     def label(self, class_id: int) -> str:
-        """Name of a whole image's class."""
+        """Return the name of a whole image's class."""
         return _name(self.labels, class_id)
 
 

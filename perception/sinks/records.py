@@ -30,7 +30,7 @@ class Recorder:
         self._with_masks = masks
 
     def __call__(self, prediction: Prediction) -> dict[str, Any]:
-        """The object for a prediction."""
+        """Return the object for a prediction."""
         frame = prediction.frame
         record: dict[str, Any] = {
             "index": frame.index,

@@ -46,7 +46,7 @@ class Table:
         self.columns: dict[str, ColumnType] = {**_FRAME, **own}
 
     def rows(self, prediction: Prediction) -> list[tuple[Any, ...]]:
-        """The rows of one frame, each with a value (or None) for each column."""
+        """Return the rows of one frame, each with a value (or None) for each column."""
         frame = prediction.frame
         head = (utf8(frame.source).decode(), frame.index, round(frame.time, 6))
         if self._task == "detection":

@@ -133,7 +133,7 @@ class VideoSink(Sink):
             self._mux(self._stream.codec_context.encode(encoded))
 
     def _next_pts(self, pts: int) -> int:
-        """The frame's time stamp, later than the one before it, whose duration is known now."""
+        """Return the frame's time stamp, later than the one before it, whose duration is known now."""
         if self._last is not None:
             if pts <= self._last:
                 if not self._warned:
@@ -220,7 +220,7 @@ class VideoSink(Sink):
         return self._path is not None and (self._path.is_file() or not self._path.exists())
 
     def _target(self) -> Any:
-        """The target to open for writing: a path, a descriptor, or the interpreter's own stream if it has none."""
+        """Return what to open for writing: a path, a descriptor, or the interpreter's own stream if it has none."""
         if self._path is not None:
             make_folder(self._path.parent, self.where)
             # Without the scheme FFmpeg would take "at-10:30.mp4" for the protocol "at-10".

@@ -95,11 +95,11 @@ class CameraSource(LiveSource):
             raise SourceError(f"there is no such camera; {found}", self._where)
 
     def _open(self) -> Any:
-        """A ``cv2.VideoCapture``, or what reads like one. Runs in the reader thread."""
+        """Open a ``cv2.VideoCapture``, or what reads like one. Runs in the reader thread."""
         return open_device(self._device, self._size_wh, self._fps)
 
     def _convert(self, picture: U8) -> tuple[Planes | None, U8 | None]:
-        """The picture that the device gave, as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None."""
+        """Convert the device's picture to planes or to uint8 ``[H, W, 3]`` BGR; the other one is None."""
         return None, cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if picture.ndim == 2 else picture  # type: ignore[return-value]
 
     def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
@@ -147,7 +147,7 @@ class CameraSource(LiveSource):
     def _grabbed(
         self, capture: Any, first: U8, began: float, stopping: threading.Event
     ) -> Iterator[tuple[float, tuple[float, U8]]]:
-        """The pictures that the device gives: seconds since ``began``, and when it came with what it is."""
+        """Yield the pictures that the device gives: seconds since ``began``, and when it came with what it is."""
         arrived, image = began, first
         while not stopping.is_set():
             yield arrived - began, (arrived, image)
@@ -159,7 +159,7 @@ class CameraSource(LiveSource):
 
 
 def open_device(device: str, size_wh: tuple[int, int] | None, fps: float | None) -> Any:
-    """A ``cv2.VideoCapture`` of the camera, with the size and rate asked for if the driver has them."""
+    """Open a ``cv2.VideoCapture`` of the camera, with the size and rate asked for if the driver has them."""
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
     capture = cv2.VideoCapture(int(device) if device.isdigit() else device, backend)
     if size_wh is not None:

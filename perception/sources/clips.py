@@ -54,7 +54,7 @@ class Clip:
 
 
 def find_clip(choice: str = "auto") -> Clip:
-    """The clip of that name, or the best one that is there.
+    """Find the clip of that name, or the best one that is available.
 
     Args:
         choice: ``auto``, ``dashcam``, ``street`` or ``synthetic``.
@@ -77,7 +77,7 @@ def find_clip(choice: str = "auto") -> Clip:
 
 
 def clip_frames(uri: str | None, count: int, every: int = 5) -> list[Frame]:
-    """The first ``count`` of each ``every``-th frame of a source, or of the best clip that is there.
+    """Read the first ``count`` of each ``every``-th frame of a source, or of the best clip that is available.
 
     Raises:
         SourceError: it cannot be opened or read.

@@ -48,7 +48,7 @@ def open_container(
     decoding: str = "auto",
     bounds: Bounds | None = None,
 ) -> av.container.InputContainer:
-    """An open container with at least one video stream in it.
+    """Open a container with at least one video stream in it.
 
     Args:
         target: a URL, or a file object to read.
@@ -97,7 +97,7 @@ def open_container(
 
 
 def video_stream(container: av.container.InputContainer, where: str) -> av.VideoStream:
-    """The video stream to read: the one flagged as default, else the largest. Cover pictures do not count.
+    """Choose the video stream to read: the one flagged as default, else the largest. Cover pictures do not count.
 
     Raises:
         SourceError: there is none, or none that can be decoded.
@@ -116,7 +116,7 @@ def video_stream(container: av.container.InputContainer, where: str) -> av.Video
 
 
 def explain(error: BaseException, where: str, timeout: float | None = None) -> str:
-    """One line on why FFmpeg could not open ``where``, without credentials."""
+    """Explain in one line why FFmpeg could not open ``where``, without credentials."""
     if isinstance(error, av.error.ExitError | av.error.TimeoutError | TimeoutError):
         return f"no answer in {timeout:g} s" if timeout is not None else "no answer in time"
     if isinstance(error, av.error.InvalidDataError) and "://" in where:
@@ -336,7 +336,7 @@ class Decoder:
             yield from self._filtered(frame)
 
     def _filtered(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Frames that come out of the deinterlacer for ``frame``; None empties it."""
+        """Yield frames that come out of the deinterlacer for ``frame``; None empties it."""
         key = None if frame is None else (frame.width, frame.height, frame.format.name)
         if self._graph is not None and key is not None and key != self._graph[1]:
             yield from self._filtered(None)

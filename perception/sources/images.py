@@ -113,7 +113,7 @@ class ImageSource(Source):
 
 
 def find_images(uri: str) -> list[Path]:
-    """The image files that ``uri`` names, in natural order.
+    """List the image files that ``uri`` names, in natural order.
 
     Raises:
         SourceError: there are none, or the folder cannot be read.
@@ -146,7 +146,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def read_image(path: Path, bounds: Bounds | None = None) -> U8 | None:
-    """The image as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read.
+    """Read an image as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read.
 
     Raises:
         SourceError: it is larger than ``bounds`` allow.

@@ -80,7 +80,7 @@ class LatestReader:
             self._changed.notify_all()
 
     def take(self, timeout: float | None = None) -> Frame | None:
-        """The newest frame that was not taken yet, waiting for one if need be; None at the end.
+        """Return the newest frame that was not taken yet, waiting for one if need be; None at the end.
 
         Raises:
             SourceError: the thread failed (after its last frame was taken), or in ``timeout`` seconds no frame came at
@@ -158,7 +158,7 @@ class LiveSource(Source):
 
 
 def selected(items: Iterator[tuple[float, Item]], selection: Selection) -> Iterator[tuple[int, float, Item] | None]:
-    """The items that ``selection`` wants of those that come one after the other.
+    """Yield the items that ``selection`` wants of those that come one after the other.
 
     Args:
         items: seconds since the first one, and the thing.

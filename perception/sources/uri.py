@@ -22,7 +22,7 @@ _URL = re.compile(r"""[^\s'"]+://[^\s'"]*""")
 
 
 def kind_of(uri: str) -> Kind:
-    """The kind of source that ``uri`` names. Something that exists on disk wins over a scheme of the same look.
+    """Return the kind of source that ``uri`` names. Something that exists on disk wins over a scheme of the same look.
 
     Raises:
         SourceError: the URI is empty, no valid URL, or has a scheme that is not allowed. FFmpeg knows many more
@@ -72,7 +72,7 @@ def is_folder(path: Path) -> bool:
 
 
 def exact(text: str) -> Fraction:
-    """A number in a URI: ``25``, ``29.97`` or ``30000/1001``.
+    """Parse a number in a URI: ``25``, ``29.97`` or ``30000/1001``.
 
     Raises:
         ValueError: it is none, or too long to be one; ``1e999999999`` would take all the machine's memory.

@@ -109,7 +109,7 @@ class VideoSource(Source):
         )
 
     def _begin(self, seekable: bool) -> tuple[Iterator[av.VideoFrame], av.VideoFrame]:
-        """The frames that follow, and the first one that is wanted."""
+        """Return the frames that follow, and the first one that is wanted."""
         decoder, start = self._decoder, self._select.start
         frames = decoder.frames()
         first = next(frames, None)
@@ -200,7 +200,7 @@ class VideoSource(Source):
 
 
 def _shown(stream: av.VideoStream) -> int:
-    """The number of frames that the container says are shown; 0 where it does not say.
+    """Return the number of frames that the container says are shown; 0 where it does not say.
 
     MP4 and MOV count all that is stored: those that a cut on a phone has left out (an edit list, ISO/IEC 14496-12,
     8.6.6) are there but not in the index, or marked as not shown.
@@ -218,7 +218,7 @@ def open_file(
     bounds: Bounds | None = None,
     **options: Any,
 ) -> VideoSource:
-    """A video file: every container and codec that PyAV's FFmpeg reads.
+    """Open a video file: every container and codec that PyAV's FFmpeg reads.
 
     Only the file itself is read: playlists and references to other files are refused.
 

@@ -45,7 +45,7 @@ class PanopticStage:
         self._split = panoptic
 
     def __call__(self, prediction: Prediction) -> Prediction:
-        """The prediction with its segments.
+        """Add the segments to a prediction.
 
         Raises:
             UsageError: it has no class map or no detections.

@@ -50,7 +50,7 @@ class Entry(BaseModel):
 
 
 def read_catalogue(path: str | Path = CATALOGUE) -> dict[str, Entry]:
-    """The models of a catalogue by name. Names that begin with ``_`` are there to be referred to within the file.
+    """Read the models of a catalogue by name. Names that begin with ``_`` are only for references within the file.
 
     Raises:
         UsageError: the file cannot be read or is not a valid catalogue.

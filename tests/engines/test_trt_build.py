@@ -215,7 +215,7 @@ def test_an_operator_that_is_not_there_is_named_with_what_to_do(rtx: Flavour, pl
     path = save(tmp_path / "unpool.onnx", made, described)
     recipe = make_recipe(path, described, rtx, "fp32", make_profile(described), capabilities=("89",))
     named = r"MaxPool \(node 'small'\)" if place == "pooling" else r"MaxUnpool \(node 'decoder'\)"
-    with pytest.raises(EngineError, match=rf"does not take {named}: .*; .*decode with bilinear") as caught:
+    with pytest.raises(EngineError, match=rf"does not support {named}: .*; .*decode with bilinear") as caught:
         build(recipe)
     assert "\n" not in str(caught.value) and "checkMacros" not in str(caught.value)
 

@@ -186,7 +186,7 @@ def test_somebody_elses_engine_is_not_trusted(cache: EngineCache) -> None:
     make = Maker()
     cache.obtain(FIELDS, make)
     os.chown(only(cache, "*.plan"), 12345, 12345)
-    assert "is not yours, or others can write to it" in cache.obtain(FIELDS, make).built
+    assert "belongs to another user, or others can write to it" in cache.obtain(FIELDS, make).built
     os.chown(cache.folder, 12345, 12345)
     with pytest.raises(EngineError, match="is not yours, or others can write to it"):
         cache.obtain(FIELDS, make)
@@ -197,7 +197,7 @@ def test_without_a_place_engines_are_built_and_not_kept(tmp_path: Path, caplog: 
     make = Maker()
     got = EngineCache(tmp_path / "file" / "engines").obtain(FIELDS, make)
     assert got.plan == b"\1" * 100 and got.path is None and got.built
-    assert "not kept" in caplog.text and len(caplog.records) == 1
+    assert "not cached" in caplog.text and len(caplog.records) == 1
 
 
 def _use_a_read_only_folder(folder: Path) -> None:

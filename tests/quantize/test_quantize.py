@@ -142,7 +142,7 @@ def test_what_is_asked_for_must_fit(tmp_path: Path, scenes: Path) -> None:
     images = [scenes / "images"]
     with pytest.raises(UsageError, match="does not do detection"):
         quantize(source, images, output, validation=Validation(annotations=tmp_path / "boxes.json"))
-    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+    with pytest.raises(UsageError, match=r"must end in \.onnx"):
         quantize(source, images, tmp_path / "deep.bin")
     with pytest.raises(UsageError, match="--overwrite"):
         quantize(source, images, source)

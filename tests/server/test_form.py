@@ -76,8 +76,8 @@ FIELD = b'--xx\r\nContent-Disposition: form-data; name="score"\r\n\r\n0.4\r\n'
     [
         (b"", "no file"),
         (b"--xx--\r\n", "no file"),
-        (b"nonsense", "not a form"),
-        (b"--yy\r\n", "not a form"),
+        (b"nonsense", "form cannot be read"),
+        (b"--yy\r\n", "form cannot be read"),
         (FIELD + b"--xx--\r\n", "a field and no file"),
         (FIELD + form(b"data"), "a field and no file"),
         (form(b"data")[:-4] + b"\r\n" + FIELD[6:], "more than one part"),
@@ -87,7 +87,7 @@ FIELD = b'--xx\r\nContent-Disposition: form-data; name="score"\r\n\r\n0.4\r\n'
         (form(b"data") + b" " * MOST_AROUND, "contains more than the file"),
         (form(b"data", "x" * 2 * MOST_AROUND), "form"),
         (b"\r\n" * MOST_AROUND + form(b"data"), "contains more than the file"),
-        (b"--xx\r\nBad Header: x\r\n\r\ndata\r\n--xx--", "not a form"),
+        (b"--xx\r\nBad Header: x\r\n\r\ndata\r\n--xx--", "form cannot be read"),
     ],
     ids=range(14),
 )
@@ -147,7 +147,11 @@ def test_a_picture_in_a_form_is_the_picture(server: httpx.Client) -> None:
         ({"files": [("file", ("a.png", b"x", "image/png")), ("more", ("b.png", b"x", "image/png"))]}, 400, "one part"),
         ({"files": {"file": ("a.png", b"x", "image/png")}, "data": {"score": "0.4"}}, 400, "no file"),
         ({"content": form(b"x"), "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
-        ({"content": b"nonsense", "headers": {"content-type": "multipart/form-data; boundary=xx"}}, 400, "not a form"),
+        (
+            {"content": b"nonsense", "headers": {"content-type": "multipart/form-data; boundary=xx"}},
+            400,
+            "form cannot be read",
+        ),
     ],
     ids=range(7),
 )

@@ -64,7 +64,7 @@ def test_standard_output(kind: str | None, expected: type[Sink]) -> None:
         ("a.gif", {"kind": "video"}, "mp4, m4v, mov, mkv, webm, not as gif"),
         ("a.mp4", {"codec": "h263x"}, "no video encoder h263x here; there are h264"),
         ("a.mp4", {"codec": "aac"}, "does not encode video"),
-        ("a.webm", {"codec": "h264"}, "WebM takes vp8, vp9, av1"),
+        ("a.webm", {"codec": "h264"}, "WebM supports vp8, vp9, av1"),
         ("a.mp4", {"threads": 0}, "at least one thread"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_profile_that_nvdec_refuses_is_said_once(tmp_path, caplog):
     decoder = Decoder(open_container(str(path), str(path), {}), str(path))
     decoder._on_gpu = True
     assert len(list(decoder.frames())) == 12
-    assert warnings(caplog) == [f"{path}: decoded on the CPU: NVDEC does not take this h264 (yuv420p, 80x48)"]
+    assert warnings(caplog) == [f"{path}: decoded on the CPU: NVDEC does not support this h264 (yuv420p, 80x48)"]
     decoder.close()
 
 

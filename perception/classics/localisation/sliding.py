@@ -61,7 +61,7 @@ class SlidingWindowDetector(nn.Module):
         return first_convolution(self.network)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """All windows of all scales.
+        """Cut all windows of all scales.
 
         Args:
             images: float ``[N, 3, H, W]`` of the scene's size, normalised.

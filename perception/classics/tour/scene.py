@@ -28,7 +28,7 @@ WIDTH = 400  # of one picture beside others
 
 
 def resolution(stop: Stop) -> U8:
-    """The best that a map of each stride could say of a mask: its exact shares of classes, interpolated."""
+    """Draw the best that a map of each stride could say of a mask: its exact shares of classes, interpolated."""
     card, prediction = _looked(stop)
     assert card.segmentation is not None and prediction.class_map is not None
     mask = prediction.class_map.mask
@@ -98,7 +98,7 @@ def detector(stop: Stop) -> U8:
 
 
 def _looked(stop: Stop) -> tuple[ModelCard, Prediction]:
-    """The truth of the scene as if a model had said it; where it is not known, what the model says.
+    """Return the truth of the scene as if a model had said it; where it is not known, what the model says.
 
     Raises:
         ModelError: the model gives no masks.
@@ -123,7 +123,7 @@ def _colors(mask: U8, task: SegmentationTask) -> U8:
 
 
 def _segments(view: Panoptic) -> U8:
-    """Each segment in a colour of its own."""
+    """Draw each segment in a colour of its own."""
     rng = np.random.default_rng(5)
     palette = rng.integers(60, 256, (len(view.segments) + 1, 3)).astype(np.uint8)
     palette[0] = 0
@@ -137,7 +137,7 @@ def _small(image: U8, width: int = WIDTH) -> U8:
 
 
 def _around(image: U8, box: tuple[float, float, float, float] | None) -> U8:
-    """The box, xyxy in pixels, and as much again around it, 4:3; the whole picture where there is none."""
+    """Return the box, xyxy in pixels, and as much again around it, 4:3; the whole picture where there is none."""
     if box is None:
         return image
     height, width = image.shape[:2]

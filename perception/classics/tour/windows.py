@@ -26,7 +26,7 @@ DIGITS = ((12, 20, "3"), (58, 12, "1"), (110, 28, "4"), (166, 14, "5"), (30, 72,
 
 
 def filters(stop: Stop) -> U8:
-    """The first convolution of the shipped model and of trained recipes, each filter from dark to light."""
+    """Draw the first convolution of the shipped model and of trained recipes, each filter from dark to light."""
     rows = [(stop.model, _first_weights(stop.model))]
     for recipe in ("lenet5-v2-mnist", "lenet-color-cifar10", "mini-alexnet-v4-cifar10"):
         try:
@@ -41,7 +41,7 @@ def filters(stop: Stop) -> U8:
 
 
 def windows(stop: Stop) -> U8:
-    """A LeNet trained on single digits, on a page at once: what each window is, how sure it is, and what is left.
+    """Draw the answers of a LeNet trained on single digits for all windows of a page: class, confidence, selection.
 
     Raises:
         ModelError: it is not trained yet.
@@ -78,7 +78,7 @@ def _page() -> U8:
 
 
 def _colored(best: F32, digit: np.ndarray, shape: tuple[int, ...]) -> U8:
-    """One cell a window, in the middle of the page: a window's answer stands where its middle is."""
+    """Draw one cell per window, in the middle of the page: a window's answer stands at its centre."""
     hue = (digit * 18).astype(np.uint8)
     value = np.clip((best - 0.5) * 2 * 255, 0, 255).astype(np.uint8)
     cells = cv2.cvtColor(np.stack((hue, np.full_like(hue, 200), value), -1), cv2.COLOR_HSV2BGR)

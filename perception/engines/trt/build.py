@@ -124,7 +124,7 @@ class Built:
 
 
 def obtain(recipe: Recipe, engines: EngineCache | None = None, progress: Progress | None = None) -> Built:
-    """The engine of a recipe: from the cache, or built and kept there.
+    """Return the engine of a recipe: from the cache, or built and cached.
 
     Raises:
         EngineError: it cannot be built; see `build`.
@@ -202,7 +202,7 @@ def build_model(
 
 
 def smaller(recipe: Recipe, error: GpuMemoryError) -> Recipe:
-    """The recipe for half as many frames a call, with a line that says so.
+    """Return the recipe for half as many frames a call, with a line that says so.
 
     Raises:
         GpuMemoryError: ``error``, where it is for one already.

@@ -92,7 +92,7 @@ class EngineCache:
         self.limit_bytes = limit_bytes
 
     def obtain(self, fields: dict[str, Any], make: Callable[[], tuple[bytes, Any]]) -> Cached:
-        """The engine that ``fields`` describe; built by ``make`` where it is not there, once for all processes.
+        """Return the engine that ``fields`` describe; ``make`` builds it if it is missing, once for all processes.
 
         Args:
             fields: plain data that decides what the engine is. ``model`` is its name; an entry that differs only in
@@ -130,7 +130,7 @@ class EngineCache:
         return self._manifest(fields) is not None
 
     def entries(self) -> list[Entry]:
-        """All engines, the one used last first. Damaged ones have no fields."""
+        """Return all engines, the one used last first. Damaged ones have no fields."""
         found = []
         for manifest in self.folder.glob("*.json"):
             try:
@@ -169,7 +169,7 @@ class EngineCache:
         return count, total
 
     def _find(self, fields: dict[str, Any]) -> tuple[Cached | None, str]:
-        """The engine, or None and the reason."""
+        """Find the engine; None and the reason if it cannot be used."""
         if not self.folder.is_dir():
             return None, "there is none of this model, precision and shape"
         self._check_owner()
@@ -198,7 +198,7 @@ class EngineCache:
         return Cached(plan, summary, manifest.with_suffix(".plan"), ""), ""
 
     def _manifest(self, fields: dict[str, Any]) -> Path | None:
-        """The manifest of an engine that serves, or None."""
+        """Return the manifest of an engine that serves, or None."""
         manifest = self.folder / f"{key_of(fields)}.json"
         if manifest.exists():
             return manifest
@@ -262,7 +262,7 @@ class EngineCache:
         self._drop(left + [p for p in self.folder.glob(f"{DRAFTS}*") if _age(p) > _ABANDONED_S])
 
     def _files(self, key: str) -> list[Path]:
-        """The files of an engine, its manifest first."""
+        """Return the files of an engine, its manifest first."""
         return [self.folder / f"{key}{suffix}" for suffix in (".json", ".plan", ".runtime")]
 
     def _drop(self, paths: list[Path]) -> None:
@@ -274,7 +274,7 @@ class EngineCache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One builder at a time: another one would also disturb the measurements that an engine is tuned by."""
+        """Let one process build at a time: others would also disturb the measurements that an engine is tuned by."""
         lock = FileLock(self.folder / _LOCK)
         try:
             lock.acquire(blocking=False)
@@ -296,7 +296,7 @@ def key_of(fields: dict[str, Any]) -> str:
 
 
 def _parse(manifest: Path) -> dict[str, Any] | None:
-    """A manifest's content, or None where it is damaged or of another format."""
+    """Parse a manifest; None if it is damaged or of another format."""
     try:
         data = json.loads(read_own(manifest))
     except (OSError, ValueError, NotOwnError):

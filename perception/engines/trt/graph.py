@@ -61,7 +61,7 @@ def prepare(
     size: tuple[int, int] | None = None,
     tail: Tail | None = None,
 ) -> onnx.ModelProto:
-    """The graph to be given to TensorRT's parser; ``model`` is left as it is.
+    """Prepare a graph for TensorRT's parser; ``model`` is left as it is.
 
     Args:
         model: a model file's graph.
@@ -145,7 +145,7 @@ def _narrow(model: onnx.ModelProto, dtype: int) -> None:
     copies: dict[str, str] = {}
 
     def narrowed(tensor: str) -> str:
-        """The name of a float32 tensor's copy in ``dtype``."""
+        """Return the name of a float32 tensor's copy in ``dtype``."""
         if tensor not in copies:
             copies[tensor] = f"{tensor}/narrow"
             value = weights.get(tensor)
@@ -158,7 +158,7 @@ def _narrow(model: onnx.ModelProto, dtype: int) -> None:
         return copies[tensor]
 
     def widened(tensor: str) -> str:
-        """The name of the float32 copy of a tensor that is in ``dtype``."""
+        """Return the name of the float32 copy of a tensor that is in ``dtype``."""
         if tensor not in copies:
             copies[tensor] = f"{tensor}/wide"
             nodes.append(
@@ -222,7 +222,7 @@ def _between_products(nodes: Iterable[onnx.NodeProto]) -> set[int]:
 
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:
-    """Names of all float32 tensors of a graph."""
+    """Return the names of all float32 tensors of a graph."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = [*inferred.value_info, *inferred.input, *inferred.output]
     types = {v.name: v.type.tensor_type.elem_type for v in values}
@@ -243,7 +243,7 @@ def _set_type(node: onnx.NodeProto, dtype: int) -> None:
 
 
 def _converted(tensor: TensorProto, name: str, dtype: int) -> TensorProto:
-    """A float32 tensor in ``dtype``, rounded to nearest; values beyond the range of float16 are clipped to it."""
+    """Convert a float32 tensor to ``dtype``, rounded to nearest and clipped to the range of float16."""
     values = numpy_helper.to_array(tensor).astype(np.float32)
     if dtype == TensorProto.FLOAT16:
         return numpy_helper.from_array(np.clip(values, -65504, 65504).astype(np.float16), name)

@@ -45,7 +45,7 @@ class Profile:
 
 
 def make_profile(card: ModelCard, batch: int = 1, size: str | tuple[int, int] | None = None) -> Profile:
-    """The shapes for a model.
+    """Choose the shapes for a model.
 
     Args:
         card: of the model.
@@ -98,11 +98,11 @@ class Recipe:
     flavour: Flavour
 
     def with_batch(self, batch: int) -> Recipe:
-        """The same for another number of frames a call; the graph does not depend on it."""
+        """Return the recipe for another number of frames a call; the graph does not depend on it."""
         return replace(self, profile=replace(self.profile, batch=batch))
 
     def key_fields(self) -> dict[str, Any]:
-        """The fields that the cache tells engines apart by; everything in it is plain data."""
+        """Return the fields that identify an engine in the cache; everything in it is plain data."""
         machine = None if self.capabilities else this_machine()
         return {
             "model": self.model,

@@ -81,7 +81,7 @@ class Worker:
                 self.compiled = bytes(cache.serialize())
 
     def run(self, frames: U8) -> dict[str, Any]:
-        """Frames uint8 ``[n, H, W, 3]``, at most ``batch``, to arrays of the caller's own, ``[n, ...]``."""
+        """Run the engine on frames uint8 ``[n, H, W, 3]``, at most ``batch``; return the caller's own arrays ``[n, ...]``."""
         device, host = self._pass(len(frames)).frames
         np.copyto(host, frames)
         device.copy_to_device(host, stream=self.stream)
@@ -232,7 +232,7 @@ class _Staging:
 
 
 def address(array: Any) -> int:
-    """The address of an array on the GPU."""
+    """Return the address of an array on the GPU."""
     return int(array.__cuda_array_interface__["data"][0])
 
 
@@ -273,7 +273,7 @@ def capture(enqueue: Any, stream: Any) -> _Graph | None:
 
 
 def _checked(result: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values of a CUDA call, without its error code."""
+    """Return the values of a CUDA call, without its error code; raise an error if it failed."""
     if int(result[0]):
         raise RuntimeError(f"CUDA: {result[0]}")
     return result[1:]

@@ -43,11 +43,11 @@ class Models:
         self.default = settings.model if settings.model in model_paths() else Path(settings.model).stem
 
     def names(self) -> list[str]:
-        """The names that clients may give, the default one first."""
+        """Return the names that clients may give, the default one first."""
         return [self.default, *(name for name in model_paths() if name != self.default)]
 
     def files(self) -> list[ModelFile]:
-        """The models that can be loaded, the default one first; unusable ones are left out, and logged.
+        """Return the models that can be loaded, the default one first; unusable ones are left out, and logged.
 
         Raises:
             ModelError: the default one is not usable.
@@ -85,7 +85,7 @@ class Models:
         return find_with_card(self._settings.model, self._settings.card)
 
     def loaded(self) -> dict[str, Scheduler]:
-        """The models that are loaded now, by name."""
+        """Return the models that are loaded now, by name."""
         with self._lock:
             return dict(self._loaded)
 

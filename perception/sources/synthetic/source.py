@@ -58,7 +58,7 @@ class _Mover:
     period: float
 
     def at(self, seconds: float) -> tuple[Sprite, int, int, int]:
-        """The sprite, its top left x and y, and how often it has crossed before."""
+        """Return the sprite, its top left x and y, and how often it has crossed before."""
         passes, along = divmod(self.offset + abs(self.speed) * seconds, self.period)
         sprite = self.sprites[int(seconds * self.poses_per_second) % len(self.sprites)]
         height, width = sprite.mask.shape
@@ -129,7 +129,7 @@ class SyntheticSource(Source):
 
     @classmethod
     def from_uri(cls, uri: str, selection: Selection | None = None, bounds: Bounds | None = None) -> SyntheticSource:
-        """A source from ``synthetic:?size=WxH&fps=N&frames=N&seed=N&live=1``; what is left out has its default.
+        """Create a source from ``synthetic:?size=WxH&fps=N&frames=N&seed=N&live=1``; what is left out has its default.
 
         Raises:
             UsageError: an unknown parameter, or a value out of its range.
@@ -219,7 +219,7 @@ class SyntheticSource(Source):
         return round((PAVEMENT_NEAR[0] + 8) * self._scale) - self._post.mask.shape[0]
 
     def truth(self, index: int) -> tuple[Detections, U8]:
-        """The truth of frame ``index``.
+        """Return the truth of frame ``index``.
 
         Returns:
             The cars, pedestrians and bicyclists, and uint8 ``[H, W]`` of class ids (``CLASSES``). Boxes enclose an

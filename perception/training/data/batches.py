@@ -165,7 +165,7 @@ class BatchMaker:
         )
 
     def _copy_pasted(self, index: int, rng: np.random.Generator) -> Sample:
-        """The sample, perhaps with things of another one in it."""
+        """Paste things of another sample into this one, perhaps."""
         sample, rules = self.samples[index], self.augmenter.config.copy_paste
         if rules is None or not len(self.donors) or rng.random() >= rules.chance:
             return sample

@@ -61,7 +61,7 @@ class CocoFolder:
         return Sample(image.path.stem, picture, None, self.labels[index])
 
     def class_boxes(self) -> NDArray[np.int64]:
-        """Boxes of each class, int64 ``[C]``; ignored ones are not among them."""
+        """Count the boxes of each class, int64 ``[C]``, without ignored ones."""
         ids = np.concatenate([labels.class_ids for labels in self.labels])
         return np.bincount(ids[ids >= 0], minlength=len(self.classes)).astype(np.int64)
 

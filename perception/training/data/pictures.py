@@ -109,7 +109,7 @@ class PictureAugmenter:
     def __call__(
         self, image: U8, rng: np.random.Generator, box: NDArray[np.float32] = NO_BOX
     ) -> tuple[U8, NDArray[np.float32]]:
-        """A changed ``image``, uint8 ``[h, w, 3]``, and where its ``box`` (xyxy in 0..1) went, clipped to it."""
+        """Change ``image``, uint8 ``[h, w, 3]``; return it and its moved ``box`` (xyxy in 0..1), clipped to it."""
         config, (width, height) = self.config, self.crop
         slack = np.array([image.shape[1] - width, image.shape[0] - height])
         shift = rng.integers(0, slack + 1).astype(np.float64) if slack.any() else np.zeros(2)

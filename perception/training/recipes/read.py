@@ -117,7 +117,7 @@ def _laid_over(below: Any, above: Any) -> Any:
 
 
 def _renamed(data: Any) -> tuple[Any, list[str]]:
-    """The recipe in today's spelling, and a note for each old one; ``data`` itself is not changed."""
+    """Translate a recipe to today's spelling, with a note for each old name; ``data`` itself is not changed."""
     notes: list[str] = []
     if isinstance(data, dict) and isinstance(data.get("task"), str) and data["task"] in OLD_TASKS:
         notes.append(f"task: {data['task']} is now called task: {OLD_TASKS[data['task']]}")

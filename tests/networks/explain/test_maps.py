@@ -212,7 +212,7 @@ def test_no_box_there(boxes: Path) -> None:
 def test_an_operation_without_gradients_is_named(tmp_path: Path) -> None:
     nodes = [helper.make_node("Celu", ["x"], ["probabilities"])]
     model = save(tmp_path / "odd.onnx", nodes, {}, ["probabilities"], classification={"classes": ["thing"]})
-    with pytest.raises(ModelError, match="no gradients of Celu"):
+    with pytest.raises(ModelError, match="no gradients for Celu"):
         explain(model, picture(), method="gradient")
 
 
