@@ -31,7 +31,7 @@ EngineName = Literal["auto", "tensorrt", "openvino", "onnxruntime", "torch"]
 ENGINES: tuple[str, ...] = ("tensorrt", "openvino", "onnxruntime", "torch")
 """The engines by name, the one that ``auto`` likes best first. ``auto`` never takes ``torch``: it is the reference."""
 
-_MAY_VANISH = frozenset({"tensorrt"})
+_REMOVABLE = frozenset({"tensorrt"})
 """Engines on devices that can be lost while a stream runs; ``auto`` then goes on with the next one."""
 
 _log = logging.getLogger("perception")
@@ -114,8 +114,8 @@ def open_engine(
             continue
         why = f" (not {'; not '.join(refused)})" if refused else ""
         _log.info("%s on %s%s", path.name, opened.description, why)
-        if engine == "auto" and name in _MAY_VANISH:
-            others = [other for other in candidates if other[0] not in _MAY_VANISH]
+        if engine == "auto" and name in _REMOVABLE:
+            others = [other for other in candidates if other[0] not in _REMOVABLE]
             return FallbackEngine(opened, [partial(_open, *other, path, options, card) for other in others])
         return opened
     raise EngineError(f"no engine can run here: {'; '.join(refused)}")

@@ -112,11 +112,11 @@ class PostProcessing:
 
     def _class_map(self, output: F32 | U8, task: SegmentationTask, letterbox: Letterbox) -> ClassMap:
         """Logits ``[C, h, w]``, or the mask ``[h, w]`` that an engine with a GPU made of them."""
-        from perception.postprocess.class_maps import LabelClassMap, LogitsClassMap
+        from perception.postprocess.class_maps import LogitsClassMap, MaskClassMap
 
         if output.dtype == np.uint8:
-            labels = output.astype(np.uint8, copy=False)
-            return LabelClassMap(labels, len(task.classes), letterbox, self._ignored)
+            ids = output.astype(np.uint8, copy=False)
+            return MaskClassMap(ids, len(task.classes), letterbox, self._ignored)
         return LogitsClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored)
 
     def _decode(self, outputs: Mapping[str, F32], task: DetectionTask, letterbox: Letterbox) -> Detections:

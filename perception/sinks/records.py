@@ -46,7 +46,7 @@ class Recorder:
                 record["masks"] = self._masks(prediction.class_map)
         if prediction.labels is not None:
             record["labels"] = [
-                {"class": self._names.label(i), "class_id": int(i), "probability": round(float(p), 4)}
+                {"class": self._names.image_class(i), "class_id": int(i), "probability": round(float(p), 4)}
                 for i, p in prediction.labels
             ]
         record["timings"] = {stage: round(float(ms), 3) for stage, ms in prediction.timings.items()}

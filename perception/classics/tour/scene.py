@@ -15,7 +15,7 @@ from perception.explain.tiles import side_by_side
 from perception.model import load_model
 from perception.picture.conversions import to_bgr
 from perception.picture.letterbox import Letterbox
-from perception.postprocess.class_maps import LabelClassMap
+from perception.postprocess.class_maps import MaskClassMap
 from perception.postprocess.segmentation import class_mask
 from perception.stages.panoptic import PanopticStage
 from perception.types import U8, Frame, Panoptic, Picture, Prediction
@@ -112,7 +112,7 @@ def _looked(stop: Stop) -> tuple[ModelCard, Prediction]:
     detections, mask = stop.truth
     known = card.model_dump() | {"detection": {"classes": card.segmentation.classes}, "things": None}
     height, width = mask.shape
-    class_map = LabelClassMap(mask, len(card.segmentation.classes), Letterbox.fit(width, height, width, height))
+    class_map = MaskClassMap(mask, len(card.segmentation.classes), Letterbox.fit(width, height, width, height))
     return ModelCard.model_validate(known), Prediction(Frame(stop.frame), detections, class_map)
 
 

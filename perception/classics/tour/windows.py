@@ -19,7 +19,7 @@ from perception.types import F32, U8
 from perception.weights.library import find_model
 
 ZOOM = 2
-SURE = 0.995
+CONFIDENCE = 0.995
 PAGE = (112, 224)  # rows, columns
 DIGITS = ((12, 20, "3"), (58, 12, "1"), (110, 28, "4"), (166, 14, "5"), (30, 72, "9"), (96, 76, "2"), (150, 66, "7"))
 """x, y of the top left corner, and what is written there."""
@@ -54,7 +54,7 @@ def windows(stop: Stop) -> U8:
     with torch.inference_mode():
         probabilities = sliding(grey_input(page)).softmax(1)[0].numpy()
     best, digit = probabilities.max(0), probabilities.argmax(0)
-    rows, columns = np.nonzero(best > SURE)
+    rows, columns = np.nonzero(best > CONFIDENCE)
     step_y, step_x = sliding.step  # type: ignore[misc]
     corner = np.stack((columns * step_x, rows * step_y), 1).astype(np.float32)
     boxes = np.concatenate((corner, corner + 28), 1)
@@ -62,8 +62,14 @@ def windows(stop: Stop) -> U8:
     large: U8 = np.repeat(page, 3).reshape(*page.shape, 3).repeat(ZOOM, 0).repeat(ZOOM, 1)
     return side_by_side(
         [
-            (f"{best.size} windows of a page: digit by colour, sureness by light", _colored(best, digit, large.shape)),
-            (f"surer than {SURE} and not suppressed", _labelled(large, boxes[kept], digit[rows, columns][kept])),
+            (
+                f"{best.size} windows of a page: digit by colour, confidence by brightness",
+                _colored(best, digit, large.shape),
+            ),
+            (
+                f"confidence above {CONFIDENCE} and not suppressed",
+                _labelled(large, boxes[kept], digit[rows, columns][kept]),
+            ),
         ],
         columns=1,
     )

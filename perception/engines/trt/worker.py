@@ -81,7 +81,7 @@ class Worker:
                 self.compiled = bytes(cache.serialize())
 
     def run(self, frames: U8) -> dict[str, Any]:
-        """Run the engine on frames uint8 ``[n, H, W, 3]``, at most ``batch``; return the caller's own arrays ``[n, ...]``."""
+        """Run the engine on at most ``batch`` frames, uint8 ``[n, H, W, 3]``; return new arrays ``[n, ...]``."""
         device, host = self._pass(len(frames)).frames
         np.copyto(host, frames)
         device.copy_to_device(host, stream=self.stream)

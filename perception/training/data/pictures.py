@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.training.data.augment import BORDER_BGR, shift_colors
-from perception.training.data.batches import made_ahead
+from perception.training.data.batches import prefetch
 from perception.training.recipes.classification import PictureAugmentConfig
 from perception.types import U8
 
@@ -91,7 +91,7 @@ class PictureBatches:
                 [sample.name for sample in samples],
             )
 
-        return made_ahead(made, len(self))
+        return prefetch(made, len(self))
 
 
 class PictureAugmenter:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Value = NDArray[np.float32]
 ROOT = "network."  # what `perception.networks.camera.CameraGraph` calls the network
-TINY = 1e-12
+EPSILON = 1e-12
 
 
 class _Tensors(NamedTuple):
@@ -98,7 +98,7 @@ def load_onnx_weights(network: nn.Module, path: Path, images: Tensor) -> OnnxWei
             assert norm.running_mean is not None and norm.running_var is not None
             norm.running_mean.zero_()
             norm.running_var.fill_(1 - norm.eps)
-            norm.weight.copy_((now * first[name]).sum(1) / first[name].square().sum(1).clamp(min=TINY))
+            norm.weight.copy_((now * first[name]).sum(1) / first[name].square().sum(1).clamp(min=EPSILON))
             norm.bias.copy_(torch.from_numpy(bias))
         for head in (m for m in network.modules() if isinstance(m, DetectionHead)):
             if len(weights.scales) == len(head.log_scales):
