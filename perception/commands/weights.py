@@ -99,7 +99,7 @@ def release(
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="Recipe to take the text of the card from.", show_default="the recipe stored in the checkpoint"
+            help="Recipe with the text of the card.", show_default="the recipe stored in the checkpoint"
         ),
     ] = None,
     data: Data = None,
