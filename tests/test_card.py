@@ -162,7 +162,7 @@ def test_a_card_of_yaml_takes_the_place_of_the_one_inside(tmp_path: Path) -> Non
     [
         (b"", "not valid"),
         (b"name: [", "not YAML"),
-        (b"\xff\xfe\x00name", "not YAML"),
+        (b"\xff\xfe\x00name", "not text"),
         (b"name: \x07", "not YAML"),
         pytest.param(b"[" * 5000, "not YAML", id="deep"),
         (b"just text", "not valid"),

@@ -217,7 +217,13 @@ def make_settings(data: dict[str, Any], where: str | Path | None = None) -> Serv
         raise UsageError(f"wrong settings: {text}", where) from None
 
 
-_FLAGS = {"camera": "cameras", "origin": "origins", "password_file": "password", "token_file": "token"}
+_FLAGS = {
+    "camera": "cameras",
+    "origin": "origins",
+    "proxy": "proxies",
+    "password_file": "password",
+    "token_file": "token",
+}
 """Flags of ``perception live`` that are called otherwise than the setting they set."""
 
 
