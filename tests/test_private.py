@@ -112,7 +112,7 @@ def test_all_of_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found is not None
     assert Path(found).is_relative_to(cache)
     private_cache("clips")
-    assert mode(cache / "choices.json") == 0o600
+    assert mode(cache / "autotune.json") == 0o600
     for path in [cache, *cache.rglob("*")]:
         if path.is_dir():
             assert mode(path) == 0o700, path

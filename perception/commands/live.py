@@ -97,7 +97,8 @@ def live(
     proxy: Annotated[
         list[str] | None,
         typer.Option(
-            help="Address of a reverse proxy whose X-Forwarded-For is trusted; may be repeated.", rich_help_panel=ACCESS
+            help="Address of a reverse proxy whose X-Forwarded-For is trusted; may be repeated.",
+            show_default="none", rich_help_panel=ACCESS,
         ),
     ] = None,
     allow: Annotated[

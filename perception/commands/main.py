@@ -54,11 +54,12 @@ app = typer.Typer(
     """,
 )
 _COMMANDS: tuple[Callable[..., Any], ...] = (
-    *(annotate, demo, live, models, doctor, build, verify),
+    *(annotate, demo, live, doctor, build, verify),
     *(adapt, bench, train, export, quantize, explain, summary),
 )
 for _command in _COMMANDS:
     app.command(cls=JsonCommand)(_command)
+app.add_typer(models, name="models")
 app.add_typer(cache, name="cache")
 app.add_typer(evaluation, name="eval")
 app.add_typer(data, name="data")

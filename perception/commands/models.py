@@ -1,24 +1,45 @@
-"""The command ``perception models``."""
+"""The commands ``perception models``, ``perception models get`` and ``perception models catalogue``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from perception.commands.options import Json, JsonFile
+import typer
+
+from perception.commands.options import INPUT, Json, JsonCommand, JsonFile, JsonGroup, Overwrite
 
 if TYPE_CHECKING:
     from perception.weights.library import ModelFile
 
-
-def models(as_json: Json = False, json_file: JsonFile = None) -> None:
-    """List the models that can be used by name.
+models = typer.Typer(
+    cls=JsonGroup,
+    invoke_without_command=True,
+    help="""List the models that can be used by name; fetch other people's.
 
     [bold]Examples[/bold]
 
       perception models
 
       perception models --json
-    """
+
+      perception models get yolox-tiny
+    """,
+)
+
+Catalogue = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file of the models that can be fetched.", show_default="the one that ships", rich_help_panel=INPUT
+    ),
+]  # fmt: skip
+
+
+@models.callback()
+def list_all(ctx: typer.Context, as_json: Json = False, json_file: JsonFile = None) -> None:
+    """List the models that can be used by name."""
+    if ctx.invoked_subcommand is not None:
+        return
     from perception.commands.terminal import write_json
     from perception.common.console import print_rows
     from perception.weights.library import list_models
@@ -30,13 +51,65 @@ def models(as_json: Json = False, json_file: JsonFile = None) -> None:
         del row["path"]
         # The one that a card lists first is its headline; the rest are in the JSON.
         row["metrics"] = next((f"{name} {value:.3f}" for name, value in row["metrics"].items()), "")
+        row["default"] = "yes" if row["default"] else ""
     print_rows("models", rows)
 
 
+@models.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="Name in the catalogue.")],
+    catalogue: Catalogue = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Fetch it although its licence restricts commercial use.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fetch a model of the catalogue; it can be used by its name then. A broken download is resumed.
+
+    [bold]Example[/bold]
+
+      perception models get yolox-tiny
+    """
+    from perception.commands.terminal import progress_bar
+    from perception.weights.catalogue import CATALOGUE, get_model, read_catalogue
+
+    path = catalogue or CATALOGUE
+    with progress_bar(name) as moved:
+        target = get_model(
+            name, catalogue=path, accept_licence=accept_licence, overwrite=overwrite,
+            progress=None if moved is None else lambda done, total: moved(done, total or 0),
+        )  # fmt: skip
+    entry = read_catalogue(path)[name]
+    typer.echo(f"{target} ({entry.licence}{f'; {entry.expected}' if entry.expected else ''})")
+
+
+@models.command("catalogue", cls=JsonCommand)
+def list_catalogue(catalogue: Catalogue = None, as_json: Json = False, json_file: JsonFile = None) -> None:
+    """List the models that can be fetched, with their licences and what accuracy to expect.
+
+    [bold]Example[/bold]
+
+      perception models catalogue --json
+    """
+    from perception.commands.terminal import write_json
+    from perception.common.console import print_rows
+    from perception.weights.catalogue import CATALOGUE, read_catalogue
+
+    entries = read_catalogue(catalogue or CATALOGUE)
+    rows = [{"name": name, **entry.model_dump(exclude={"card"})} for name, entry in entries.items()]
+    if write_json(rows, as_json, json_file):
+        return
+    shown = ("name", "about", "licence", "expected")
+    print_rows("models that can be fetched", [{key: row[key] for key in shown} for row in rows])
+
+
 def _row(model: ModelFile) -> dict[str, Any]:
+    from perception.weights.library import DEFAULT_MODEL
+
     card = model.card
     return {
-        "name": card.name,
+        "name": model.name,
+        "default": model.name == DEFAULT_MODEL,
         "version": card.version,
         "tasks": ", ".join(card.tasks),
         "input": f"{card.input.width}x{card.input.height}",

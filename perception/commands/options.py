@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from perception.common.precision import Precision, parse_precision
 
@@ -91,6 +91,14 @@ JsonFile = Annotated[
 
 class JsonCommand(TyperCommand):
     """A command with ``--json``, which took a path once: ``--json -`` and ``--json FILE.json`` still work."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the line in today's spelling."""
+        return super().parse_args(ctx, respell_json(args))
+
+
+class JsonGroup(TyperGroup):
+    """The same for a command that has commands of its own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the line in today's spelling."""

@@ -12,6 +12,7 @@ from typing import Any
 import platformdirs
 
 from perception.common.files import write_atomic
+from perception.common.private import private_cache
 
 KEPT = 200
 """Measurements that are kept at most; the oldest are dropped first."""
@@ -49,8 +50,8 @@ def save_times(conditions: Mapping[str, Any], times: Mapping[str, float]) -> Non
     text = json.dumps(dict(list(kept.items())[-KEPT:]), indent=1)
     path = autotune_file()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode())
+        private_cache()
+        write_atomic(path, text.encode(), private=True)
     except OSError as error:
         _log.debug("what was measured is not kept: %s: %s", path, error.strerror or error)
 

@@ -218,7 +218,13 @@ def make_settings(data: dict[str, Any], where: str | Path | None = None) -> Serv
         raise UsageError(f"wrong settings: {text}", where) from None
 
 
-_FLAGS = {"camera": "cameras", "origin": "origins", "password_file": "password", "token_file": "token"}
+_FLAGS = {
+    "camera": "cameras",
+    "origin": "origins",
+    "proxy": "proxies",
+    "password_file": "password",
+    "token_file": "token",
+}
 """Flags of ``perception live`` whose names differ from the settings that they set."""
 
 

@@ -243,7 +243,7 @@ def test_what_cannot_be_measured(tmp_path: Path, model: Path) -> None:
         evaluate_detection(model, images, write_file(tmp_path, ["bicycle"], [("red", "bicycle")]))
     with pytest.raises(UsageError, match=r"the model has no class 'rad'; did you mean 'red'"):
         evaluate_detection(model, images, path, synonyms={"bicycle": ["rad"]})
-    with pytest.raises(SourceError, match="no boxes of red"):
+    with pytest.raises(SourceError, match="no boxes of the classes red"):
         evaluate_detection(model, images, write_file(tmp_path, ["red"], []))
     with pytest.raises(
         SourceError, match=r"1 of 1 images are faulty: .*a\.png: the image is 128x96, boxes\.json says 9x9"

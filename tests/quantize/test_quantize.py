@@ -149,7 +149,7 @@ def test_what_is_asked_for_must_fit(tmp_path: Path, scenes: Path) -> None:
     with pytest.raises(ModelError, match="no such model"):
         quantize(tmp_path / "none.onnx", images, output)
     quantize(source, images, output, count=1)
-    with pytest.raises(UsageError, match="quantised already"):
+    with pytest.raises(UsageError, match="already quantised"):
         quantize(output, images, tmp_path / "twice.onnx")
 
 

@@ -41,7 +41,9 @@ class CocoFolder:
         self.classes = list(classes)
         self.title = config.title
         self.min_score = config.min_score
-        self.file = CocoFile(root / config.annotations, root / config.images)
+        in_root = root / config.annotations
+        # What a detector has labelled lies with the runs, not with the data.
+        self.file = CocoFile(in_root if in_root.exists() else config.annotations, root / config.images)
         self.file.images = [image for image in self.file.images if config.takes(image.path.stem)]
         if not self.file.images:
             raise SourceError("none of its images was selected", self.file.path)

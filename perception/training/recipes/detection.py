@@ -13,7 +13,7 @@ from perception.training.recipes.base import Fraction, Strict, is_taken
 
 
 class BoxFileConfig(Strict):
-    """Boxes in a COCO JSON file; its path is relative to ``data.root``.
+    """Boxes in a COCO JSON file; its path is relative to ``data.root``, else to the working directory.
 
     Attributes:
         names: our class name by the file's; None takes the names as they are.
