@@ -16,7 +16,7 @@ import numpy as np
 
 from perception.common.bounds import Bounds
 from perception.sources.presentation import Presenter
-from perception.types import U8
+from perception.types import U8, Frame
 
 _STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"miaf", b"avif")
 _MOST_PIXELS = 1 << 28
@@ -66,10 +66,7 @@ def _decode(file: av.container.InputContainer, stream: av.VideoStream, where: st
     file.seek(0)
     frame = next(file.decode(stream))
     planes, image = Presenter(where, bounds)(frame, Fraction(1))
-    if image is not None:
-        return image
-    assert planes is not None
-    return planes.to_bgr()
+    return Frame(image, planes=planes).image
 
 
 @dataclass

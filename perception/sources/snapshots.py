@@ -112,10 +112,12 @@ class SnapshotSource(LiveSource):
 
     def _asked(self, stopping: threading.Event) -> Iterator[tuple[float, tuple[float, Shown]]]:
         """Pictures, with the seconds since the first one and the time at which they came."""
-        shown: Shown | None = self._ask()
+        first = self._ask()
         began = came = due = time.monotonic()
-        self._first_size = _size(shown)
+        self._first_size = _size(first)
         self._opened.set()
+        shown: Shown | None = first
+        del first
         while not stopping.is_set():
             if shown is not None:
                 yield came - began, (came, shown)
