@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from perception.errors import SourceError
 
 
+class TooLargeError(SourceError):
+    """A frame has more pixels than are taken."""
+
+
 class Bounds:
     """Bounds of one source, or of several that are opened one after the other.
 
@@ -84,9 +88,9 @@ class Bounds:
         """Before memory is taken for a frame of that size.
 
         Raises:
-            SourceError: it is too large.
+            TooLargeError: it is too large.
         """
         if self.max_pixels is not None and width * height > self.max_pixels:
-            raise SourceError(
+            raise TooLargeError(
                 f"{round(width)}x{round(height)} is too large: at most {self.max_pixels} pixels are taken here", where
             )
