@@ -72,9 +72,10 @@ class Frame:
         pts: presentation time stamp in units of ``time_base``, as in the source, or None.
         time_base: seconds per ``pts`` unit, or None.
         arrived: ``time.monotonic()`` when the frame was taken from the source; latency is measured from here.
+        duration: seconds for which the source shows the frame, or None where that is not told.
     """
 
-    __slots__ = ("_pixels", "arrived", "index", "pts", "source", "time", "time_base")
+    __slots__ = ("_pixels", "arrived", "duration", "index", "pts", "source", "time", "time_base")
 
     index: int
     time: float
@@ -82,6 +83,7 @@ class Frame:
     pts: int | None
     time_base: Fraction | None
     arrived: float
+    duration: float | None
     _pixels: _Pixels
 
     def __init__(
@@ -95,10 +97,11 @@ class Frame:
         time_base: Fraction | None = None,
         planes: Planes | None = None,
         arrived: float = 0.0,
+        duration: float | None = None,
     ) -> None:
         if image is None and planes is None:
             raise ValueError("a Frame needs an image or planes")
-        values = (_Pixels(image, planes), arrived, index, pts, source, time, time_base)
+        values = (_Pixels(image, planes), arrived, duration, index, pts, source, time, time_base)
         for name, value in zip(Frame.__slots__, values, strict=True):
             object.__setattr__(self, name, value)
 
@@ -114,12 +117,21 @@ class Frame:
         pts: int | None = None,
         time_base: Fraction | None = None,
         arrived: float | None = None,
+        duration: float | None = None,
     ) -> Frame:
         """Make a frame of the same picture at another place or time; what is not given stays as it is here.
 
         The pixels are shared, BGR that is made later included.
         """
-        given = {"index": index, "time": time, "source": source, "pts": pts, "time_base": time_base, "arrived": arrived}
+        given = {
+            "index": index,
+            "time": time,
+            "source": source,
+            "pts": pts,
+            "time_base": time_base,
+            "arrived": arrived,
+            "duration": duration,
+        }
         made = object.__new__(Frame)
         for name in Frame.__slots__:
             value = given.get(name)

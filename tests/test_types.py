@@ -21,6 +21,8 @@ def test_a_frame_at_another_time_shares_the_pixels() -> None:
     assert (second.index, second.time, second.pts) == (0, 0.0, 0)
     assert (second.source, second.time_base, second.arrived) == ("a", Fraction(1, 25), 2.0)
     assert (first.index, first.time, first.pts) == (3, 0.5, 7)
+    assert first.duration is None and first.at(duration=0.04).duration == 0.04
+    assert first.at(duration=0.04).at(index=9).duration == 0.04
     assert second.planes is planes and second.picture is planes
     np.testing.assert_array_equal(second.image, to_bgr(planes))
     assert first.image is second.image  # converted once, for both
@@ -35,7 +37,7 @@ def test_a_frame_with_both_prefers_planes_as_its_picture() -> None:
         Frame()
 
 
-@pytest.mark.parametrize("name", ["index", "time", "source", "pts", "time_base", "arrived"])
+@pytest.mark.parametrize("name", ["index", "time", "source", "pts", "time_base", "arrived", "duration"])
 def test_frames_cannot_be_written_to(name: str) -> None:
     frame = Frame(IMAGE, index=1)
     with pytest.raises(AttributeError, match=rf"frame.at\({name}=...\)"):

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from perception.errors import SourceError
 
 
+class TooLargeError(SourceError):
+    """A frame has more pixels than are allowed."""
+
+
 class Bounds:
     """Size limit and cancellation for one source, or for several that are opened one after the other.
 
@@ -84,9 +88,9 @@ class Bounds:
         """Check the size of a frame before memory is allocated for it.
 
         Raises:
-            SourceError: it has more than ``max_pixels`` pixels.
+            TooLargeError: it has more than ``max_pixels`` pixels.
         """
         if self.max_pixels is not None and width * height > self.max_pixels:
-            raise SourceError(
+            raise TooLargeError(
                 f"{round(width)}x{round(height)} is too large: at most {self.max_pixels} pixels are allowed here", where
             )

@@ -13,7 +13,7 @@ import numpy as np
 
 from perception.errors import SourceError
 from perception.evaluation.classes import ClassMatch, match_classes
-from perception.evaluation.faults import Fault, refuse
+from perception.evaluation.faults import Fault, listing, refuse
 from perception.evaluation.metrics import ConfusionMatrix
 from perception.evaluation.panoptic_folder import PanopticFolder, PanopticImage, PanopticSample
 from perception.evaluation.result import Confusion, Evaluation, Example, Rows, Worst, load_for, number_or_none
@@ -250,7 +250,8 @@ def evaluate_panoptic(
                 shown.add(-pq, lambda: (pq, sample, found))  # noqa: B023 - called at once
         refuse(faults, folder.entries, folder.path, "images")
         if not any(q.matched + q.false_negatives for q in total):
-            raise SourceError(f"this file has no segments of the classes {', '.join(match.names)}", folder.path)
+            reason = f": {listing(faults)}" if faults else ""
+            raise SourceError(f"this file has no segments of the classes {', '.join(match.names)}{reason}", folder.path)
         return PanopticEvaluation(
             card=loaded.card,
             engine=loaded.engine.description,

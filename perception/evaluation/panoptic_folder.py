@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import SourceError
-from perception.evaluation.coco import is_id, load_document, read_categories
+from perception.evaluation.coco import find_picture, is_id, load_document, read_categories
 from perception.evaluation.faults import Fault
 from perception.evaluation.pictures import BadPicture, read_picture
 from perception.postprocess.panoptic import Panoptic, Segment
@@ -81,7 +81,7 @@ class PanopticFolder:
                 raise SourceError("no such folder", folder)
         self.categories, self.faults = read_categories(data["categories"], self.path)
         self.things = {entry["id"] for entry in data["categories"] if is_id(entry.get("id")) and entry.get("isthing")}
-        names = {entry.get("id"): entry.get("file_name") for entry in data["images"]}
+        names = {entry["id"]: entry.get("file_name") for entry in data["images"] if is_id(entry.get("id"))}
         self.entries = len(data["annotations"])
         read = [self._read_entry(number, entry, names) for number, entry in enumerate(data["annotations"])]
         self.images = [image for image in read if image is not None]
@@ -137,7 +137,8 @@ class PanopticFolder:
 
     def _read_entry(self, number: int, entry: dict[str, Any], names: Mapping[Any, Any]) -> PanopticImage | None:
         what = f"{self.path}: annotations[{number}]"
-        name, png, rows = names.get(entry.get("image_id")), entry.get("file_name"), entry.get("segments_info")
+        name = names.get(entry["image_id"]) if is_id(entry.get("image_id")) else None
+        png, rows = entry.get("file_name"), entry.get("segments_info")
         if not isinstance(name, str):
             self.faults.append(Fault(what, f"unknown image_id {entry.get('image_id')!r}"))
             return None
@@ -146,13 +147,13 @@ class PanopticFolder:
             return None
         segments = {}
         for row in rows:
-            if not is_id(row.get("id")) or row.get("category_id") not in self.categories:
+            category = row.get("category_id")
+            if not is_id(row.get("id")) or not is_id(category) or category not in self.categories:
                 self.faults.append(Fault(what, f"a segment needs a whole id and a known category_id, has {row!r:.200}"))
                 return None
-            segments[int(row["id"])] = (int(row["category_id"]), bool(row.get("iscrowd")))
-        paths = (self._images / name, self._images / Path(name).name)
-        path = next((p for p in paths if p.is_file()), None)
+            segments[int(row["id"])] = (int(category), bool(row.get("iscrowd")))
+        path = find_picture(self._images, name)
         if path is None:
-            self.faults.append(Fault(str(paths[0]), f"missing image ({self.path.name} lists it)"))
+            self.faults.append(Fault(str(self._images / name), f"missing image ({self.path.name} lists it)"))
             return None
-        return PanopticImage(path, self._segments / png, segments)
+        return PanopticImage(path, find_picture(self._segments, png) or self._segments / png, segments)

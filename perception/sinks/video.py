@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perception.card import ModelCard
+from perception.common.timestamps import JUMP_S
 from perception.errors import PerceptionError, SinkError, UsageError
 from perception.sinks.base import Sink
 from perception.sinks.codecs import CONTAINERS, Encoder, choose_encoder
@@ -97,6 +98,7 @@ class VideoSink(Sink):
         self._origin = Fraction(0)
         self._last: int | None = None
         self._step: int | None = None
+        self._shown: float | None = None  # seconds for which the source shows the last frame
         self._durations: dict[int, int] = {}
         self._warned = False
         self._delay: int | None = None  # from a frame's decoding to its showing, of the first frame
@@ -130,6 +132,7 @@ class VideoSink(Sink):
             encoded = self._maker.frame(picture)
             encoded.pts = pts
             encoded.time_base = self._time_base
+            self._shown = frame.duration
             self._mux(self._stream.codec_context.encode(encoded))
 
     def _next_pts(self, pts: int) -> int:
@@ -165,18 +168,27 @@ class VideoSink(Sink):
             return
         if self._container in ("mp4", "mov") and last.pts is not None and last.dts is not None:
             # These store differences of decoding times. So that they add up to the time for which the frames are shown,
-            # the frame that is decoded last gets what is missing.
+            # the frame that is decoded last gets what is missing; and as much that the last fragment, which may hold
+            # none but it, ends with the last frame shown: by that the file's length is told.
             delay = last.pts - last.dts if self._delay is None else self._delay
-            self._durations[last.pts] = (self._last or 0) + self._nominal - (last.dts + delay)
+            end = (self._last or 0) + self._nominal
+            self._durations[last.pts] = max(end - (last.dts + delay), end - last.pts)
         self._mux([last])
 
     @property
     def _nominal(self) -> int:
-        """The time for which a frame without a known successor is shown: as long as the one before, or as fps says."""
+        """The time for which a frame is shown whose successor is not known.
+
+        As the source says; else as long as the one before, or as fps says. Where frames are skipped the source speaks
+        of the one that was taken, which stands for those behind it, too.
+        """
         assert self._info is not None
+        told = 0 if self._shown is None else round(Fraction(self._shown) / self._time_base)
+        if told and self._info.every == 1:
+            return told
         if self._step is not None:
-            return self._step
-        return max(1, round(self._info.every / (self._info.fps or Fraction(30)) / self._time_base))
+            return max(told, self._step)
+        return max(told, 1, round(self._info.every / (self._info.fps or Fraction(30)) / self._time_base))
 
     def _start(self, picture: Picture, time: Fraction) -> None:
         """Create the file, as the first frame asks for it."""
@@ -247,7 +259,8 @@ class VideoSink(Sink):
         except (OSError, av.FFmpegError):
             log.warning("%s: cannot be opened a second time; the output has no sound", info.path)
             return
-        if info.start <= 0:
+        # Where clocks may jump, sound and video do not begin far apart: one of the stamps is wrong.
+        if info.start <= 0 and not (track.joins and first - track.start > JUMP_S):
             self._origin = min(track.start, first)
         if self._wants_audio and track.stream is not None:
             self._audio = track

@@ -17,8 +17,10 @@ import av
 import av.error
 
 from perception.common.bounds import Bounds
+from perception.common.timestamps import JUMP_S, ArrivalTimeline, Timeline, believed, clock_may_jump
 from perception.errors import SourceError
 from perception.sources.base import log
+from perception.sources.deinterlace import Deinterlacer
 from perception.sources.nvdec import accelerator
 from perception.sources.uri import redact, redact_text
 
@@ -29,8 +31,21 @@ _REFUSED_FORMATS = frozenset({
 _MAX_READ_ERRORS = 100
 _GENERATE_STAMPS = 0x0001  # AVFMT_FLAG_GENPTS
 _STILL_FORMATS = ("image2", "image2pipe")
+_NO_TIMESTAMPS = 0x0080  # AVFMT_NOTIMESTAMPS: what FFmpeg gives is counted at an assumed rate
+_LIVE_TIME_BASE = Fraction(1, 90_000)
+_LOST_BYTES = 1024  # between packets of a lone stream lie some 20 bytes
+_WAITED_S = 0.002  # what takes longer to read had not come yet
 _LARGE_PICTURE = 1920 * 1088
 _MAX_THREADS = 4
+_MOST_FPS = 1000
+
+
+class UnreadableError(SourceError):
+    """What came is no video that can be read; read in another way it may be."""
+
+
+class StillPictureError(SourceError):
+    """What came is a single picture."""
 
 
 @lru_cache(maxsize=1)
@@ -47,6 +62,7 @@ def open_container(
     *,
     decoding: str = "auto",
     bounds: Bounds | None = None,
+    format: str | None = None,
 ) -> av.container.InputContainer:
     """Open a container with at least one video stream in it.
 
@@ -57,9 +73,12 @@ def open_container(
         timeout: seconds to wait for the connection, and for each read after that; None waits for ever.
         decoding: where to decode, see ``perception.sources.nvdec``.
         bounds: what its pictures are held to, the first ones also that FFmpeg decodes to look at them.
+        format: what to take it for, whatever it looks like.
 
     Raises:
-        SourceError: it cannot be opened, is no video, or a video too large.
+        UnreadableError: what is there is no video that can be read.
+        StillPictureError: it is a picture.
+        SourceError: it cannot be opened, or is a video too large.
         UsageError: an unknown kind of decoding.
     """
     began = time.monotonic()
@@ -67,24 +86,24 @@ def open_container(
         options = options | bounds.codec_options
     gpu = accelerator(decoding, redact(where))
     try:
-        container = av.open(target, "r", options=options, timeout=timeout, hwaccel=gpu)
+        container = av.open(target, "r", format=format, options=options, timeout=timeout, hwaccel=gpu)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if gpu is not None and isinstance(target, str) and getattr(error, "filename", None) is None:
             # Faults of the file name it. This is the GPU, and it may have worked a moment ago.
             log.warning("%s: decoded on the CPU: the GPU failed: %s", redact(where), error)
-            return open_container(target, where, options, timeout, decoding="cpu", bounds=bounds)
+            return open_container(target, where, options, timeout, decoding="cpu", bounds=bounds, format=format)
         # RTSP reports its own timeout as invalid data.
         late = timeout is not None and time.monotonic() - began >= 0.95 * timeout
         reason = explain(TimeoutError() if late else error, where, timeout)
+        unreadable = not late and isinstance(error, av.error.InvalidDataError)
         # The cause quotes the whole URL with its password: keep it out of tracebacks.
-        raise SourceError(reason, redact(where)) from None
+        raise (UnreadableError if unreadable else SourceError)(reason, redact(where)) from None
     try:
         name = container.format.name
         if name in _STILL_FORMATS or name.endswith("_pipe"):
-            raise SourceError(
-                f"this is a picture ({name.removesuffix('_pipe')}), not a video; rename it with the right extension",
-                redact(where),
-            )
+            kind = name.removesuffix("_pipe")
+            advice = "give the address of its stream" if "://" in where else "rename it with the right extension"
+            raise StillPictureError(f"this is a picture ({kind}), not a video; {advice}", redact(where))
         stream = video_stream(container, where)
         if bounds is not None:
             bounds.check_size(stream.codec_context.width, stream.codec_context.height, redact(where))
@@ -102,7 +121,10 @@ def video_stream(container: av.container.InputContainer, where: str) -> av.Video
     Raises:
         SourceError: there is none, or none that can be decoded.
     """
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    kinds = av.stream.Disposition
+    streams = [s for s in container.streams.video if not s.disposition & kinds.attached_pic]
+    if streams and all(s.disposition & kinds.dependent for s in streams):
+        raise StillPictureError("this is a picture in tiles (HEIF), not a video", redact(where))
     if not streams:
         has = "audio only" if container.streams.audio else "no video stream; was it cut short?"
         raise SourceError(f"it contains no video ({has})", redact(where))
@@ -144,6 +166,15 @@ def explain(error: BaseException, where: str, timeout: float | None = None) -> s
     return f"cannot be opened: {redact_text(str(reason), where)}"
 
 
+PLAYLISTS = ("hls", "dash")
+"""Formats that are lists of files; what is known of the list says nothing of them."""
+
+
+def has_clock(container: av.container.InputContainer) -> bool:
+    """Whether its time stamps come from a clock, and not from FFmpeg's guess of the rate."""
+    return not container.format.flags & _NO_TIMESTAMPS
+
+
 class Decoder:
     """Decodes the video of one container: frames in the order shown, each with a time stamp that only grows.
 
@@ -157,6 +188,7 @@ class Decoder:
         deinterlace: pass frames that are flagged as interlaced through the BWDIF filter.
         network: a broken connection is an error; a file that cannot be read further merely ends.
         bounds: what its pictures are held to; ones that are far too large count as damaged.
+        live: frames come by themselves: time stamps are held to the time of arrival.
 
     Attributes:
         stream: the video stream.
@@ -167,6 +199,7 @@ class Decoder:
         corrupt: packets that are damaged; their frames are missing, or show what the decoder made of them.
         stamped: whether the frames so far brought their own time stamps.
         deadline: ``time.monotonic()`` after which it is an error that packets come and no frame; None: never.
+        sample_aspect_ratio: width of a pixel by its height, in the frame that was given last.
     """
 
     def __init__(
@@ -178,6 +211,7 @@ class Decoder:
         deinterlace: bool = True,
         network: bool = False,
         bounds: Bounds | None = None,
+        live: bool = False,
     ) -> None:
         self.container = container
         # PyAV asks FFmpeg to invent missing stamps; for reordered pictures in AVI it invents them out of order.
@@ -186,18 +220,29 @@ class Decoder:
         self.stream = video_stream(container, where)
         self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)
         self.origin = max(0.0, (container.start_time or 0) / 1e6)
-        self.fps = self.stream.average_rate or self.stream.guessed_rate or None
+        fps = self.stream.average_rate or self.stream.guessed_rate
+        self.fps = fps if fps and fps <= _MOST_FPS else None  # FFmpeg takes the unit of stamps for a rate
         self.corrupt = 0
         self.stamped = True
         self.deadline: float | None = None
+        self.sample_aspect_ratio = self.stream.sample_aspect_ratio or Fraction(1)
         self._network = network
         self._bounds = bounds = bounds or Bounds()
         self._deinterlace = deinterlace
-        self._graph: tuple[Any, tuple[int, int, str]] | None = None
         self._step = max(1, round(1 / ((self.fps or 25) * self.time_base)))
+        self._joins = clock_may_jump(container.format.name, container.format.flags)
         self._last_pts: int | None = None
         self._last_dts: int | None = None
-        self._offset = 0
+        self._arrival: ArrivalTimeline | None = None
+        # Live playlists bring seconds of frames at once: what comes when says nothing.
+        if live and container.format.name not in PLAYLISTS:
+            self._arrival = ArrivalTimeline(has_clock(container))
+            self.time_base = _LIVE_TIME_BASE
+        self._arrived = 0.0
+        self._waited = True
+        self._packets_read = 0
+        self._keyframes_read = 0
+        self._abandoned = False
         self._warned = False
         self._on_gpu = bool(self.stream.codec_context.is_hwaccel)
         if self._on_gpu:
@@ -210,14 +255,42 @@ class Decoder:
         self.stream.codec_context.thread_count = threads
         self.stream.thread_type = "AUTO" if threads > 1 else "NONE"
 
+    def abandon(self) -> None:
+        """End `frames` at the next packet. Called from another thread than reads them."""
+        self._abandoned = True
+
+    def missing(self) -> str:
+        """What keeps it from giving a first frame."""
+        if not self._packets_read:
+            return "no data came"
+        if not self._keyframes_read:
+            return (
+                f"{self._packets_read} packets came, but no key frame, with which a picture begins; "
+                "let the camera send one every second or two (its I-frame or GOP interval)"
+            )
+        return f"{self._packets_read} packets came, but none of them can be decoded"
+
     def close(self) -> None:
         """Free the codec and close the container."""
-        self._graph = None
         self.container.close()
 
     def seconds(self, frame: av.VideoFrame) -> float:
         """Seconds from the beginning of the container at which ``frame``, one of ``frames``, is shown."""
         return float((frame.pts or 0) * self.time_base) - self.origin
+
+    def duration(self, frame: av.VideoFrame) -> float | None:
+        """Seconds for which the container says that ``frame`` is shown; None where it does not say."""
+        if not (self.stamped and frame.duration and self.stream.time_base):
+            return None
+        return float(frame.duration * self.stream.time_base)
+
+    def begin(self, first: av.VideoFrame) -> None:
+        """Count seconds from ``first``, the first frame there is, where the container's start is not to be believed."""
+        seconds = self.seconds(first)
+        # An MPEG-TS clock that wraps soon is counted from below zero: none of that may count as before the beginning.
+        # Where clocks may jump, sound and video do not begin far apart: one of the stamps is wrong.
+        if seconds < 0 or (self._joins and seconds > JUMP_S):
+            self.origin += seconds
 
     def seek(self, seconds: float) -> None:
         """Go to the last keyframe not after ``seconds`` from the beginning, or near it.
@@ -227,8 +300,6 @@ class Decoder:
         """
         self.container.seek(int((seconds + self.origin) / self.time_base), stream=self.stream, backward=True)
         self._last_pts = self._last_dts = None
-        self._offset = 0
-        self._graph = None
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Decoded frames; ``pts`` in units of ``time_base`` is set on each and strictly increases.
@@ -236,6 +307,26 @@ class Decoder:
         Raises:
             SourceError: a read timed out, the connection broke, or the source is given up.
         """
+        if self._arrival is not None:
+            placed: Iterator[tuple[int, tuple[av.VideoFrame, Fraction]]]
+            placed = ((self._by_arrival(item[0]), item) for item in self._decoded())
+        else:
+            timeline = Timeline(self.time_base, self._step, self._joins)
+            placed = believed(self._decoded(), lambda item: item[0].pts or 0, timeline)
+        whole = Deinterlacer(self.time_base) if self._deinterlace else None
+        for pts, (frame, shape) in placed:
+            frame.pts, frame.time_base = pts, self.time_base
+            for shown, self.sample_aspect_ratio in whole.push(frame, shape) if whole else ((frame, shape),):
+                yield shown
+        for shown, self.sample_aspect_ratio in whole.flush() if whole else ():
+            yield shown
+
+    def _decoded(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+        """Frames out of the codec, ``pts`` in units of ``time_base`` set on each, and their pixels' shape."""
+        codec = self.stream.codec_context
+        shape = self.sample_aspect_ratio
+        # What the container says of the pixels' shape holds for all frames; what the codec says may change.
+        fixed = shape != (codec.sample_aspect_ratio or 1)
         for packet in self._packets():
             self._bounds.check(self.where)  # where all that comes is damaged, these are the only ways out
             if self.deadline is not None and time.monotonic() > self.deadline:
@@ -262,21 +353,38 @@ class Decoder:
                 self._on_gpu = False
                 log.warning("%s: decoded on the CPU: NVDEC does not support this %s", self.where, self._describe())
             for frame in decoded:
-                yield from self._timed(frame)
-        if self._graph is not None:
-            yield from self._filtered(None)
+                self._bounds.check_size(frame.width, frame.height, self.where)  # before several are held, or filtered
+                frame.pts = self._stamp(frame)
+                # The codec knows of a new shape a few frames before it gives the first one of it, which is a key frame.
+                if frame.key_frame and not fixed:
+                    shape = codec.sample_aspect_ratio or Fraction(1)
+                yield frame, shape
 
     def _packets(self) -> Iterator[Any]:
         """Packets, then None to empty the decoder. Goes on behind errors as long as they are not endless."""
         failures = 0
+        # Matroska's demuxer goes past what it cannot parse without a word; only a hole between packets tells.
+        lone = len(self.container.streams) == 1 and "matroska" in self.container.format.name
+        read_to = 0
         while True:
             try:
+                asked = time.monotonic()
                 for packet in self.container.demux(self.stream):
+                    self._arrived = time.monotonic()
+                    self._waited = self._arrived - asked > _WAITED_S
+                    if self._abandoned:
+                        return
                     if packet.size:
                         failures = 0
+                        self._packets_read += 1
+                        self._keyframes_read += packet.is_keyframe
                         if packet.is_corrupt:
                             self._skip("the container marks it as damaged")
+                        elif lone and read_to and packet.pos and packet.pos - read_to > _LOST_BYTES:
+                            self._skip("a part of the file cannot be parsed")
+                        read_to = packet.pos + packet.size if packet.pos else 0
                         yield packet
+                    asked = time.monotonic()
                 break
             except (av.error.ExitError, av.error.TimeoutError):  # PyAV's own clock or FFmpeg's, whichever is first
                 seconds = self.container.read_timeout or 0.0
@@ -306,60 +414,21 @@ class Decoder:
             self._warned = True
             log.warning("%s: damaged data is skipped (%s)", self.where, reason)
 
-    def _timed(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
-        """Give ``frame`` a time stamp later than the last one, and deinterlace it if need be."""
-        pts, dts = frame.pts, frame.dts
-        if pts is not None and frame.time_base and frame.time_base != self.time_base:
-            pts = round(pts * frame.time_base / self.time_base)
-        last = self._last_pts
+    def _stamp(self, frame: av.VideoFrame) -> int:
+        """The time stamp of ``frame`` as stored, in units of ``time_base``; made up where it has none."""
+        pts, dts, base = frame.pts, frame.dts, frame.time_base or self.stream.time_base
+        if base and base != self.time_base:
+            pts, dts = (None if t is None else round(t * base / self.time_base) for t in (pts, dts))
         if pts is None:
             # Decoding times lag behind by a constant, but their distances tell of gaps.
             self.stamped = False
+            last = self._last_pts
             passed = dts - self._last_dts if dts is not None and self._last_dts is not None else 0
             pts = self.stream.start_time or 0 if last is None else last + (passed if passed > 0 else self._step)
-        else:
-            pts += self._offset
-            if last is not None and pts <= last:
-                # A clock that jumps back (a camera that restarted, files joined together) starts a new stretch;
-                # a stamp that is merely repeated or a little late is moved just behind the last one.
-                if (last - pts) * self.time_base > 1:
-                    self._offset += last + self._step - pts
-                    pts = last + self._step
-                else:
-                    pts = last + 1
-        frame.pts = self._last_pts = pts
-        self._last_dts = dts
-        frame.time_base = self.time_base
-        if self._graph is None and not (self._deinterlace and frame.interlaced_frame):
-            yield frame
-        else:
-            yield from self._filtered(frame)
+        self._last_pts, self._last_dts = pts, dts
+        return int(pts)
 
-    def _filtered(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Yield frames that come out of the deinterlacer for ``frame``; None empties it."""
-        key = None if frame is None else (frame.width, frame.height, frame.format.name)
-        if self._graph is not None and key is not None and key != self._graph[1]:
-            yield from self._filtered(None)
-        if self._graph is None:
-            assert frame is not None and key is not None
-            graph = av.filter.Graph()
-            graph.threads = 1
-            source = graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=self.time_base
-            )
-            # One picture a frame; only flagged frames are changed, so that a film keeps its progressive parts.
-            bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-            graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
-            self._graph = graph, key
-        graph = self._graph[0]
-        graph.vpush(frame)
-        if frame is None:
-            self._graph = None
-        while True:
-            try:
-                out = graph.vpull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
-            out.pts = round((out.pts or 0) * (out.time_base or self.time_base) / self.time_base)
-            out.time_base = self.time_base
-            yield out
+    def _by_arrival(self, frame: av.VideoFrame) -> int:
+        assert self._arrival is not None
+        stamp = float((frame.pts or 0) * self.time_base) if self.stamped else None
+        return round(self._arrival.place(stamp, self._arrived, self._waited) / self.time_base)

@@ -1,7 +1,8 @@
 """Network streams. A live one keeps its newest frame and counts what it drops; a finite one drops nothing.
 
-An ``http(s)`` address whose container tells a duration is a file that happens to lie elsewhere: it is read in order,
-as fast as it is asked for, and ``start`` may jump. All else is live, and its time starts at 0 with its first frame.
+An ``http(s)`` address whose container tells a duration, or whose server tells a length, is a file that happens to lie
+elsewhere: it is read in order, as fast as it is asked for, and ``start`` may jump. All else is live, and its time
+starts at 0 with its first frame; an address that gives a single picture is read again and again.
 """
 
 from __future__ import annotations
@@ -15,13 +16,20 @@ from typing import Any
 
 import av
 
-from perception.common.bounds import Bounds
+from perception.common.bounds import Bounds, TooLargeError
 from perception.errors import PerceptionError, SourceError, UsageError
-from perception.picture.decoder_frames import Converter
 from perception.sources.address import Address
-from perception.sources.base import Selection, Source
-from perception.sources.decode import Decoder, local_formats, open_container
+from perception.sources.base import Selection, Source, log
+from perception.sources.decode import (
+    PLAYLISTS,
+    Decoder,
+    StillPictureError,
+    UnreadableError,
+    local_formats,
+    open_container,
+)
 from perception.sources.latest import LatestReader, LiveSource, selected
+from perception.sources.presentation import Presenter
 from perception.sources.relay import RtspRelay
 from perception.sources.uri import redact
 from perception.sources.video import VideoSource
@@ -37,6 +45,9 @@ _PROTOCOLS = {
 # What a client's may open, who could name others on the way.
 _CONFINED = {"http": "http,https,tls,tcp", "rtsp": "rtsp,tcp", "rtmp": "rtmp,rtmps,tcp,tls", "udp": "udp"}
 
+# A stream whose rate is not to be guessed needs but one picture to be known; else FFmpeg gathers seconds of them.
+_AT_ONCE = {"fpsprobesize": "0", "analyzeduration": "0", "probesize": "32"}
+
 
 def open_stream(
     uri: str,
@@ -50,6 +61,7 @@ def open_stream(
     bounds: Bounds | None = None,
     threads: int = 0,
     deinterlace: bool = True,
+    fps: float | None = None,
 ) -> Source:
     """Connect to a stream and decode its first frame.
 
@@ -63,6 +75,7 @@ def open_stream(
         addresses: see `perception.sources.open_source`.
         bounds: what it is held to.
         threads, deinterlace: see ``Decoder``.
+        fps: how often to read an address that gives a picture and not a stream.
 
     Raises:
         SourceError: no answer in time, refused, or no video in it.
@@ -89,27 +102,60 @@ def open_stream(
     if family != "http":
         options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
 
-    with ExitStack() as held:
-        relay: RtspRelay | None = None
-        if family == "rtsp" and confined:
+    codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace, "bounds": bounds}
+
+    def connected(form: str | None = None, relay: RtspRelay | None = None) -> Source:
+        began = time.monotonic()
+        more = _AT_ONCE if form else {}
+        there = uri if relay is None else relay.url
+        container = _connect(there, where, options | more, timeout, decoding, bounds, relay, form)
+        if family == "http" and _is_file(container):
+            return VideoSource(container, where, "stream", selection, first_timeout=2 * timeout + 1, **codec)
+        patience = max(timeout - (time.monotonic() - began), timeout / 2)
+        return StreamSource(container, where, selection, timeout=timeout, first_timeout=patience, **codec)
+
+    if family == "rtsp" and confined:
+        with ExitStack() as held:
             relay = RtspRelay(address, addresses or (address.host,), timeout, bounds)
             held.callback(relay.close)
-            uri = relay.url
-        try:
-            container = _connect(uri, where, options, timeout, decoding, bounds, relay)
-            held.callback(container.close)
-            codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace, "bounds": bounds}
-            source: Source
-            if family == "http" and container.duration:
-                source = VideoSource(container, where, "stream", selection, **codec)
-            else:
-                source = StreamSource(container, where, selection, timeout=timeout, **codec)
-        except PerceptionError:
-            if relay is not None and relay.refused:
-                raise SourceError(relay.refused, redact(where)) from None
+            try:
+                source = connected(relay=relay)
+            except PerceptionError:
+                if relay.refused:
+                    raise SourceError(relay.refused, redact(where)) from None
+                raise
+            held.pop_all()
+        return source
+    try:
+        return connected()
+    except StillPictureError as error:
+        if family != "http" or confined:  # whoever chose the address may send each request elsewhere
             raise
-        held.pop_all()
-    return source
+        from perception.sources.snapshots import SnapshotSource
+
+        log.info("%s; it is read again and again, as a camera's snapshots", error)
+        return SnapshotSource(uri, selection, options, timeout=timeout, fps=fps, bounds=bounds)
+    except UnreadableError as error:
+        if family != "http":
+            raise
+        # Cheap cameras send Motion JPEG with no boundary before the first part, or call it image/jpg: their pictures
+        # can be found by their own first and last bytes.
+        try:
+            return connected("mjpeg")
+        except TooLargeError:
+            raise
+        except SourceError:
+            bounds.check(redact(where))
+            raise error from None
+
+
+def _is_file(container: av.container.InputContainer) -> bool:
+    """Whether it has an end that is known: a duration, or a length in bytes."""
+    name = container.format.name
+    if container.duration or name in PLAYLISTS:  # the length of a playlist is not that of what it names
+        return bool(container.duration)
+    # Cameras that send Motion JPEG give any length, because some clients ask for one.
+    return name != "mpjpeg" and container.size > 0
 
 
 def _connect(
@@ -119,7 +165,8 @@ def _connect(
     timeout: float,
     decoding: str,
     bounds: Bounds,
-    relay: RtspRelay | None,
+    relay: RtspRelay | None = None,
+    form: str | None = None,
 ) -> av.container.InputContainer:
     """Open in a thread of its own: looking up a host name cannot be interrupted and may outlast any timeout."""
     result: list[av.container.InputContainer | PerceptionError] = []
@@ -129,7 +176,7 @@ def _connect(
 
     def work() -> None:
         try:
-            container = open_container(uri, where, options, timeout, decoding=decoding, bounds=bounds)
+            container = open_container(uri, where, options, timeout, decoding=decoding, bounds=bounds, format=form)
         except PerceptionError as error:
             result.append(error)
         else:
@@ -161,8 +208,18 @@ def _connect(
 class StreamSource(LiveSource):
     """A live stream: a thread decodes as frames arrive and keeps the newest.
 
+    Args:
+        container: what to read; closed with the source.
+        uri: what it is called.
+        selection: which frames.
+        timeout: seconds to wait for each read.
+        first_timeout: seconds to wait for the first frame.
+        threads, deinterlace: see ``Decoder``.
+        bounds: what it is held to.
+
     Raises:
-        SourceError: nothing can be decoded within ``timeout``.
+        UnreadableError: it ends before anything can be decoded.
+        SourceError: nothing can be decoded within ``first_timeout``.
     """
 
     def __init__(
@@ -172,6 +229,7 @@ class StreamSource(LiveSource):
         selection: Selection,
         *,
         timeout: float = 10.0,
+        first_timeout: float | None = None,
         threads: int = 0,
         deinterlace: bool = True,
         bounds: Bounds | None = None,
@@ -182,23 +240,26 @@ class StreamSource(LiveSource):
         # The decoder has its own read timeout; this one is for a decoder that gets data and makes no frame of it.
         self._timeout = 2 * timeout + 1
         self._decoder = decoder = Decoder(
-            container, uri, threads=threads, deinterlace=deinterlace, network=True, bounds=bounds
+            container, uri, threads=threads, deinterlace=deinterlace, network=True, live=True, bounds=bounds
         )
-        self._convert = Converter(decoder.stream.sample_aspect_ratio, bounds, decoder.where)
-        self._pictures = decoder.frames()
-        decoder.deadline = time.monotonic() + self._timeout
-        first = next(self._pictures, None)
-        decoder.deadline = None
-        if first is None:
-            raise SourceError("the stream ended before its first frame", decoder.where)
-        decoder.origin += decoder.seconds(first)
-        planes, image = self._convert(first)
-        probe = Frame(image, planes=planes)
+        self._present = Presenter(decoder.where, bounds)
+        self._first_size = 0, 0
+        self._opened = threading.Event()
+        self._reader = LatestReader(self._produce, decoder.where, bounds)
+        with bounds.waking(self._opened.set):
+            opened = self._opened.wait(timeout if first_timeout is None else first_timeout)
+        if bounds.cancelled.is_set() or not opened:
+            self._interrupt()
+            bounds.check(decoder.where)
+            raise SourceError(f"no picture in {timeout:g} s: {decoder.missing()}", decoder.where)
+        if not any(self._first_size):
+            self._reader.take()  # raises what ended the thread
+            raise UnreadableError("the stream ended before its first frame", decoder.where)
         self.info = SourceInfo(
             uri=redact(uri),
             kind="stream",
-            width=probe.width,
-            height=probe.height,
+            width=self._first_size[0],
+            height=self._first_size[1],
             fps=decoder.fps,
             time_base=decoder.time_base,
             live=True,
@@ -206,36 +267,45 @@ class StreamSource(LiveSource):
             duration=selection.duration,
             every=selection.every,
         )
-        self._first = first
-        self._reader = LatestReader(self._produce, self.info.uri, bounds)
 
     def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
-        """Runs in the reader thread, which from here on alone uses the decoder."""
+        """Runs in the reader thread, which alone uses the decoder."""
+        decoder = self._decoder
         try:
             for chosen in selected(self._decoded(stopping), self._select):
                 if chosen is None:
                     yield None
                     continue
                 index, seconds, picture = chosen
-                planes, image = self._convert(picture)
+                planes, image = self._present(picture, decoder.sample_aspect_ratio)
                 yield Frame(
                     image,
                     index=index,
                     time=seconds,
-                    source=self.info.uri,
+                    source=decoder.where,
                     pts=picture.pts,
-                    time_base=self._decoder.time_base,
+                    time_base=decoder.time_base,
                     planes=planes,
                     arrived=time.monotonic(),
                 )
         finally:
-            self._pictures = iter(())
-            self._decoder.close()
+            decoder.close()
+            self._opened.set()
 
     def _decoded(self, stopping: threading.Event) -> Iterator[tuple[float, av.VideoFrame]]:
-        picture: av.VideoFrame | None = self._first
-        del self._first
-        while picture is not None and not stopping.is_set():
-            self.corrupt = self._decoder.corrupt
-            yield self._decoder.seconds(picture), picture
-            picture = next(self._pictures, None)
+        decoder = self._decoder
+        for picture in decoder.frames():
+            if stopping.is_set():
+                return
+            if not self._opened.is_set():
+                decoder.origin += decoder.seconds(picture)
+                planes, image = self._present(picture, decoder.sample_aspect_ratio)
+                first = Frame(image, planes=planes)
+                self._first_size = first.width, first.height
+                self._opened.set()
+            self.corrupt = decoder.corrupt
+            yield decoder.seconds(picture), picture
+
+    def _interrupt(self) -> None:
+        super()._interrupt()
+        self._decoder.abandon()

@@ -10,6 +10,7 @@ are filled in and ones that run backwards are moved on; ``pts * time_base - time
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import time
@@ -22,13 +23,15 @@ import av.error
 
 from perception.common.bounds import Bounds
 from perception.errors import SourceError
-from perception.picture.decoder_frames import Converter
 from perception.sources.base import Selection, Source, log
-from perception.sources.decode import Decoder, local_formats, open_container
+from perception.sources.decode import Decoder, StillPictureError, local_formats, open_container
+from perception.sources.heif import is_heif
+from perception.sources.presentation import Presenter
 from perception.sources.uri import redact
 from perception.types import Frame, SourceInfo
 
 _SLACK = 1e-6  # seconds: time stamps are whole units, what the user types is not
+_CUT_SHORT_S = 1.0  # so much less than the container declares is no matter of rounding
 _NEAR = 1.0  # seconds: so near to the beginning, decoding is quicker than jumping
 
 
@@ -45,6 +48,7 @@ class VideoSource(Source):
         threads, deinterlace: see ``Decoder``.
         seekable: ``start`` may jump; otherwise what lies before it is decoded and thrown away.
         path: the local file, if it is one.
+        first_timeout: seconds to wait for the first frame; None: until the data ends.
         bounds: what it is held to.
 
     Raises:
@@ -64,6 +68,7 @@ class VideoSource(Source):
         deinterlace: bool = True,
         seekable: bool = True,
         path: Path | None = None,
+        first_timeout: float | None = None,
         bounds: Bounds | None = None,
     ) -> None:
         super().__init__()
@@ -72,10 +77,10 @@ class VideoSource(Source):
         self._decoder = decoder = Decoder(
             container, uri, threads=threads, deinterlace=deinterlace, network=kind == "stream", bounds=bounds
         )
-        self._convert = Converter(decoder.stream.sample_aspect_ratio, bounds, decoder.where)
+        self._present = Presenter(decoder.where, bounds)
         try:
-            self._pictures, first = self._begin(seekable)
-            planes, image = self._convert(first)
+            self._pictures, first = self._begin(seekable, first_timeout)
+            planes, image = self._present(first, decoder.sample_aspect_ratio)
         except BaseException:
             decoder.close()
             raise
@@ -89,9 +94,9 @@ class VideoSource(Source):
             else:
                 length = (container.duration or 0) / 1e6
             total = round(length * decoder.fps) or None
-        self._total = total if total and selection.whole else 0
-        # A length told by the container alone is rounded, and often wrong by a frame or two.
-        self._least = self._total if exact else round(0.9 * self._total) - 5
+        # A length in seconds tells no number of frames: their rate may vary.
+        self._total = total if total and exact and selection.whole else 0
+        self._declared = _declared_end(stream) if selection.whole else 0.0
         probe = Frame(image, planes=planes)
         self.info = SourceInfo(
             uri=redact(uri),
@@ -108,11 +113,13 @@ class VideoSource(Source):
             every=selection.every,
         )
 
-    def _begin(self, seekable: bool) -> tuple[Iterator[av.VideoFrame], av.VideoFrame]:
+    def _begin(self, seekable: bool, first_timeout: float | None) -> tuple[Iterator[av.VideoFrame], av.VideoFrame]:
         """Return the frames that follow, and the first one that is wanted."""
         decoder, start = self._decoder, self._select.start
         frames = decoder.frames()
+        decoder.deadline = None if first_timeout is None else time.monotonic() + first_timeout
         first = next(frames, None)
+        decoder.deadline = None
         self._decoded = first is not None
         if first is None:
             reason = (
@@ -121,8 +128,7 @@ class VideoSource(Source):
                 else "there is a video stream, but no frame in it"
             )
             raise SourceError(reason, decoder.where)
-        # An MPEG-TS clock that wraps soon is counted from below zero: none of that may count as before the beginning.
-        decoder.origin += min(0.0, decoder.seconds(first))
+        decoder.begin(first)
         if decoder.seconds(first) >= start - _SLACK:
             return frames, first
         begin = decoder.seconds(first)
@@ -152,17 +158,17 @@ class VideoSource(Source):
         decoder, select_ = self._decoder, self._select
         decoded = 0
         given = 0
-        last_time = 0.0
+        last_time = lasts = 0.0
         picture, self._first = self._first, None
         while picture is not None and not self._closing:
             seconds = decoder.seconds(picture)
             if seconds >= select_.end - _SLACK:
                 return
             self.corrupt = decoder.corrupt
-            last_time = seconds
+            last_time, lasts = seconds, decoder.duration(picture) or 0.0
             decoded += 1
             if (decoded - 1) % select_.every == 0:
-                planes, image = self._convert(picture)
+                planes, image = self._present(picture, decoder.sample_aspect_ratio)
                 yield Frame(
                     image,
                     index=decoded - 1,
@@ -172,6 +178,7 @@ class VideoSource(Source):
                     time_base=decoder.time_base,
                     planes=planes,
                     arrived=time.monotonic(),
+                    duration=decoder.duration(picture),
                 )
                 given += 1
                 if given == select_.max_frames:
@@ -179,16 +186,25 @@ class VideoSource(Source):
             picture = next(self._pictures, None)
         self.corrupt = decoder.corrupt
         if not self._closing:
-            self._report_missing_end(decoded, last_time)
+            self._report_missing_end(decoded, last_time, lasts)
 
-    def _report_missing_end(self, decoded: int, last_time: float) -> None:
-        if decoded < self._least:
+    def _report_missing_end(self, decoded: int, last_time: float, lasts: float) -> None:
+        # Some muxers count from the first frame, some from 0.
+        end = last_time + lasts + self._decoder.origin
+        if decoded < self._total:
             log.warning(
                 "%s: %d of %d frames could be read, the last at %.2f s; the rest is missing or damaged",
                 self.info.uri,
                 decoded,
                 self._total,
                 last_time,
+            )
+        elif end < self._declared - _CUT_SHORT_S:
+            log.warning(
+                "%s: it ends at %.2f s and should last %.2f s; the rest is missing or damaged",
+                self.info.uri,
+                end,
+                self._declared,
             )
         elif self.corrupt:
             log.warning("%s: %d damaged packets", self.info.uri, self.corrupt)
@@ -203,11 +219,26 @@ def _shown(stream: av.VideoStream) -> int:
     """Return the number of frames that the container says are shown; 0 where it does not say.
 
     MP4 and MOV count all that is stored: those that a cut on a phone has left out (an edit list, ISO/IEC 14496-12,
-    8.6.6) are there but not in the index, or marked as not shown.
+    8.6.6) are there but not in the index, or marked as not shown. AVI counts times for which there may be no frame.
     """
-    if stream.frames and "mov" in stream.container.format.name and len(stream.index_entries):
-        return sum(not entry.is_discard for entry in stream.index_entries)
+    if stream.frames and len(stream.index_entries):
+        if "mov" in stream.container.format.name:
+            return sum(not entry.is_discard for entry in stream.index_entries)
+        if stream.container.format.name == "avi":
+            return sum(entry.size > 0 for entry in stream.index_entries)
     return stream.frames
+
+
+def _declared_end(stream: av.VideoStream) -> float:
+    """Seconds at which a Matroska or WebM file says that its video ends; 0 where it does not say."""
+    container: Any = stream.container
+    if "matroska" not in container.format.name:
+        return 0.0
+    told = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if told:
+        return 3600 * int(told[1]) + 60 * int(told[2]) + float(told[3])
+    # The file's own length is that of its longest stream.
+    return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
 
 
 def open_file(
@@ -251,6 +282,8 @@ def open_file(
         raise SourceError(f"cannot be read: {error.strerror}", path) from None
     if head.startswith((b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")):
         raise SourceError("this is a playlist, not a video; give the videos that it lists", path)
+    if is_heif(head):
+        raise StillPictureError("this is a picture (HEIF), not a video; rename it with the extension .heic", path)
     # Without the scheme FFmpeg would take a name such as "concat:a|b" for a protocol.
     target = f"file:{path.absolute()}"
     limits = {"protocol_whitelist": "file", "format_whitelist": local_formats()}

@@ -149,6 +149,64 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, model: str, edit: Any, mess
         evaluate_panoptic(model, folder / "images", folder / "panoptic.json")
 
 
+@pytest.mark.parametrize("written", [str, float, lambda i: f"{i}.0"])
+def test_numbers_as_text_or_with_a_decimal_point(tmp_path: Path, model: str, written: Any) -> None:
+    folder = write_panoptic(tmp_path)
+
+    def read() -> tuple[Any, ...]:
+        file = PanopticFolder(folder / "panoptic.json", folder / "images")
+        assert file.faults == []
+        samples = [file.read(image, {70: 0, 3: 1}) for image in file.images]
+        return file.categories, file.things, [image.segments for image in file.images], [s.crowd for s in samples]
+
+    def edit(data: dict[str, Any]) -> None:
+        for entry in (*data["images"], *data["categories"], *data["annotations"]):
+            entry |= {k: written(entry[k]) for k in ("id", "image_id", "isthing") if k in entry}
+            for row in entry.get("segments_info", []):
+                row |= {k: written(row[k]) for k in ("id", "category_id", "iscrowd")}
+
+    change(folder, lambda data: data["annotations"][0]["segments_info"][1].update(iscrowd=1))
+    right = read()
+    change(folder, edit)
+    assert read() == right
+    assert evaluate_panoptic(model, folder / "images", folder / "panoptic.json", things=THINGS).as_dict()["rq"] == 1
+
+
+def test_names_of_windows(tmp_path: Path) -> None:
+    folder = write_panoptic(tmp_path)
+
+    def edit(data: dict[str, Any]) -> None:
+        for entry in (*data["images"], *data["annotations"]):
+            entry["file_name"] = "C:\\set 1\\" + entry["file_name"]
+
+    change(folder, edit)
+    file = PanopticFolder(folder / "panoptic.json", folder / "images")
+    assert file.faults == []
+    assert [image.path.name for image in file.images] == ["0.png", "1.png", "2.png"]
+    assert [image.png.parent.name for image in file.images] == ["panoptic"] * 3
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda d: d["images"][0].update(id=[1]),
+        lambda d: d["annotations"][0].update(image_id={}),
+        lambda d: d["annotations"][0]["segments_info"][0].update(category_id=[70]),
+    ],
+)
+def test_ids_that_are_lists_are_faults(tmp_path: Path, edit: Any) -> None:
+    folder = write_panoptic(tmp_path)
+    change(folder, edit)
+    assert len(PanopticFolder(folder / "panoptic.json", folder / "images").faults) == 1
+
+
+def test_why_there_are_no_categories(tmp_path: Path) -> None:
+    folder = write_panoptic(tmp_path)
+    change(folder, lambda d: d.update(categories=[{"id": "sky-1", "name": "sky"}]))
+    with pytest.raises(SourceError, match=r"no categories.*needs a whole id and a name, has 'sky-1'"):
+        PanopticFolder(folder / "panoptic.json", folder / "images")
+
+
 def test_folders_that_are_missing_and_models_that_cannot(tmp_path: Path, model: str) -> None:
     folder = write_panoptic(tmp_path)
     with pytest.raises(SourceError, match="no such folder"):

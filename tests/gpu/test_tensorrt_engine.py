@@ -19,6 +19,7 @@ from perception.engines import engine_status, open_engine, tensorrt
 from perception.engines.trt import flavour as flavour_module
 from perception.engines.trt import worker
 from perception.engines.trt.flavour import Flavour, installed
+from perception.postprocess.class_maps import MaskClassMap
 from perception.types import Prediction
 from tests.engines.trt_models import card as make_card
 from tests.engines.trt_models import detector

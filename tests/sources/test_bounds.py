@@ -1,5 +1,6 @@
 """How large the frames of a source may be, whatever kind it is, and that opening one can be given up."""
 
+import struct
 import threading
 import tracemalloc
 from contextlib import contextmanager
@@ -13,9 +14,12 @@ import pytest
 
 from perception.errors import SourceError
 from perception.sources import Bounds, camera, csi, open_source
-from tests.media import http_folder, make_image, make_video, tcp_server
+from tests.media import http_folder, make_image, make_video, stamp, tcp_server
 from tests.rtsp import rtsp_server
 from tests.server.waiting import wait_for
+from tests.sources.test_heif import CASES, TILE, box, full, make_grid
+from tests.sources.test_http_files import camera as motion_jpeg
+from tests.sources.test_http_files import read_request
 
 
 @pytest.fixture
@@ -170,7 +174,7 @@ def undecodable():
 @pytest.mark.parametrize("confined", [False, True])
 def test_a_stream_in_which_nothing_can_be_decoded_ends(confined):
     bounds = Bounds()
-    with undecodable() as (url, _), pytest.raises(SourceError, match="no picture can be decoded from this stream"):
+    with undecodable() as (url, _), pytest.raises(SourceError, match=r"no picture in 1 s: .* packets came"):
         open_source(url, timeout=1, confined=confined, bounds=bounds)
     wait_for(lambda: not bounds.busy)
 
@@ -194,3 +198,158 @@ def test_giving_up_a_stream_in_which_nothing_can_be_decoded():
         assert not opening.is_alive()
         assert len(errors) == 1
     wait_for(lambda: not bounds.busy)
+
+
+def test_pictures_in_tiles(tmp_path):
+    phone = CASES / "grid.heic"
+    with open_source(phone, bounds=Bounds(1280 * 960)) as source:
+        assert next(source).width == 1280
+    with pytest.raises(SourceError, match="1280x960 is too large"):
+        open_source(phone, bounds=Bounds(1280 * 960 - 1))
+    # A tile that is larger than the picture it is said to be part of.
+    path, _ = make_grid(tmp_path, 1, 1, (40, 30))
+    with open_source(path, bounds=Bounds(TILE * TILE)) as source:
+        assert next(source).width == 40
+    with pytest.raises(SourceError, match=f"{TILE}x{TILE} is too large"):
+        open_source(path, bounds=Bounds(TILE * TILE - 1))
+
+
+def test_tiles_that_nobody_would_see_are_not_decoded(tmp_path):
+    path, _ = make_grid(tmp_path, 1, 3, (TILE, TILE))
+    with pytest.raises(SourceError, match="not an image that can be read"):
+        open_source(path)
+
+
+def test_a_picture_whose_description_is_a_bomb_is_not_gathered(tmp_path):
+    """Hundreds of extents, each of which is the whole file."""
+    count = 300
+    meta = full(
+        b"meta",
+        0,
+        full(b"pitm", 0, struct.pack(">H", 1)),
+        full(b"iinf", 0, struct.pack(">H", 1), full(b"infe", 2, struct.pack(">HH", 1, 0), b"grid", b"\0")),
+        full(b"iloc", 1, b"\x44\x00", struct.pack(">HHHHH", 1, 1, 0, 0, count), bytes(8) * count),
+        full(b"iref", 0, box(b"dimg", struct.pack(">HHH", 1, 1, 2))),
+        box(b"iprp", box(b"ipco")),
+    )
+    path = tmp_path / "bomb.heic"
+    path.write_bytes(box(b"ftyp", b"heic\0\0\0\0mif1heic") + meta + box(b"mdat", bytes(1 << 20)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match="not an image that can be read"):
+            open_source(path)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def snapshots(sizes_wh):
+    """A camera that gives a picture a request; where there is no more, it says nothing."""
+    left = [cv2.imencode(".jpg", stamp(1, size))[1].tobytes() for size in sizes_wh]
+
+    def answer(connection, ended):
+        read_request(connection)
+        if not left:
+            ended.wait()
+            return
+        picture = left.pop(0)
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(picture)}\r\n\r\n".encode() + picture)
+
+    return answer
+
+
+def test_snapshots():
+    small, large = (160, 96), (320, 240)
+    bounds = Bounds(160 * 96)
+    with tcp_server(snapshots([small] * 50)) as port:
+        with open_source(f"http://127.0.0.1:{port}/a.jpg", timeout=10, bounds=bounds) as source:
+            assert next(source).width == 160
+            assert bounds.busy
+        wait_for(lambda: not bounds.busy)
+        with pytest.raises(SourceError, match="160x96 is too large"):
+            open_source(f"http://127.0.0.1:{port}/a.jpg", timeout=10, bounds=Bounds(160 * 96 - 1))
+    with (
+        tcp_server(snapshots([small, small, *[large] * 500])) as port,
+        open_source(f"http://127.0.0.1:{port}/a.jpg", timeout=0.5, fps=20, bounds=bounds) as source,
+        pytest.raises(SourceError, match="320x240 is too large"),
+    ):
+        for frame in source:
+            assert frame.width == 160
+
+
+def test_giving_up_a_camera_of_snapshots_that_falls_silent():
+    errors = []
+    bounds = Bounds()
+
+    def open_it(url):
+        try:
+            open_source(url, timeout=60, bounds=bounds)
+        except SourceError as error:
+            errors.append(str(error))
+
+    asked = threading.Event()
+    inner = snapshots([(160, 96)])
+
+    def answer(connection, ended):
+        if asked.is_set():
+            second.set()
+        asked.set()
+        inner(connection, ended)
+
+    second = threading.Event()
+    with tcp_server(answer) as port:
+        opening = threading.Thread(target=open_it, args=(f"http://127.0.0.1:{port}/a.jpg",), daemon=True)
+        opening.start()
+        assert second.wait(30)  # the first request told that it is a picture
+        bounds.cancel()
+        opening.join(30)
+        assert not opening.is_alive()
+        assert errors == [f"http://127.0.0.1:{port}/...: closed while it was being opened"]
+    wait_for(lambda: not bounds.busy)
+
+
+@pytest.mark.parametrize("confined", [False, True])
+@pytest.mark.parametrize("mode", ["plain", "esp32"])
+def test_motion_jpeg_also_where_it_is_read_in_another_way(mode, confined):
+    with tcp_server(motion_jpeg(mode, 20, 100)) as port:
+        url = f"http://127.0.0.1:{port}/video"
+        with open_source(url, timeout=10, confined=confined, bounds=Bounds(160 * 96)) as source:
+            assert next(source).width == 160
+        with pytest.raises(SourceError, match="160x96 is too large"):
+            open_source(url, timeout=10, confined=confined, bounds=Bounds(160 * 96 - 1))
+
+
+@pytest.mark.parametrize("confined", [False, True])
+def test_a_file_without_end_in_which_nothing_can_be_decoded_ends(tmp_path, confined):
+    good, bad = make_video(tmp_path / "good.ts", frames=100), tmp_path / "bad.ts"
+    with av.open(str(good)) as read, av.open(str(bad), "w") as out:
+        stream = out.add_stream_from_template(read.streams.video[0])
+        sets = bytes(read.streams.video[0].codec_context.extradata)
+        for packet in read.demux(video=0):
+            if packet.size:  # slices of a set that is not there
+                unit = av.Packet(sets + b"\0\0\0\1\x41\x98\x06\x48" + b"\x80" * 40)
+                unit.pts, unit.dts, unit.time_base, unit.stream = packet.dts, packet.dts, packet.time_base, stream
+                out.mux(unit)
+    data = bad.read_bytes()
+
+    def answer(connection, ended):
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nContent-Length: 1000000000000\r\n\r\n")
+        while not ended.is_set():
+            connection.sendall(data)
+
+    bounds = Bounds()
+    with tcp_server(answer) as port, pytest.raises(SourceError, match="no picture can be made of what comes"):
+        open_source(f"http://127.0.0.1:{port}/v.ts", timeout=1, confined=confined, bounds=bounds)
+    wait_for(lambda: not bounds.busy)
+
+
+def test_frames_that_nobody_takes_are_no_way_around(tmp_path):
+    """They are decoded, held to compare their times, and passed through filters all the same."""
+    parts = [make_video(tmp_path / f"{w}.ts", frames=20, size_wh=(w, 240)) for w in (80, 320)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    grows = pytest.raises(SourceError, match="320x240 is too large")
+    with open_source(joined, every=1000, bounds=Bounds(320 * 240 - 1)) as source, grows:
+        for _ in source:
+            pass

@@ -44,6 +44,8 @@ class CocoFolder:
         in_root = root / config.annotations
         # What a detector has labelled lies with the runs, not with the data.
         self.file = CocoFile(in_root if in_root.exists() else config.annotations, root / config.images)
+        if not self.file.images:  # each has a fault, which is the reason
+            refuse(self.file.faults, self.file.entries, self.file.path, "images")
         self.file.images = [image for image in self.file.images if config.takes(image.path.stem)]
         if not self.file.images:
             raise SourceError("none of its images was selected", self.file.path)
