@@ -112,7 +112,7 @@ def _is_cut_short(data: bytes) -> bool:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether the picture's own end is there (ITU-T T.81, B.1): not a thumbnail's, nor that of what follows it."""
+    """Return whether the picture's own end is there (ITU-T T.81, B.1), not a thumbnail's nor that of trailing data."""
     at = 2
     while (found := _MARKER.search(data, at)) is not None:
         marker, at = found.group()[-1], found.end()
@@ -125,7 +125,7 @@ def _jpeg_ends(data: bytes) -> bool:
 
 
 def _png_ends(data: bytes) -> bool:
-    """Whether all chunks are there up to the last one, IEND (ISO/IEC 15948, 5.3)."""
+    """Return whether all chunks are there up to the last one, IEND (ISO/IEC 15948, 5.3)."""
     at = len(_PNG)
     while at + 12 <= len(data):
         following = at + 12 + int.from_bytes(data[at : at + 4], "big")

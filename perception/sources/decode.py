@@ -41,11 +41,11 @@ _MOST_FPS = 1000
 
 
 class UnreadableError(SourceError):
-    """What came is no video that can be read; read in another way it may be."""
+    """The data cannot be read as a video; it may be readable in another way."""
 
 
 class StillPictureError(SourceError):
-    """What came is a single picture."""
+    """The data is a single picture."""
 
 
 @lru_cache(maxsize=1)
@@ -171,7 +171,7 @@ PLAYLISTS = ("hls", "dash")
 
 
 def has_clock(container: av.container.InputContainer) -> bool:
-    """Whether its time stamps come from a clock, and not from FFmpeg's guess of the rate."""
+    """True where time stamps come from a clock, not from FFmpeg's guess of the rate."""
     return not container.format.flags & _NO_TIMESTAMPS
 
 
@@ -260,12 +260,12 @@ class Decoder:
         self._abandoned = True
 
     def missing(self) -> str:
-        """What keeps it from giving a first frame."""
+        """Say why there is no first frame yet."""
         if not self._packets_read:
             return "no data came"
         if not self._keyframes_read:
             return (
-                f"{self._packets_read} packets came, but no key frame, with which a picture begins; "
+                f"{self._packets_read} packets came, but no key frame, which is needed to start; "
                 "let the camera send one every second or two (its I-frame or GOP interval)"
             )
         return f"{self._packets_read} packets came, but none of them can be decoded"
@@ -275,11 +275,11 @@ class Decoder:
         self.container.close()
 
     def seconds(self, frame: av.VideoFrame) -> float:
-        """Seconds from the beginning of the container at which ``frame``, one of ``frames``, is shown."""
+        """Return the seconds from the beginning of the container at which ``frame``, one of ``frames``, is shown."""
         return float((frame.pts or 0) * self.time_base) - self.origin
 
     def duration(self, frame: av.VideoFrame) -> float | None:
-        """Seconds for which the container says that ``frame`` is shown; None where it does not say."""
+        """Return the seconds for which ``frame`` is shown according to the container; None where it does not say."""
         if not (self.stamped and frame.duration and self.stream.time_base):
             return None
         return float(frame.duration * self.stream.time_base)
@@ -322,7 +322,7 @@ class Decoder:
             yield shown
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Frames out of the codec, ``pts`` in units of ``time_base`` set on each, and their pixels' shape."""
+        """Yield frames from the codec, ``pts`` in units of ``time_base`` set on each, and their pixels' shape."""
         codec = self.stream.codec_context
         shape = self.sample_aspect_ratio
         # What the container says of the pixels' shape holds for all frames; what the codec says may change.
@@ -415,7 +415,7 @@ class Decoder:
             log.warning("%s: damaged data is skipped (%s)", self.where, reason)
 
     def _stamp(self, frame: av.VideoFrame) -> int:
-        """The time stamp of ``frame`` as stored, in units of ``time_base``; made up where it has none."""
+        """Return the stored time stamp of ``frame`` in units of ``time_base``; an estimate if it has none."""
         pts, dts, base = frame.pts, frame.dts, frame.time_base or self.stream.time_base
         if base and base != self.time_base:
             pts, dts = (None if t is None else round(t * base / self.time_base) for t in (pts, dts))

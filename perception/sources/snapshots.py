@@ -88,7 +88,7 @@ class SnapshotSource(LiveSource):
         )
 
     def _ask(self) -> Shown:
-        """One picture.
+        """Request one picture.
 
         Raises:
             SourceError: there is none, or one that is too large.
@@ -134,7 +134,7 @@ class SnapshotSource(LiveSource):
                     raise
 
     def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
-        """Runs in the reader thread."""
+        """Yield pictures; runs in the reader thread."""
         try:
             for chosen in selected(self._asked(stopping), self._select):
                 if chosen is None:

@@ -150,7 +150,7 @@ def open_stream(
 
 
 def _is_file(container: av.container.InputContainer) -> bool:
-    """Whether it has an end that is known: a duration, or a length in bytes."""
+    """Return whether its end is known: a duration, or a length in bytes."""
     name = container.format.name
     if container.duration or name in PLAYLISTS:  # the length of a playlist is not that of what it names
         return bool(container.duration)

@@ -230,7 +230,7 @@ def _shown(stream: av.VideoStream) -> int:
 
 
 def _declared_end(stream: av.VideoStream) -> float:
-    """Seconds at which a Matroska or WebM file says that its video ends; 0 where it does not say."""
+    """Return the seconds at which a Matroska or WebM file says that its video ends; 0 where it does not say."""
     container: Any = stream.container
     if "matroska" not in container.format.name:
         return 0.0
