@@ -63,8 +63,8 @@ def cpu_name() -> str:
         name = _cpuinfo_field(info, key)
         if name:
             return name
-    board = _read("/sys/firmware/devicetree/base/model").strip("\0 \n")  # Jetson, Raspberry Pi
-    return board or platform.processor() or platform.machine()
+    model = _read("/sys/firmware/devicetree/base/model").strip("\0 \n")  # Jetson, Raspberry Pi
+    return model or platform.processor() or platform.machine()
 
 
 @lru_cache(maxsize=1)

@@ -164,12 +164,12 @@ class ArrivalTimeline:
 
     HOLD_S = 0.5
     FAR_S = 5.0
-    """A stamp further off than this says nothing: it is left aside, and after `PATIENCE` of them the clock was set."""
-    PATIENCE = 3
+    """A stamp further off than this is ignored, and after `MAX_STRANGERS` of them the clock was set."""
+    MAX_STRANGERS = 3
     MOST_SETTINGS = 3
-    """A clock that is set more often is no clock."""
+    """A clock that is set more often is ignored."""
     MOST_GATHERED_S = 10.0
-    """Of what was sent before anybody looked, as servers and FFmpeg's probing hold it ready."""
+    """Longest backlog in seconds, as servers and FFmpeg's probing may hold it ready at the beginning."""
 
     _LEAST_S = 0.001  # from one frame to the next
     _PULLING_S = 1.0
@@ -215,7 +215,7 @@ class ArrivalTimeline:
             return arrival + ahead
         if abs(ahead) > self.FAR_S:
             self._strangers += 1
-            if self._strangers < self.PATIENCE:
+            if self._strangers < self.MAX_STRANGERS:
                 return self._last + arrived - self._last_arrival
             self._settings += 1
             self._stamped = self._settings <= self.MOST_SETTINGS

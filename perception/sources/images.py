@@ -182,7 +182,7 @@ def read_image(path: Path, bounds: Bounds | None = None) -> U8 | None:
 
 
 def _check_header(path: Path, bounds: Bounds) -> None:
-    """Look at the size before anything is decoded, where Pillow is there (it comes with the server) and knows it."""
+    """Check the size before anything is decoded, where Pillow is installed (as with the server) and can read it."""
     try:
         from PIL import Image
     except ImportError:

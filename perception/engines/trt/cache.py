@@ -274,7 +274,7 @@ class EngineCache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one process build at a time: others would also disturb the measurements that an engine is tuned by."""
+        """Let one process build at a time: others would disturb the measurements that an engine is optimised by."""
         lock = FileLock(self.folder / _LOCK)
         try:
             lock.acquire(blocking=False)

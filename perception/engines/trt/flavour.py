@@ -31,7 +31,7 @@ _SUPPORTED = {"tensorrt": ((10, 3), (12, 0)), "rtx": ((1, 7), (2, 0))}
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine that an engine was tuned on and depends on: another one needs another engine.
+    """The machine that an engine was optimised on and depends on: another one needs another engine.
 
     Attributes:
         gpu: name of the GPU.
@@ -78,7 +78,7 @@ class Flavour:
 
     @property
     def portable(self) -> bool:
-        """True where engines are built for compute capabilities and not tuned on one machine."""
+        """True where engines are built for compute capabilities and not optimised on one machine."""
         return self.name == "rtx"
 
     @property

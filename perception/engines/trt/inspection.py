@@ -62,7 +62,7 @@ class Inspection:
 
 
 def inspect_network(network: Any, trt: Any) -> Inspection:
-    """Look at a network that was parsed."""
+    """Inspect a parsed network."""
     products: Counter[str] = Counter()
     dequantised = set()
     for index in range(network.num_layers):  # in topological order

@@ -23,8 +23,8 @@ class Profile:
     """The shapes that an engine takes: frames uint8 ``[N, H, W, 3]``.
 
     Attributes:
-        batch: most frames a call, 1..8; it is tuned for that many, and takes fewer.
-        least, best, most: (width, height) in pixels; it is tuned for the second. All equal where the size is fixed.
+        batch: most frames a call, 1..8; optimised for that many, accepts fewer.
+        least, best, most: (width, height) in pixels; optimised for the second. All equal where the size is fixed.
     """
 
     batch: int

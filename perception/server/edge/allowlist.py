@@ -249,6 +249,6 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _forbidden(uri: str) -> Forbidden:
-    # Anything but a plain name may be an address that was not pasted whole.
+    # Anything but a plain name may be an incompletely pasted address.
     shown = uri if re.fullmatch(r"[\w. /-]{1,80}", uri) else redact(uri) if "://" in uri else "this"
     return Forbidden(f"{shown!r} is not among the sources that this server's operator allows")
