@@ -1,4 +1,4 @@
-"""Files and folders that only their owner can read and write: by the mode they are made with, not changed afterwards.
+"""Private files and folders: created with modes that let only their owner read and write.
 
 What is read back from a cache is run, so it is trusted only if nobody else could write it.
 """

@@ -1,4 +1,4 @@
-"""Text as small pictures: box labels, status lines, rows of the legend. Rendered once, then taken from a cache."""
+"""Text as small pictures: box labels, status lines, rows of the legend. Rendered once, then cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that a graph and its card belong together: done once, when the model is loaded."""
+"""The check that a graph matches its card, done once when a model is loaded."""
 
 from __future__ import annotations
 

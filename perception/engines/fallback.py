@@ -1,4 +1,4 @@
-"""An engine that goes on with another one when its device is lost."""
+"""An engine that falls back to another one when its device is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: where OpenVINO is not to be had."""
+"""ONNX Runtime on the CPU, where OpenVINO is not available."""
 
 from __future__ import annotations
 

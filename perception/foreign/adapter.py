@@ -1,4 +1,4 @@
-"""The ``adapter`` section of a card: what a foreign graph takes and gives.
+"""The ``adapter`` section of a card: inputs and outputs of a foreign graph.
 
 adapter:
   input: {layout: NCHW, channels: RGB, scale: 1/255, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}
@@ -209,7 +209,7 @@ class Adapter(_Strict):
 
 
 class ForeignCard(ModelCard):
-    """A card whose graph is not as the contract says, and how it is made so."""
+    """The card of a graph that does not follow the contract, with its adapter."""
 
     adapter: Adapter
 

@@ -1,4 +1,4 @@
-"""In front of a foreign graph: from camera bytes to what it takes."""
+"""Preprocessing for a foreign graph: from camera bytes to its input."""
 
 from __future__ import annotations
 

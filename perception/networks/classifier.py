@@ -17,7 +17,7 @@ LUMA = (0.299, 0.587, 0.114)  # of R, G, B: ITU-R BT.601
 
 
 class EfficientNetLiteClassifier(EfficientNetLite):
-    """EfficientNet-Lite0 whose forward gives logits: the backbone that ImageNet weights are at hand for."""
+    """EfficientNet-Lite0 with logits as output: the backbone that has ImageNet weights."""
 
     input_shape = (3, 224, 224)
 

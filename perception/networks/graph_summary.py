@@ -1,4 +1,4 @@
-"""The summary of a model file, read off its ONNX graph: what is left after export, batch norms folded."""
+"""The summary of a model file, from its ONNX graph: as exported, with batch norms folded."""
 
 from __future__ import annotations
 

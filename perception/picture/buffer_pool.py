@@ -1,4 +1,4 @@
-"""Memory for pictures that is used again once nothing refers to it any more."""
+"""A pool of memory for pictures, reused once nothing refers to it any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a decoder's picture to an upright one: planes where that costs nothing, else BGR.
+"""Conversion of decoded frames to upright pictures: planes where that costs nothing, else BGR.
 
 Colours. The matrix and range are those that the frame is tagged with. Untagged pictures are read as BT.601 limited
 range whatever their size, as swscale, OpenCV and the ffmpeg tool do, so that results match theirs. Wide-gamut

@@ -1,4 +1,4 @@
-"""Pictures as the encoder takes them: YUV 4:2:0 of one even size, one matrix, one range."""
+"""Conversion of pictures for the encoder: YUV 4:2:0 of one even size, one matrix, one range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`quantize`: a model in, the same model in eight bits out, with what that costs and gains."""
+"""`quantize`: writes a model in eight bits, and measures its accuracy, time and size before and after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sound of a source file, carried into the output beside the annotated video."""
+"""Copying the sound of a source file into the annotated video."""
 
 from __future__ import annotations
 

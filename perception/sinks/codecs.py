@@ -1,4 +1,4 @@
-"""Video encoders: which there are, what goes into which container, and how each is told quality and speed."""
+"""Video encoders: availability, containers, and their options for quality and speed."""
 
 from __future__ import annotations
 

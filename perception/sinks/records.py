@@ -1,4 +1,4 @@
-"""Predictions as plain data: the objects of JSON Lines, and of whatever else speaks JSON."""
+"""Predictions as plain data, for JSON Lines and other JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of all sources: iterate it for frames, close it when done, read what it lost.
+"""The base class of all sources, which are iterated for frames.
 
 A source is its own iterator and is read once, by one thread at a time; ``close`` may come from any thread.
 """

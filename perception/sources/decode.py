@@ -1,4 +1,4 @@
-"""Opening a container and decoding its video, past what is broken in it.
+"""Opening a container and decoding its video, skipping damaged data.
 
 Used by every source that FFmpeg reads: files, pipes and network streams.
 """

@@ -108,7 +108,7 @@ class SnapshotSource(LiveSource):
                         break
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise SourceError(explain(error, self._uri, self._request_timeout), self._where) from None
-        raise StillPictureError("a picture in which nothing can be decoded", self._where)
+        raise StillPictureError("a picture that cannot be decoded", self._where)
 
     def _asked(self, stopping: threading.Event) -> Iterator[tuple[float, tuple[float, Shown]]]:
         """Pictures, with the seconds since the first one and the time at which they came."""

@@ -133,7 +133,7 @@ def open_stream(
             raise
         from perception.sources.snapshots import SnapshotSource
 
-        log.info("%s; it is read again and again, as a camera's snapshots", error)
+        log.info("%s; it is requested repeatedly, like a camera's snapshots", error)
         return SnapshotSource(uri, selection, options, timeout=timeout, fps=fps, bounds=bounds)
     except UnreadableError as error:
         if family != "http":

@@ -1,4 +1,4 @@
-"""Built engines, kept between runs: found by what decides them, checked before they are trusted.
+"""The cache of built engines: keyed by everything that they depend on, verified before use.
 
 An engine is code that runs on the GPU and, for some layers, on the CPU. So engines are read only from a folder that is
 the user's own and that nobody else can write, and only if they are byte for byte what was written there.

@@ -1,4 +1,4 @@
-"""Boxes of a training picture and what happens to them when it is cut and moved."""
+"""Boxes of a training picture, and how they follow its crops and shifts."""
 
 from __future__ import annotations
 

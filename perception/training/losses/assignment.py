@@ -1,4 +1,4 @@
-"""Assignment of objects to locations, decided anew at every step by what the network predicts."""
+"""Assignment of objects to locations, at every step, by the network's predictions."""
 
 from __future__ import annotations
 

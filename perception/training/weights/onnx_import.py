@@ -1,4 +1,4 @@
-"""Load weights from ONNX: a model file becomes a network that can be trained.
+"""Loading weights from ONNX: a model file as a network that can be trained.
 
 In a file, most batch norms are folded into the convolutions before them. Such convolutions are found by the names of
 their nodes, which are those of the modules; what a norm did comes back as its scale and shift, around statistics that
