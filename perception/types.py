@@ -77,9 +77,10 @@ class Frame:
         time_base: seconds per ``pts`` unit, or None.
         planes: the picture as YUV 4:2:0, where the decoder gave that, else None. Never write into them.
         arrived: ``time.monotonic()`` when the frame was taken from the source; latency is measured from here.
+        duration: seconds for which the source shows the frame, or None where that is not told.
     """
 
-    __slots__ = ("index", "time", "source", "pts", "time_base", "planes", "arrived", "_image")
+    __slots__ = ("index", "time", "source", "pts", "time_base", "planes", "arrived", "duration", "_image")
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class Frame:
         time_base: Fraction | None = None,
         planes: Planes | None = None,
         arrived: float = 0.0,
+        duration: float | None = None,
     ) -> None:
         if image is None and planes is None:
             raise ValueError("a Frame needs an image or planes")
@@ -102,6 +104,7 @@ class Frame:
         self.time_base = time_base
         self.planes = planes
         self.arrived = arrived
+        self.duration = duration
         self._image = image
 
     @property

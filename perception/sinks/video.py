@@ -11,6 +11,7 @@ import logging
 import os
 from contextlib import suppress
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,6 +98,7 @@ class VideoSink(Sink):
         self._origin = Fraction(0)
         self._last: int | None = None
         self._step: int | None = None
+        self._shown: float | None = None  # seconds for which the source shows the last frame
         self._durations: dict[int, int] = {}
         self._warned = False
         self._delay: int | None = None  # from a frame's decoding to its showing, of the first frame
@@ -130,6 +132,7 @@ class VideoSink(Sink):
             encoded = self._maker.frame(picture)
             encoded.pts = pts
             encoded.time_base = self._time_base
+            self._shown = frame.duration
             self._mux(self._stream.codec_context.encode(encoded))
 
     def _next_pts(self, pts: int) -> int:
@@ -164,16 +167,27 @@ class VideoSink(Sink):
             # These store differences of decoding times. So that they add up to the time for which the frames are shown,
             # the frame that is decoded last gets what is missing.
             delay = last.pts - last.dts if self._delay is None else self._delay
-            self._durations[last.pts] = (self._last or 0) + self._nominal - (last.dts + delay)
+            end = (self._last or 0) + self._nominal
+            missing = end - (last.dts + delay)
+            if all(p.pts + after.dts - p.dts < end for p, after in pairwise([*before, last])):
+                missing = max(missing, end - last.pts)  # else the file would end before the last frame shown does
+            self._durations[last.pts] = missing
         self._mux([last])
 
     @property
     def _nominal(self) -> int:
-        """How long a frame is shown whose successor is not known: as long as the one before, or as fps says."""
+        """How long a frame is shown whose successor is not known.
+
+        As the source says; else as long as the one before, or as fps says. Where frames are skipped the source speaks
+        of the one that was taken, which stands for those behind it, too.
+        """
         assert self._info is not None
+        told = 0 if self._shown is None else round(Fraction(self._shown) / self._time_base)
+        if told and self._info.every == 1:
+            return told
         if self._step is not None:
-            return self._step
-        return max(1, round(self._info.every / (self._info.fps or Fraction(30)) / self._time_base))
+            return max(told, self._step)
+        return max(told, 1, round(self._info.every / (self._info.fps or Fraction(30)) / self._time_base))
 
     def _start(self, picture: Picture, time: Fraction) -> None:
         """Create the file, as the first frame asks for it."""

@@ -51,7 +51,8 @@ def open_source(
         threads: codec threads; 0 chooses (see ``perception.sources.decode.Decoder``).
         deinterlace: deinterlace frames that are flagged as interlaced.
         size_wh: width and height to ask of a camera.
-        fps: frame rate to ask of a camera; the rate of a folder of images.
+        fps: frame rate to ask of a camera; the rate of a folder of images; how often to read an address that gives a
+            picture and not a stream (once a second if not told).
         transport: ``tcp`` or ``udp``, for RTSP.
         decoder: ``auto``, ``cpu`` or ``nvdec``: which part of the machine decodes video. ``auto`` takes NVDEC where
             there is an NVIDIA GPU; what that cannot do goes to the CPU, with one line of log.
@@ -94,7 +95,7 @@ def open_source(
     if kind == "stream":
         from perception.sources.stream import open_stream
 
-        return open_stream(uri, selection, timeout=timeout, transport=transport, confined=confined, **codec)
+        return open_stream(uri, selection, timeout=timeout, transport=transport, confined=confined, fps=fps, **codec)
     if kind == "synthetic":
         from perception.sources.synthetic import SyntheticSource
 

@@ -16,6 +16,7 @@ from typing import Any
 import av
 import av.error
 
+from perception.common.timestamps import JUMP_S, ArrivalTimeline, Timeline, believed
 from perception.errors import SourceError
 from perception.sources.base import log
 from perception.sources.nvdec import accelerator
@@ -28,8 +29,21 @@ _REFUSED_FORMATS = frozenset({
 _MAX_READ_ERRORS = 100
 _GENERATE_STAMPS = 0x0001  # AVFMT_FLAG_GENPTS
 _STILL_FORMATS = ("image2", "image2pipe")
+_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: FFmpeg knows that the clock of such a container may jump
+_NO_TIMESTAMPS = 0x0080  # AVFMT_NOTIMESTAMPS: what FFmpeg gives is counted at an assumed rate
+_LIVE_TIME_BASE = Fraction(1, 90_000)
+_LOST_BYTES = 1024  # between packets of a lone stream lie some 20 bytes
+_WAITED_S = 0.002  # what takes longer to read had not come yet
 _LARGE_PICTURE = 1920 * 1088
 _MAX_THREADS = 4
+
+
+class UnreadableError(SourceError):
+    """What came is no video that can be read; read in another way it may be."""
+
+
+class StillPictureError(SourceError):
+    """What came is a single picture."""
 
 
 @lru_cache(maxsize=1)
@@ -39,7 +53,13 @@ def local_formats() -> str:
 
 
 def open_container(
-    target: Any, where: str, options: dict[str, str], timeout: float | None = None, *, decoding: str = "auto"
+    target: Any,
+    where: str,
+    options: dict[str, str],
+    timeout: float | None = None,
+    *,
+    decoding: str = "auto",
+    format: str | None = None,
 ) -> av.container.InputContainer:
     """An open container with at least one video stream in it.
 
@@ -49,32 +69,35 @@ def open_container(
         options: FFmpeg's options.
         timeout: seconds to wait for the connection, and for each read after that; None waits for ever.
         decoding: where to decode, see ``perception.sources.nvdec``.
+        format: what to take it for, whatever it looks like.
 
     Raises:
-        SourceError: it cannot be opened, or is no video.
+        UnreadableError: what is there is no video that can be read.
+        StillPictureError: it is a picture.
+        SourceError: it cannot be opened.
         UsageError: an unknown kind of decoding.
     """
     began = time.monotonic()
     gpu = accelerator(decoding, redact(where))
     try:
-        container = av.open(target, "r", options=options, timeout=timeout, hwaccel=gpu)
+        container = av.open(target, "r", format=format, options=options, timeout=timeout, hwaccel=gpu)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if gpu is not None and isinstance(target, str) and getattr(error, "filename", None) is None:
             # Faults of the file name it. This is the GPU, and it may have worked a moment ago.
             log.warning("%s: decoded on the CPU: the GPU refuses: %s", redact(where), error)
-            return open_container(target, where, options, timeout, decoding="cpu")
+            return open_container(target, where, options, timeout, decoding="cpu", format=format)
         # RTSP reports its own timeout as invalid data.
         late = timeout is not None and time.monotonic() - began >= 0.95 * timeout
         reason = explain(TimeoutError() if late else error, where, timeout)
+        unreadable = not late and isinstance(error, av.error.InvalidDataError)
         # The cause quotes the whole URL with its password: keep it out of tracebacks.
-        raise SourceError(reason, redact(where)) from None
+        raise (UnreadableError if unreadable else SourceError)(reason, redact(where)) from None
     try:
         name = container.format.name
         if name in _STILL_FORMATS or name.endswith("_pipe"):
-            raise SourceError(
-                f"this is a picture ({name.removesuffix('_pipe')}), not a video; give it the right file name ending",
-                redact(where),
-            )
+            kind = name.removesuffix("_pipe")
+            advice = "give the address of its stream" if "://" in where else "give it the right file name ending"
+            raise StillPictureError(f"this is a picture ({kind}), not a video; {advice}", redact(where))
         stream = video_stream(container, where)
         if gpu is not None and not stream.codec_context.is_hwaccel:
             log.warning("%s: decoded on the CPU: NVDEC has no %s", redact(where), stream.codec_context.name)
@@ -132,6 +155,20 @@ def explain(error: BaseException, where: str, timeout: float | None = None) -> s
     return f"cannot be opened: {redact_text(str(reason), where)}"
 
 
+PLAYLISTS = ("hls", "dash")
+"""Formats that are lists of files; what is known of the list says nothing of them."""
+
+
+def joins(container: av.container.InputContainer) -> bool:
+    """Whether its clock may jump: recordings are joined in such containers, and broadcast in them."""
+    return bool(container.format.flags & _TS_DISCONT) or container.format.name == "flv"
+
+
+def has_clock(container: av.container.InputContainer) -> bool:
+    """Whether its time stamps come from a clock, and not from FFmpeg's guess of the rate."""
+    return not container.format.flags & _NO_TIMESTAMPS
+
+
 class Decoder:
     """Decodes the video of one container: frames in the order shown, each with a time stamp that only grows.
 
@@ -144,6 +181,7 @@ class Decoder:
             other cores have work to do in a pipeline; beyond that, as many as there are, at most four.
         deinterlace: pass frames that are flagged as interlaced through the BWDIF filter.
         network: a broken connection is an error; a file that cannot be read further merely ends.
+        live: frames come by themselves: time stamps are held to the time of arrival.
 
     Attributes:
         stream: the video stream.
@@ -153,6 +191,7 @@ class Decoder:
         fps: average frames per second, or None.
         corrupt: packets that are damaged; their frames are missing, or show what the decoder made of them.
         stamped: whether the frames so far brought their own time stamps.
+        sample_aspect_ratio: width of a pixel by its height, in the frame that was given last.
     """
 
     def __init__(
@@ -163,6 +202,7 @@ class Decoder:
         threads: int = 0,
         deinterlace: bool = True,
         network: bool = False,
+        live: bool = False,
     ) -> None:
         self.container = container
         # PyAV asks FFmpeg to invent missing stamps; for reordered pictures in AVI it invents them out of order.
@@ -174,13 +214,24 @@ class Decoder:
         self.fps = self.stream.average_rate or self.stream.guessed_rate or None
         self.corrupt = 0
         self.stamped = True
+        self.sample_aspect_ratio = self.stream.sample_aspect_ratio or Fraction(1)
         self._network = network
         self._deinterlace = deinterlace
         self._graph: tuple[Any, tuple[int, int, str]] | None = None
         self._step = max(1, round(1 / ((self.fps or 25) * self.time_base)))
+        self._joins = joins(container)
         self._last_pts: int | None = None
         self._last_dts: int | None = None
-        self._offset = 0
+        self._arrival: ArrivalTimeline | None = None
+        # Live playlists bring seconds of frames at once: what comes when says nothing.
+        if live and container.format.name not in PLAYLISTS:
+            self._arrival = ArrivalTimeline(has_clock(container))
+            self.time_base = _LIVE_TIME_BASE
+        self._arrived = 0.0
+        self._waited = True
+        self._packets_read = 0
+        self._keyframes_read = 0
+        self._abandoned = False
         self._warned = False
         self._on_gpu = bool(self.stream.codec_context.is_hwaccel)
         if self._on_gpu:
@@ -191,6 +242,21 @@ class Decoder:
         self.stream.codec_context.thread_count = threads
         self.stream.thread_type = "AUTO" if threads > 1 else "NONE"
 
+    def abandon(self) -> None:
+        """End `frames` at the next packet. Called from another thread than reads them."""
+        self._abandoned = True
+
+    def missing(self) -> str:
+        """What keeps it from giving a first frame."""
+        if not self._packets_read:
+            return "no data came"
+        if not self._keyframes_read:
+            return (
+                f"{self._packets_read} packets came, but no key frame, with which a picture begins; "
+                "let the camera send one every second or two (its I-frame or GOP interval)"
+            )
+        return f"{self._packets_read} packets came, but none of them can be decoded"
+
     def close(self) -> None:
         """Free the codec and close the container."""
         self._graph = None
@@ -200,6 +266,20 @@ class Decoder:
         """Seconds from the beginning of the container at which ``frame``, one of ``frames``, is shown."""
         return float((frame.pts or 0) * self.time_base) - self.origin
 
+    def duration(self, frame: av.VideoFrame) -> float | None:
+        """Seconds for which the container says that ``frame`` is shown; None where it does not say."""
+        if not (self.stamped and frame.duration and self.stream.time_base):
+            return None
+        return float(frame.duration * self.stream.time_base)
+
+    def begin(self, first: av.VideoFrame) -> None:
+        """Count seconds from ``first``, the first frame there is, where the container's start is not to be believed."""
+        seconds = self.seconds(first)
+        # An MPEG-TS clock that wraps soon is counted from below zero: none of that may count as before the beginning.
+        # Where clocks may jump, sound and video do not begin far apart: one of the stamps is wrong.
+        if seconds < 0 or (self._joins and seconds > JUMP_S):
+            self.origin += seconds
+
     def seek(self, seconds: float) -> None:
         """Go to the last keyframe not after ``seconds`` from the beginning, or near it.
 
@@ -208,7 +288,6 @@ class Decoder:
         """
         self.container.seek(int((seconds + self.origin) / self.time_base), stream=self.stream, backward=True)
         self._last_pts = self._last_dts = None
-        self._offset = 0
         self._graph = None
 
     def frames(self) -> Iterator[av.VideoFrame]:
@@ -217,6 +296,27 @@ class Decoder:
         Raises:
             SourceError: a read timed out, or the connection broke.
         """
+        if self._arrival is not None:
+            placed = ((self._by_arrival(item[0]), item) for item in self._decoded())
+        else:
+            timeline = Timeline(self.time_base, self._step, self._joins)
+            placed = believed(self._decoded(), lambda item: int(item[0].pts), timeline)
+        for pts, (frame, shape) in placed:
+            frame.pts, frame.time_base = pts, self.time_base
+            self.sample_aspect_ratio = shape
+            if self._graph is None and not (self._deinterlace and frame.interlaced_frame):
+                yield frame
+            else:
+                yield from self._filtered(frame)
+        if self._graph is not None:
+            yield from self._filtered(None)
+
+    def _decoded(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+        """Frames out of the codec, ``pts`` in units of ``time_base`` set on each, and their pixels' shape."""
+        codec = self.stream.codec_context
+        shape = self.sample_aspect_ratio
+        # What the container says of the pixels' shape holds for all frames; what the codec says may change.
+        fixed = shape != (codec.sample_aspect_ratio or 1)
         for packet in self._packets():
             try:
                 decoded = self.stream.decode(packet)
@@ -238,21 +338,37 @@ class Decoder:
                 self._on_gpu = False
                 log.warning("%s: decoded on the CPU: NVDEC does not take this %s", self.where, self._describe())
             for frame in decoded:
-                yield from self._timed(frame)
-        if self._graph is not None:
-            yield from self._filtered(None)
+                frame.pts = self._stamp(frame)
+                # The codec knows of a new shape a few frames before it gives the first one of it, which is a key frame.
+                if frame.key_frame and not fixed:
+                    shape = codec.sample_aspect_ratio or Fraction(1)
+                yield frame, shape
 
     def _packets(self) -> Iterator[Any]:
         """Packets, then None to empty the decoder. Goes on behind errors as long as they are not endless."""
         failures = 0
+        # Matroska's demuxer goes past what it cannot parse without a word; only a hole between packets tells.
+        lone = len(self.container.streams) == 1 and "matroska" in self.container.format.name
+        read_to = 0
         while True:
             try:
+                asked = time.monotonic()
                 for packet in self.container.demux(self.stream):
+                    self._arrived = time.monotonic()
+                    self._waited = self._arrived - asked > _WAITED_S
+                    if self._abandoned:
+                        return
                     if packet.size:
                         failures = 0
+                        self._packets_read += 1
+                        self._keyframes_read += packet.is_keyframe
                         if packet.is_corrupt:
                             self._skip("the container marks it as damaged")
+                        elif lone and read_to and packet.pos and packet.pos - read_to > _LOST_BYTES:
+                            self._skip("a part of the file cannot be parsed")
+                        read_to = packet.pos + packet.size if packet.pos else 0
                         yield packet
+                    asked = time.monotonic()
                 break
             except (av.error.ExitError, av.error.TimeoutError):  # PyAV's own clock or FFmpeg's, whichever is first
                 seconds = self.container.read_timeout or 0.0
@@ -282,34 +398,24 @@ class Decoder:
             self._warned = True
             log.warning("%s: damaged data is skipped (%s)", self.where, reason)
 
-    def _timed(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
-        """Give ``frame`` a time stamp later than the last one, and deinterlace it if need be."""
-        pts, dts = frame.pts, frame.dts
-        if pts is not None and frame.time_base and frame.time_base != self.time_base:
-            pts = round(pts * frame.time_base / self.time_base)
-        last = self._last_pts
+    def _stamp(self, frame: av.VideoFrame) -> int:
+        """The time stamp of ``frame`` as stored, in units of ``time_base``; made up where it has none."""
+        pts, dts, base = frame.pts, frame.dts, frame.time_base or self.stream.time_base
+        if base and base != self.time_base:
+            pts, dts = (None if t is None else round(t * base / self.time_base) for t in (pts, dts))
         if pts is None:
             # Decoding times lag behind by a constant, but their distances tell of gaps.
             self.stamped = False
+            last = self._last_pts
             passed = dts - self._last_dts if dts is not None and self._last_dts is not None else 0
             pts = self.stream.start_time or 0 if last is None else last + (passed if passed > 0 else self._step)
-        else:
-            pts += self._offset
-            if last is not None and pts <= last:
-                # A clock that jumps back (a camera that restarted, files joined together) starts a new stretch;
-                # a stamp that is merely repeated or a little late is moved just behind the last one.
-                if (last - pts) * self.time_base > 1:
-                    self._offset += last + self._step - pts
-                    pts = last + self._step
-                else:
-                    pts = last + 1
-        frame.pts = self._last_pts = pts
-        self._last_dts = dts
-        frame.time_base = self.time_base
-        if self._graph is None and not (self._deinterlace and frame.interlaced_frame):
-            yield frame
-        else:
-            yield from self._filtered(frame)
+        self._last_pts, self._last_dts = pts, dts
+        return int(pts)
+
+    def _by_arrival(self, frame: av.VideoFrame) -> int:
+        assert self._arrival is not None
+        stamp = float(frame.pts * self.time_base) if self.stamped else None
+        return round(self._arrival.place(stamp, self._arrived, self._waited) / self.time_base)
 
     def _filtered(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
         """Frames that come out of the deinterlacer for ``frame``; None empties it."""
@@ -338,4 +444,5 @@ class Decoder:
                 return
             out.pts = round((out.pts or 0) * (out.time_base or self.time_base) / self.time_base)
             out.time_base = self.time_base
+            out.duration = 0  # the filter counts it in units of its own
             yield out

@@ -1,7 +1,8 @@
 """Network streams. A live one keeps its newest frame and counts what it drops; a finite one drops nothing.
 
-An ``http(s)`` address whose container tells a duration is a file that happens to lie elsewhere: it is read in order,
-as fast as it is asked for, and ``start`` may jump. All else is live, and its time starts at 0 with its first frame.
+An ``http(s)`` address whose container tells a duration, or whose server tells a length, is a file that happens to lie
+elsewhere: it is read in order, as fast as it is asked for, and ``start`` may jump. All else is live, and its time
+starts at 0 with its first frame; an address that gives a single picture is read again and again.
 """
 
 from __future__ import annotations
@@ -9,15 +10,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import av
 
 from perception.errors import PerceptionError, SourceError
-from perception.picture.decoder_frames import Converter
-from perception.sources.base import Selection, Source
-from perception.sources.decode import Decoder, local_formats, open_container
+from perception.sources.base import Selection, Source, log
+from perception.sources.decode import (
+    PLAYLISTS,
+    Decoder,
+    StillPictureError,
+    UnreadableError,
+    local_formats,
+    open_container,
+)
 from perception.sources.latest import LatestReader, LiveSource, selected
+from perception.sources.presentation import Presenter
 from perception.sources.uri import redact
 from perception.sources.video import VideoSource
 from perception.types import Frame, SourceInfo
@@ -30,6 +39,9 @@ _PROTOCOLS = {
     "udp": "udp,rtp",
 }
 
+# A stream whose rate is not to be guessed needs but one picture to be known; else FFmpeg gathers seconds of them.
+_AT_ONCE = {"fpsprobesize": "0", "analyzeduration": "0", "probesize": "32"}
+
 
 def open_stream(
     uri: str,
@@ -41,6 +53,7 @@ def open_stream(
     confined: bool = False,
     threads: int = 0,
     deinterlace: bool = True,
+    fps: float | None = None,
 ) -> Source:
     """Connect to a stream and decode its first frame.
 
@@ -52,6 +65,7 @@ def open_stream(
         decoding: where to decode, see ``perception.sources.nvdec``.
         confined: follow no redirects and read no playlists of ``http(s)://``.
         threads, deinterlace: see ``Decoder``.
+        fps: how often to read an address that gives a picture and not a stream.
 
     Raises:
         SourceError: no answer in time, refused, or no video in it.
@@ -67,17 +81,48 @@ def open_stream(
     if family != "http":
         options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
 
-    container = _connect(uri, options, timeout, decoding)
+    codec = {"threads": threads, "deinterlace": deinterlace}
+
+    def connected(form: str | None = None) -> Source:
+        began = time.monotonic()
+        more = _AT_ONCE if form else {}
+        container = _connect(uri, options | more, timeout, decoding, form)
+        if family == "http" and _is_file(container):
+            return VideoSource(container, uri, "stream", selection, **codec)
+        patience = max(timeout - (time.monotonic() - began), timeout / 2)
+        return StreamSource(container, uri, selection, timeout=timeout, first_timeout=patience, **codec)
+
     try:
-        if family == "http" and container.duration:
-            return VideoSource(container, uri, "stream", selection, threads=threads, deinterlace=deinterlace)
-        return StreamSource(container, uri, selection, timeout=timeout, threads=threads, deinterlace=deinterlace)
-    except BaseException:
-        container.close()
+        return connected()
+    except StillPictureError as error:
+        if family != "http" or confined:  # whoever chose the address may send each request elsewhere
+            raise
+        from perception.sources.snapshots import SnapshotSource
+
+        log.info("%s; it is read again and again, as a camera's snapshots", error)
+        return SnapshotSource(uri, selection, options, timeout=timeout, fps=fps)
+    except UnreadableError:
+        if family != "http":
+            raise
+        # Cheap cameras send Motion JPEG with no boundary before the first part, or call it image/jpg: their pictures
+        # can be found by their own first and last bytes.
+        with suppress(SourceError):
+            return connected("mjpeg")
         raise
 
 
-def _connect(uri: str, options: dict[str, str], timeout: float, decoding: str) -> av.container.InputContainer:
+def _is_file(container: av.container.InputContainer) -> bool:
+    """Whether it has an end that is known: a duration, or a length in bytes."""
+    name = container.format.name
+    if container.duration or name in PLAYLISTS:  # the length of a playlist is not that of what it names
+        return bool(container.duration)
+    # Cameras that send Motion JPEG give any length, because some clients ask for one.
+    return name != "mpjpeg" and container.size > 0
+
+
+def _connect(
+    uri: str, options: dict[str, str], timeout: float, decoding: str, form: str | None = None
+) -> av.container.InputContainer:
     """Open in a thread of its own: looking up a host name cannot be interrupted and may outlast any timeout."""
     result: list[av.container.InputContainer | PerceptionError] = []
     finished = threading.Event()
@@ -85,7 +130,7 @@ def _connect(uri: str, options: dict[str, str], timeout: float, decoding: str) -
 
     def work() -> None:
         try:
-            container = open_container(uri, uri, options, timeout, decoding=decoding)
+            container = open_container(uri, uri, options, timeout, decoding=decoding, format=form)
         except PerceptionError as error:
             result.append(error)
         else:
@@ -109,8 +154,17 @@ def _connect(uri: str, options: dict[str, str], timeout: float, decoding: str) -
 class StreamSource(LiveSource):
     """A live stream: a thread decodes as frames arrive and keeps the newest.
 
+    Args:
+        container: what to read; closed with the source.
+        uri: what it is called.
+        selection: which frames.
+        timeout: seconds to wait for each read.
+        first_timeout: seconds to wait for the first frame.
+        threads, deinterlace: see ``Decoder``.
+
     Raises:
-        SourceError: nothing can be decoded within ``timeout``.
+        UnreadableError: it ends before anything can be decoded.
+        SourceError: nothing can be decoded within ``first_timeout``.
     """
 
     def __init__(
@@ -120,6 +174,7 @@ class StreamSource(LiveSource):
         selection: Selection,
         *,
         timeout: float = 10.0,
+        first_timeout: float | None = None,
         threads: int = 0,
         deinterlace: bool = True,
     ) -> None:
@@ -127,20 +182,25 @@ class StreamSource(LiveSource):
         self._select = selection
         # The decoder has its own read timeout; this one is for a decoder that gets data and makes no frame of it.
         self._patience = 2 * timeout + 1
-        self._decoder = decoder = Decoder(container, uri, threads=threads, deinterlace=deinterlace, network=True)
-        self._convert = Converter(decoder.stream.sample_aspect_ratio)
-        self._pictures = decoder.frames()
-        first = next(self._pictures, None)
-        if first is None:
-            raise SourceError("the stream ended before its first frame", decoder.where)
-        decoder.origin += decoder.seconds(first)
-        planes, image = self._convert(first)
-        probe = Frame(image, planes=planes)
+        self._decoder = decoder = Decoder(
+            container, uri, threads=threads, deinterlace=deinterlace, network=True, live=True
+        )
+        self._present = Presenter(decoder.where)
+        self._first_size = 0, 0
+        self._opened = threading.Event()
+        self._reader = LatestReader(self._produce, decoder.where)
+        patience = timeout if first_timeout is None else first_timeout
+        if not self._opened.wait(patience):
+            self._interrupt()
+            raise SourceError(f"no picture in {patience:.3g} s: {decoder.missing()}", decoder.where)
+        if not any(self._first_size):
+            self._reader.take()  # raises what ended the thread
+            raise UnreadableError("the stream ended before its first frame", decoder.where)
         self.info = SourceInfo(
             uri=redact(uri),
             kind="stream",
-            width=probe.width,
-            height=probe.height,
+            width=self._first_size[0],
+            height=self._first_size[1],
             fps=decoder.fps,
             time_base=decoder.time_base,
             live=True,
@@ -148,36 +208,45 @@ class StreamSource(LiveSource):
             duration=selection.duration,
             every=selection.every,
         )
-        self._first = first
-        self._reader = LatestReader(self._produce, self.info.uri)
 
     def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
-        """Runs in the reader thread, which from here on alone uses the decoder."""
+        """Runs in the reader thread, which alone uses the decoder."""
+        decoder = self._decoder
         try:
             for chosen in selected(self._decoded(stopping), self._select):
                 if chosen is None:
                     yield None
                     continue
                 index, seconds, picture = chosen
-                planes, image = self._convert(picture)
+                planes, image = self._present(picture, decoder.sample_aspect_ratio)
                 yield Frame(
                     image,
                     index=index,
                     time=seconds,
-                    source=self.info.uri,
+                    source=decoder.where,
                     pts=picture.pts,
-                    time_base=self._decoder.time_base,
+                    time_base=decoder.time_base,
                     planes=planes,
                     arrived=time.monotonic(),
                 )
         finally:
-            self._pictures = iter(())
-            self._decoder.close()
+            decoder.close()
+            self._opened.set()
 
     def _decoded(self, stopping: threading.Event) -> Iterator[tuple[float, av.VideoFrame]]:
-        picture: av.VideoFrame | None = self._first
-        del self._first
-        while picture is not None and not stopping.is_set():
-            self.corrupt = self._decoder.corrupt
-            yield self._decoder.seconds(picture), picture
-            picture = next(self._pictures, None)
+        decoder = self._decoder
+        for picture in decoder.frames():
+            if stopping.is_set():
+                return
+            if not self._opened.is_set():
+                decoder.origin += decoder.seconds(picture)
+                planes, image = self._present(picture, decoder.sample_aspect_ratio)
+                first = Frame(image, planes=planes)
+                self._first_size = first.width, first.height
+                self._opened.set()
+            self.corrupt = decoder.corrupt
+            yield decoder.seconds(picture), picture
+
+    def _interrupt(self) -> None:
+        super()._interrupt()
+        self._decoder.abandon()

@@ -10,6 +10,7 @@ are filled in and ones that run backwards are moved on; ``pts * time_base - time
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import time
@@ -21,13 +22,14 @@ import av
 import av.error
 
 from perception.errors import SourceError
-from perception.picture.decoder_frames import Converter
 from perception.sources.base import Selection, Source, log
 from perception.sources.decode import Decoder, local_formats, open_container
+from perception.sources.presentation import Presenter
 from perception.sources.uri import redact
 from perception.types import Frame, SourceInfo
 
 _SLACK = 1e-6  # seconds: time stamps are whole units, what the user types is not
+_CUT_SHORT_S = 1.0  # so much less than the container declares is no matter of rounding
 _NEAR = 1.0  # seconds: so near to the beginning, decoding is quicker than jumping
 
 
@@ -68,7 +70,7 @@ class VideoSource(Source):
         self._decoder = decoder = Decoder(
             container, uri, threads=threads, deinterlace=deinterlace, network=kind == "stream"
         )
-        self._convert = Converter(decoder.stream.sample_aspect_ratio)
+        self._present = Presenter(decoder.where)
         try:
             self._pictures, first = self._begin(seekable)
         except BaseException:
@@ -84,10 +86,10 @@ class VideoSource(Source):
             else:
                 length = (container.duration or 0) / 1e6
             total = round(length * decoder.fps) or None
-        self._total = total if total and selection.whole else 0
-        # A length told by the container alone is rounded, and often wrong by a frame or two.
-        self._least = self._total if exact else round(0.9 * self._total) - 5
-        planes, image = self._convert(first)
+        # A length in seconds tells no number of frames: their rate may vary.
+        self._total = total if total and exact and selection.whole else 0
+        self._declared = _declared_end(stream) if selection.whole else 0.0
+        planes, image = self._present(first, decoder.sample_aspect_ratio)
         probe = Frame(image, planes=planes)
         self.info = SourceInfo(
             uri=redact(uri),
@@ -117,8 +119,7 @@ class VideoSource(Source):
                 else "there is a video stream, but no frame in it"
             )
             raise SourceError(reason, decoder.where)
-        # An MPEG-TS clock that wraps soon is counted from below zero: none of that may count as before the beginning.
-        decoder.origin += min(0.0, decoder.seconds(first))
+        decoder.begin(first)
         if decoder.seconds(first) >= start - _SLACK:
             return frames, first
         begin = decoder.seconds(first)
@@ -147,17 +148,17 @@ class VideoSource(Source):
         decoder, select_ = self._decoder, self._select
         decoded = 0
         given = 0
-        last_time = 0.0
+        last_time = lasts = 0.0
         picture, self._first = self._first, None
         while picture is not None and not self._closing:
             seconds = decoder.seconds(picture)
             if seconds >= select_.end - _SLACK:
                 return
             self.corrupt = decoder.corrupt
-            last_time = seconds
+            last_time, lasts = seconds, decoder.duration(picture) or 0.0
             decoded += 1
             if (decoded - 1) % select_.every == 0:
-                planes, image = self._convert(picture)
+                planes, image = self._present(picture, decoder.sample_aspect_ratio)
                 yield Frame(
                     image,
                     index=decoded - 1,
@@ -167,6 +168,7 @@ class VideoSource(Source):
                     time_base=decoder.time_base,
                     planes=planes,
                     arrived=time.monotonic(),
+                    duration=decoder.duration(picture),
                 )
                 given += 1
                 if given == select_.max_frames:
@@ -174,16 +176,25 @@ class VideoSource(Source):
             picture = next(self._pictures, None)
         self.corrupt = decoder.corrupt
         if not self._closing:
-            self._report_missing_end(decoded, last_time)
+            self._report_missing_end(decoded, last_time, lasts)
 
-    def _report_missing_end(self, decoded: int, last_time: float) -> None:
-        if decoded < self._least:
+    def _report_missing_end(self, decoded: int, last_time: float, lasts: float) -> None:
+        # Some muxers count from the first frame, some from 0.
+        end = last_time + lasts + self._decoder.origin
+        if decoded < self._total:
             log.warning(
                 "%s: %d of %d frames could be read, the last at %.2f s; the rest is missing or damaged",
                 self.info.uri,
                 decoded,
                 self._total,
                 last_time,
+            )
+        elif end < self._declared - _CUT_SHORT_S:
+            log.warning(
+                "%s: it ends at %.2f s and should last %.2f s; the rest is missing or damaged",
+                self.info.uri,
+                end,
+                self._declared,
             )
         elif self.corrupt:
             log.warning("%s: %d damaged packets were met", self.info.uri, self.corrupt)
@@ -203,6 +214,18 @@ def _shown(stream: av.VideoStream) -> int:
     if stream.frames and "mov" in stream.container.format.name and len(stream.index_entries):
         return sum(not entry.is_discard for entry in stream.index_entries)
     return stream.frames
+
+
+def _declared_end(stream: av.VideoStream) -> float:
+    """Seconds at which a Matroska or WebM file says that its video ends; 0 where it does not say."""
+    container = stream.container
+    if "matroska" not in container.format.name:
+        return 0.0
+    told = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if told:
+        return 3600 * int(told[1]) + 60 * int(told[2]) + float(told[3])
+    # The file's own length is that of its longest stream.
+    return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
 
 
 def open_file(path: str | Path, selection: Selection, *, decoding: str = "auto", **options: Any) -> VideoSource:

@@ -153,11 +153,8 @@ def test_damage_in_the_middle_is_skipped_and_counted(tmp_path, caplog, ending, s
     numbers = [read_stamp(f.image) for f in frames]
     assert numbers[:30] == list(range(30))
     assert numbers[-20:] == list(range(100, 120))  # it went on behind the damage
-    if ending == "mkv":  # its demuxer leaves out what it cannot parse without a word, and so only the gap is seen
-        assert "frames could be read" in caplog.text or len(frames) > 100
-    else:
-        assert source.corrupt > 0
-        assert sum("damaged data is skipped" in r.message for r in caplog.records) == 1
+    assert source.corrupt > 0
+    assert sum("damaged data is skipped" in r.message for r in caplog.records) == 1
     assert np.all(np.diff([f.pts for f in frames]) > 0)
 
 
