@@ -25,6 +25,14 @@ _LATE_JOINED_S = Fraction(1, 10)  # as FFmpeg's own transcoding, of containers w
 _LATE_S = 1
 
 
+_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT
+
+
+def clock_may_jump(name: str, flags: int) -> bool:
+    """Whether recordings are joined, or broadcast, in containers of that format, by its FFmpeg name and flags."""
+    return bool(flags & _TS_DISCONT) or name == "flv"
+
+
 class Timeline:
     """Stamps of frames in the order shown, made to increase without invented gaps; sane ones are left as they are.
 

@@ -8,6 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perception.common.timestamps import clock_may_jump
+from perception.sinks.one_clock import HELD_PACKETS, on_one_clock
+
 if TYPE_CHECKING:
     from av.container import OutputContainer
 
@@ -20,9 +23,7 @@ COPIED: dict[str, frozenset[str] | None] = {
     "webm": frozenset({"opus", "vorbis"}),
     "matroska": None,
 }
-HELD_PACKETS = 4096
-JUMP_S = 1
-"""A clock that goes back by more begins a new stretch: files joined together, a camera that restarted."""
+_OVERLAP_S = Fraction(1, 1000)
 _LAYOUTS = {"mono", "stereo"}
 
 
@@ -37,6 +38,7 @@ class AudioTrack:
 
     Attributes:
         start: time of the file's first packet, in seconds.
+        joins: whether the clock of such a container may jump.
         stream: the sound that is carried, the container's default; None where there is none.
     """
 
@@ -47,6 +49,7 @@ class AudioTrack:
         # Without the scheme FFmpeg would take "at-10:30.mp4" for the protocol "at-10".
         self._input = av.open(f"file:{Path(path).absolute()}", metadata_errors="ignore")
         self.start = Fraction(self._input.start_time or 0, av.time_base)
+        self.joins = clock_may_jump(self._input.format.name, self._input.format.flags)
         self.stream: Any = self._input.streams.best("audio") if self._input.streams.audio else None
         self._output: OutputContainer | None = None
         self._to: Any = None
@@ -55,6 +58,7 @@ class AudioTrack:
         self._origin = Fraction(0)
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
+        self._encoded_to = Fraction(-1)
         self._latest_video: Fraction | None = None
 
     def attach(self, output: OutputContainer, container: str) -> None:
@@ -103,7 +107,9 @@ class AudioTrack:
             self._input.seek(max(0, int((origin - 1) * 1_000_000)))
         video = [s for s in self._input.streams.video if not s.disposition & 1024][:1]  # 1024: a cover picture
         rates = [rate for s in video for rate in (s.average_rate, s.guessed_rate) if rate]
-        packets = _one_clock(self._input.demux(self.stream, *video), 1 / rates[0] if rates else Fraction(1, 25))
+        packets = on_one_clock(
+            self._input.demux(self.stream, *video), 1 / rates[0] if rates else Fraction(1, 25), self.joins
+        )
         self._packets = self._audio_of(packets, origin if cut else None)
         self._advance()
 
@@ -180,6 +186,10 @@ class AudioTrack:
         for frame in frames:
             if frame.pts is not None:
                 frame.pts -= round(self._origin / frame.time_base)
+                begins = frame.pts * frame.time_base
+                if begins < self._encoded_to - _OVERLAP_S:
+                    continue  # the sound of the stretch before was longer than its video: the encoder takes no overlap
+                self._encoded_to = begins + Fraction(frame.samples, frame.sample_rate)
             self._output.mux(self._to.encode(frame))
 
     def _whole(self, packet: Any) -> list[Any]:
@@ -202,61 +212,6 @@ class AudioTrack:
         self._packets = iter(())
         self._next = None
         self._input.close()
-
-
-def _one_clock(packets: Iterator[Any], step: Fraction) -> Iterator[Any]:
-    """Packets of sound and video that have time stamps, moved onto one clock where theirs goes back.
-
-    The video decides, as its decoder does: its new stretch begins where the last one ended, and the sound of that
-    stretch is moved by as much. Sound that comes before the video of its stretch waits for it.
-
-    Args:
-        packets: as they lie in the file; their time stamps are changed.
-        step: seconds for which a frame is shown.
-    """
-    shifts = {0: Fraction(0)}  # seconds by which the packets of each stretch are moved
-    stretch = {"video": 0, "audio": 0}
-    latest: dict[str, Fraction] = {}  # as stored
-    end = {"video": Fraction(0), "audio": Fraction(0)}  # as moved
-    waiting: list[Any] = []
-
-    def moved(packet: Any) -> Any:
-        kind, base = packet.stream.type, packet.time_base
-        units = round(shifts[stretch[kind]] / base)
-        packet.pts += units
-        packet.dts = packet.pts if packet.dts is None else packet.dts + units
-        length = step if kind == "video" else (packet.duration or 0) * base
-        end[kind] = max(end[kind], packet.pts * base + length)
-        return packet
-
-    for packet in packets:
-        if packet.pts is None or not packet.size:
-            continue
-        kind, time = packet.stream.type, packet.pts * packet.time_base
-        if time < latest.get(kind, time) - JUMP_S:
-            del latest[kind]
-            if kind == "video":
-                stretch[kind] += 1
-                shifts[stretch[kind]] = end[kind] - time
-            elif abs(time + shifts[stretch["video"]] - end["video"]) > JUMP_S:
-                stretch[kind] = stretch["video"] + 1
-            else:  # the video is there already
-                stretch[kind] = stretch["video"]
-        latest[kind] = max(time, latest.get(kind, time))
-        if stretch[kind] not in shifts:
-            waiting.append(packet)
-            if len(waiting) < HELD_PACKETS:
-                continue
-            shifts[stretch[kind]] = end[kind] - waiting[0].pts * packet.time_base  # the video does not follow
-            packet = None
-        if stretch["audio"] in shifts:
-            yield from map(moved, waiting)
-            waiting.clear()
-        if packet is not None:
-            yield moved(packet)
-    if waiting:
-        shifts[stretch["audio"]] = end["audio"] - waiting[0].pts * waiting[0].time_base
-        yield from map(moved, waiting)
 
 
 def _codec_id(name: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from perception.card import ModelCard
+from perception.common.timestamps import JUMP_S
 from perception.errors import PerceptionError, SinkError, UsageError
 from perception.sinks.base import Sink
 from perception.sinks.codecs import CONTAINERS, Encoder, choose_encoder
@@ -258,7 +259,8 @@ class VideoSink(Sink):
         except (OSError, av.FFmpegError):
             log.warning("%s: cannot be opened a second time; the output has no sound", info.path)
             return
-        if info.start <= 0:
+        # Where clocks may jump, sound and video do not begin far apart: one of the stamps is wrong.
+        if info.start <= 0 and not (track.joins and first - track.start > JUMP_S):
             self._origin = min(track.start, first)
         if self._wants_audio and track.stream is not None:
             self._audio = track

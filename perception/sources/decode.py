@@ -16,7 +16,7 @@ from typing import Any
 import av
 import av.error
 
-from perception.common.timestamps import JUMP_S, ArrivalTimeline, Timeline, believed
+from perception.common.timestamps import JUMP_S, ArrivalTimeline, Timeline, believed, clock_may_jump
 from perception.errors import SourceError
 from perception.sources.base import log
 from perception.sources.nvdec import accelerator
@@ -29,7 +29,6 @@ _REFUSED_FORMATS = frozenset({
 _MAX_READ_ERRORS = 100
 _GENERATE_STAMPS = 0x0001  # AVFMT_FLAG_GENPTS
 _STILL_FORMATS = ("image2", "image2pipe")
-_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: FFmpeg knows that the clock of such a container may jump
 _NO_TIMESTAMPS = 0x0080  # AVFMT_NOTIMESTAMPS: what FFmpeg gives is counted at an assumed rate
 _LIVE_TIME_BASE = Fraction(1, 90_000)
 _LOST_BYTES = 1024  # between packets of a lone stream lie some 20 bytes
@@ -159,11 +158,6 @@ PLAYLISTS = ("hls", "dash")
 """Formats that are lists of files; what is known of the list says nothing of them."""
 
 
-def joins(container: av.container.InputContainer) -> bool:
-    """Whether its clock may jump: recordings are joined in such containers, and broadcast in them."""
-    return bool(container.format.flags & _TS_DISCONT) or container.format.name == "flv"
-
-
 def has_clock(container: av.container.InputContainer) -> bool:
     """Whether its time stamps come from a clock, and not from FFmpeg's guess of the rate."""
     return not container.format.flags & _NO_TIMESTAMPS
@@ -219,7 +213,7 @@ class Decoder:
         self._deinterlace = deinterlace
         self._graph: tuple[Any, tuple[int, int, str]] | None = None
         self._step = max(1, round(1 / ((self.fps or 25) * self.time_base)))
-        self._joins = joins(container)
+        self._joins = clock_may_jump(container.format.name, container.format.flags)
         self._last_pts: int | None = None
         self._last_dts: int | None = None
         self._arrival: ArrivalTimeline | None = None
