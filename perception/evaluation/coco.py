@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import SourceError
-from perception.evaluation.faults import Fault
+from perception.evaluation.faults import Fault, listing
 from perception.evaluation.pictures import BadPicture, read_picture
 from perception.types import F32, U8
 
@@ -22,6 +23,13 @@ LARGEST = 1e30
 
 SLACK = 1.0
 """Pixels that a box may reach over its image's edge: tools count pixels from 0, from 1, or by their centres."""
+
+
+_WHOLE = {
+    "images": ("id", "width", "height"),
+    "annotations": ("id", "image_id", "category_id"),
+    "categories": ("id",),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,11 +62,13 @@ class CocoFile:
     """The images of a COCO file in its order, with their boxes; pictures are read when asked for.
 
     Boxes without area, or outside their image, are faults that are not fatal: they are left out, or clipped where
-    they are partly inside. A wrong id is fatal, and so is a missing picture.
+    they are partly inside. A wrong id is fatal, and so is a missing picture. Ids and sizes may be written as text or
+    with a decimal point, and an annotation that has polygons and no box gets the box around them.
 
     Args:
-        annotations: the JSON file. ``segmentation`` is not looked at.
-        images: folder that ``file_name`` is relative to; a file of that name directly in it will do, too.
+        annotations: the JSON file. Of ``segmentation`` only polygons are looked at.
+        images: folder that ``file_name`` is relative to; a file of that name directly in it will do, too. Backslashes
+            separate folders, as on Windows.
 
     Attributes:
         path: the JSON file.
@@ -151,7 +161,8 @@ class CocoFile:
             else:
                 categories[key] = name
         if not categories:
-            raise SourceError("this file has no categories, so there are no classes", self.path)
+            reason = f": {listing(self.faults)}" if self.faults else ""
+            raise SourceError(f"this file has no categories, so there are no classes{reason}", self.path)
         return categories
 
     def _read_image(
@@ -162,7 +173,9 @@ class CocoFile:
             self._fault(what, f"needs a whole id, file_name, width and height; has {entry!r:.200}")
             return None
         assert isinstance(width, int) and isinstance(height, int)
-        path = next((p for p in (folder / name, folder / Path(name).name) if p.is_file()), None)
+        windows = PureWindowsPath(name)
+        names = (name, windows.as_posix(), windows.name)
+        path = next((folder / n for n in names if (folder / n).is_file()), None)
         if path is None:
             self.faults.append(Fault(str(folder / name), f"missing image ({self.path.name} lists it)"))
             return None
@@ -182,7 +195,7 @@ class CocoFile:
 
     def _read_box(self, entry: dict[str, Any], image: str, width: int, height: int) -> list[float] | None:
         """xyxy in pixels, or None for a box that cannot be used."""
-        box = entry.get("bbox")
+        box = entry.get("bbox") or _around(entry.get("segmentation"))
         what = f"annotation {entry.get('id')} of {image}"
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
             self._fault(what, f"bbox must be 4 numbers (x, y, width, height), not {box!r:.100}; left out", fatal=False)
@@ -219,7 +232,29 @@ def _load(path: Path) -> dict[str, Any]:
             raise SourceError(f"not a COCO file: an entry of {key!r} is not an object", path)
     if not data["images"]:
         raise SourceError("this file has no images", path)
+    for key, numbers in _WHOLE.items():
+        for entry in data[key]:
+            entry |= {name: _whole(entry[name]) for name in numbers if name in entry}
     return dict(data)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that is written as text or with a decimal point, as one; what is none, as it is."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}(\.0*)?\s*", value):
+        return int(value.partition(".")[0])
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST else value
+
+
+def _around(polygons: Any) -> list[float] | None:
+    """The box (x, y, width, height) around polygons, each a list x, y, x, y, ...; None where there are none."""
+    if not isinstance(polygons, list) or not polygons:
+        return None
+    numbers = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) % 2 == 0]
+    xs = [x for polygon in numbers for x in polygon[0::2]]
+    ys = [y for polygon in numbers for y in polygon[1::2]]
+    if not xs or not all(_is_number(value) for value in (*xs, *ys)):
+        return None
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
 def _is_id(value: Any) -> bool:

@@ -17,7 +17,7 @@ from perception.errors import SourceError, require
 from perception.evaluation.boxes import OVERLAP, compare, draw_comparison
 from perception.evaluation.classes import ClassMatch, match_classes
 from perception.evaluation.coco import BoxedImage, CocoFile
-from perception.evaluation.faults import Fault, refuse
+from perception.evaluation.faults import Fault, listing, refuse
 from perception.evaluation.precision import MAX_DETECTIONS, coco_precision
 from perception.evaluation.result import (
     Confusion,
@@ -170,7 +170,8 @@ def evaluate_detection(
     if any(fault.fatal for fault in faults):
         broken.set()
     elif not any(counts[name] for name in match.of_data):
-        raise SourceError(f"this file has no boxes of {', '.join(match.names)}", file.path)
+        reason = f": {listing(faults)}" if faults else ""
+        raise SourceError(f"this file has no boxes of {', '.join(match.names)}{reason}", file.path)
     evaluated = np.full(len(task.classes), -1, np.int64)
     evaluated[list(match.of_model)] = list(match.of_model.values())
     joined = len(match.of_model) > len(match.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,8 @@ from perception.types import U8
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # FF 00 is a pixel's FF, FF D0 to D7 stand within scans
+_EOI, _ALONE = 0xD9, (0x01, 0xD8)
 _GRAY, _PALETTE = 0, 3  # colour types of PNG
 
 
@@ -100,12 +103,35 @@ def _decode(data: bytes, flags: int, fault: str) -> U8:
 def _is_cut_short(data: bytes) -> bool:
     """Whether the end is missing. Decoders do not tell: they fill the rest with gray."""
     if data.startswith(_JPEG):
-        # within the pixels FF is never followed by these: a thumbnail's end comes before the last scan
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+        return not _jpeg_ends(data)
     if data.startswith(_PNG):
-        return b"IEND" not in data[-1024:]
+        return not _png_ends(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return False
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the picture's own end is there (ITU-T T.81, B.1): not a thumbnail's, nor that of what follows it."""
+    at = 2
+    while (found := _MARKER.search(data, at)) is not None:
+        marker, at = found.group()[-1], found.end()
+        if marker == _EOI:
+            return True
+        if marker not in _ALONE:
+            # Within a segment anything may stand; what follows a scan's are its pixels, in which no marker occurs.
+            at += int.from_bytes(data[at : at + 2], "big")
+    return False
+
+
+def _png_ends(data: bytes) -> bool:
+    """Whether all chunks are there up to the last one, IEND (ISO/IEC 15948, 5.3). What follows is not of the picture."""
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        following = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"IEND":
+            return following <= len(data)
+        at = following
     return False
 
 

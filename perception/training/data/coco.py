@@ -42,6 +42,8 @@ class CocoFolder:
         self.title = config.title
         self.min_score = config.min_score
         self.file = CocoFile(root / config.annotations, root / config.images)
+        if not self.file.images:  # each has a fault, which is the reason
+            refuse(self.file.faults, self.file.entries, self.file.path, "images")
         self.file.images = [image for image in self.file.images if config.takes(image.path.stem)]
         if not self.file.images:
             raise SourceError("none of its images is among those that are asked for", self.file.path)
