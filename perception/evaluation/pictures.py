@@ -125,7 +125,7 @@ def _jpeg_ends(data: bytes) -> bool:
 
 
 def _png_ends(data: bytes) -> bool:
-    """Whether all chunks are there up to the last one, IEND (ISO/IEC 15948, 5.3). What follows is not of the picture."""
+    """Whether all chunks are there up to the last one, IEND (ISO/IEC 15948, 5.3)."""
     at = len(_PNG)
     while at + 12 <= len(data):
         following = at + 12 + int.from_bytes(data[at : at + 4], "big")

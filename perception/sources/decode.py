@@ -112,7 +112,10 @@ def video_stream(container: av.container.InputContainer, where: str) -> av.Video
     Raises:
         SourceError: there is none, or none that can be decoded.
     """
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    kinds = av.stream.Disposition
+    streams = [s for s in container.streams.video if not s.disposition & kinds.attached_pic]
+    if streams and all(s.disposition & kinds.dependent for s in streams):
+        raise StillPictureError("this is a picture in tiles (HEIF), not a video", redact(where))
     if not streams:
         has = "audio only" if container.streams.audio else "no video stream; was it cut short?"
         raise SourceError(f"there is no video in it ({has})", redact(where))

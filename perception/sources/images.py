@@ -18,10 +18,14 @@ import numpy as np
 
 from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
+from perception.sources.heif import is_heif, read_heif
 from perception.sources.uri import IMAGE_SUFFIXES, exists, is_folder
 from perception.types import U8, Frame, SourceInfo
 
 _SLACK = 1e-6  # seconds: what the user types is rarely a whole number of frames
+_NOT_READ = frozenset((".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".gif", ".psd", ".svg"))
+"""Pictures to whoever made them, and none to what decodes here: they are named and not passed over in silence."""
+_NAMES_SHOWN = 5
 
 
 class ImageSource(Source):
@@ -114,11 +118,20 @@ def find_images(uri: str) -> list[Path]:
     path = Path(uri)
     if is_folder(path):
         try:
-            files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+            there = sorted(p for p in path.iterdir() if p.is_file())
         except OSError as error:
             raise SourceError(f"the folder cannot be read: {error.strerror}", uri) from None
+        files = [p for p in there if p.suffix.lower() in IMAGE_SUFFIXES]
+        others = [p.name for p in there if p.suffix.lower() in _NOT_READ]
+        told = ""
+        if others:
+            more = f" and {len(others) - _NAMES_SHOWN} more" if len(others) > _NAMES_SHOWN else ""
+            told = f"{', '.join(others[:_NAMES_SHOWN])}{more} cannot be read: convert them to JPEG or PNG"
         if not files:
-            raise SourceError("no images in this folder (looked for .jpg, .png, .tif, .webp, .bmp and the like)", uri)
+            told = told or "looked for .jpg, .png, .heic, .avif, .tif, .webp, .bmp and the like"
+            raise SourceError(f"no images in this folder ({told})", uri)
+        if told:
+            log.warning("%s: %s", uri, told)
     elif exists(path):
         return [path]
     elif glob.has_magic(uri):
@@ -143,6 +156,8 @@ def read_image(path: Path) -> U8 | None:
     try:
         # Bytes and not a name: cv2.imread cannot open every name on every system.
         data = np.fromfile(path, np.uint8)
+        if is_heif(data[:12].tobytes()):
+            return read_heif(path)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except (OSError, cv2.error):
         return None

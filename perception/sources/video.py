@@ -23,7 +23,8 @@ import av.error
 
 from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
-from perception.sources.decode import Decoder, local_formats, open_container
+from perception.sources.decode import Decoder, StillPictureError, local_formats, open_container
+from perception.sources.heif import is_heif
 from perception.sources.presentation import Presenter
 from perception.sources.uri import redact
 from perception.types import Frame, SourceInfo
@@ -261,6 +262,8 @@ def open_file(path: str | Path, selection: Selection, *, decoding: str = "auto",
         raise SourceError(f"cannot be read: {error.strerror}", path) from None
     if head.startswith((b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")):
         raise SourceError("a playlist and not a video; give the videos it names", path)
+    if is_heif(head):
+        raise StillPictureError("this is a picture (HEIF), not a video; give it the file name ending .heic", path)
     # Without the scheme FFmpeg would take a name such as "concat:a|b" for a protocol.
     target = f"file:{path.absolute()}"
     limits = {"protocol_whitelist": "file", "format_whitelist": local_formats()}

@@ -1,0 +1,218 @@
+"""Pictures of phones: HEIC, HEIF and AVIF, whole or in tiles (ISO/IEC 23008-12, ISO/IEC 14496-12).
+
+FFmpeg decodes each tile; where the tiles belong, and how the whole is turned, is read here from the file's boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+
+from perception.sources.presentation import Presenter
+from perception.types import U8
+
+_STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"miaf", b"avif")
+_MOST_PIXELS = 1 << 28
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` (12 bytes are enough) is a HEIF or AVIF picture."""
+    return head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS
+
+
+def read_heif(path: Path) -> U8 | None:
+    """The picture as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read."""
+    try:
+        grid = _grid(path.read_bytes())
+        options = {"protocol_whitelist": "file", "format_whitelist": "mov"}
+        with av.open(f"file:{path.absolute()}", options=options) as file:
+            if grid is None:
+                return _decode(file, _whole(file), str(path))
+            wanted = [stream for stream in file.streams.video if stream.id in grid.tiles]
+            return grid.assemble({stream.id: _decode(file, stream, str(path)) for stream in wanted})
+    except (av.error.FFmpegError, OSError, ValueError, LookupError, StopIteration):
+        return None
+
+
+def _whole(file: av.container.InputContainer) -> av.VideoStream:
+    """The picture that is meant, of those that are no tiles; a thumbnail or a depth map is smaller or not the default.
+
+    Raises:
+        ValueError: there is none.
+    """
+    kinds = av.stream.Disposition
+    whole = [s for s in file.streams.video if not s.disposition & kinds.dependent]
+    return max(whole, key=lambda s: (bool(s.disposition & kinds.default), s.width * s.height))
+
+
+def _decode(file: av.container.InputContainer, stream: av.VideoStream, where: str) -> U8:
+    file.seek(0)
+    frame = next(file.decode(stream))
+    planes, image = Presenter(where)(frame, Fraction(1))
+    if image is not None:
+        return image
+    assert planes is not None
+    return planes.to_bgr()
+
+
+@dataclass
+class _Grid:
+    """A picture in tiles of one size, in rows from the top left.
+
+    Attributes:
+        rows, columns: how many tiles.
+        width, height: of the whole picture, in pixels; what the tiles have beyond is cut off.
+        tiles: ids of their items.
+        turns: ``irot`` with quarter turns counterclockwise, ``imir`` with 0 for top and bottom changing places and 1
+            for left and right; one after the other.
+    """
+
+    rows: int
+    columns: int
+    width: int
+    height: int
+    tiles: list[int] = field(default_factory=list)
+    turns: list[tuple[bytes, int]] = field(default_factory=list)
+
+    def assemble(self, decoded: dict[int, U8]) -> U8:
+        """The whole picture.
+
+        Raises:
+            LookupError: a tile is missing.
+            ValueError: the tiles do not fill the picture.
+        """
+        height, width = decoded[self.tiles[0]].shape[:2]
+        if len(self.tiles) != self.rows * self.columns or self.width * self.height > _MOST_PIXELS:
+            raise ValueError("not as many tiles as places")
+        if width * self.columns < self.width or height * self.rows < self.height:
+            raise ValueError("the tiles are smaller than the picture")
+        image = np.empty((self.height, self.width, 3), np.uint8)
+        for number, tile in enumerate(self.tiles):
+            y, x = number // self.columns * height, number % self.columns * width
+            place = image[y : y + height, x : x + width]
+            place[:] = decoded[tile][: place.shape[0], : place.shape[1]]
+        for kind, how in self.turns:
+            image = np.rot90(image, how & 3) if kind == b"irot" else np.flip(image, how & 1)
+        return np.ascontiguousarray(image)
+
+
+def _grid(data: bytes) -> _Grid | None:
+    """The tiles of the picture that is meant; None where it is not in tiles.
+
+    Raises:
+        ValueError, LookupError: the boxes are damaged.
+    """
+    boxes = dict(_boxes(data, 0, len(data), (b"meta",)))
+    if b"meta" not in boxes:
+        return None
+    start, end = boxes[b"meta"]
+    meta = dict(_boxes(data, start + 4, end, (b"pitm", b"iinf", b"iref", b"iloc", b"idat", b"iprp")))
+    if b"pitm" not in meta or b"iref" not in meta:
+        return None
+    at = meta[b"pitm"][0]
+    wide = data[at] != 0
+    primary = _number(data, at + 4, 4 if wide else 2)
+    if _item_type(data, *meta[b"iinf"], primary) != b"grid":
+        return None
+    payload = _item(data, meta, primary)
+    size = 4 if payload[1] & 1 else 2
+    grid = _Grid(payload[2] + 1, payload[3] + 1, _number(payload, 4, size), _number(payload, 4 + size, size))
+    grid.tiles = _references(data, *meta[b"iref"], primary)
+    grid.turns = _turns(data, *meta[b"iprp"], primary)
+    return grid
+
+
+def _number(data: bytes, at: int, size: int) -> int:
+    if at + size > len(data):
+        raise ValueError("cut short")
+    return int.from_bytes(data[at : at + size], "big")
+
+
+def _boxes(data: bytes, at: int, end: int, kinds: tuple[bytes, ...] = ()) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """The boxes from ``at`` to ``end``: their kind, and where what they hold begins and ends."""
+    while at + 8 <= end:
+        size, kind, head = _number(data, at, 4), data[at + 4 : at + 8], 8
+        if size == 1:
+            size, head = _number(data, at + 8, 8), 16
+        elif size == 0:
+            size = end - at
+        if size < head or at + size > end:
+            raise ValueError("a box that does not fit")
+        if not kinds or kind in kinds:
+            yield kind, (at + head, at + size)
+        at += size
+
+
+def _item_type(data: bytes, start: int, end: int, item: int) -> bytes:
+    at = start + (6 if data[start] == 0 else 8)
+    for _, (entry, _) in _boxes(data, at, end, (b"infe",)):
+        size = 4 if data[entry] >= 3 else 2
+        if data[entry] >= 2 and _number(data, entry + 4, size) == item:
+            return data[entry + 4 + size + 2 : entry + 4 + size + 6]
+    return b""
+
+
+def _references(data: bytes, start: int, end: int, item: int) -> list[int]:
+    """The items that ``item`` is derived from, in order."""
+    size = 4 if data[start] else 2
+    for _, (at, _) in _boxes(data, start + 4, end, (b"dimg",)):
+        if _number(data, at, size) == item:
+            count, at = _number(data, at + size, 2), at + size + 2
+            return [_number(data, at + size * n, size) for n in range(count)]
+    return []
+
+
+def _item(data: bytes, meta: dict[bytes, tuple[int, int]], item: int) -> bytes:
+    """The bytes of an item, which lie in the file or in the box ``idat``."""
+    at = meta[b"iloc"][0]
+    version = data[at]
+    sizes = _number(data, at + 4, 2)
+    offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_size = sizes & 15 if version else 0
+    wide = 4 if version >= 2 else 2
+    count, at = _number(data, at + 6, wide), at + 6 + wide
+    for _ in range(count):
+        found, at = _number(data, at, wide), at + wide
+        method = _number(data, at, 2) & 15 if version else 0
+        at += 4 if version else 2
+        base, at = _number(data, at, base_size), at + base_size
+        extents, at = _number(data, at, 2), at + 2
+        parts = b""
+        for _ in range(extents):
+            at += index_size
+            offset, at = _number(data, at, offset_size), at + offset_size
+            length, at = _number(data, at, length_size), at + length_size
+            if found == item:
+                begin = base + offset + (meta[b"idat"][0] if method == 1 else 0)
+                parts += data[begin : begin + length] if length else data[begin:]
+        if found == item:
+            return parts
+    raise LookupError("the item is nowhere")
+
+
+def _turns(data: bytes, start: int, end: int, item: int) -> list[tuple[bytes, int]]:
+    """How an item is turned (``irot``) and mirrored (``imir``), in that order in which it is to be done."""
+    boxes = list(_boxes(data, start, end))
+    properties = [p for kind, (a, b) in boxes if kind == b"ipco" for p in _boxes(data, a, b)]
+    for kind, (at, _) in boxes:
+        if kind != b"ipma":
+            continue
+        version, wide_index = data[at], data[at + 3] & 1
+        wide = 4 if version else 2
+        count, at = _number(data, at + 4, 4), at + 8
+        for _ in range(count):
+            found, at = _number(data, at, wide), at + wide
+            number, at = _number(data, at, 1), at + 1
+            size = 2 if wide_index else 1
+            indices = [_number(data, at + size * n, size) & (0x7FFF if wide_index else 0x7F) for n in range(number)]
+            at += size * number
+            if found == item:
+                wanted = [properties[i - 1] for i in indices if 0 < i <= len(properties)]
+                return [(kind, data[place]) for kind, (place, _) in wanted if kind in (b"irot", b"imir")]
+    return []
