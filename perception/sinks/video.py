@@ -11,7 +11,6 @@ import logging
 import os
 from contextlib import suppress
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -166,13 +165,11 @@ class VideoSink(Sink):
             return
         if self._container in ("mp4", "mov") and last.pts is not None and last.dts is not None:
             # These store differences of decoding times. So that they add up to the time for which the frames are shown,
-            # the frame that is decoded last gets what is missing.
+            # the frame that is decoded last gets what is missing; and as much that the last fragment, which may hold
+            # none but it, ends with the last frame shown: by that the file's length is told.
             delay = last.pts - last.dts if self._delay is None else self._delay
             end = (self._last or 0) + self._nominal
-            missing = end - (last.dts + delay)
-            if all(p.pts + after.dts - p.dts < end for p, after in pairwise([*before, last])):
-                missing = max(missing, end - last.pts)  # else the file would end before the last frame shown does
-            self._durations[last.pts] = missing
+            self._durations[last.pts] = max(end - (last.dts + delay), end - last.pts)
         self._mux([last])
 
     @property
