@@ -35,6 +35,7 @@ _LOST_BYTES = 1024  # between packets of a lone stream lie some 20 bytes
 _WAITED_S = 0.002  # what takes longer to read had not come yet
 _LARGE_PICTURE = 1920 * 1088
 _MAX_THREADS = 4
+_MOST_FPS = 1000
 
 
 class UnreadableError(SourceError):
@@ -208,7 +209,8 @@ class Decoder:
         self.stream = video_stream(container, where)
         self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)
         self.origin = max(0.0, (container.start_time or 0) / 1e6)
-        self.fps = self.stream.average_rate or self.stream.guessed_rate or None
+        fps = self.stream.average_rate or self.stream.guessed_rate
+        self.fps = fps if fps and fps <= _MOST_FPS else None  # FFmpeg takes the unit of stamps for a rate
         self.corrupt = 0
         self.stamped = True
         self.sample_aspect_ratio = self.stream.sample_aspect_ratio or Fraction(1)

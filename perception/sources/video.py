@@ -210,10 +210,13 @@ def _shown(stream: av.VideoStream) -> int:
     """How many frames the container says are shown; 0 where it does not say.
 
     MP4 and MOV count all that is stored: those that a cut on a phone has left out (an edit list, ISO/IEC 14496-12,
-    8.6.6) are there but not in the index, or marked as not shown.
+    8.6.6) are there but not in the index, or marked as not shown. AVI counts times for which there may be no frame.
     """
-    if stream.frames and "mov" in stream.container.format.name and len(stream.index_entries):
-        return sum(not entry.is_discard for entry in stream.index_entries)
+    if stream.frames and len(stream.index_entries):
+        if "mov" in stream.container.format.name:
+            return sum(not entry.is_discard for entry in stream.index_entries)
+        if stream.container.format.name == "avi":
+            return sum(entry.size > 0 for entry in stream.index_entries)
     return stream.frames
 
 
