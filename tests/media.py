@@ -215,6 +215,34 @@ def packet_spans(path: Path) -> list[tuple[int, int]]:
         return [(p.pos, p.size) for p in container.demux(video=0) if p.size and p.pos is not None]
 
 
+def restamp(data: bytes, frames: set[int], by: int, skip_pid: int = -1) -> bytes:
+    """MPEG-TS in which the given pictures (by their place in the file) are stamped ``by`` units of 90 kHz later.
+
+    ``skip_pid`` is that of another stream, whose packets do not count.
+    """
+    changed, picture = bytearray(data), -1
+    for at in range(0, len(data), 188):
+        if (data[at + 1] & 0x1F) << 8 | data[at + 2] == skip_pid:
+            continue
+        payload = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+        if not (data[at + 1] & 0x40 and data[payload : payload + 3] == b"\0\0\1" and data[payload + 3] & 0xF0 == 0xE0):
+            continue
+        picture += 1
+        if picture not in frames:
+            continue
+        for n in range(bin(data[payload + 7] >> 6).count("1")):  # PTS, DTS: 33 bits among marker bits
+            field = payload + 9 + 5 * n
+            b = data[field : field + 5]
+            stamp = (b[0] >> 1 & 7) << 30 | b[1] << 22 | b[2] >> 1 << 15 | b[3] << 7 | b[4] >> 1
+            stamp = (stamp + by) % 2**33
+            changed[field] = b[0] & 0xF0 | stamp >> 30 << 1 | 1
+            changed[field + 1] = stamp >> 22 & 255
+            changed[field + 2] = stamp >> 14 & 254 | 1
+            changed[field + 3] = stamp >> 7 & 255
+            changed[field + 4] = (stamp << 1 & 254) | 1
+    return bytes(changed)
+
+
 def make_image(path: Path, image: np.ndarray | None = None, size_wh: tuple[int, int] = (80, 48)) -> Path:
     """An image file, in the format that its ending names. Any dtype and number of channels OpenCV can write."""
     if image is None:

@@ -1,4 +1,4 @@
-"""Recordings whose clock jumps: by single wrong stamps, by joining, by a discontinuity of a playlist; and real pauses."""
+"""Recordings whose clock jumps: single wrong stamps, joints, discontinuities of playlists; and genuine pauses."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -10,7 +10,7 @@ import pytest
 from perception.sinks import open_sink
 from perception.sources import open_source
 from perception.types import Prediction
-from tests.media import http_folder, make_video, read_stamp, stamp
+from tests.media import http_folder, make_video, read_stamp, restamp, stamp
 
 HOUR = 3600 * 90_000
 CONTAINERS = ("mp4", "mkv", "webm", "mov")
@@ -20,29 +20,6 @@ def part(path, first, frames=50, start=0.0, fmt="mpegts", **options):
     """Frames that show ``first`` and on, the clock beginning at ``start`` seconds."""
     images = [stamp(first + i) for i in range(frames)]
     return make_video(path, images=images, times=[start + i / 25 for i in range(frames)], fmt=fmt, **options)
-
-
-def restamp(data, frames, by):
-    """MPEG-TS in which the given pictures (by their place in the file) are stamped ``by`` units of 90 kHz later."""
-    data, picture = bytearray(data), -1
-    for at in range(0, len(data), 188):
-        payload = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
-        if not (data[at + 1] & 0x40 and data[payload : payload + 3] == b"\0\0\1" and data[payload + 3] & 0xF0 == 0xE0):
-            continue
-        picture += 1
-        if picture not in frames:
-            continue
-        for n in range(bin(data[payload + 7] >> 6).count("1")):  # PTS, DTS: 33 bits among marker bits
-            field = payload + 9 + 5 * n
-            b = data[field : field + 5]
-            stamp = (b[0] >> 1 & 7) << 30 | b[1] << 22 | b[2] >> 1 << 15 | b[3] << 7 | b[4] >> 1
-            stamp = (stamp + by) % 2**33
-            data[field] = b[0] & 0xF0 | stamp >> 30 << 1 | 1
-            data[field + 1] = stamp >> 22 & 255
-            data[field + 2] = stamp >> 14 & 254 | 1
-            data[field + 3] = stamp >> 7 & 255
-            data[field + 4] = (stamp << 1 & 254) | 1
-    return bytes(data)
 
 
 def recorded(source, out):
@@ -138,7 +115,7 @@ def test_a_discontinuity_of_a_playlist(tmp_path):
         lines += ["#EXT-X-DISCONTINUITY"] * (n > 0) + ["#EXTINF:2.0,", f"{n}.ts"]
     (tmp_path / "list.m3u8").write_text("\n".join([*lines, "#EXT-X-ENDLIST"]) + "\n")
     with http_folder(tmp_path) as base:
-        numbers, times, length = recorded(f"{base}/list.m3u8", tmp_path / "o.mp4")
+        numbers, _, length = recorded(f"{base}/list.m3u8", tmp_path / "o.mp4")
     assert numbers == list(range(150))
     assert length == pytest.approx(6.0, abs=0.1)
 
