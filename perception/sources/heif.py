@@ -29,26 +29,16 @@ def is_heif(head: bytes) -> bool:
 def read_heif(path: Path) -> U8 | None:
     """The picture as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read."""
     try:
-        grid = _grid(path.read_bytes())
+        primary, grid = _primary(path.read_bytes())
         options = {"protocol_whitelist": "file", "format_whitelist": "mov"}
         with av.open(f"file:{path.absolute()}", options=options) as file:
             if grid is None:
-                return _decode(file, _whole(file), str(path))
+                (meant,) = [stream for stream in file.streams.video if stream.id == primary]
+                return _decode(file, meant, str(path))
             wanted = [stream for stream in file.streams.video if stream.id in grid.tiles]
             return grid.assemble({stream.id: _decode(file, stream, str(path)) for stream in wanted})
     except (av.error.FFmpegError, OSError, ValueError, LookupError, StopIteration):
         return None
-
-
-def _whole(file: av.container.InputContainer) -> av.VideoStream:
-    """The picture that is meant, of those that are no tiles; a thumbnail or a depth map is smaller or not the default.
-
-    Raises:
-        ValueError: there is none.
-    """
-    kinds = av.stream.Disposition
-    whole = [s for s in file.streams.video if not s.disposition & kinds.dependent]
-    return max(whole, key=lambda s: (bool(s.disposition & kinds.default), s.width * s.height))
 
 
 def _decode(file: av.container.InputContainer, stream: av.VideoStream, where: str) -> U8:
@@ -102,30 +92,25 @@ class _Grid:
         return np.ascontiguousarray(image)
 
 
-def _grid(data: bytes) -> _Grid | None:
-    """The tiles of the picture that is meant; None where it is not in tiles.
+def _primary(data: bytes) -> tuple[int, _Grid | None]:
+    """The item that is meant, of those of a file, and its tiles; None where it is whole.
 
     Raises:
         ValueError, LookupError: the boxes are damaged.
     """
-    boxes = dict(_boxes(data, 0, len(data), (b"meta",)))
-    if b"meta" not in boxes:
-        return None
-    start, end = boxes[b"meta"]
+    start, end = dict(_boxes(data, 0, len(data), (b"meta",)))[b"meta"]
     meta = dict(_boxes(data, start + 4, end, (b"pitm", b"iinf", b"iref", b"iloc", b"idat", b"iprp")))
-    if b"pitm" not in meta or b"iref" not in meta:
-        return None
     at = meta[b"pitm"][0]
     wide = data[at] != 0
     primary = _number(data, at + 4, 4 if wide else 2)
     if _item_type(data, *meta[b"iinf"], primary) != b"grid":
-        return None
+        return primary, None
     payload = _item(data, meta, primary)
     size = 4 if payload[1] & 1 else 2
     grid = _Grid(payload[2] + 1, payload[3] + 1, _number(payload, 4, size), _number(payload, 4 + size, size))
     grid.tiles = _references(data, *meta[b"iref"], primary)
     grid.turns = _turns(data, *meta[b"iprp"], primary)
-    return grid
+    return primary, grid
 
 
 def _number(data: bytes, at: int, size: int) -> int:
