@@ -161,3 +161,86 @@ def test_files_that_are_no_coco_files(tmp_path: Path, content: str | None, messa
         CocoFile(path, tmp_path)
     assert "a.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("image_id", "category_id"),
+    [
+        (lambda i: str(i), lambda i: str(i)),
+        (lambda i: f"{i:06d}", lambda i: i),
+        (float, float),
+        (lambda i: f"{i}.0", str),
+    ],
+)
+def test_ids_as_text_or_with_a_decimal_point(tmp_path: Path, image_id: Any, category_id: Any) -> None:
+    rng = np.random.default_rng(0)
+    annotations = [
+        box(int(rng.integers(0, 3)), [*rng.uniform(0, 30, 2), 5, 6], int(rng.choice([3, 7])), id=i) for i in range(12)
+    ]
+    right = CocoFile(write(tmp_path, annotations=annotations), tmp_path)
+    entries = [
+        {"id": image_id(10 + i), "file_name": f"{i}.png", "width": image_id(64), "height": image_id(48)}
+        for i in range(3)
+    ]
+    for entry in annotations:
+        entry |= {"image_id": image_id(entry["image_id"]), "category_id": category_id(entry["category_id"])}
+    categories = [{"id": category_id(3), "name": "car"}, {"id": category_id(7), "name": "bus"}]
+    path = write(tmp_path, annotations=annotations, images=entries, categories=categories)
+    read = CocoFile(path, tmp_path)
+    assert read.faults == []
+    assert read.categories == right.categories
+    for ours, theirs in zip(read.images, right.images, strict=True):
+        assert (ours.id, ours.width, ours.height) == (theirs.id, theirs.width, theirs.height)
+        np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+        np.testing.assert_array_equal(ours.category_ids, theirs.category_ids)
+
+
+def test_ids_that_are_none_are_refused_with_the_reason(tmp_path: Path) -> None:
+    categories = [{"id": "car-1", "name": "car"}, {"id": 2.5, "name": "bus"}]
+    with pytest.raises(SourceError, match=r"no categories.*needs a whole id and a name, has 'car-1' and 'car'"):
+        CocoFile(write(tmp_path, categories=categories), tmp_path)
+
+
+@pytest.mark.parametrize("name", [r"..\images\{}", r"C:\data\set 1\{}", r"sub\{}", "..\\images/{}", "/data/images/{}"])
+def test_names_of_windows(tmp_path: Path, name: str) -> None:
+    entries = [{"id": 10 + i, "file_name": name.format(f"{i}.png"), "width": 64, "height": 48} for i in range(3)]
+    path = write(tmp_path)
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps(data | {"images": entries}))
+    read = CocoFile(path, tmp_path)
+    assert read.faults == []
+    assert [image.path.name for image in read.images] == ["0.png", "1.png", "2.png"]
+
+
+def test_a_folder_named_with_a_backslash(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    data = json.loads(path.read_text())
+    (tmp_path / "train").mkdir()
+    cv2.imwrite(str(tmp_path / "train" / "0.png"), np.full((48, 64, 3), 9, np.uint8))
+    data["images"][0]["file_name"] = r"train\0.png"
+    path.write_text(json.dumps(data))
+    assert CocoFile(path, tmp_path).images[0].path == tmp_path / "train" / "0.png"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_polygons_without_boxes_get_the_box_around_them(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    annotations, boxes = [], []
+    for i in range(10):
+        points = rng.uniform(2, 45, (int(rng.integers(3, 9)), 2))
+        parts = [points[:4].ravel().tolist(), points.ravel().tolist()][: 1 + i % 2]
+        used = np.concatenate([np.reshape(part, (-1, 2)) for part in parts])
+        boxes.append([*used.min(0), *used.max(0)])
+        annotations.append({"id": i, "image_id": 10, "category_id": 3, "segmentation": parts})
+        if i % 3 == 0:
+            annotations[-1]["bbox"] = []
+    read = CocoFile(write(tmp_path, annotations=annotations), tmp_path)
+    assert read.faults == []
+    np.testing.assert_allclose(read.images[0].boxes, np.clip(boxes, 0, [64, 48, 64, 48]), atol=1e-3)
+
+
+@pytest.mark.parametrize("segmentation", [[], [[1, 2, 3]], [["a", "b"]], {"counts": [1, 2], "size": [3, 4]}, 5, [5]])
+def test_what_is_no_polygon_is_named(tmp_path: Path, segmentation: Any) -> None:
+    annotation = {"id": 4, "image_id": 10, "category_id": 3, "segmentation": segmentation}
+    read = CocoFile(write(tmp_path, annotations=[annotation]), tmp_path)
+    assert [fault.what for fault in read.faults] == ["bbox must be 4 numbers (x, y, width, height), not None; left out"]
