@@ -296,10 +296,11 @@ class Decoder:
             SourceError: a read timed out, or the connection broke.
         """
         if self._arrival is not None:
+            placed: Iterator[tuple[int, tuple[av.VideoFrame, Fraction]]]
             placed = ((self._by_arrival(item[0]), item) for item in self._decoded())
         else:
             timeline = Timeline(self.time_base, self._step, self._joins)
-            placed = believed(self._decoded(), lambda item: int(item[0].pts), timeline)
+            placed = believed(self._decoded(), lambda item: item[0].pts or 0, timeline)
         for pts, (frame, shape) in placed:
             frame.pts, frame.time_base = pts, self.time_base
             self.sample_aspect_ratio = shape
@@ -413,7 +414,7 @@ class Decoder:
 
     def _by_arrival(self, frame: av.VideoFrame) -> int:
         assert self._arrival is not None
-        stamp = float(frame.pts * self.time_base) if self.stamped else None
+        stamp = float((frame.pts or 0) * self.time_base) if self.stamped else None
         return round(self._arrival.place(stamp, self._arrived, self._waited) / self.time_base)
 
     def _filtered(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import av
@@ -81,7 +82,7 @@ def open_stream(
     if family != "http":
         options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
 
-    codec = {"threads": threads, "deinterlace": deinterlace}
+    codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace}
 
     def connected(form: str | None = None) -> Source:
         began = time.monotonic()

@@ -222,7 +222,7 @@ def _shown(stream: av.VideoStream) -> int:
 
 def _declared_end(stream: av.VideoStream) -> float:
     """Seconds at which a Matroska or WebM file says that its video ends; 0 where it does not say."""
-    container = stream.container
+    container: Any = stream.container
     if "matroska" not in container.format.name:
         return 0.0
     told = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))

@@ -1,6 +1,7 @@
 """Pictures of phones: whole, in tiles, turned and mirrored; damaged ones; and those that cannot be read."""
 
 import logging
+import os
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from perception.errors import SourceError
+from perception.sinks.priority import ordinary_priority
 from perception.sources import open_source
 from perception.sources.images import read_image
 from tests.media import make_image, quadrants
@@ -37,7 +39,8 @@ def scene(width, height):
 def coded_tile(folder, image):
     """The AV1 codec configuration and picture of one tile, out of an AVIF file by FFmpeg."""
     path = folder / "tile.avif"
-    with av.open(str(path), "w", format="avif") as out:
+    os.environ.setdefault("SVT_LOG", "1")  # as the video sink does: errors only
+    with ordinary_priority(), av.open(str(path), "w", format="avif") as out:
         stream = out.add_stream("libsvtav1", rate=1, options={"crf": "8", "preset": "8", "svtav1-params": "avif=1"})
         stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], "yuv420p"
         frame = av.VideoFrame.from_ndarray(image, "bgr24")
