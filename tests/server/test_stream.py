@@ -17,6 +17,7 @@ from perception.server.streams.stream import ENGINE_ERRORS, MAX_LOOKS, Stream
 from perception.server.streams.timeouts import Patience
 from tests.media import make_image, make_video, read_stamp, tcp_server
 from tests.models import write_model
+from tests.rtsp_camera import access_units, rtsp_camera
 from tests.server.threads import NewThreads
 from tests.server.waiting import wait_for
 
@@ -414,3 +415,14 @@ def test_closing_wakes_who_waits(scheduler):
         for thread in threads:
             thread.join(20)
         assert answers == [None, None]
+
+
+def test_a_camera_that_sends_no_key_frame_is_named_as_that(scheduler, tmp_path):
+    units = access_units(tmp_path)
+    with tcp_server(rtsp_camera(units, key_frames=False)) as port:
+        uri = f"rtsp://bob:s3cret@127.0.0.1:{port}/live"
+        stream = Stream("camera", "camera", lambda: open_source(uri, timeout=2.0), scheduler)
+        with closing(stream):
+            wait_for(lambda: "no key frame" in stream.status()["message"], 60)
+            assert stream.state == "reconnecting"
+            assert "s3cret" not in stream.status()["message"]
