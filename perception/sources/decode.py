@@ -19,6 +19,7 @@ import av.error
 from perception.common.timestamps import JUMP_S, ArrivalTimeline, Timeline, believed, clock_may_jump
 from perception.errors import SourceError
 from perception.sources.base import log
+from perception.sources.deinterlace import Deinterlacer
 from perception.sources.nvdec import accelerator
 from perception.sources.uri import redact, redact_text
 
@@ -216,7 +217,6 @@ class Decoder:
         self.sample_aspect_ratio = self.stream.sample_aspect_ratio or Fraction(1)
         self._network = network
         self._deinterlace = deinterlace
-        self._graph: tuple[Any, tuple[int, int, str]] | None = None
         self._step = max(1, round(1 / ((self.fps or 25) * self.time_base)))
         self._joins = clock_may_jump(container.format.name, container.format.flags)
         self._last_pts: int | None = None
@@ -258,7 +258,6 @@ class Decoder:
 
     def close(self) -> None:
         """Free the codec and close the container."""
-        self._graph = None
         self.container.close()
 
     def seconds(self, frame: av.VideoFrame) -> float:
@@ -287,7 +286,6 @@ class Decoder:
         """
         self.container.seek(int((seconds + self.origin) / self.time_base), stream=self.stream, backward=True)
         self._last_pts = self._last_dts = None
-        self._graph = None
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Decoded frames; ``pts`` in units of ``time_base`` is set on each and strictly increases.
@@ -301,15 +299,13 @@ class Decoder:
         else:
             timeline = Timeline(self.time_base, self._step, self._joins)
             placed = believed(self._decoded(), lambda item: item[0].pts or 0, timeline)
+        whole = Deinterlacer(self.time_base) if self._deinterlace else None
         for pts, (frame, shape) in placed:
             frame.pts, frame.time_base = pts, self.time_base
-            self.sample_aspect_ratio = shape
-            if self._graph is None and not (self._deinterlace and frame.interlaced_frame):
-                yield frame
-            else:
-                yield from self._filtered(frame)
-        if self._graph is not None:
-            yield from self._filtered(None)
+            for shown, self.sample_aspect_ratio in whole.push(frame, shape) if whole else ((frame, shape),):
+                yield shown
+        for shown, self.sample_aspect_ratio in whole.flush() if whole else ():
+            yield shown
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Frames out of the codec, ``pts`` in units of ``time_base`` set on each, and their pixels' shape."""
@@ -416,33 +412,3 @@ class Decoder:
         assert self._arrival is not None
         stamp = float((frame.pts or 0) * self.time_base) if self.stamped else None
         return round(self._arrival.place(stamp, self._arrived, self._waited) / self.time_base)
-
-    def _filtered(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Frames that come out of the deinterlacer for ``frame``; None empties it."""
-        key = None if frame is None else (frame.width, frame.height, frame.format.name)
-        if self._graph is not None and key is not None and key != self._graph[1]:
-            yield from self._filtered(None)
-        if self._graph is None:
-            assert frame is not None and key is not None
-            graph = av.filter.Graph()
-            graph.threads = 1
-            source = graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=self.time_base
-            )
-            # One picture a frame; only flagged frames are changed, so that a film keeps its progressive parts.
-            bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-            graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
-            self._graph = graph, key
-        graph = self._graph[0]
-        graph.vpush(frame)
-        if frame is None:
-            self._graph = None
-        while True:
-            try:
-                out = graph.vpull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
-            out.pts = round((out.pts or 0) * (out.time_base or self.time_base) / self.time_base)
-            out.time_base = self.time_base
-            out.duration = 0  # the filter counts it in units of its own
-            yield out
