@@ -193,7 +193,7 @@ class StreamSource(LiveSource):
         patience = timeout if first_timeout is None else first_timeout
         if not self._opened.wait(patience):
             self._interrupt()
-            raise SourceError(f"no picture in {patience:.3g} s: {decoder.missing()}", decoder.where)
+            raise SourceError(f"no picture in {timeout:g} s: {decoder.missing()}", decoder.where)
         if not any(self._first_size):
             self._reader.take()  # raises what ended the thread
             raise UnreadableError("the stream ended before its first frame", decoder.where)
