@@ -212,7 +212,7 @@ def test_two_phases_first_the_head_then_all_at_a_low_rate(signs: Path, tmp_path:
         ({"data": {"train": "torchvision:Nope"}}, "torchvision has no data set 'Nope'"),
         ({"data": {"train": "torchvision:FakeData"}}, "FakeData is no set of pictures with one class each"),
         ({"task": "poetry"}, "task .poetry. is unknown; there are .*classification, localisation"),
-        ({"network": {"pretrained": True}}, "no ImageNet weights are at hand for lenet_color"),
+        ({"network": {"pretrained": True}}, "no ImageNet weights are available for lenet_color"),
     ],
 )
 def test_faults_are_one_line_before_any_work(

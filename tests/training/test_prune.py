@@ -143,5 +143,5 @@ def test_what_cannot_be_slimmed_is_told() -> None:
 
 @pytest.mark.parametrize("hidden", [[16] * 14, [16] * 16, []])
 def test_every_block_wants_its_number(hidden: list[int]) -> None:
-    with pytest.raises(ValueError, match="each of 15 blocks"):
+    with pytest.raises(ValueError, match="each of the 15 expanding blocks"):
         EfficientNetLite(hidden=hidden)
