@@ -73,6 +73,13 @@ Things = Annotated[
         show_default=IN_CARD, rich_help_panel=MODEL,
     ),
 ]  # fmt: skip
+Stages = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION", show_default="none", rich_help_panel=MODEL,
+        help="Step on predictions before they are drawn: a function or class of yours, or 'panoptic'; repeatable.",
+    ),
+]  # fmt: skip
 Decoder = Annotated[
     Literal["auto", "cpu", "nvdec"],
     typer.Option(help="What decodes video; auto: NVDEC on an NVIDIA GPU, else the CPU.", rich_help_panel=INPUT),

@@ -11,14 +11,14 @@ from perception.server.metrics import Metrics
 from perception.server.problems import Busy, Forbidden, NotFound
 from perception.server.settings import Limits, ServerSettings
 from perception.server.streams.hub import StreamHub
-from perception.server.streams.timeouts import Patience
+from perception.server.streams.timeouts import Timeouts
 from tests.media import http_folder, make_image, make_video, tcp_server
 from tests.rtsp import rtsp_server
 from tests.server.threads import NewThreads
 from tests.server.waiting import wait_for
 
 ENDLESS = "synthetic:?size=64x48&fps=25&frames=0"
-PATIENCE = Patience(stall=1.0, silence=3.0, first_pause=0.05, longest_pause=0.2, age=10.0)
+TIMEOUTS = Timeouts(stall=1.0, silence=3.0, first_pause=0.05, longest_pause=0.2, age=10.0)
 
 
 @pytest.fixture
@@ -27,12 +27,12 @@ def hub_of(colors, tmp_path):
     made = []
     threads = NewThreads()
 
-    def make(idle_s=60.0, patience=PATIENCE, **options):
+    def make(idle_s=60.0, timeouts=TIMEOUTS, **options):
         values = {"sources": {"street": ENDLESS, "park": ENDLESS + "&seed=1", "pipe": "-", "the yard": ENDLESS}}
         settings = ServerSettings(model=str(colors), data_dir=tmp_path, **(values | options))
         metrics = Metrics()
         models = Models(settings, metrics)
-        hub = StreamHub(settings, models, metrics, patience=patience, idle_s=idle_s)
+        hub = StreamHub(settings, models, metrics, timeouts=timeouts, idle_s=idle_s)
         made.append((hub, models))
         return hub, metrics
 
@@ -241,10 +241,10 @@ def test_a_closed_stream_counts_until_its_last_thread_has_ended(hub_of):
     def silent(connection, ended):
         ended.wait()
 
-    patience = Patience(silence=600)
+    timeouts = Timeouts(silence=600)
     threads = NewThreads()
     with tcp_server(silent) as port:
-        hub, _ = hub_of(allow=(f"rtmp://127.0.0.1:{port}/*",), limits=Limits(streams=2), patience=patience)
+        hub, _ = hub_of(allow=(f"rtmp://127.0.0.1:{port}/*",), limits=Limits(streams=2), timeouts=timeouts)
         for i in range(2):
             stream, _ = hub.open(f"rtmp://127.0.0.1:{port}/{i}")
             wait_for(lambda n=i: len(threads.named("connect")) == n + 1)
@@ -270,7 +270,7 @@ def test_deleting_a_stream_that_is_being_opened_ends_it(hub_of, scheme):
 
     threads = NewThreads()
     with tcp_server(silent) as port:
-        hub, _ = hub_of(allow=(f"{scheme}://127.0.0.1:{port}/*",), patience=Patience(silence=600, opening=600))
+        hub, _ = hub_of(allow=(f"{scheme}://127.0.0.1:{port}/*",), timeouts=Timeouts(silence=600, opening=600))
         stream, _ = hub.open(f"{scheme}://127.0.0.1:{port}/x")
         assert asked.wait(30)
         hub.remove(stream.id)

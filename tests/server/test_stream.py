@@ -14,14 +14,15 @@ from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.problems import Busy
-from perception.server.streams.stream import ENGINE_ERRORS, MAX_LOOKS, Stream
-from perception.server.streams.timeouts import Patience
+from perception.server.streams.stream import ENGINE_ERRORS, Stream
+from perception.server.streams.timeouts import Timeouts
+from perception.server.streams.views import MAX_VIEWS
 from tests.media import make_image, make_video, read_stamp, tcp_server
 from tests.models import write_model
 from tests.server.threads import NewThreads
 from tests.server.waiting import wait_for
 
-QUICK = Patience(stall=0.5, silence=1.5, opening=6.0, first_pause=0.05, longest_pause=0.2, age=5.0)
+QUICK = Timeouts(stall=0.5, silence=1.5, opening=6.0, first_pause=0.05, longest_pause=0.2, age=5.0)
 """Pauses cut short; results may be old, since the tests' machine may be slow."""
 
 
@@ -46,8 +47,8 @@ def _no_thread_is_left_behind():
 
 
 def stream_of(uri, scheduler, **options):
-    options = {"patience": QUICK} | options
-    connect = options.pop("connect", lambda: open_source(uri, timeout=options["patience"].silence))
+    options = {"timeouts": QUICK} | options
+    connect = options.pop("connect", lambda: open_source(uri, timeout=options["timeouts"].silence))
     return closing(Stream("s", "test", connect, scheduler, **options))
 
 
@@ -198,8 +199,8 @@ def test_options_hold_for_the_viewer_alone(tmp_path, scheduler):
 
 
 def test_results_that_are_too_old_are_dropped(scheduler):
-    late = Patience(stall=0.5, silence=1.5, age=0.0)
-    with stream_of("synthetic:?size=64x48&fps=50&frames=0", scheduler, reconnect=False, patience=late) as stream:
+    late = Timeouts(stall=0.5, silence=1.5, age=0.0)
+    with stream_of("synthetic:?size=64x48&fps=50&frames=0", scheduler, reconnect=False, timeouts=late) as stream:
         wait_for(lambda: stream.dropped >= 10)
         assert stream.frames == 0
         assert stream.newest() is None
@@ -245,7 +246,7 @@ def test_a_server_that_hangs_up_is_connected_again(playing, scheduler):
     metrics = Metrics()
     with (
         tcp_server(playing) as port,
-        stream_of(f"http://127.0.0.1:{port}/v.ts", scheduler, patience=QUICK, metrics=metrics) as stream,
+        stream_of(f"http://127.0.0.1:{port}/v.ts", scheduler, timeouts=QUICK, metrics=metrics) as stream,
     ):
         times = [p.frame.time for p in collect(stream, 5)]
         assert stream.state == "running"
@@ -265,7 +266,7 @@ def test_a_server_that_refuses_is_asked_ever_more_seldom(playing, scheduler):
     playing.refusing.set()
     with (
         tcp_server(playing) as port,
-        stream_of(f"http://u:s3cret@127.0.0.1:{port}/v", scheduler, patience=QUICK) as stream,
+        stream_of(f"http://u:s3cret@127.0.0.1:{port}/v", scheduler, timeouts=QUICK) as stream,
     ):
         wait_for(lambda: playing.connections >= 4)
         assert stream.state == "reconnecting"
@@ -277,15 +278,15 @@ def test_a_server_that_refuses_is_asked_ever_more_seldom(playing, scheduler):
 
 
 def test_pauses_grow_to_their_longest_and_differ():
-    patience = Patience(first_pause=0.5, longest_pause=30.0)
+    timeouts = Timeouts(first_pause=0.5, longest_pause=30.0)
     for failures, longest in [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (1000, 30.0)]:
-        pauses = [patience.pause(failures) for _ in range(200)]
+        pauses = [timeouts.pause(failures) for _ in range(200)]
         assert 2 / 3 * longest <= min(pauses) < max(pauses) <= longest
         assert max(pauses) - min(pauses) > 0.2 * longest
 
 
 def test_a_server_that_falls_silent_is_shown_as_stalled_and_then_left(playing, scheduler):
-    with tcp_server(playing) as port, stream_of(f"http://127.0.0.1:{port}/v", scheduler, patience=QUICK) as stream:
+    with tcp_server(playing) as port, stream_of(f"http://127.0.0.1:{port}/v", scheduler, timeouts=QUICK) as stream:
         collect(stream, 3)
         playing.stalled.set()
         wait_for(lambda: stream.state == "stalled")
@@ -335,8 +336,8 @@ def test_a_read_that_hangs_for_ever_is_left_behind(scheduler):
             source._read = hang
         return source
 
-    patience = Patience(stall=0.2, silence=0.6, first_pause=0.05, age=5.0)
-    with stream_of("", scheduler, connect=connect, patience=patience) as stream:
+    timeouts = Timeouts(stall=0.2, silence=0.6, first_pause=0.05, age=5.0)
+    with stream_of("", scheduler, connect=connect, timeouts=timeouts) as stream:
         collect(stream, 2)
         wait_for(lambda: stream.state == "stalled")
         wait_for(lambda: stream.reconnects == 1)
@@ -383,11 +384,11 @@ def test_an_engine_that_keeps_failing_fails_the_stream(scheduler):
     assert ENGINE_ERRORS <= len(failures) <= ENGINE_ERRORS + 3
 
 
-def test_too_many_looks_and_wrong_options(scheduler):
+def test_too_many_views_and_wrong_options(scheduler):
     with stream_of("synthetic:?size=64x48&frames=0", scheduler, reconnect=False) as stream:
         with pytest.raises(UsageError, match="did you mean 'white'"):
             stream.subscribe(Options(classes=("whit",)))
-        viewers = [stream.subscribe(Options(opacity=i / 100)) for i in range(MAX_LOOKS)]
+        viewers = [stream.subscribe(Options(opacity=i / 100)) for i in range(MAX_VIEWS)]
         with pytest.raises(Busy):
             stream.subscribe(Options(opacity=0.99))
         viewers.append(stream.subscribe(Options(opacity=0.0)))  # one that is drawn already

@@ -15,6 +15,7 @@ from perception.card import ClassInfo, ModelCard
 from perception.model import Model
 from perception.picture.conversions import to_bgr
 from perception.picture.jpeg import MAX_SIDE
+from perception.pipeline import StageChain
 from perception.server.edge.budget import Hold
 from perception.server.edge.multipart import FORM
 from perception.server.edge.places import client_of
@@ -112,6 +113,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     data = await receive_picture(request)
     scheduler = await asyncio.to_thread(service.models.scheduler, query.model)
     model = query.applied_to(scheduler.model)
+    chain = await asyncio.to_thread(query.chain, model.card, service.stages)  # a picture is a source of its own
 
     def decode(hold: Hold | None) -> tuple[Hold, U8]:
         return service.pictures.decode(data, client, hold)
@@ -120,7 +122,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     with hold:
         prediction = await _result(scheduler, model, image, f"api {client}", hold)
         service.metrics.frame_done(prediction, "api")
-        return await service.pictures.run(hold, _answer, prediction, query, model.card, kind)
+        return await service.pictures.run(hold, _answer, prediction, query, chain, model.card, kind)
 
 
 async def receive_picture(request: Request) -> bytes:
@@ -149,11 +151,14 @@ async def _result(scheduler: Scheduler, model: Model, image: U8, client: str, ho
         raise Busy("the model is being shut down; try again shortly") from None
 
 
-def _answer(prediction: Prediction, query: PredictQuery, card: ModelCard, kind: str) -> Response:
+def _answer(prediction: Prediction, query: PredictQuery, chain: StageChain, card: ModelCard, kind: str) -> Response:
+    prediction = chain.apply(prediction)
     if kind == _JSON:
         record = Recorder(card, masks=query.rle)(prediction)
         return JSONResponse({"model": card.name} | {k: v for k, v in record.items() if k in _OF_A_PICTURE})
-    image = to_bgr(query.annotator(card)(prediction))
+    picture = chain.render(prediction).picture
+    assert picture is not None
+    image = to_bgr(picture)
     if kind == _JPEG and max(image.shape) > MAX_SIDE:
         raise NotAcceptable(f"{image.shape[1]}x{image.shape[0]} is too large for JPEG; ask for {_PNG}")
     return Response(cv2.imencode(_ANSWERS[kind], image)[1].tobytes(), media_type=kind)

@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -23,11 +23,12 @@ from perception.server.metrics import Metrics
 from perception.server.problems import Busy, NotFound
 from perception.server.settings import ServerSettings
 from perception.server.streams.stream import Stream
-from perception.server.streams.timeouts import Patience
+from perception.server.streams.timeouts import Timeouts
 from perception.server.viewers.recording import Recordings
 from perception.sources import open_source
 from perception.sources.base import Source
 from perception.sources.uri import Kind, kind_of
+from perception.stages.factories import StageFactory
 
 log = logging.getLogger("perception")
 
@@ -53,7 +54,8 @@ class StreamHub:
         settings: which sources there are and which are allowed, and how many streams and viewers at once.
         models: where schedulers come from.
         metrics: where figures go.
-        patience: of the streams, see `Patience`.
+        stages: of the operator, for every stream.
+        timeouts: of the streams, see `Timeouts`.
         idle_s: see `IDLE_S`.
 
     Attributes:
@@ -66,13 +68,15 @@ class StreamHub:
         models: Models,
         metrics: Metrics,
         *,
-        patience: Patience | None = None,
+        stages: Sequence[StageFactory] = (),
+        timeouts: Timeouts | None = None,
         idle_s: float = IDLE_S,
     ) -> None:
         self._settings = settings
         self._models = models
         self._metrics = metrics
-        self._patience = patience or Patience()
+        self._stages = stages
+        self._timeouts = timeouts or Timeouts()
         self._idle_s = idle_s
         self.recordings = Recordings(settings.folder / "recordings", settings.limits)
         self._questions = Questions()
@@ -176,7 +180,8 @@ class StreamHub:
                     reconnect=kind in ("camera", "csi", "stream"),
                     loop=found.loop and (kind != "stream" or not found.confined),
                     metrics=self._metrics,
-                    patience=self._patience,
+                    timeouts=self._timeouts,
+                    stages=self._stages,
                     bounds=bounds,
                 )
                 return made, True
@@ -254,7 +259,7 @@ class StreamHub:
             found.uri,
             start=found.start,
             duration=found.duration,
-            timeout=self._patience.silence,
+            timeout=self._timeouts.silence,
             confined=found.confined,
             addresses=found.addresses,
             bounds=bounds,

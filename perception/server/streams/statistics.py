@@ -1,4 +1,4 @@
-"""How a stream does, in numbers: results a second, latencies, and what is in view."""
+"""Statistics of a stream: results a second, latencies, and what is in view."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST_SHARE = 0.0005
 """A class with a smaller part of the picture is not in the legend."""
 
 
-class Figures:
+class StreamStatistics:
     """The latest results of one stream. All methods may be called from any thread."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Figures of a stream against their definitions, by a clock of the test's own."""
+"""Statistics of a stream against their definitions, by a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perception.card import read_card
 from perception.picture.letterbox import Letterbox
 from perception.postprocess.class_maps import LabelClassMap
 from perception.server.streams import statistics as figures
-from perception.server.streams.statistics import Figures, legend
+from perception.server.streams.statistics import StreamStatistics, legend
 from perception.types import Frame, Prediction
 from tests.models import solid, write_model
 
@@ -26,12 +26,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
 
 def test_before_the_first_result_all_is_0(clock: SimpleNamespace) -> None:
-    assert (Figures().fps, Figures().latency_ms) == (0.0, (0.0, 0.0))
+    assert (StreamStatistics().fps, StreamStatistics().latency_ms) == (0.0, (0.0, 0.0))
 
 
 @pytest.mark.parametrize("rate", [2.5, 25.0, 100.0])
 def test_the_rate_is_that_of_the_last_seconds(clock: SimpleNamespace, rate: float) -> None:
-    kept = Figures()
+    kept = StreamStatistics()
     for _ in range(200):
         clock.now += 0.01  # a faster time that is long past
         kept.add(0.0)
@@ -48,7 +48,7 @@ def test_the_rate_is_that_of_the_last_seconds(clock: SimpleNamespace, rate: floa
 @pytest.mark.parametrize("seed", range(3))
 def test_latencies_are_percentiles_of_the_latest(clock: SimpleNamespace, seed: int) -> None:
     seconds = np.random.default_rng(seed).exponential(0.02, 1000)
-    kept = Figures()
+    kept = StreamStatistics()
     for value in seconds:
         kept.add(value)
     latest = np.sort(seconds[-300:]) * 1e3
