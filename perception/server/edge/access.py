@@ -1,4 +1,4 @@
-"""Access control: one middleware before every route, HTTP and WebSocket alike, the mounted page and its assets included.
+"""Access control: one middleware before all routes, HTTP and WebSocket, the mounted page and its assets included.
 
 Credentials, where the operator set some, come as
 
