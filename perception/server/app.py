@@ -154,7 +154,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
 async def _no_such_route(request: Request) -> JSONResponse:
-    """What is under /v1 and is no route of ours would else go to the page."""
+    """Answer for what is under /v1 and is no route of ours, which would else go to the page."""
     routes = [route for module in _ROUTERS for route in module.router.routes if isinstance(route, APIRoute)]
     allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()}
     if allowed:

@@ -1,4 +1,4 @@
-"""What a client may set for what it gets: thresholds, classes, drawing. The same words on every route."""
+"""Options of a client: thresholds, classes, drawing. The same words on every route."""
 
 from __future__ import annotations
 

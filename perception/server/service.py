@@ -1,4 +1,4 @@
-"""What one running server holds: models, streams, jobs, and what it counts."""
+"""The parts of one running server: models, stages, streams, jobs, metrics."""
 
 from __future__ import annotations
 

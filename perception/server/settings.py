@@ -1,4 +1,4 @@
-"""What the operator of a server sets, from the command line or from YAML."""
+"""Settings of a server, which its operator gives on the command line or in YAML."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Limits(_Strict):
-    """How much of anything a server does at once. Past a limit, a client is told to come back later, or to send less.
+    """Limits on all that a server does at once. Past a limit, a client is told to come back later, or to send less.
 
     Attributes:
         share: part of each of these, in 0..1, that one client may have, so that others find room. A client is an
@@ -184,7 +184,7 @@ class ServerSettings(_Strict):
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can connect."""
+        """True if only this machine can connect."""
         if self.host == "localhost":
             return True
         try:
@@ -194,12 +194,12 @@ class ServerSettings(_Strict):
 
     @property
     def guarded(self) -> bool:
-        """Whether credentials are needed."""
+        """True if credentials are needed."""
         return self.token is not None or self.password is not None
 
     @property
     def folder(self) -> Path:
-        """Where jobs and recordings are kept; it may not exist yet."""
+        """Folder of jobs and recordings; it may not exist yet."""
         if self.data_dir is not None:
             return self.data_dir
         import platformdirs
@@ -265,7 +265,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _holds_secret(values: dict[str, Any]) -> bool:
-    """Whether there is a credential among settings, also in the address of a camera."""
+    """True if there is a credential among settings, also in the address of a camera."""
     return any(values.get(name) for name in ("password", "token")) or "@" in str(values.get("sources"))
 
 

@@ -84,7 +84,7 @@ def build_page(service: Service) -> gr.Blocks:
 
 
 def sources(service: Service) -> list[tuple[str, str]]:
-    """What the Live tab can show, as (text, value): the operator's sources first, then the browser's own."""
+    """Sources of the Live tab as (text, value): the operator's first, then the browser's own."""
     settings = service.settings
     named = [(name.replace("_", " "), f"server:{name}") for name in settings.sources]
     cameras = [(f"camera {number} of the server", f"server:{number}") for number in settings.cameras]
@@ -93,7 +93,7 @@ def sources(service: Service) -> list[tuple[str, str]]:
 
 
 def models(service: Service) -> dict[str, dict[str, Any]]:
-    """What the page must know of each model, by name."""
+    """Classes, thresholds and views of each model, by name."""
     return {file.name: _describe(file.card) for file in service.models.files()}
 
 
@@ -129,7 +129,7 @@ import(new URL("static/perception/NAME.js", document.baseURI))
 
 
 def _known(service: Service) -> dict[str, Any]:
-    """What a tab is given; a default model that is not usable is a message on the page and not its end."""
+    """The values that a tab is given; a default model that is not usable is a message on the page and not its end."""
     known: dict[str, Any] = {
         "source": sources(service)[0][1],
         "default": service.models.default,

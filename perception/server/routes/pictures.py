@@ -48,7 +48,7 @@ PICTURE = {**dict.fromkeys((*IMAGE_TYPES, _ANY[0]), BINARY), FORM: FILE_OF_A_FOR
 
 
 class Fault(BaseModel):
-    """What every answer that is not a success holds."""
+    """Body of every answer that is not a success."""
 
     error: str
 
@@ -59,7 +59,7 @@ def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class PredictQuery(Options):
-    """What a picture is predicted and drawn with.
+    """Query of a prediction: options, model and form of the answer.
 
     Attributes:
         model: name of the model; None: the default one.
@@ -133,10 +133,10 @@ async def receive_picture(request: Request) -> bytes:
     """
     service: Service = request.app.state.service
     limits = service.settings.limits
-    size, patience_s = limits.image_bytes, limits.body_timeout_s
+    size, timeout_s = limits.image_bytes, limits.body_timeout_s
     with service.uploads.take(client_of(request)):
-        upload = await open_upload(request, (*IMAGE_TYPES, *_ANY), size, patience_s, "the image")
-        return await receive_bytes(upload.stream, size, patience_s, "the image", limits.body_time_s)
+        upload = await open_upload(request, (*IMAGE_TYPES, *_ANY), size, timeout_s, "the image")
+        return await receive_bytes(upload.stream, size, timeout_s, "the image", limits.body_time_s)
 
 
 async def _result(scheduler: Scheduler, model: Model, image: U8, client: str, hold: Hold) -> Prediction:
@@ -196,13 +196,13 @@ def _list(service: Service) -> list[ModelInfo]:
     ]
 
 
-@router.get("/healthz", summary="Whether the server runs", responses=faults())
+@router.get("/healthz", summary="Liveness", responses=faults())
 async def healthz() -> dict[str, str]:
     """Answers as long as the server does."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Whether the default model is loaded and warm", responses=faults())
+@router.get("/readyz", summary="Readiness: the default model is loaded and warm", responses=faults())
 async def readyz(request: Request) -> dict[str, str]:
     """503 until then, and where it cannot be loaded."""
     service: Service = request.app.state.service
@@ -213,7 +213,7 @@ async def readyz(request: Request) -> dict[str, str]:
 
 @router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **faults()},
 )

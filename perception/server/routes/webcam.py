@@ -75,7 +75,7 @@ router = APIRouter()
 
 
 class WebcamSettings(Options):
-    """What a client may set: `perception.server.options.Options`, of which the drawing is the browser's own, and more.
+    """Settings of a client: `perception.server.options.Options`, of which the drawing is the browser's own, and more.
 
     Attributes:
         model: name of the model; None: the server's own choice.
@@ -126,7 +126,7 @@ def file_of(message: bytes) -> bytes:
 
 
 def describe(model: Model, name: str) -> dict[str, Any]:
-    """What a client must know of a model to draw its results; plain JSON."""
+    """Describe a model as a client must know it to draw its results; plain JSON."""
     card: ModelCard = model.card
     described: dict[str, Any] = {
         "type": "ready",

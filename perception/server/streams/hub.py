@@ -42,7 +42,7 @@ GIVING_BACK_S = 20.0
 """Memory that was freed is given back to the system so often."""
 
 ENDING_S = 3.0
-"""Whoever opens a stream waits so long for one that gives its place to have ended."""
+"""Seconds that a new stream waits for another one, which gives its place, to have ended."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -53,7 +53,7 @@ class StreamHub:
     Args:
         settings: which sources there are and which are allowed, and how many streams and viewers at once.
         models: where schedulers come from.
-        metrics: where figures go.
+        metrics: counters of the server.
         stages: of the operator, for every stream.
         timeouts: of the streams, see `Timeouts`.
         idle_s: see `IDLE_S`.
@@ -95,7 +95,7 @@ class StreamHub:
         return list(self._settings.sources)
 
     async def check(self, source: str) -> Permitted:
-        """What `check_source` says, which may wait for a host that the client names: apart from everything else.
+        """Check a source with `check_source`, which may have to ask a host that the client names: apart from all else.
 
         Raises:
             Forbidden: the source is not for clients.

@@ -69,7 +69,7 @@ class Stream:
         scheduler: runs the model.
         reconnect: connect anew after an error or an end, as for cameras; else these are the end.
         loop: play a source that is not live again and again.
-        metrics: where figures go, under ``id``.
+        metrics: counters of the server, under ``id``.
         timeouts: see `Timeouts`.
         stages: of the operator; each set of detection options that somebody watches has them with state of its own,
             and so have the plain ones, which see every result, watched or not.
@@ -141,24 +141,24 @@ class Stream:
 
     @property
     def over(self) -> bool:
-        """Whether nothing will come any more."""
+        """True once nothing will come any more."""
         return self._state in OVER or self._closing.is_set()
 
     @property
     def alive(self) -> bool:
-        """Whether a thread of its or of its sources still runs, so that it takes memory and time."""
+        """True while a thread of its or of its sources runs, so that it takes memory and time."""
         captures = [*self._abandoned, *([self._capture] if self._capture is not None else [])]
         return self._thread.is_alive() or any(capture.alive for capture in captures) or self._bounds.busy
 
     @property
     def viewers(self) -> int:
-        """Who watches, on the network or by a subscription of their own, a recording for one."""
+        """Number of those who watch, on the network or by a subscription of their own, a recording for one."""
         broadcasts = list(self.broadcasts.values())
         return len(self._subscriptions) - len(broadcasts) + sum(len(broadcast) for broadcast in broadcasts)
 
     @property
     def info(self) -> SourceInfo | None:
-        """What is known of the source, or None before it was first open."""
+        """Properties of the source, or None before it was first open."""
         capture = self._capture
         return None if capture is None else capture.info
 
