@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -57,6 +57,7 @@ class StreamHub:
         stages: of the operator, for every stream.
         timeouts: of the streams, see `Timeouts`.
         idle_s: see `IDLE_S`.
+        clock: seconds, by which streams are idle; see `Stream` too.
 
     Attributes:
         recordings: of these streams, and what an earlier server left.
@@ -71,6 +72,7 @@ class StreamHub:
         stages: Sequence[StageFactory] = (),
         timeouts: Timeouts | None = None,
         idle_s: float = IDLE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._models = models
@@ -78,6 +80,7 @@ class StreamHub:
         self._stages = stages
         self._timeouts = timeouts or Timeouts()
         self._idle_s = idle_s
+        self._now = clock
         self.recordings = Recordings(settings.folder / "recordings", settings.limits)
         self._questions = Questions()
         self._lock = threading.Lock()
@@ -155,7 +158,7 @@ class StreamHub:
             with self._lock:
                 stream = self._streams.get(key)
                 if stream is not None and not stream.over:
-                    stream.touched = time.monotonic()
+                    stream.touched = self._now()
                     return stream, False
                 if stream is not None:
                     over.append(self._streams.pop(key))
@@ -183,6 +186,7 @@ class StreamHub:
                     timeouts=self._timeouts,
                     stages=self._stages,
                     bounds=bounds,
+                    clock=self._now,
                 )
                 return made, True
         finally:
@@ -197,7 +201,7 @@ class StreamHub:
         with self._lock:
             for stream in self._streams.values():
                 if stream.id == id:
-                    stream.touched = time.monotonic()
+                    stream.touched = self._now()
                     return stream
         raise NotFound(f"there is no stream {id[:80]!r}; it may have been closed because nobody watched it")
 
@@ -281,7 +285,7 @@ class StreamHub:
 
     def _take_idle(self, seconds: float, most: int | None = None) -> list[Stream]:
         """Take out those in which nobody took an interest for so long, the longest first. Under the lock."""
-        now = time.monotonic()
+        now = self._now()
         idle = [k for k, s in self._streams.items() if not s.viewers and now - s.touched > seconds]
         idle.sort(key=lambda key: self._streams[key].touched)
         return [self._streams.pop(key) for key in idle[:most]]

@@ -74,12 +74,13 @@ class Stream:
         stages: of the operator; each set of detection options that somebody watches has them with state of its own,
             and so have the plain ones, which see every result, watched or not.
         bounds: what ``connect`` holds its sources to; cancelled when the stream is closed.
+        clock: seconds, by which it plays files and tells that a source is silent, or nobody watches.
 
     Raises:
         UsageError: a stage refuses the model.
 
     Attributes:
-        touched: ``time.monotonic()`` when somebody last took an interest.
+        touched: by the clock, when somebody last took an interest.
         broadcasts: what runs for its viewers on the network, see `perception.server.viewers.broadcast`.
     """
 
@@ -96,10 +97,12 @@ class Stream:
         timeouts: Timeouts | None = None,
         stages: Sequence[StageFactory] = (),
         bounds: Bounds | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = id
         self.name = name
-        self.touched = time.monotonic()
+        self._now = clock
+        self.touched = clock()
         self.broadcasts: dict[Any, Any] = {}
         self.reconnects = 0
         self.dropped = 0
@@ -112,7 +115,7 @@ class Stream:
         self._metrics = metrics or Metrics()
         self._timeouts = timeouts or Timeouts()
         self._bounds = bounds or Bounds()
-        self._clock = Clock()
+        self._clock = Clock(clock)
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._state: State = "connecting"
@@ -126,7 +129,7 @@ class Stream:
         self._engine_errors = 0
         self._late = 0
         self._result: Result | None = None
-        self._statistics = StreamStatistics()
+        self._statistics = StreamStatistics(clock)
         self._views = Views(self._model, stages, f"stream {id}")
         self._subscriptions: set[Subscription] = set()
         self._thread = threading.Thread(target=self._run, name=f"perception-stream {id}", daemon=True)
@@ -177,7 +180,7 @@ class Stream:
         subscription = Subscription(self, self._views.take(options or PLAIN))
         with self._changed:
             self._subscriptions.add(subscription)
-            self.touched = time.monotonic()
+            self.touched = self._now()
         return subscription
 
     def newest(self) -> Prediction | None:
@@ -208,7 +211,7 @@ class Stream:
             "engine": self._model.engine.description,
             "legend": legend(newest, self._model.card),
             "boxes": 0 if newest is None or newest.detections is None else len(newest.detections),
-            "age_s": round(time.monotonic() - frame.arrived, 3) if frame else None,
+            "age_s": round(self._now() - frame.arrived, 3) if frame else None,
         }
 
     def close(self, wait: bool = True) -> None:
@@ -241,7 +244,7 @@ class Stream:
         self._views.leave(subscription.view)
         with self._changed:
             self._subscriptions.discard(subscription)
-            self.touched = time.monotonic()
+            self.touched = self._now()
             self._changed.notify_all()
 
     # In the threads of the capture and of the scheduler.
@@ -251,7 +254,7 @@ class Stream:
         return self._arrived - self.touched > WANTED_S and not self.viewers and not self._views.has_stages
 
     def _deliver(self, frame: Frame) -> None:
-        self._arrived = time.monotonic()
+        self._arrived = self._now()
         if self._resting and self._arrived - self._submitted < RESTING_S:
             return
         self._submitted = self._arrived
@@ -328,7 +331,7 @@ class Stream:
                 f"given up: {len(self._abandoned)} connections hang and cannot be ended", self.name
             ), False
         timeouts = self._timeouts
-        began, self._arrived, lost = time.monotonic(), 0.0, 0
+        began, self._arrived, lost = self._now(), 0.0, 0
         capture = Capture(self._connect, self._deliver, self._wake, self._clock, loop=self._loop, name=self.name)
         self._capture = capture
         try:
@@ -339,7 +342,7 @@ class Stream:
                 if capture.dropped > lost:
                     self._drop(capture.dropped - lost)
                     lost = capture.dropped
-                now, arrived = time.monotonic(), self._arrived
+                now, arrived = self._now(), self._arrived
                 settled = bool(arrived) and now - began > timeouts.settled
                 if self._engine_errors >= ENGINE_ERRORS:
                     return self._engine_error, settled
@@ -392,7 +395,7 @@ class Stream:
 
     def _publish(self, inference: Inference) -> None:
         arrived = inference.frame.arrived
-        if time.monotonic() - arrived > self._timeouts.age:
+        if self._now() - arrived > self._timeouts.age:
             self._late += 1
             self._drop()
             return
@@ -402,7 +405,7 @@ class Stream:
         with self._changed:
             self._result = result
             self.frames += 1
-            self._statistics.add(time.monotonic() - arrived)
+            self._statistics.add(self._now() - arrived)
             self._changed.notify_all()
 
     def _enter(self, state: State, message: str = "") -> None:
