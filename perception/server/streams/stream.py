@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any, Literal
 
 from perception.common.bounds import Bounds
@@ -21,8 +20,9 @@ from perception.model import Inference, Model
 from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
 from perception.server.options import Options
-from perception.server.problems import Busy, Forbidden
+from perception.server.problems import Forbidden
 from perception.server.streams.capture import Capture, Clock
+from perception.server.streams.intake import Intake
 from perception.server.streams.statistics import StreamStatistics, legend
 from perception.server.streams.subscription import Subscription
 from perception.server.streams.timeouts import Timeouts
@@ -108,7 +108,6 @@ class Stream:
         self.dropped = 0
         self.frames = 0
         self._connect = connect
-        self._scheduler = scheduler
         self._model = scheduler.model
         self._reconnect = reconnect
         self._loop = loop
@@ -124,9 +123,7 @@ class Stream:
         self._abandoned: list[Capture] = []
         self._arrived = 0.0
         self._submitted = 0.0
-        self._ready: Inference | None = None
-        self._engine_error: PerceptionError | None = None
-        self._engine_errors = 0
+        self._intake = Intake(scheduler, f"stream {id}", self._changed, self._drop)
         self._late = 0
         self._result: Result | None = None
         self._statistics = StreamStatistics(clock)
@@ -247,7 +244,7 @@ class Stream:
             self.touched = self._now()
             self._changed.notify_all()
 
-    # In the threads of the capture and of the scheduler.
+    # In the thread of the capture.
 
     @property
     def _resting(self) -> bool:
@@ -255,41 +252,10 @@ class Stream:
 
     def _deliver(self, frame: Frame) -> None:
         self._arrived = self._now()
-        if self._resting and self._arrived - self._submitted < RESTING_S:
+        if self._arrived - self._submitted < RESTING_S and self._resting:
             return
         self._submitted = self._arrived
-        try:
-            future = self._scheduler.infer(frame, client=f"stream {self.id}", live=True)
-        except Busy:
-            self._drop()
-        except EngineError as error:
-            self._engine_failed(error)
-        else:
-            future.add_done_callback(self._inferred)
-
-    def _inferred(self, future: Future[Inference]) -> None:
-        if future.cancelled():
-            self._drop()
-            return
-        error = future.exception()
-        if error is not None:
-            self._engine_failed(error)
-            return
-        with self._changed:
-            late, self._ready = self._ready, future.result()
-            self._engine_errors = 0
-            self._changed.notify_all()
-        if late is not None:
-            self._drop()
-
-    def _engine_failed(self, error: BaseException) -> None:
-        with self._changed:
-            self._engine_errors += 1
-            if isinstance(error, PerceptionError):
-                self._engine_error = error
-            else:
-                self._engine_error = EngineError(f"the model failed: {type(error).__name__}: {error}")
-            self._changed.notify_all()
+        self._intake.submit(frame)
 
     def _drop(self, count: int = 1) -> None:
         with self._changed:
@@ -344,8 +310,8 @@ class Stream:
                     lost = capture.dropped
                 now, arrived = self._now(), self._arrived
                 settled = bool(arrived) and now - began > timeouts.settled
-                if self._engine_errors >= ENGINE_ERRORS:
-                    return self._engine_error, settled
+                if self._intake.errors >= ENGINE_ERRORS:
+                    return self._intake.error, settled
                 if self._stage_errors >= STAGE_ERRORS:
                     return StageError(f"given up: {self._views.problem}"), settled
                 if capture.ended:
@@ -382,16 +348,13 @@ class Stream:
 
     def _next_inference(self, capture: Capture) -> Inference | None:
         """The next result, or None where there is something else to see to, or nothing for a while."""
-        errors = self._engine_errors
+        errors = self._intake.errors
         with self._changed:
             self._changed.wait_for(
-                lambda: (
-                    self._ready is not None or capture.ended or self._closing.is_set() or self._engine_errors > errors
-                ),
+                lambda: self._intake.ready or capture.ended or self._closing.is_set() or self._intake.errors > errors,
                 min(0.25, self._timeouts.stall / 4),
             )
-            inference, self._ready = self._ready, None
-        return inference
+            return self._intake.take()
 
     def _publish(self, inference: Inference) -> None:
         arrived = inference.frame.arrived
