@@ -119,6 +119,10 @@ def test_stages_are_named_on_the_command_line(tmp_path: Path) -> None:
         line = ["annotate", *videos, "--jsonl", str(tmp_path / "out/"), "-m", str(model), "--quiet"]
         done = CliRunner().invoke(app, [*line, "--stage", "stages_of_annotate:Count"])
         assert done.exit_code == 0, done.output
+        for text in ("stage: stages_of_annotate:Count", "stage: [stages_of_annotate:Count]"):
+            (tmp_path / "options.yaml").write_text(text)
+            again = CliRunner().invoke(app, [*line, "--overwrite", "--config", str(tmp_path / "options.yaml")])
+            assert again.exit_code == 0, again.output
         wrong = CliRunner().invoke(app, [*line, "--stage", "stages_of_annotate:Cuont"])
         assert isinstance(wrong.exception, UsageError) and "did you mean 'Count'" in str(wrong.exception)
     for name in "ab":

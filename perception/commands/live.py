@@ -99,7 +99,8 @@ def live(
     proxy: Annotated[
         list[str] | None,
         typer.Option(
-            help="Address of a reverse proxy whose X-Forwarded-For is believed; repeatable.", rich_help_panel=ACCESS
+            help="Address of a reverse proxy whose X-Forwarded-For is believed; repeatable.", show_default="none",
+            rich_help_panel=ACCESS,
         ),
     ] = None,
     allow: Annotated[

@@ -29,7 +29,12 @@ def _config(ctx: typer.Context, path: Path | None) -> Path | None:
         from perception.common.settings import load_config
 
         known = {p.name for p in ctx.command.params if p.name not in (None, "config", "help")}
-        ctx.default_map = {**(ctx.default_map or {}), **load_config(path, known)}
+        several = {p.name for p in ctx.command.params if getattr(p, "multiple", False)}
+        values = {
+            name: [value] if name in several and isinstance(value, str) else value  # one needs no brackets
+            for name, value in load_config(path, known).items()
+        }
+        ctx.default_map = {**(ctx.default_map or {}), **values}
     return path
 
 

@@ -233,6 +233,7 @@ _FLAGS = {
     "stage": "stages",
     "camera": "cameras",
     "origin": "origins",
+    "proxy": "proxies",
     "password_file": "password",
     "token_file": "token",
 }
