@@ -1,4 +1,4 @@
-"""The whole server as one FastAPI application: the gate, the routes, the page.
+"""The whole server as one FastAPI application: authentication, the routes, the page.
 
 app = create_app(ServerSettings(sources={"street": "street.mp4"}))      # for any ASGI server
 serve(settings, started=print)                                         # or with ours, until Ctrl-C
@@ -24,8 +24,8 @@ from starlette.requests import ClientDisconnect
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perception.common.version import __version__
-from perception.errors import PerceptionError, UsageError
-from perception.server.edge.access import Gate
+from perception.errors import PerceptionError, StageError, UsageError
+from perception.server.edge.access import AuthenticationMiddleware
 from perception.server.edge.allowlist import check_patterns
 from perception.server.edge.bodies import WholeBody
 from perception.server.edge.connections import make_config
@@ -40,6 +40,7 @@ from perception.server.routes import webcam
 from perception.server.routes.docs import mount_docs
 from perception.server.service import Service
 from perception.server.settings import ServerSettings
+from perception.sources.uri import redact_text
 
 log = logging.getLogger("perception")
 
@@ -55,7 +56,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     """The application; ``app.state.service`` is its `Service`, which starts and stops with the application.
 
     Raises:
-        UsageError: a pattern of allowed sources that could never fit.
+        UsageError: a pattern of allowed sources that could never fit, or a stage that the default model does not allow.
         SinkError: the folder for jobs cannot be used.
     """
     check_patterns(settings.allow)
@@ -64,6 +65,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     from perception.server.page import mount_page
 
     service = Service(settings)
+    service.check_stages()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -84,7 +86,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(WholeBody, timeout_s=settings.limits.body_timeout_s, total_s=settings.limits.body_time_s)
-    app.add_middleware(Gate, settings=settings, metrics=service.metrics)  # the last one comes first
+    app.add_middleware(AuthenticationMiddleware, settings=settings, metrics=service.metrics)  # the last one comes first
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
     for module in _ROUTERS:
@@ -152,7 +154,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
 async def _no_such_route(request: Request) -> JSONResponse:
-    """What is under /v1 and is no route of ours would else go to the page."""
+    """Answer for what is under /v1 and is no route of ours, which would else go to the page."""
     routes = [route for module in _ROUTERS for route in module.router.routes if isinstance(route, APIRoute)]
     allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()}
     if allowed:
@@ -167,6 +169,9 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 
 async def _perception_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PerceptionError)
+    if isinstance(error, StageError):
+        log.warning("%s: %s", request.url.path, error.message)
+        return _error(status_of(error), redact_text(error.message))
     return _error(status_of(error), str(error), headers_of(error))
 
 

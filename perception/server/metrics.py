@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus. Labels come from a fixed set of words, never from what a client sends."""
+"""Metrics of the server for Prometheus. Labels come from a fixed set of words, never from what a client sends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from perception.types import Prediction
 
 Kind: TypeAlias = Literal["stream", "webcam", "job", "api"]
-"""Who a frame is for."""
+"""Kinds of clients that a frame is for."""
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -94,7 +94,7 @@ class Metrics:
             self._states.labels(stream, name).set(name == state)
 
     def stream_gone(self, stream: str) -> None:
-        """A stream was closed: its figures go with it, so that names do not pile up."""
+        """A stream was closed: its metrics go with it, so that names do not pile up."""
         for name in _STATES:
             self._states.remove(stream, name)
         self._reconnects.remove(stream)
@@ -112,7 +112,7 @@ class Metrics:
         self._connections.set_function(count)
 
     def pixels(self, count: Callable[[], int], most: Callable[[], int], waiting: Callable[[], int]) -> None:
-        """How many pixels are in progress, the most there were, and how many pictures wait; asked at each scrape."""
+        """Pixels in progress, the most there were, and the pictures that wait; asked at each scrape."""
         self._pixels.set_function(count)
         self._most_pixels.set_function(most)
         self._pictures.set_function(waiting)
@@ -122,5 +122,5 @@ class Metrics:
         self._refused.labels(str(status)).inc()
 
     def render(self) -> bytes:
-        """All figures in Prometheus' text format, `CONTENT_TYPE`."""
+        """All metrics in Prometheus' text format, `CONTENT_TYPE`."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""What the operator of a server sets, from the command line or from YAML."""
+"""Settings of a server, which its operator gives on the command line or in YAML."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pydantic import (
 from perception.common.precision import Precision, respell
 from perception.common.private import warn_if_others_read
 from perception.errors import UsageError
+from perception.stages.factories import find_stage
 from perception.weights.library import DEFAULT_MODEL
 
 
@@ -28,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Limits(_Strict):
-    """How much of anything a server does at once. Past a limit, a client is told to come back later, or to send less.
+    """Limits on all that a server does at once. Past a limit, a client is told to come back later, or to send less.
 
     Attributes:
         share: part of each of these, in 0..1, that one client may have, so that others find room. A client is an
@@ -114,6 +115,14 @@ def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _stage(value: str) -> str:
+    try:
+        find_stage(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 Origin = Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
 """Scheme, host and port of a page, as browsers write it."""
 
@@ -126,6 +135,8 @@ class ServerSettings(_Strict):
         model: the default model, a name or a path; clients choose it or others by name.
         card: YAML card for a default model that has none.
         engine, precision, device: see `perception.engines.open_engine`.
+        stages: steps on predictions before they are drawn, in order: ``panoptic`` or ``module:function``, see
+            `perception.stages.factories.find_stage`. Each source has them with state of its own.
         user, password: credentials for people; both or neither.
         token: credential for programs.
         insecure: listen beyond this machine without credentials.
@@ -147,6 +158,7 @@ class ServerSettings(_Strict):
     engine: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] = "auto"
     precision: Annotated[Precision, BeforeValidator(respell)] = "auto"
     device: str = "CPU"
+    stages: Annotated[tuple[Annotated[str, AfterValidator(_stage)], ...], BeforeValidator(_texts)] = ()
     user: str | None = Field(default=None, min_length=1)
     password: SecretStr | None = Field(default=None, min_length=1)
     token: SecretStr | None = Field(default=None, min_length=8)
@@ -172,7 +184,7 @@ class ServerSettings(_Strict):
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can connect."""
+        """True if only this machine can connect."""
         if self.host == "localhost":
             return True
         try:
@@ -182,12 +194,12 @@ class ServerSettings(_Strict):
 
     @property
     def guarded(self) -> bool:
-        """Whether credentials are needed."""
+        """True if credentials are needed."""
         return self.token is not None or self.password is not None
 
     @property
     def folder(self) -> Path:
-        """Where jobs and recordings are kept; it may not exist yet."""
+        """Folder of jobs and recordings; it may not exist yet."""
         if self.data_dir is not None:
             return self.data_dir
         import platformdirs
@@ -218,6 +230,7 @@ def make_settings(data: dict[str, Any], where: str | Path | None = None) -> Serv
 
 
 _FLAGS = {
+    "stage": "stages",
     "camera": "cameras",
     "origin": "origins",
     "proxy": "proxies",
@@ -253,7 +266,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _holds_secret(values: dict[str, Any]) -> bool:
-    """Whether there is a credential among settings, also in the address of a camera."""
+    """True if there is a credential among settings, also in the address of a camera."""
     return any(values.get(name) for name in ("password", "token")) or "@" in str(values.get("sources"))
 
 

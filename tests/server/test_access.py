@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 from perception.server.app import create_app
 from perception.server.edge import connections as http
 from perception.server.edge import guessing, sessions
-from perception.server.edge.access import Gate
+from perception.server.edge.access import AuthenticationMiddleware
 from perception.server.edge.sessions import COOKIE, SESSION_S
 from perception.server.metrics import Metrics
 from perception.server.settings import make_settings
@@ -260,7 +260,7 @@ def gate(clock: Callable[[], float] = time.monotonic, **values: Any) -> Starlett
         WebSocketRoute("/ws", socket_),
     ]
     app = Starlette(routes=routes)
-    app.add_middleware(Gate, settings=make_settings(values), metrics=Metrics(), clock=clock)
+    app.add_middleware(AuthenticationMiddleware, settings=make_settings(values), metrics=Metrics(), clock=clock)
     return app
 
 

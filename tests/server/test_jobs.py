@@ -212,10 +212,10 @@ def test_time_to_live(store: JobStore, clip: bytes, monkeypatch: pytest.MonkeyPa
     store.take(1)
     store.release(old, "done")
     now = time.time()
-    monkeypatch.setattr("perception.server.jobs.time.time", lambda: now + Limits().job_ttl_s - 1)
+    monkeypatch.setattr("perception.server.jobs.store.time.time", lambda: now + Limits().job_ttl_s - 1)
     store.expire()
     assert store.get(old).state == "done"
-    monkeypatch.setattr("perception.server.jobs.time.time", lambda: now + Limits().job_ttl_s + 1)
+    monkeypatch.setattr("perception.server.jobs.store.time.time", lambda: now + Limits().job_ttl_s + 1)
     store.expire()
     assert [job.id for job in store.all()] == [waiting]  # what nobody worked on does not expire
     assert not (store.folder / old).exists()

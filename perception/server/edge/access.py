@@ -1,4 +1,4 @@
-"""Who may come in: one gate before every route, HTTP and WebSocket alike, the mounted page and its assets included.
+"""Access control: one middleware before all routes, HTTP and WebSocket, the mounted page and its assets included.
 
 Credentials, where the operator set some, come as
 
@@ -65,7 +65,7 @@ _ODD = (400, 431)
 _log = logging.getLogger("perception")
 
 
-class Gate:
+class AuthenticationMiddleware:
     """ASGI middleware: refuses what may not come in, and counts what is inside.
 
     Args:
@@ -347,7 +347,7 @@ def _local(target: str) -> str:
 
 
 def _without_token(scope: Scope) -> Scope:
-    """The scope with the token taken out of its query: nothing behind the gate has a use for it."""
+    """The scope with the token taken out of its query: nothing behind this middleware has a use for it."""
     query = scope.get("query_string", b"")
     if b"token=" not in query:
         return scope
