@@ -62,7 +62,7 @@ class Outputs:
     panoptic: str | None = None
 
     def given(self) -> dict[str, str]:
-        """The outputs that are asked for, by kind."""
+        """Return the outputs that are asked for, by kind."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
@@ -89,7 +89,7 @@ def expand(sources: Sequence[str]) -> list[str]:
 
 
 def _videos(folder: Path) -> list[str]:
-    """The videos in a folder; none where it cannot be read, which is told when it is opened as a source."""
+    """Return the videos in a folder; none where it cannot be read, which is told when it is opened as a source."""
     if not is_folder(folder):
         return []
     try:
@@ -137,13 +137,13 @@ def _check_files(results: Sequence[Result]) -> None:
                 continue
             other = names.setdefault(path if path == STDOUT else str(Path(path).resolve()), kind)
             if other != kind:
-                raise UsageError(f"{other} and {kind} cannot both be written here; give each a name of its own", path)
+                raise UsageError(f"{other} and {kind} cannot share one file; give each its own name", path)
             if _file_id(path) in sources:
-                raise UsageError("this is one of the files to be read; give another name, or another folder", path)
+                raise UsageError("this file is also an input; choose another name or folder", path)
 
 
 def _file_id(path: str) -> tuple[int, int] | None:
-    """The number that tells a file from all others, whatever it is called; None where there is no file of that name."""
+    """Return a number that identifies a file whatever its name is; None if there is no such file."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
@@ -152,7 +152,7 @@ def _file_id(path: str) -> tuple[int, int] | None:
 
 
 def stem(source: str) -> str:
-    """A file name for what is made of ``source``: a file's stem, a URL's host, ``camera0``."""
+    """Return a file name for what is made of ``source``: a file's stem, a URL's host, ``camera0``."""
     if source == STDOUT:
         return "stdin"
     if source.isdigit():
@@ -165,7 +165,7 @@ def stem(source: str) -> str:
 
 
 def _url_name(url: str) -> str:
-    """The host of a URL and nothing else of it, which may be secret; ``csi0`` for a camera on a Jetson."""
+    """Return the host of a URL and nothing else of it, which may be secret; ``csi0`` for a camera on a Jetson."""
     try:
         address = Address.read(url)
     except SourceError:  # no URL at all, which is told when it is opened
@@ -174,14 +174,14 @@ def _url_name(url: str) -> str:
 
 
 def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple[str, str]:
-    """The kind and path of one output of one source."""
+    """Return the kind and path of one output of one source."""
     suffix = SUFFIXES.get(kind)
     if suffix is None:  # a folder in any case
         return kind, str(Path(path) / name) if several else path
     folder = path.endswith("/") or is_folder(Path(path))
     if several and not folder:
         if path == STDOUT or Path(path).suffix:
-            raise UsageError(f"several sources need a folder for {kind}, not one file; give one, such as out/", path)
+            raise UsageError(f"several sources need a folder for {kind}, not a file: for example out/", path)
         folder = True
     if not folder:
         return kind, path

@@ -50,7 +50,7 @@ class _Task(_Strict):
     @field_validator("classes", mode="before")
     @classmethod
     def _color_plain_names(cls, classes: Any) -> Any:
-        """A class may be given by its name alone; it then gets a colour that no other one has."""
+        """Accept classes that are given by name alone; each gets a colour that no other class has."""
         if not isinstance(classes, list) or len(classes) > 1000:
             return classes
         given = [c.get("color") for c in classes if isinstance(c, dict)]
@@ -64,7 +64,7 @@ class _Task(_Strict):
         names = [c.name for c in classes]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            raise ValueError(f"class names must be unique, these are not: {', '.join(twice)}")
+            raise ValueError(f"class names must be unique; repeated: {', '.join(twice)}")
         return classes
 
     @property
@@ -215,12 +215,12 @@ class ModelCard(_Strict):
         if self.things is None:
             return self
         if self.segmentation is None or self.detection is None:
-            raise ValueError("things need both segmentation and detection")
+            raise ValueError("'things' needs both segmentation and detection")
         pixels = [name for name in self.things if name not in self.segmentation.names]
         boxes = [name for kinds in self.things.values() for name in kinds if name not in self.detection.names]
         if pixels or boxes:
             has = f"classes of pixels {pixels}" if pixels else f"classes of boxes {boxes}"
-            raise ValueError(f"things: there are no {has}")
+            raise ValueError(f"'things' names unknown classes: {has}")
         return self
 
     @property
@@ -233,7 +233,7 @@ CardT = TypeVar("CardT", bound=ModelCard)
 
 
 def validate_card(data: Any, where: str | Path, kind: type[CardT] = ModelCard) -> CardT:  # type: ignore[assignment]
-    """A checked card from plain data, of the class ``kind``.
+    """Validate plain data as a card of the class ``kind``.
 
     Raises:
         ModelError: naming ``where`` and every field that is missing or wrong.
@@ -249,7 +249,7 @@ def validate_card(data: Any, where: str | Path, kind: type[CardT] = ModelCard) -
 
 
 def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
-    """The card of the model file ``path``, or the YAML file ``card`` instead of it.
+    """Read the card of the model file ``path``, or the YAML file ``card`` instead of it.
 
     Raises:
         ModelError: the file is missing, is not ONNX, has no card, or its card is not valid.
@@ -270,14 +270,14 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
     outputs = [o.name for o in model.graph.output]
     raise ModelError(
         f"no model card in this ONNX file (metadata key {METADATA_KEY!r}); describe it in a YAML file with name, "
-        f"licence, input (width, height) and segmentation or detection (classes), and give that with --card; "
+        f"licence, input (width, height) and segmentation or detection (classes), and pass that file with --card; "
         f"the graph's inputs are {inputs}, its outputs {outputs}",
         path,
     )
 
 
 def load_onnx(path: str | Path) -> Any:
-    """The parsed ``onnx.ModelProto`` of a file.
+    """Parse a file as ``onnx.ModelProto``.
 
     Raises:
         ModelError: the file is missing, cannot be read, or is not ONNX.
@@ -287,7 +287,7 @@ def load_onnx(path: str | Path) -> Any:
 
     path = Path(path)
     if not path.is_file():
-        raise ModelError("no such model file; `perception models` lists what is there", path)
+        raise ModelError("no such model file; `perception models` lists all models", path)
     try:
         # the format is said, or a wrong ending would choose another parser
         model = onnx.load(str(path), format="protobuf", load_external_data=False)

@@ -125,14 +125,14 @@ class Model:
         return self.interpret(self.infer(frame))
 
     def infer(self, frame: Frame | U8) -> Inference:
-        """The first half of `predict`: resize the frame and run the network. `interpret` is the second half.
+        """Run the first half of `predict`: resize the frame and run the network. `interpret` is the second half.
 
         Args, errors: as for `predict`.
         """
         return self.infer_batch([frame])[0]
 
     def infer_batch(self, frames: Sequence[Frame | U8]) -> list[Inference]:
-        """The same for several frames at once, for engines that compute ``engine.batch`` of them together.
+        """Run `infer` on several frames at once, for engines that compute ``engine.batch`` of them together.
 
         Where that is 1, the calls of several threads are quicker than one call with several frames.
 
@@ -150,7 +150,7 @@ class Model:
         return [Inference(frame, *result) for frame, result in zip(checked, results, strict=True)]
 
     def interpret(self, inference: Inference) -> Prediction:
-        """The second half of `predict`: what this model's options make of a network's outputs.
+        """Run the second half of `predict`: turn a network's outputs into a prediction, by this model's options.
 
         Args:
             inference: from `infer` of this model, or of another one that shares its engine (see `with_options`). It
@@ -194,7 +194,7 @@ class Model:
             self.engine.close()
 
     def _buffer(self) -> U8:
-        """The calling thread's network input, uint8 ``[N, H, W, 3]``: written and read within one call."""
+        """Return the calling thread's network input, uint8 ``[N, H, W, 3]``: written and read within one call."""
         buffer: U8 | None = getattr(self._buffers, "frames", None)
         if buffer is None:
             frames, *shape = self.engine.input_shape
@@ -222,7 +222,7 @@ def _options(options: DetectionOptions | None, changes: Mapping[str, Any]) -> De
 
 
 def check_size(card: ModelCard, size: tuple[int, int] | None, path: Path) -> tuple[int, int]:
-    """The (width, height) that a model is to run at: ``size``, or its own where None.
+    """Return the (width, height) that a model is to run at: ``size``, or its own where None.
 
     Raises:
         UsageError: it does not take pictures of that size; says which it takes.
@@ -249,5 +249,5 @@ def _as_frame(given: Frame | U8) -> Frame:
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UsageError(f"an image must be a uint8 array [H, W, 3] in BGR order, not {got}")
     if not image.size:
-        raise UsageError(f"an image must have pixels; this one is {image.shape[1]}x{image.shape[0]}")
+        raise UsageError(f"the image is empty: {image.shape[1]}x{image.shape[0]}")
     return given if isinstance(given, Frame) else Frame(np.ascontiguousarray(image))

@@ -203,7 +203,7 @@ class Detections:
         return len(self.scores)
 
     def select(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Detections:
-        """The detections that ``keep`` picks, a boolean ``[N]`` or indices."""
+        """Select the detections that ``keep`` picks, a boolean ``[N]`` or indices."""
         tracks = None if self.track_ids is None else self.track_ids[keep]
         return Detections(self.boxes[keep], self.scores[keep], self.class_ids[keep], tracks)
 
@@ -269,7 +269,7 @@ class ClassMap(ABC):
 
     @abstractmethod
     def resized(self, width: int, height: int) -> U8:
-        """uint8 ``[height, width]``, a new array: the classes of the frame as if it had that size."""
+        """Return the classes of the frame as if it had that size, uint8 ``[height, width]``, a new array."""
 
     @abstractmethod
     def _count(self) -> NDArray[np.int64]:

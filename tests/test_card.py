@@ -72,7 +72,7 @@ def test_what_is_left_out_has_a_value() -> None:
         ("input.widht", 5, "input.widht:.*not permitted"),
         ("segmentation", ..., "at least one of: segmentation, detection, classification"),
         ("segmentation.classes", [], "segmentation.classes:"),
-        ("segmentation.classes", classes("a", "b", "a"), "must be unique, these are not: a"),
+        ("segmentation.classes", classes("a", "b", "a"), "must be unique; repeated: a"),
         ("segmentation.classes", classes(*(f"c{i}" for i in range(256))), "segmentation.classes:.*255"),
         ("segmentation.classes", [{"name": "a"}], "segmentation.classes.0.color: Field required"),
         ("segmentation.classes", [{"name": "a", "color": [0, 0, 256]}], "segmentation.classes.0.color.2:"),
@@ -86,7 +86,7 @@ def test_what_is_left_out_has_a_value() -> None:
         ("segmentation.ignored", [-1], r"ignored ids \[-1\]"),
         ("detection", {"classes": classes("a"), "score_threshold": 1.5}, "detection.score_threshold:"),
         ("detection", {"classes": classes("a"), "max_detections": 0}, "detection.max_detections:"),
-        ("things", {"road": ["car"]}, "things need both segmentation and detection"),
+        ("things", {"road": ["car"]}, "'things' needs both segmentation and detection"),
         ("metrics", {"miou": "good"}, "metrics.miou:"),
         ("metrics", {"miou": float("nan")}, "metrics.miou:"),
         ("format", 2, "format:"),
@@ -269,5 +269,5 @@ def test_things_are_names_of_both_tasks() -> None:
         ({"street": ["car"]}, r"pixels \['street'\]"),
         ({"road": ["cab"]}, r"boxes \['cab'\]"),
     ):
-        with pytest.raises(ModelError, match=f"things: there are no classes of {says}"):
+        with pytest.raises(ModelError, match=f"'things' names unknown classes: classes of {says}"):
             validate_card(both | {"things": things}, "x")

@@ -44,7 +44,7 @@ def test_a_clip_is_fetched_once(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     [
         (b"what is HTTP?\r\n\r\n", "cannot be downloaded"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "cannot be downloaded"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nlogin", "not the clip that was expected"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nlogin", "not the expected clip"),
     ],
 )
 def test_a_server_that_sends_something_else(

@@ -27,8 +27,8 @@ def test_empty_file_sets_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_frame: 3", r"unknown setting 'max_frame'; did you mean 'max_frames'\?"),
-        ("zzz: 3", "unknown setting 'zzz'; known are: crf, max_frames"),
+        ("max_frame: 3", r"unknown setting 'max_frame'; did you mean 'max-frames'\?"),
+        ("zzz: 3", "unknown setting 'zzz'; known are: crf, max-frames"),
         ("- a\n- b", "must be a mapping"),
         ("a: [1", "not YAML"),
     ],

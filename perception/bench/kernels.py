@@ -111,7 +111,7 @@ def _overlay_rows(repeats: int, logits: F32, image: U8, planes: Planes) -> list[
 
 
 def _nms_rows(repeats: int, n: int) -> list[Row]:
-    """Boxes as a detector gives them: about ten around each object, in 20 classes."""
+    """Measure NMS on boxes as a detector gives them: about ten around each object, in 20 classes."""
     rng = np.random.default_rng(n)
     objects = max(n // 10, 1)
     centre = rng.uniform(0, (1280, 720), (objects, 2)).repeat(10, axis=0)[:n]

@@ -207,7 +207,7 @@ def _webcam_row(url: str, camera: Path, seconds: float, alone: float) -> dict[st
 
 
 def _viewer_rows(url: str, process: Any, seconds: float) -> list[dict[str, Any]]:
-    """Frames a second that the slowest viewer gets, and the server's processor time, with one and four viewers."""
+    """Measure the slowest viewer's frame rate and the server's processor time, with one and with four viewers."""
     _, sources = _ask(url, "GET", "/v1/streams")
     status, stream = _ask(url, "POST", "/v1/streams", {"source": sources["sources"][0]})
     if status >= 300:

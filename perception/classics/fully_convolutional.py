@@ -22,7 +22,7 @@ TOLERANCE = 1e-4  # of the largest output: how far the converted network may be 
 
 
 def to_fully_convolutional(network: nn.Module, input_shape: Shape) -> fx.GraphModule:
-    """A copy of ``network`` with convolutions in the place of flatten and dense layers, with the same weights.
+    """Return a copy of ``network`` with convolutions in the place of flatten and dense layers, with the same weights.
 
     On images of ``input_shape`` its outputs are the same, as maps of 1x1. On larger ones they are maps
     ``[N, C, H', W']``: at each place what the network says of the window there (exactly where no layer pads; with
@@ -156,7 +156,7 @@ class _Converter:
 
 
 def _as_convolution(dense: nn.Linear, shape: Shape) -> nn.Conv2d:
-    """The dense layer on flattened maps of ``shape`` (C, h, w) as a convolution."""
+    """Return the dense layer on flattened maps of ``shape`` (C, h, w) as a convolution."""
     channels, height, width = shape
     with torch.no_grad():
         convolution = nn.Conv2d(channels, dense.out_features, (height, width), bias=dense.bias is not None)
@@ -167,7 +167,7 @@ def _as_convolution(dense: nn.Linear, shape: Shape) -> nn.Conv2d:
 
 
 def _of_maps(norm: nn.BatchNorm1d) -> nn.BatchNorm2d:
-    """The same normalisation for maps."""
+    """Return the same normalisation for maps."""
     made = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     made.load_state_dict(norm.state_dict())
     return made.eval()

@@ -24,7 +24,7 @@ GOOGLENET: tuple[tuple[int, int, int, int, int, int] | None, ...] = (
 
 
 def _convolution(in_channels: int, out_channels: int, kernel: int, norm: bool, stride: int = 1) -> nn.Sequential:
-    """A convolution that keeps the size (divided by its stride), with ReLU."""
+    """Return a convolution that keeps the size (divided by its stride), with ReLU."""
     layers: list[nn.Module] = [nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=not norm)]
     if norm:
         layers.append(nn.BatchNorm2d(out_channels))

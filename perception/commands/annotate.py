@@ -111,12 +111,12 @@ def annotate(
     size: Size = None,
     score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Lowest score of a box.", show_default=IN_CARD, rich_help_panel=MODEL),
+        typer.Option(min=0, max=1, help="Score threshold of boxes.", show_default=IN_CARD, rich_help_panel=MODEL),
     ] = None,
     iou: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Of boxes that overlap more than this, keep the best only.", show_default=IN_CARD,
+            min=0, max=1, help="IoU threshold: of boxes that overlap more, keep the best only.", show_default=IN_CARD,
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -168,12 +168,12 @@ def annotate(
         ),
     ] = None,
     show_fps: Annotated[
-        bool, typer.Option("--show-fps", help="Draw the speed onto the picture.", rich_help_panel=DRAWING)
+        bool, typer.Option("--show-fps", help="Draw the frame rate onto the picture.", rich_help_panel=DRAWING)
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=GENERAL)] = False,
     config: Config = None,
 ) -> None:  # fmt: skip
-    """Annotate videos, images or streams: video, masks and data.
+    """Annotate videos, images or streams; write video, masks and data.
 
     [bold]Examples[/bold]
 

@@ -30,11 +30,11 @@ def bench(
             rich_help_panel=INPUT,
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="How often each kernel and each network is measured.")] = 30,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of measurements of each kernel and each network.")] = 30,
     against: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODEL", help="Model that the part models compares with; may be repeated.", show_default="none"
+            metavar="MODEL", help="Model to compare with in the part models; may be repeated.", show_default="none"
         ),
     ] = None,
     as_json: Json = False,

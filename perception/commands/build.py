@@ -24,7 +24,7 @@ def build(
         Precision,
         typer.Option(
             parser=parse_precision, metavar="[fp32|fp16|bf16|int8]",
-            help="What convolutions and matrix products compute in.",
+            help="Precision of convolutions and matrix products.",
         ),
     ] = "fp16",
     batch: Annotated[int, typer.Option(min=1, max=8, help="Maximum number of frames per call.")] = 1,
@@ -37,7 +37,7 @@ def build(
     compute_capability: Annotated[
         str | None,
         typer.Option(
-            help="GPUs to build for when none is at hand: 75,80,86,89,120 (rtx only).",
+            help="GPUs to build for, on a machine without one: 75,80,86,89,120 (rtx only).",
             show_default="this machine's GPU; without one, 8.0 and later",
         ),
     ] = None,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 cache = typer.Typer(
     no_args_is_help=True,
-    help="""Look after the cache of TensorRT engines.
+    help="""List or clear the cache of TensorRT engines.
 
     [bold]Examples[/bold]
 

@@ -18,7 +18,7 @@ NOT_CHECKED = "not checked"
 
 data = typer.Typer(
     no_args_is_help=True,
-    help="""Look after data sets.
+    help="""Check data sets.
 
     [bold]Example[/bold]
 

@@ -35,7 +35,7 @@ def demo(
 ) -> None:
     """Annotate a street clip: writes demo.mp4, demo.jsonl and a contact sheet, demo.png.
 
-    Files of an earlier demo are replaced.
+    Files of an earlier demo are overwritten.
 
     [bold]Examples[/bold]
 

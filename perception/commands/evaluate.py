@@ -116,7 +116,7 @@ def eval_detection(
     device: Device = "CPU",
     threads: Threads = None,
     size: Size = None,
-    score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score of a box.", rich_help_panel=MODEL)] = 0.01,
+    score: Annotated[float, typer.Option(min=0, max=1, help="Score threshold of boxes.", rich_help_panel=MODEL)] = 0.01,
     report: ReportTo = None,
     overwrite: Overwrite = False,
     as_json: Json = False,

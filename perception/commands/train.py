@@ -46,7 +46,7 @@ def train(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
-    """Train a network by a recipe, then export the best checkpoint as a model with its accuracy in the card.
+    """Train a network from a recipe, then export the best checkpoint as a model with its accuracy in the card.
 
     [bold]Examples[/bold]
 

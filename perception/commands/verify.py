@@ -18,9 +18,11 @@ def verify(
     clip: Annotated[
         str | None, typer.Option(help="Video to compare the engines on.", show_default="a street clip")
     ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Number of frames: every fifth one from the start.")] = 10,
+    frames: Annotated[
+        int, typer.Option(min=1, help="Number of frames to compare: every fifth one from the start.")
+    ] = 10,
     require: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit with code 1 if fewer of the pixels or boxes than this agree.")
+        float, typer.Option(min=0, max=1, help="Exit with code 1 if a smaller share of pixels or boxes agrees.")
     ] = 0.0,
     as_json: Json = False,
     json_file: JsonFile = None,

@@ -98,9 +98,7 @@ def release(
     output: Output,
     recipe: Annotated[
         Path | None,
-        typer.Option(
-            help="Recipe to take the text of the card from.", show_default="the recipe stored in the checkpoint"
-        ),
+        typer.Option(help="Recipe with the text of the card.", show_default="the recipe stored in the checkpoint"),
     ] = None,
     data: Data = None,
     overwrite: Overwrite = False,

@@ -1,1 +1,1 @@
-"""The ground that every room stands on: kernels and their cache, the machine, settings from YAML files."""
+"""Foundations of all rooms: kernels and their cache, the machine, settings from YAML files."""

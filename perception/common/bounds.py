@@ -1,4 +1,4 @@
-"""What a source is held to by whoever opens it: a size, and that it can be given up while it opens."""
+"""Limits on opening a source: the size of its frames, and cancellation while it opens."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from perception.errors import SourceError
 
 
 class TooLargeError(SourceError):
-    """A frame has more pixels than are taken."""
+    """A frame has more pixels than are allowed."""
 
 
 class Bounds:
-    """Bounds of one source, or of several that are opened one after the other.
+    """Size limit and cancellation for one source, or for several that are opened one after the other.
 
     Args:
         max_pixels: most pixels of a frame; None: any.
@@ -32,7 +32,7 @@ class Bounds:
 
     @property
     def codec_options(self) -> dict[str, str]:
-        """Options of FFmpeg's for decoders: what is far too large is refused before memory is taken for it.
+        """FFmpeg decoder options that refuse far too large pictures before memory is allocated for them.
 
         Twice as much as may be, because FFmpeg counts pictures with the margins that it puts around them.
         """
@@ -40,13 +40,13 @@ class Bounds:
 
     @property
     def busy(self) -> bool:
-        """Whether a thread that a source started still runs, also one that was left behind in a system call."""
+        """True while a thread that a source started still runs, also one that hangs in a system call."""
         with self._lock:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             return bool(self._threads)
 
     def cancel(self) -> None:
-        """Give up a source that is being opened, now or later: that ends soon, with an error."""
+        """Cancel opening, now or later; it soon ends with an error."""
         self.cancelled.set()
         with self._lock:
             waking = [*self._waking]
@@ -55,7 +55,7 @@ class Bounds:
 
     @contextmanager
     def waking(self, wake: Callable[[], object]) -> Iterator[None]:
-        """Call ``wake`` when the source is given up within the block, so that what waits there does so no longer."""
+        """Call ``wake`` if opening is cancelled within the block, so that what waits there stops waiting."""
         with self._lock:
             self._waking.append(wake)
         try:
@@ -76,21 +76,21 @@ class Bounds:
         return thread
 
     def check(self, where: str) -> None:
-        """Between the steps of opening.
+        """Check for cancellation; called between the steps of opening.
 
         Raises:
-            SourceError: the source is given up.
+            SourceError: opening was cancelled.
         """
         if self.cancelled.is_set():
             raise SourceError("closed while it was being opened", where)
 
     def check_size(self, width: float, height: float, where: str) -> None:
-        """Before memory is taken for a frame of that size.
+        """Check the size of a frame before memory is allocated for it.
 
         Raises:
-            TooLargeError: it is too large.
+            TooLargeError: it has more than ``max_pixels`` pixels.
         """
         if self.max_pixels is not None and width * height > self.max_pixels:
             raise TooLargeError(
-                f"{round(width)}x{round(height)} is too large: at most {self.max_pixels} pixels are taken here", where
+                f"{round(width)}x{round(height)} is too large: at most {self.max_pixels} pixels are allowed here", where
             )

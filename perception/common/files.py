@@ -41,7 +41,7 @@ def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
 
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
-    """A file beside ``path``, of the same name, to be written by others; it takes its place when all went well.
+    """Give a temporary path beside ``path`` for others to write to; it replaces ``path`` when all went well.
 
     Raises:
         OSError: the folder cannot be written.

@@ -55,7 +55,7 @@ class Gpu:
 
 @lru_cache(maxsize=1)
 def cpu_name() -> str:
-    """The maker's name of the processor, or at least its architecture."""
+    """Return the name of the processor, or at least its architecture."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.machine()
     info = _read("/proc/cpuinfo")
@@ -63,13 +63,13 @@ def cpu_name() -> str:
         name = _cpuinfo_field(info, key)
         if name:
             return name
-    board = _read("/sys/firmware/devicetree/base/model").strip("\0 \n")  # Jetson, Raspberry Pi
-    return board or platform.processor() or platform.machine()
+    model = _read("/sys/firmware/devicetree/base/model").strip("\0 \n")  # Jetson, Raspberry Pi
+    return model or platform.processor() or platform.machine()
 
 
 @lru_cache(maxsize=1)
 def cpu_features() -> dict[str, bool] | None:
-    """Instruction sets that matter to neural networks, each with whether the CPU has it; None where unknown."""
+    """Return whether the CPU has each instruction set that matters to neural networks; None where unknown."""
     if sys.platform == "darwin":
         values = {feature: _sysctl(key) for feature, key in _MAC_FEATURES.items()}
         return {feature: value == "1" for feature, value in values.items() if value} or None
@@ -82,7 +82,7 @@ def cpu_features() -> dict[str, bool] | None:
 
 
 def logical_cores() -> int:
-    """Hardware threads that this process may be scheduled on."""
+    """Return the number of hardware threads that this process may be scheduled on."""
     if hasattr(os, "sched_getaffinity"):
         return max(len(os.sched_getaffinity(0)), 1)
     return os.cpu_count() or 1
@@ -90,7 +90,7 @@ def logical_cores() -> int:
 
 @lru_cache(maxsize=1)
 def usable_cores() -> int:
-    """Physical cores that this process can keep busy.
+    """Return the number of physical cores that this process can keep busy.
 
     Two hardware threads of one core share the multipliers that a network lives on, so they count once. A
     container's CPU quota counts too: more threads than the quota are stopped in the middle of their work.
@@ -101,7 +101,7 @@ def usable_cores() -> int:
 
 
 def memory_bytes() -> tuple[int, int] | None:
-    """Total and available memory in bytes, or None where unknown."""
+    """Return total and available memory in bytes, or None where unknown."""
     if sys.platform == "darwin":
         total = _sysctl("hw.memsize")
         return (int(total), 0) if total.isdigit() else None
@@ -121,7 +121,7 @@ _DRIVER_FAULTS = {
     100: "there is no GPU",
     802: "the GPUs' links are still being set up",
     803: "the driver in the kernel and its library differ, so restart the machine",
-    804: "the GPU does not take this library, so update the driver",
+    804: "the GPU does not support this library, so update the driver",
     999: "the GPU failed, look at `dmesg`",
 }
 """The results of `cuInit` in words (NVIDIA, CUDA Driver API, `CUresult`)."""
@@ -129,7 +129,7 @@ _DRIVER_FAULTS = {
 
 @lru_cache(maxsize=1)
 def nvidia_gpus() -> tuple[list[Gpu], str]:
-    """The NVIDIA GPUs that the CUDA driver sees, and one line: the driver, or why there is none.
+    """Return the NVIDIA GPUs that the CUDA driver sees, and one line: the driver, or why there is none.
 
     The driver's own library is asked, so that neither torch nor a CUDA toolkit is needed.
     """
@@ -163,7 +163,7 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
 
 
 def _physical_cores() -> int | None:
-    """Distinct cores among the hardware threads this process may use, or None where the system does not tell."""
+    """Count the physical cores behind the hardware threads of this process; None where the system does not tell."""
     if sys.platform == "darwin":
         fast = _sysctl("hw.perflevel0.physicalcpu") or _sysctl("hw.physicalcpu")
         return int(fast) if fast.isdigit() else None
@@ -176,7 +176,7 @@ def _physical_cores() -> int | None:
 
 
 def _cpu_quota() -> float | None:
-    """Cores that the control group grants (version 2, else version 1), or None where there is no limit."""
+    """Return the cores that the control group grants (version 2, else version 1), or None where there is no limit."""
     fields = _read("/sys/fs/cgroup/cpu.max").split()
     if not fields:
         folder = "/sys/fs/cgroup/cpu/cpu.cfs_"

@@ -68,7 +68,7 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
         config.CACHE_DIR = before or cache_directory() or ""
         try:
             if not config.CACHE_DIR:
-                raise OSError("no directory for it can be written")
+                raise OSError("no writable directory for the cache")
             if not before and not os.environ.get("NUMBA_CACHE_DIR"):
                 config.CACHE_DIR = str(Path(config.CACHE_DIR) / _source_key(function))
             compiled = numba.njit(signature, cache=True, **_options)(function)
@@ -87,7 +87,7 @@ _directory: list[str | None] = []
 
 
 def cache_directory() -> str | None:
-    """The folder in which compiled kernels are kept, or None where nothing can be written.
+    """Return the folder in which compiled kernels are kept, or None where nothing can be written.
 
     ``NUMBA_CACHE_DIR`` if set; else the user's cache directory, or a private directory for temporary files. In these,
     subdirectories named after the kernels' source code keep versions apart: Numba itself does not notice when a
@@ -116,7 +116,7 @@ def _find_directory() -> str | None:
 
 
 def _private_temporary() -> Path | None:
-    """A directory for temporary files that only this user can write: cache files are pickles, so they run code."""
+    """Return a temporary directory that only this user can write to: cache files are pickles, so they run code."""
     user = os.getuid() if hasattr(os, "getuid") else None
     path = Path(tempfile.gettempdir()) / f"perception-{user if user is not None else 'cache'}"
     try:
@@ -130,7 +130,7 @@ def _private_temporary() -> Path | None:
 
 
 def _source_key(function: Callable[..., Any]) -> str:
-    """A name for the source code that ``function`` is compiled from: its module's and those of what it may call."""
+    """Return a key of the source code that ``function`` is compiled from: its module's and that of what it calls."""
     digest = hashlib.sha256()
     for path in sorted(_source_files(function, {__file__})):
         digest.update(_file_digest(path))

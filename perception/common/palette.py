@@ -12,7 +12,7 @@ _TONES = ((0.85, 0.95), (0.55, 1.0), (0.95, 0.7))  # saturation and value: vivid
 
 
 def class_colors(count: int, taken: Collection[tuple[int, ...]] = ()) -> list[Rgb]:
-    """Colours (RGB, 0..255) that differ from each other and from those that are ``taken``.
+    """Choose colours (RGB, 0..255) that differ from each other and from those that are ``taken``.
 
     Neighbours in the list are far apart: hues step by the golden ratio of the circle. The same count and the same
     taken colours give the same list, and a longer list begins with the shorter one.

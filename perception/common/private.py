@@ -1,4 +1,4 @@
-"""Files and folders that only their owner can read and write: by the mode they are made with, not changed afterwards.
+"""Private files and folders: created with modes that let only their owner read and write.
 
 What is read back from a cache is run, so it is trusted only if nobody else could write it.
 """
@@ -45,7 +45,7 @@ def private_folder(path: Path) -> Path:
 
 
 def private_cache(*parts: str) -> Path:
-    """A folder in the user's cache, for this user alone with all that lies above it in there.
+    """Return a folder in the user's cache, for this user alone with all that lies above it in there.
 
     Raises:
         OSError: it cannot be made.
@@ -59,7 +59,7 @@ def private_cache(*parts: str) -> Path:
 
 
 def private_file(path: Path) -> BinaryIO:
-    """An empty file, opened for writing, that only its owner can read and write.
+    """Create an empty file, opened for writing, that only its owner can read and write.
 
     Raises:
         OSError: it cannot be written, or is a link.
@@ -71,7 +71,7 @@ def private_file(path: Path) -> BinaryIO:
 
 
 def reserve_private(path: Path) -> None:
-    """See that a file is there that only its owner can read and write; what is in it stays.
+    """Make sure that a file exists that only its owner can read and write; its contents stay.
 
     It is not opened where it is there: closing it again would take the locks away that this process has on it.
 
@@ -85,7 +85,7 @@ def reserve_private(path: Path) -> None:
 
 
 def _close_to_others(path: Path) -> None:
-    """Of what an earlier version left open. Somebody else's stays as it is: who that is has to know."""
+    """Remove the access of others to files of an earlier version; files of other users stay as they are."""
     if hasattr(os, "getuid"):  # Windows keeps a user's folders to the user
         with suppress(OSError):
             status = path.stat()
@@ -94,9 +94,9 @@ def _close_to_others(path: Path) -> None:
 
 
 def warn_if_others_read(path: Path) -> None:
-    """Tell where a file with a secret in it can be read by other users of this machine."""
+    """Warn if a file with a secret in it can be read by other users of this machine."""
     if hasattr(os, "getuid") and stat.S_ISREG(mode := path.stat().st_mode) and mode & 0o044:
-        log.warning("%s: holds a secret, and other users of this machine can read it; chmod 600 it", path)
+        log.warning("%s: contains a secret, and other users of this machine can read it; chmod 600 it", path)
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -118,7 +118,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def read_private(path: Path) -> bytes:
-    """A file that `write_private` wrote, or nothing where there is none that can be trusted."""
+    """Read a file that `write_private` wrote; None if there is none that can be trusted."""
     try:
         return read_own(path)
     except (OSError, NotOwnError):
@@ -126,11 +126,11 @@ def read_private(path: Path) -> bytes:
 
 
 class NotOwnError(Exception):
-    """A file that belongs to somebody else, or that others can write."""
+    """A file that belongs to another user, or that others can write to."""
 
 
 def read_own(path: Path) -> bytes:
-    """The bytes of a file that belongs to this user, that nobody else can write, and that is no link.
+    """Read a file that belongs to this user, that nobody else can write to, and that is not a link.
 
     Raises:
         NotOwnError: it is another one.
@@ -140,12 +140,12 @@ def read_own(path: Path) -> bytes:
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or not is_own(status):
-            raise NotOwnError(f"{path.name} belongs to somebody else, or others can write it")
+            raise NotOwnError(f"{path.name} belongs to another user, or others can write to it")
         return file.read()
 
 
 def is_own(status: os.stat_result) -> bool:
-    """Whether what has this status belongs to the user and nobody else can write it."""
+    """Return whether a file with this status belongs to the user and nobody else can write to it."""
     if not hasattr(os, "getuid"):
         return True  # Windows keeps a user's cache directory to the user
     return status.st_uid == os.getuid() and not status.st_mode & 0o022

@@ -15,7 +15,7 @@ LISTED = 30
 
 
 def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
-    """The settings in a YAML file, checked against the names that are known.
+    """Read the settings in a YAML file, and check their names.
 
     Args:
         path: a YAML file that holds one mapping; keys may be written with dashes or underscores.
@@ -37,20 +37,21 @@ def load_config(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
     for key, value in data.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise UsageError(f"unknown setting {key!r}{nearest(name, known)}", path)
+            spelled = [other.replace("_", "-") for other in known]  # as in the files of configs/
+            raise UsageError(f"unknown setting {key!r}{nearest(name.replace('_', '-'), spelled)}", path)
         settings[name] = value
     return settings
 
 
 def _problem(error: Any) -> str:
-    """What is wrong and where. Nothing of the file is quoted: it may be a password."""
+    """Describe a YAML error and its place. Nothing of the file is quoted: it may be a password."""
     problem = re.sub(r"'[^']*'", "'...'", getattr(error, "problem", None) or "it cannot be read")
     mark = getattr(error, "problem_mark", None)
     return problem if mark is None else f"{problem}, line {mark.line + 1}, column {mark.column + 1}"
 
 
 def read_yaml(path: str | Path, what: str, error: type[PerceptionError] = UsageError) -> Any:
-    """The plain data in a YAML file, not checked yet.
+    """Read the plain data in a YAML file, not checked yet.
 
     Args:
         path: the file.
@@ -74,7 +75,7 @@ def read_yaml(path: str | Path, what: str, error: type[PerceptionError] = UsageE
 
 
 def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | None:
-    """The names in a comma-separated list; None if there is no text.
+    """Parse a comma-separated list of names; None if there is no text.
 
     Raises:
         UsageError: a name is not one of ``known``.
@@ -98,12 +99,12 @@ def size(text: str | None) -> tuple[int, int] | None:
         return None
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise UsageError(f"a size is WxH in pixels, such as 640x480, not {text!r}")
+        raise UsageError(f"invalid size {text!r}: write WxH in pixels, for example 640x480")
     return int(sides[0]), int(sides[1])
 
 
 def things(text: str | None) -> dict[str, list[str]] | None:
-    """The boxes that show each kind of pixels, from text such as ``car=car+bus+truck,pedestrian=person``; or None.
+    """Parse which boxes belong to which pixels, such as ``car=car+bus+truck,pedestrian=person``; None if no text.
 
     Raises:
         UsageError: a part is not written like that, or names its pixels twice.
@@ -115,13 +116,13 @@ def things(text: str | None) -> dict[str, list[str]] | None:
         pixels, equals, boxes = (side.strip() for side in part.partition("="))
         kinds = [kind.strip() for kind in boxes.split("+")]
         if not (pixels and equals and all(kinds)) or pixels in found:
-            raise UsageError(f"things are written PIXELS=BOX+BOX,... such as car=car+bus+truck, not {text!r}")
+            raise UsageError(f"invalid things {text!r}: write PIXELS=BOX+BOX,..., for example car=car+bus+truck")
         found[pixels] = kinds
     return found
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the valid name that is most like ``name``, or what there is if none is."""
+    """Return a hint for an error message: the valid name most like ``name``, or the known names."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:

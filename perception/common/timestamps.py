@@ -1,4 +1,4 @@
-"""Time stamps that can be believed, made of those that a source brings.
+"""Reliable time stamps, derived from those of a source.
 
 Pure arithmetic, no clock and no codec. `Timeline` is for what is recorded: stamps in whole units, and the next few
 where they are known. `ArrivalTimeline` is for what comes live: seconds, and when the frame came.
@@ -29,7 +29,7 @@ _TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT
 
 
 def clock_may_jump(name: str, flags: int) -> bool:
-    """Whether recordings are joined, or broadcast, in containers of that format, by its FFmpeg name and flags."""
+    """Return whether a format, by its FFmpeg name and flags, holds joined or broadcast recordings."""
     return bool(flags & _TS_DISCONT) or name == "flv"
 
 
@@ -66,11 +66,11 @@ class Timeline:
         self._last: int | None = None
 
     def is_odd(self, stamp: int) -> bool:
-        """Whether `place` should see the stamps that follow this one."""
+        """Return whether `place` needs the stamps that follow this one."""
         return self._last is None or not 0 < stamp + self.shift - self._last <= self._near
 
     def place(self, stamp: int, following: Sequence[int] = ()) -> int:
-        """The stamp to be believed: later than the one before.
+        """Return the reliable stamp, later than the one before.
 
         Args:
             stamp: the next one, as stored.
@@ -99,14 +99,14 @@ class Timeline:
         return placed
 
     def _first(self, stamp: int, following: Sequence[int]) -> int:
-        """The first stamp; if those after it agree among each other that they come well before it, just before them."""
+        """Return the first stamp; if those after it agree that they come well before it, one just before them."""
         after = following[:LOOK_AHEAD]
         agree = len(after) > 1 and all(0 < b - a <= self._jump for a, b in pairwise(after))
         self.outlier = agree and stamp - after[0] > self._second
         return after[0] - self._step if self.outlier else stamp
 
     def _returned(self, ahead: int, following: Sequence[int]) -> int:
-        """How far ahead of the last frame the clock is when it comes back at once from a wrong stamp; 0: it does not.
+        """Return how far ahead of the last frame the clock is if it recovers at once from a wrong stamp, else 0.
 
         Args:
             ahead: how far ahead of the last frame the stamp lies; negative: behind it.
@@ -123,7 +123,7 @@ class Timeline:
 
 
 def believed(items: Iterable[Item], stamp_of: Callable[[Item], int], timeline: Timeline) -> Iterator[tuple[int, Item]]:
-    """Things with their stamps from `Timeline.place`, which sees those that follow where it has to.
+    """Yield things with their stamps from `Timeline.place`, with those that follow where it needs them.
 
     Args:
         items: in the order shown. Where they end with an error, those that are held come first.
@@ -164,12 +164,12 @@ class ArrivalTimeline:
 
     HOLD_S = 0.5
     FAR_S = 5.0
-    """A stamp further off than this says nothing: it is left aside, and after `PATIENCE` of them the clock was set."""
-    PATIENCE = 3
+    """A stamp further off than this is ignored, and after `MAX_STRANGERS` of them the clock was set."""
+    MAX_STRANGERS = 3
     MOST_SETTINGS = 3
-    """A clock that is set more often is no clock."""
+    """A clock that is set more often is ignored."""
     MOST_GATHERED_S = 10.0
-    """Of what was sent before anybody looked, as servers and FFmpeg's probing hold it ready."""
+    """Longest backlog in seconds, as servers and FFmpeg's probing may hold it ready at the beginning."""
 
     _LEAST_S = 0.001  # from one frame to the next
     _PULLING_S = 1.0
@@ -188,7 +188,7 @@ class ArrivalTimeline:
         self._pull: tuple[float, int, bool] | None = None  # since when, how many frames, which way
 
     def place(self, stamp: float | None, arrived: float, waited: bool = True) -> float:
-        """Seconds since the first frame: more than for the frame before.
+        """Return the seconds since the first frame, more than for the frame before.
 
         Args:
             stamp: the source's own, in seconds; None where it has none.
@@ -215,7 +215,7 @@ class ArrivalTimeline:
             return arrival + ahead
         if abs(ahead) > self.FAR_S:
             self._strangers += 1
-            if self._strangers < self.PATIENCE:
+            if self._strangers < self.MAX_STRANGERS:
                 return self._last + arrived - self._last_arrival
             self._settings += 1
             self._stamped = self._settings <= self.MOST_SETTINGS

@@ -167,11 +167,11 @@ def _video() -> Iterator[Check]:
         if fault:
             yield Check(group, "nvdec", "warn", fault, "videos are decoded on the CPU")
         else:
-            yield Check(group, "nvdec", "ok", "decodes on the GPU")
+            yield Check(group, "nvdec", "ok", "decoding works on the GPU")
 
 
 def _codec(name: str, mode: Literal["r", "w"]) -> str:
-    """Name FFmpeg's decoder (r) or encoder (w) for a format; empty where it has none."""
+    """Return the name of FFmpeg's decoder (r) or encoder (w) for a format; empty if there is none."""
     import av
 
     try:

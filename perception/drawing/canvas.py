@@ -48,7 +48,7 @@ class Patch:
         return int(self.bgr.shape[0])
 
     def yuv(self, matrix: str, full_range: bool) -> tuple[U8, U8, U8]:
-        """The patch as planes ``y [h, w]``, ``u`` and ``v [h / 2, w / 2]``."""
+        """Return the patch as planes ``y [h, w]``, ``u`` and ``v [h / 2, w / 2]``."""
         key = (matrix, full_range)
         if key not in self._yuv:
             from perception.picture.conversions import bgr_to_yuv
@@ -173,12 +173,12 @@ def _blend(target: U8, patch: U8, x: int, y: int, opacity: float) -> None:
 
 
 def drawable(frame: Frame) -> Picture:
-    """The picture of a frame that can be drawn on: planes where it has them and both sides are even, else BGR."""
+    """Return the picture of a frame that can be drawn on: planes if it has them and both sides are even, else BGR."""
     return frame.image if frame.width % 2 or frame.height % 2 else frame.picture
 
 
 def make_canvas(picture: Picture, pool: BufferPool, copy: bool = True) -> BgrCanvas | PlanesCanvas:
-    """A canvas of the kind and size of a picture, in memory of its own.
+    """Create a canvas of the kind and size of a picture, in memory of its own.
 
     Args:
         picture: see `drawable`; only read.

@@ -1,4 +1,4 @@
-"""Text as small pictures: box labels, status lines, rows of the legend. Rendered once, then taken from a cache."""
+"""Text as small pictures: box labels, status lines, rows of the legend. Rendered once, then cached."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def text_width(text: str, line_height: int) -> int:
 
 @lru_cache(maxsize=1024)
 def label_patch(text: str, color: Color, line_height: int, max_width: int) -> Patch:
-    """A line of text on a background of ``color``; cut, with dots, where it is wider than ``max_width`` pixels."""
+    """Draw a line of text on a background of ``color``; cut, with dots, if it is wider than ``max_width`` pixels."""
     margin = line_height // 4
     room = max_width - 2 * margin
     if text_width(text, line_height) > room:
@@ -51,7 +51,7 @@ def label_patch(text: str, color: Color, line_height: int, max_width: int) -> Pa
 
 @lru_cache(maxsize=2048)
 def legend_row(name: str, color: Color, share: str, line_height: int, width: int) -> Patch:
-    """A swatch, the name of a class and, at the right, its share of the frame."""
+    """Draw a legend row: a swatch, the name of a class and, at the right, its share of the frame."""
     image = np.empty((line_height, width, 3), np.uint8)
     image[:] = _DARK
     margin = line_height // 4

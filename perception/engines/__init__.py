@@ -31,7 +31,7 @@ EngineName = Literal["auto", "tensorrt", "openvino", "onnxruntime", "torch"]
 ENGINES: tuple[str, ...] = ("tensorrt", "openvino", "onnxruntime", "torch")
 """The engines by name, the one that ``auto`` likes best first. ``auto`` never takes ``torch``: it is the reference."""
 
-_MAY_VANISH = frozenset({"tensorrt"})
+_REMOVABLE = frozenset({"tensorrt"})
 """Engines on devices that can be lost while a stream runs; ``auto`` then goes on with the next one."""
 
 _log = logging.getLogger("perception")
@@ -45,7 +45,7 @@ def engine_status(name: str) -> tuple[bool, str]:
     """
     module = _module(name)
     if module is None:
-        return False, f"this version of perception has no {name} engine yet; take openvino or onnxruntime"
+        return False, f"this version of perception has no {name} engine yet; use openvino or onnxruntime"
     available, reason = module.available()
     return bool(available), str(reason)
 
@@ -98,7 +98,7 @@ def open_engine(
     check_graph(model, card, size, path)
     fixed = fixed_batch(model, card.input.name)
     if batch not in (None, 1, fixed or batch):
-        raise UsageError(f"the file takes {fixed} frame(s) a call and no other number", path)
+        raise UsageError(f"this model file has a fixed batch size of {fixed}", path)
     outputs = tuple(output.name for output in model.graph.output)
     del model  # the engine reads the file in its own way
     options = EngineOptions(size, outputs, precision, mode, threads, device, card, batch)
@@ -109,13 +109,13 @@ def open_engine(
         except EngineError as error:
             if engine != "auto" or name == candidates[-1][0]:
                 raise
-            _log.warning("%s; taking the next best engine", error)
+            _log.warning("%s; trying the next engine", error)
             refused.append(f"{name}: {error.message}")
             continue
         why = f" (not {'; not '.join(refused)})" if refused else ""
         _log.info("%s on %s%s", path.name, opened.description, why)
-        if engine == "auto" and name in _MAY_VANISH:
-            others = [other for other in candidates if other[0] not in _MAY_VANISH]
+        if engine == "auto" and name in _REMOVABLE:
+            others = [other for other in candidates if other[0] not in _REMOVABLE]
             return FallbackEngine(opened, [partial(_open, *other, path, options, card) for other in others])
         return opened
     raise EngineError(f"no engine can run here: {'; '.join(refused)}")
@@ -128,7 +128,7 @@ def _open(name: str, module: ModuleType, path: Path, options: EngineOptions, car
     except PerceptionError:
         raise
     except Exception as error:  # runtimes raise whatever their C++ throws
-        raise EngineError(f"{name} refuses the model: {brief(error)}", path) from error
+        raise EngineError(f"{name} cannot load the model: {brief(error)}", path) from error
     try:
         frames = opened.input_shape[0] or opened.batch  # a graph may say that it takes any number, and not do so
         trial = opened.infer(np.zeros((frames, *opened.input_shape[1:]), np.uint8))
@@ -140,7 +140,7 @@ def _open(name: str, module: ModuleType, path: Path, options: EngineOptions, car
 
 
 def _candidates(name: str) -> tuple[list[tuple[str, ModuleType]], list[str]]:
-    """The engines to try, best first, and why others are not among them."""
+    """Return the engines to try, best first, and why others are not among them."""
     if name != "auto":
         module = _module(name)
         available, reason = engine_status(name)
@@ -160,7 +160,7 @@ def _candidates(name: str) -> tuple[list[tuple[str, ModuleType]], list[str]]:
 
 
 def _module(name: str) -> ModuleType | None:
-    """The module of an engine, or None where this version has none."""
+    """Import the module of an engine; None where this version has none."""
     _check_choice("engine", name, ENGINES)
     if find_spec(f"perception.engines.{name}") is None:
         return None

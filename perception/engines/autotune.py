@@ -21,12 +21,12 @@ _log = logging.getLogger("perception")
 
 
 def autotune_file() -> Path:
-    """The file that times are kept in; it may not exist."""
+    """Return the path of the autotune cache; the file may not exist."""
     return Path(platformdirs.user_cache_dir("perception")) / "autotune.json"
 
 
 def load_times(conditions: Mapping[str, Any]) -> dict[str, float] | None:
-    """The times that were measured in these very conditions, or None.
+    """Load the times measured in these very conditions, or None.
 
     Args:
         conditions: all that the times depend on, as plain data for JSON.

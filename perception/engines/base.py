@@ -111,7 +111,8 @@ class Engine(ABC):
             )
         if not len(frames) or self.input_shape[0] not in (None, len(frames)):
             raise EngineError(
-                f"the model takes {self.input_shape[0] or 'one or more'} frame(s) a call, got {len(frames)}", self.path
+                f"the model takes {self.input_shape[0] or 'one or more'} frame(s) per call, got {len(frames)}",
+                self.path,
             )
         try:
             return self._run(np.ascontiguousarray(frames))
@@ -179,7 +180,7 @@ class Engine(ABC):
 
 
 def brief(error: BaseException) -> str:
-    """A runtime's error message on one line: without source positions and headings, and not too long."""
+    """Shorten a runtime's error message to one line, without source positions and headings."""
     text = _ORT_SOURCE.sub("", _ORT_PREFIX.sub("", str(error)))
     lines = [line.strip(" -") for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith(_HEADINGS)]

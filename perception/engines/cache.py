@@ -16,7 +16,7 @@ _log = logging.getLogger("perception")
 
 
 def compiled_models_dir(engine: str) -> Path:
-    """The folder in which an engine keeps compiled models; it may not exist."""
+    """Return the folder in which an engine keeps compiled models; it may not exist."""
     return Path(platformdirs.user_cache_dir("perception")) / "compiled" / engine
 
 
@@ -33,7 +33,7 @@ def prepare_compiled_models_dir(engine: str, limit_bytes: int = LIMIT_BYTES) -> 
         probe.touch()
         probe.unlink()
     except OSError as error:
-        _log.debug("compiled models are not kept: %s: %s", folder, error.strerror or error)
+        _log.debug("compiled models are not cached: %s: %s", folder, error.strerror or error)
         return None
     _prune(folder, limit_bytes)
     return folder
@@ -56,6 +56,6 @@ def _prune(folder: Path, limit_bytes: int) -> None:
         try:
             path.unlink()
         except OSError as error:
-            _log.debug("cannot drop %s: %s", path, error.strerror or error)
+            _log.debug("cannot remove %s: %s", path, error.strerror or error)
             continue
         total -= size

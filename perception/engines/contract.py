@@ -1,4 +1,4 @@
-"""The check that a graph and its card belong together: done once, when the model is loaded."""
+"""The check that a graph matches its card, done once when a model is loaded."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def check_outputs(
 
 
 def _wanted(card: ModelCard) -> list[tuple[str, int, dict[int, int]]]:
-    """Each output that the card names: name, number of dimensions, and the size that some axes must have."""
+    """Yield each output that the card names: name, number of dimensions, and the size that some axes must have."""
     wanted: list[tuple[str, int, dict[int, int]]] = []
     if card.segmentation is not None:
         wanted.append((card.segmentation.output, 4, {1: len(card.segmentation.classes)}))
@@ -115,7 +115,7 @@ def _mismatch(faults: list[str], graph: str, card: ModelCard, size: tuple[int, i
 
 
 def graph_inputs(model: Any) -> list[Any]:
-    """The graph's inputs; files from before ONNX IR 4 list their weights among them."""
+    """Return the graph's inputs; files from before ONNX IR 4 list their weights among them."""
     weights = {w.name for w in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
@@ -145,7 +145,7 @@ def list_tensors(described: Mapping[str, tuple[str, tuple[int | None, ...]]]) ->
 
 
 def fixed_batch(model: Any, name: str) -> int:
-    """The number of frames that a call takes, or 0 where any number is."""
+    """Return the batch size of a graph, or 0 where any is possible."""
     for value in model.graph.input:
         if value.name == name and value.type.tensor_type.shape.dim:
             return int(value.type.tensor_type.shape.dim[0].dim_value)

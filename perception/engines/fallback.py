@@ -1,4 +1,4 @@
-"""An engine that goes on with another one when its device is lost."""
+"""An engine that falls back to another one when its device is lost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FallbackEngine(Engine):
             return self._next(current, error).infer_frames(frames, resize, buffer)
 
     def _next(self, failed: Engine, error: EngineError) -> Engine:
-        """The engine after the one that failed; one thread opens it, the others wait for it."""
+        """Return the engine after the one that failed; one thread opens it, the others wait for it."""
         with self._lock:
             if self._closed:
                 raise self._closed_error()
@@ -64,7 +64,7 @@ class FallbackEngine(Engine):
                 except EngineError as refusal:
                     _log.warning("%s", refusal)
                     continue
-                _log.warning("%s; going on with %s", error, engine.description)
+                _log.warning("%s; continuing with %s", error, engine.description)
                 self._take(engine)
             if self._current is failed:
                 raise error

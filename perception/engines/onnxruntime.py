@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: where OpenVINO is not to be had."""
+"""ONNX Runtime on the CPU, where OpenVINO is not available."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OnnxRuntimeEngine(Engine):
 
         if options.precision not in ("auto", "fp32"):
             raise EngineError(
-                f"onnxruntime computes in fp32 on CPUs, not in {options.precision}; take openvino for that"
+                f"onnxruntime computes in fp32 on CPUs, not {options.precision}; use openvino for {options.precision}"
             )
         if options.device.upper() != "CPU":
             raise EngineError(f"onnxruntime runs on the CPU only, not on {options.device!r}")

@@ -64,7 +64,7 @@ def open_model(path: Path, options: EngineOptions) -> Engine:
 
 
 def native_precisions(device: str = "CPU") -> list[Precision]:
-    """The precision that a device computes in as fast as it can, the most exact one first.
+    """Return the precisions that a device computes in at full speed, the most exact one first.
 
     Raises:
         EngineError: there is no such device.
@@ -131,7 +131,7 @@ class OpenVinoEngine(Engine):
         return config
 
     def _compile(self, batch: int) -> ov.CompiledModel:
-        """The network for ``batch`` frames a call, -1 for any number."""
+        """Compile the network for ``batch`` frames a call, -1 for any number."""
         assert self._core is not None
         _, height, width, channels = self.input_shape
         model = self._model.clone()
@@ -211,7 +211,7 @@ def _is_quantised(options: EngineOptions) -> bool:
 
 
 def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
-    """The file and the precision to run on this CPU: measured the first time, and remembered."""
+    """Choose the file and the precision to run on this CPU: measured the first time, then remembered."""
     ways: dict[str, tuple[Path, EngineOptions]] = {
         precision: (path, replace(options, precision=precision)) for precision in native_precisions()
     }
@@ -235,7 +235,7 @@ def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
         times = _measure(ways)
         autotune.save_times(conditions, times)
         said = ", ".join(f"{way} {ms:.1f} ms" for way, ms in times.items())
-        _log.info("%s: measured once, to take the fastest from now on: %s", path.name, said)
+        _log.info("%s: measured once; the fastest will be used from now on: %s", path.name, said)
     best = ""
     for way, ms in times.items():  # the most exact one first
         if way in ways and (not best or ms < _WORTH * times[best]):

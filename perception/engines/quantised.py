@@ -16,7 +16,7 @@ _log = logging.getLogger("perception")
 
 
 def find_quantised(path: Path, card: ModelCard) -> tuple[Path, ModelCard] | None:
-    """The quantised version of a model and its card, or None where there is none; of a quantised model that itself.
+    """Find the quantised version of a model and its card; None if there is none, a quantised model itself.
 
     A file beside the model counts only if its card says that it was made from this very file.
     """
@@ -37,7 +37,7 @@ def find_quantised(path: Path, card: ModelCard) -> tuple[Path, ModelCard] | None
 
 
 def require_quantised(path: Path, card: ModelCard) -> tuple[Path, ModelCard]:
-    """The same where there must be one.
+    """Find the quantised version of a model and its card; raise an error if there is none.
 
     Raises:
         ModelError: there is none; says how to make it.
@@ -46,7 +46,7 @@ def require_quantised(path: Path, card: ModelCard) -> tuple[Path, ModelCard]:
     if found is None:
         beside = path.with_name(f"{path.stem}{SUFFIX}.onnx")
         raise ModelError(
-            f"there is no int8 version of this model; make one: perception quantize {path} --images FOLDER -o {beside}",
+            f"this model has no int8 version; make one with: perception quantize {path} --images FOLDER -o {beside}",
             path,
         )
     return found

@@ -126,7 +126,9 @@ class TensorRtEngine(Engine):
         runtime = flavour.trt.Runtime(logger)
         engine = runtime.deserialize_cuda_engine(kept.plan)
         if engine is None and logger.lacks_memory():
-            raise GpuMemoryError("the GPU has not enough memory to load the engine; end what else uses it", path)
+            raise GpuMemoryError(
+                "not enough GPU memory to load the engine; close other programs that use the GPU", path
+            )
         if engine is None:
             raise EngineError(
                 f"{flavour.title} cannot load the engine for this GPU: {logger.said() or 'no reason was given'}; "
@@ -152,7 +154,7 @@ class TensorRtEngine(Engine):
                 if index == 0:
                     kind = GpuMemoryError if out_of_memory(error) else EngineError
                     raise kind(f"cannot run on the GPU: {error}; is its memory used up?", self.path) from error
-                _log.warning("%s: %d of %d streams, the GPU has no room for more: %s", self.path, index, wanted, error)
+                _log.warning("%s: only %d of %d streams: not enough GPU memory (%s)", self.path, index, wanted, error)
                 break
             self.batch, compiled = worker.batch, worker.compiled
             self._workers.put(worker)
@@ -278,7 +280,7 @@ def _choose_precision(path: Path, wanted: str) -> GraphPrecision:
 
 
 def _own_capability(flavour: Flavour) -> tuple[str, ...]:
-    """The GPU's compute capability, if engines are built for that; so one that was built elsewhere is found."""
+    """Return the GPU's compute capability, if engines are built for that; so one that was built elsewhere is found."""
     gpus, _ = hardware.nvidia_gpus()
     if not flavour.portable or not gpus:
         return ()

@@ -1,4 +1,4 @@
-"""The time that engines take for a frame, measured side by side."""
+"""Measuring the time per frame of engines, side by side."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _steps(model: Any, path: Path) -> list[_Step]:
 
     unknown = sorted({node.op_type for node in model.graph.node if node.op_type not in OPERATIONS})
     if unknown:
-        raise EngineError(f"the torch engine has no {', '.join(unknown)}; take openvino or onnxruntime", path)
+        raise EngineError(f"the torch engine does not support {', '.join(unknown)}; use openvino or onnxruntime", path)
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
     last_use = {name: i for i, node in enumerate(model.graph.node) for name in node.input}
     kept = {output.name for output in model.graph.output}

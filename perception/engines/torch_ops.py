@@ -60,7 +60,7 @@ def _pad_spatial(x: Tensor, pads: Sequence[int], value: float = 0.0) -> Tensor:
 
 
 def _split_pads(x: Tensor, pads: Sequence[int], value: float = 0.0) -> tuple[Tensor, list[int]]:
-    """The input and the symmetric padding that the torch call takes; other padding is put in beforehand."""
+    """Return the input and the symmetric padding that the torch call takes; other padding is applied beforehand."""
     spatial = len(pads) // 2
     if list(pads[:spatial]) == list(pads[spatial:]):
         return x, list(pads[:spatial])
@@ -309,7 +309,7 @@ def _div(a: Attributes, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _scale_along(a: Attributes, x: Tensor, parameter: Tensor) -> Tensor:
-    """A scale or zero point per tensor as it is, one per channel shaped to stand along the channels."""
+    """Return a scale or zero point per tensor as it is, one per channel shaped to stand along the channels."""
     parameter = parameter.to(x.device)
     if parameter.numel() == 1:
         return parameter.reshape(())

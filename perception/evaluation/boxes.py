@@ -121,7 +121,7 @@ def draw_comparison(
     names: Sequence[str],
     colors: Sequence[tuple[int, int, int]],
 ) -> tuple[U8, U8]:
-    """The picture with the true boxes, and with the predicted ones; what is missed or wrong is dashed and red.
+    """Draw the true boxes, and the predicted ones, each on a copy; what is missed or wrong is dashed and red.
 
     Args:
         picture: uint8 ``[H, W, 3]`` BGR; only read.

@@ -96,7 +96,7 @@ def read_synonyms(path: str | Path | None) -> dict[str, list[str]]:
         return {}
     data = read_yaml(path, "list of names")
     if not isinstance(data, dict):
-        raise UsageError("the names must be a mapping: name in the data set: name in the model", path)
+        raise UsageError("the file must map names in the data set to names in the model", path)
     synonyms = {}
     for key, value in data.items():
         names = value if isinstance(value, list) else [] if value is None else [value]

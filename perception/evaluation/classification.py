@@ -185,7 +185,7 @@ def evaluate_classification(
 def _truth(
     pictures: LabelledPictures, names: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None
 ) -> tuple[list[int | None], list[int], dict[str, int]]:
-    """Class id of each picture (None: left out), for each class id the one that stands for it, pictures left out."""
+    """Return each picture's class id (None: left out), each id's representative, and the pictures left out."""
     same = list(range(len(names)))
     if pictures.names is None:
         return [*pictures.labels], same, {}

@@ -110,7 +110,7 @@ class CocoFile:
                 self.images.append(image)
 
     def read(self, image: BoxedImage) -> U8 | Fault:
-        """A picture, uint8 ``[H, W, 3]`` BGR, or what is wrong with it."""
+        """Read a picture as uint8 ``[H, W, 3]`` BGR; return its fault if it has one."""
         try:
             picture = read_picture(image.path)
         except BadPicture as error:
@@ -141,7 +141,7 @@ class CocoFile:
         return faults, self.box_counts()
 
     def box_counts(self) -> dict[str, int]:
-        """The number of boxes by class name, crowds not counted, in the order of the file's categories."""
+        """Return the number of boxes by class name, crowds not counted, in the order of the file's categories."""
         counts: Counter[str] = Counter()
         for image in self.images:
             counts.update(self.categories[i] for i in image.category_ids[~image.crowd].tolist())
@@ -267,14 +267,14 @@ def _read_numbers(entry: dict[str, Any], kind: str) -> None:
 
 
 def _whole(value: Any) -> Any:
-    """A whole number that is written as text or with a decimal point, as one; what is none, as it is."""
+    """Convert a whole number written as text or with a decimal point; return anything else as it is."""
     if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}(\.0*)?\s*", value):
         return int(value.partition(".")[0])
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST else value
 
 
 def _around(polygons: Any) -> list[float] | None:
-    """The box (x, y, width, height) around polygons, each a list x, y, x, y, ...; None where there are none."""
+    """Return the box (x, y, width, height) around polygons, lists of x, y, x, y, ...; None if there are none."""
     if not isinstance(polygons, list) or not polygons:
         return None
     numbers = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) % 2 == 0]

@@ -171,7 +171,7 @@ def evaluate_detection(
         broken.set()
     elif not any(counts[name] for name in match.of_data):
         reason = f": {listing(faults)}" if faults else ""
-        raise SourceError(f"this file has no boxes of {', '.join(match.names)}{reason}", file.path)
+        raise SourceError(f"this file has no boxes of the classes {', '.join(match.names)}{reason}", file.path)
     evaluated = np.full(len(task.classes), -1, np.int64)
     evaluated[list(match.of_model)] = list(match.of_model.values())
     joined = len(match.of_model) > len(match.names)
@@ -242,7 +242,7 @@ def evaluate_detection(
 
 
 def _evaluated(image: BoxedImage, in_truth: Mapping[int, int]) -> BoxedImage:
-    """The image with evaluated classes as category ids, without boxes of others."""
+    """Return the image with evaluated classes as category ids, without boxes of others."""
     ids = np.array([in_truth[i] for i in image.category_ids.tolist()], np.int64)
     keep = ids >= 0
     return BoxedImage(

@@ -49,7 +49,7 @@ def refuse(faults: Sequence[Fault], checked: int, where: str | Path, things: str
     if fatal:
         raise SourceError(f"{len(fatal)} of {checked} {things} are faulty: {listing(fatal)}", where)
     if faults:
-        _log.warning("faulty but not needed: %s", listing(faults))
+        _log.warning("faulty, but not used: %s", listing(faults))
 
 
 def listing(faults: Sequence[Fault]) -> str:

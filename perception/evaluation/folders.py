@@ -67,7 +67,7 @@ class LabelFolder:
         every = picture_paths(self.images)
         self._paths = [path for path in every if select is None or select(path.stem)]
         if not self._paths:
-            raise SourceError("no image of this folder is among those that are asked for", self.images)
+            raise SourceError("no image of this folder was selected", self.images)
         if not self.labels.is_dir():
             raise SourceError("no such folder", self.labels)
         pngs = (
@@ -96,7 +96,7 @@ class LabelFolder:
         return len(self._paths)
 
     def read(self, index: int) -> Sample | Fault:
-        """A sample, or what is wrong with it."""
+        """Read a sample; return its fault if it has one."""
         sample = self._load(index)
         if isinstance(sample, Fault):
             return sample

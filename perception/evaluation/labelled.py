@@ -33,7 +33,7 @@ class LabelledPictures(ABC):
         return len(self.labels)
 
     def read(self, index: int) -> U8 | Fault:
-        """A picture, uint8 ``[H, W, 3]`` BGR, or what is wrong with it."""
+        """Read a picture as uint8 ``[H, W, 3]`` BGR; return its fault if it has one."""
         try:
             return self._read(index)
         except BadPicture as error:
@@ -41,7 +41,7 @@ class LabelledPictures(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """Name of a picture, for messages."""
+        """Return the name of a picture, for messages."""
 
     @abstractmethod
     def _read(self, index: int) -> U8:
@@ -49,7 +49,7 @@ class LabelledPictures(ABC):
 
 
 def open_labelled(path: str | Path) -> LabelledPictures:
-    """The pictures in a folder, ``.zip`` or ``.npz``.
+    """Open the pictures in a folder, ``.zip`` or ``.npz``.
 
     Folder and zip: ``class/name.jpg``. NPZ: ``images`` uint8 ``[N, H, W]`` (gray) or ``[N, H, W, 3]`` (RGB) and
     ``labels``, whole numbers ``[N]``: the model's class ids.

@@ -32,7 +32,7 @@ class ConfusionMatrix:
 
     def __init__(self, classes: int, ignore: Collection[int] = ()) -> None:
         if not 1 <= classes <= NO_CLASS:
-            raise ValueError(f"a confusion matrix has 1 to {NO_CLASS} classes, not {classes}")
+            raise ValueError(f"a confusion matrix must have 1 to {NO_CLASS} classes, not {classes}")
         self.counts = np.zeros((classes, classes), np.int64)
         self.ignored = np.isin(np.arange(classes), list(ignore))
         self._counted = np.zeros(256, np.bool_)

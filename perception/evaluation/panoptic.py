@@ -251,7 +251,7 @@ def evaluate_panoptic(
         refuse(faults, folder.entries, folder.path, "images")
         if not any(q.matched + q.false_negatives for q in total):
             reason = f": {listing(faults)}" if faults else ""
-            raise SourceError(f"this file has no segments of {', '.join(match.names)}{reason}", folder.path)
+            raise SourceError(f"this file has no segments of the classes {', '.join(match.names)}{reason}", folder.path)
         return PanopticEvaluation(
             card=loaded.card,
             engine=loaded.engine.description,
@@ -269,7 +269,7 @@ def evaluate_panoptic(
 
 
 def _evaluated(view: Panoptic, match: ClassMatch) -> Panoptic:
-    """The segments of evaluated classes, numbered anew, with class ids of ``match``; stuff of one class is one."""
+    """Renumber the segments of evaluated classes, with class ids of ``match``; stuff of one class is one."""
     table = np.zeros(len(view.segments) + 1, np.int32)
     kept: list[Segment] = []
     stuff: dict[int, int] = {}  # several classes of the model may stand for one of the data set
@@ -308,7 +308,7 @@ def _example(pq: float, sample: PanopticSample, found: Panoptic) -> Example:
 
 
 def _colored(view: Panoptic) -> U8:
-    """Each segment in a colour of its own, uint8 ``[H, W, 3]``; pixels of none are black."""
+    """Draw each segment in a colour of its own, uint8 ``[H, W, 3]``; pixels of none are black."""
     palette = np.random.default_rng(5).integers(60, 256, (len(view.segments) + 1, 3)).astype(np.uint8)
     palette[0] = 0
     made: U8 = palette[view.ids]

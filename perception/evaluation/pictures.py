@@ -29,7 +29,7 @@ def is_picture(name: str) -> bool:
 
 
 def picture_paths(folder: Path) -> list[Path]:
-    """The pictures of a folder, ordered by name.
+    """List the pictures of a folder, ordered by name.
 
     Raises:
         SourceError: there is no such folder, or it has none.
@@ -43,7 +43,7 @@ def picture_paths(folder: Path) -> list[Path]:
 
 
 def read_picture(path: Path) -> U8:
-    """The picture as uint8 ``[H, W, 3]`` BGR, upright.
+    """Read a picture as uint8 ``[H, W, 3]`` BGR, upright.
 
     Raises:
         BadPicture: the file cannot be read, is cut short, or is no picture.
@@ -52,14 +52,14 @@ def read_picture(path: Path) -> U8:
 
 
 def decode_picture(data: bytes) -> U8:
-    """The same from the bytes of a file."""
+    """Decode the bytes of a picture file, as `read_picture`."""
     if _is_cut_short(data):
         raise BadPicture("corrupt image (the file is cut short)")
     return _decode(data, cv2.IMREAD_COLOR, "corrupt image")
 
 
 def read_labels(path: Path) -> U8:
-    """Class ids as uint8 ``[H, W]``: the values of a gray PNG, the palette indices of a palette PNG.
+    """Read class ids as uint8 ``[H, W]``: the values of a gray PNG, the palette indices of a palette PNG.
 
     Raises:
         BadPicture: the file is missing, damaged, or has not one channel of at most 8 bits.
@@ -112,7 +112,7 @@ def _is_cut_short(data: bytes) -> bool:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether the picture's own end is there (ITU-T T.81, B.1): not a thumbnail's, nor that of what follows it."""
+    """Return whether the picture's own end is there (ITU-T T.81, B.1), not a thumbnail's nor that of trailing data."""
     at = 2
     while (found := _MARKER.search(data, at)) is not None:
         marker, at = found.group()[-1], found.end()
@@ -125,7 +125,7 @@ def _jpeg_ends(data: bytes) -> bool:
 
 
 def _png_ends(data: bytes) -> bool:
-    """Whether all chunks are there up to the last one, IEND (ISO/IEC 15948, 5.3)."""
+    """Return whether all chunks are there up to the last one, IEND (ISO/IEC 15948, 5.3)."""
     at = len(_PNG)
     while at + 12 <= len(data):
         following = at + 12 + int.from_bytes(data[at : at + 4], "big")

@@ -76,7 +76,7 @@ class Report:
 
 
 def render(result: Evaluation) -> str:
-    """The page as HTML that needs no other file and no script."""
+    """Render the report as HTML that needs no other file and no script."""
     task = type(result).__name__.removesuffix("Evaluation").lower()
     title = f"{result.card.name}: {task}"
     facts = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in result.facts().items())
@@ -130,7 +130,7 @@ def _share(count: int, total: int) -> str:
 
 
 def _curves(curves: list[Curve]) -> str:
-    """One small SVG each, 200 units wide."""
+    """Draw each curve as a small SVG, 200 units wide."""
     left, top, side = 28, 8, 160
     grid = "".join(
         f"<path class='grid' d='M{left} {top + side * i / 4:.0f}h{side}M{left + side * i / 4:.0f} {top}v{side}'/>"

@@ -150,7 +150,7 @@ def find_for(task: str, model: str | Path, card: str | Path | None = None) -> tu
     loaded, card = find_with_card(model, card)
     read = read_card(loaded, card)
     if task not in read.tasks:
-        raise ModelError(f"this model does no {task}; what it does: {', '.join(read.tasks)}", model)
+        raise ModelError(f"this model does not do {task}, only {', '.join(read.tasks)}", model)
     return loaded, card, read
 
 

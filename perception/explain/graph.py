@@ -48,7 +48,7 @@ class GraphNetwork(nn.Module):
         model = load_onnx(path)
         unknown = sorted({node.op_type for node in model.graph.node} - {*OPERATIONS})
         if unknown:
-            raise ModelError(f"cannot be explained: no gradients of {', '.join(unknown)} here", path)
+            raise ModelError(f"cannot be explained: no gradients for {', '.join(unknown)}", path)
         self.where = path
         self.input = card.input.name
         self.weights = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}
@@ -102,7 +102,7 @@ class GraphNetwork(nn.Module):
         return lambda *given: operation(attributes, *given)
 
     def _constant(self, name: str) -> float | None:
-        """The number of an input that is a weight or a constant made by an earlier node."""
+        """Return the number of an input that is a weight or a constant made by an earlier node."""
         if not name:
             return None
         if name in self.weights:

@@ -51,7 +51,7 @@ class Explanation:
     box: tuple[float, float, float, float] | None = None
 
     def picture(self) -> U8:
-        """The frame with the heat over it, uint8 ``[H, W, 3]`` BGR."""
+        """Draw the heat map over the frame, uint8 ``[H, W, 3]`` BGR."""
         colors = cv2.applyColorMap((self.saliency * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
         grey = cv2.cvtColor(cv2.cvtColor(self.image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
         opacity = OPACITY * np.sqrt(self.saliency)[..., None]

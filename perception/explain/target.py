@@ -55,7 +55,7 @@ def choose_target(
     tasks = [name for name in ("classification", "detection", "segmentation") if name in card.tasks]
     if task is not None:
         if task not in tasks:
-            raise UsageError(f"{card.name} does no {task}; it does {', '.join(tasks)}")
+            raise UsageError(f"{card.name} does not do {task}, only {', '.join(tasks)}")
         tasks = [task]
     named = [t for t in tasks if class_name is None or class_name in getattr(card, t).names]
     if not named:
@@ -133,7 +133,7 @@ def _pixels(
     index = int(shares.argmax()) if class_name is None else task.names.index(class_name)
     pixels = (class_ids == index).float()
     if not pixels.any():
-        raise UsageError(f"no pixel of this picture is {task.names[index]}, says {card.name}; name a point with --at")
+        raise UsageError(f"{card.name} finds no {task.names[index]} in this picture; give a point with --at")
     share = float(pixels.mean())
     return Target(
         f"{task.names[index]} ({share:.0%} of the pixels)",

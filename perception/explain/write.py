@@ -48,7 +48,7 @@ def write_explanations(
         SinkError: the output cannot be written.
     """
     if output.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"the output is a picture: its name ends in {' or '.join(SUFFIXES)}", output)
+        raise UsageError(f"the output must be a {' or '.join(SUFFIXES)} file", output)
     point = None if at is None else _point(at)
     file = PartFile(output, overwrite)
     check_not_source(output, image)

@@ -1,4 +1,4 @@
-"""Models made by others: an ONNX file and a card in YAML become a model like any other.
+"""Foreign models: an ONNX file and a card in YAML become a model like any other.
 
     perception adapt yolov8n.onnx --card configs/cards/yolov8.yaml -o yolov8n-perception.onnx
     model = perception.load_model("yolov8n.onnx", card="configs/cards/yolov8.yaml")

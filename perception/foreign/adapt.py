@@ -60,7 +60,7 @@ def adapt(
     if described is None:
         raise ModelError("the card has no adapter section, which says what the graph takes and gives", card)
     if output.exists() and not overwrite:
-        raise UsageError("exists already; give --overwrite to replace it", output)
+        raise UsageError("the file exists; give another name, or --overwrite to replace it", output)
     adapted_model = adapt_model(_load(model), described, model)
     native = described.native()
     try:
@@ -77,7 +77,7 @@ def adapt(
 
 
 def adapted(model: str | Path, card: str | Path) -> Path | None:
-    """The file of a foreign model as one of ours, made if it is not in the user's cache yet.
+    """Return the adapted file of a foreign model, made if it is not in the user's cache yet.
 
     Args:
         model: the foreign ``.onnx`` file.
@@ -104,7 +104,7 @@ def adapted(model: str | Path, card: str | Path) -> Path | None:
             onnx.save(rewritten, str(draft))
     except OSError as error:
         raise ModelError(f"cannot write the adapted model: {error.strerror or error}", target) from None
-    _log.info("%s as %s describes it is kept in %s", model, card, target)
+    _log.info("%s, adapted with %s, is cached in %s", model, card, target)
     return target
 
 
@@ -145,12 +145,12 @@ def adapt_model(model: onnx.ModelProto, card: ForeignCard, path: str | Path) -> 
 
 
 def _load(path: Path) -> onnx.ModelProto:
-    """A model with its weights, also those that lie in files beside it."""
+    """Load a model with its weights, also those in files beside it."""
     model: onnx.ModelProto = load_onnx(path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"its weights lie in another file, which cannot be read: {error}", path) from None
+        raise ModelError(f"its weights are in another file, which cannot be read: {error}", path) from None
     if model.ByteSize() > LARGEST_BYTES:
         raise ModelError("it has more than 2 GB of weights, which one ONNX file cannot hold", path)
     return model
@@ -162,5 +162,5 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 
 def _own_folder() -> Path:
-    """A folder for this process, removed at its end: where the user's cache cannot be written."""
+    """Create a folder for this process, removed at its end: where the user's cache cannot be written."""
     return Path(_scratch().name)

@@ -1,4 +1,4 @@
-"""The ``adapter`` section of a card: what a foreign graph takes and gives.
+"""The ``adapter`` section of a card: inputs and outputs of a foreign graph.
 
 adapter:
   input: {layout: NCHW, channels: RGB, scale: 1/255, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}
@@ -29,7 +29,7 @@ def _number(value: Any) -> Any:
 
 
 def _three(value: Any) -> Any:
-    """One number for all three channels."""
+    """Repeat one number for all three channels."""
     return value if isinstance(value, (list, tuple)) else [value] * 3
 
 
@@ -135,7 +135,7 @@ class BoxesOutput(_Strict):
         if self.labels is None and self.first_label:
             raise ValueError("first_label needs labels; for a score matrix give background")
         if self.indices is not None and (self.first_label or self.background is not None):
-            raise ValueError("indices say all that first_label and background say: give one of them")
+            raise ValueError("indices replace first_label and background: give one or the other")
         if self.labels is not None and (
             self.background is not None or self.activation == "softmax" or self.classes_axis == "second"
         ):
@@ -209,7 +209,7 @@ class Adapter(_Strict):
 
 
 class ForeignCard(ModelCard):
-    """A card whose graph is not as the contract says, and how it is made so."""
+    """The card of a graph that does not follow the contract, with its adapter."""
 
     adapter: Adapter
 
@@ -227,16 +227,16 @@ class ForeignCard(ModelCard):
         if self.adapter.segmentation is not None and self.segmentation is not None:
             binary = self.adapter.segmentation.values == "binary"
             if binary and len(self.segmentation.classes) != 2:
-                raise ValueError("binary segmentation has two classes: what is not, and what is")
+                raise ValueError("binary segmentation has two classes: background and foreground")
         return self
 
     def native(self) -> ModelCard:
-        """The card of the adapted graph: the same without the adapter."""
+        """Return the card of the adapted graph: the same without the adapter."""
         return ModelCard.model_validate(self.model_dump(exclude={"adapter"}))
 
 
 def read_foreign_card(path: str | Path) -> ForeignCard | None:
-    """The card in a YAML file if it has an ``adapter`` section, else None (see `perception.card.read_card`).
+    """Read the card in a YAML file if it has an ``adapter`` section, else None (see `perception.card.read_card`).
 
     Raises:
         ModelError: the file cannot be read, is not YAML, or is not valid: every field that is missing or wrong.

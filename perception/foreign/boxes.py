@@ -141,7 +141,7 @@ def _class_scores(
 
 
 def _own_classes(graph: Graph, spec: BoxesOutput, scores: str, columns: int | None) -> str:
-    """The columns of the score matrix that are classes of the card."""
+    """Keep the columns of the score matrix that are classes of the card."""
     if spec.indices is not None:
         if columns is not None and max(spec.indices) >= columns:
             raise graph.fault(
@@ -159,7 +159,7 @@ def _own_classes(graph: Graph, spec: BoxesOutput, scores: str, columns: int | No
 
 
 def _rows(graph: Graph, output: str | None, columns: int, what: str) -> str:
-    """The output called so, if it is ``[N, A, columns]``."""
+    """Return the output of that name, if it is ``[N, A, columns]``."""
     name = graph.output(output, "adapter.detection.output")
     shape = graph.shape(name)
     if shape is not None and (len(shape) != 3 or shape[2] not in (columns, None)):
@@ -179,7 +179,7 @@ def _corners(graph: Graph, boxes: str, spec: BoxesOutput) -> str:
 
 
 def _around(graph: Graph, centre: str, size: str) -> str:
-    """Boxes xyxy from centres and sizes ``[N, K, 2]``."""
+    """Compute boxes xyxy from centres and sizes ``[N, K, 2]``."""
     half = graph.add("Mul", size, graph.constant(0.5))
     return graph.add("Concat", graph.add("Sub", centre, half), graph.add("Add", centre, half), axis=2)
 
@@ -189,7 +189,7 @@ def _with_objectness(graph: Graph, rows: str, classes: int) -> str:
 
 
 def _one_class(graph: Graph, scores: str, labels: str, own: Sequence[int]) -> str:
-    """A score matrix ``[N, K, C]`` from one score and one label a box ``[N, K, 1]``; others score nothing."""
+    """Build a score matrix ``[N, K, C]`` from one score and one label a box ``[N, K, 1]``; others score nothing."""
     ids = graph.constant([[list(own)]], np.int32)
     mine = graph.add("Equal", graph.cast(labels, TensorProto.INT32), ids)
     return graph.add("Mul", scores, graph.cast(mine))

@@ -58,7 +58,7 @@ class Graph:
         self._new_outputs: list[onnx.ValueInfoProto] = []
 
     def fault(self, message: str) -> ModelError:
-        """An error that shows what the graph has."""
+        """Build an error that shows what the graph has."""
         return ModelError(
             f"the adapter does not fit the graph: {message}. The graph has inputs {list_tensors(self.inputs)}; "
             f"outputs {list_tensors(self.outputs)}",
@@ -66,7 +66,7 @@ class Graph:
         )
 
     def tensor(self, name: str) -> str:
-        """The name that a tensor of the original graph has now."""
+        """Return the name that a tensor of the original graph has now."""
         return self._renamed.get(name, name)
 
     def shape(self, tensor: str) -> Shape | None:
@@ -84,7 +84,7 @@ class Graph:
         self._shapes = {names.get(n, n): shape for n, shape in _inferred_shapes(self.model).items()}
 
     def output(self, name: str | None, where: str) -> str:
-        """The name now of the output called ``name``, or of the only one; ``where`` is the card's field for it."""
+        """Return the current name of the output called ``name``, or of the only one; ``where`` is the card's field."""
         if name is None:
             if len(self.outputs) != 1:
                 raise self.fault(f"it has {len(self.outputs)} outputs; say which with {where}")
@@ -94,13 +94,13 @@ class Graph:
         return self.tensor(name)
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """A new initializer."""
+        """Add an initializer; return its name."""
         name = self._free("adapter_constant")
         self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
     def initializer(self, tensor: str) -> NDArray[Any] | None:
-        """The value of a tensor if it is a constant of the graph."""
+        """Return the value of a tensor if it is a constant of the graph."""
         for candidate in self.model.graph.initializer:
             if candidate.name == tensor:
                 value: NDArray[Any] = numpy_helper.to_array(candidate)
@@ -108,7 +108,7 @@ class Graph:
         return None
 
     def add(self, op: str, *inputs: str, front: bool = False, result: str | None = None, **attributes: Any) -> str:
-        """A new node, in front of the foreign graph or behind it; returns the name of its output."""
+        """Add a node, in front of the foreign graph or behind it; return the name of its output."""
         result = result or self._free(f"adapter_{op.lower()}")
         node = helper.make_node(op, list(inputs), [result], name=result, **attributes)
         (self._front if front else self._back).append(node)
@@ -127,15 +127,15 @@ class Graph:
         return self.add("Cast", tensor, front=front, to=dtype)
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
-        """The foreign node that makes a tensor."""
+        """Return the foreign node that makes a tensor."""
         return next((node for node in self.model.graph.node if tensor in node.output), None)
 
     def consumers(self, tensor: str) -> list[onnx.NodeProto]:
-        """The foreign nodes that take a tensor, also by a loop or a branch inside them."""
+        """Return the foreign nodes that take a tensor, also by a loop or a branch inside them."""
         return [node for node in self.model.graph.node if tensor in _taken(node)]
 
     def set_input(self, name: str, dtype: int, shape: Sequence[int | str | None]) -> str:
-        """The input that the finished graph has."""
+        """Set the input of the finished graph."""
         self._new_inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
         return name
 
@@ -170,7 +170,7 @@ class Graph:
         return self.model
 
     def _free(self, name: str) -> str:
-        """A name like ``name`` that no tensor and no node has; it is taken from now on."""
+        """Reserve a name like ``name`` that no tensor and no node has."""
         unique, number = name, 1
         while unique in self._used:
             number += 1
@@ -180,7 +180,7 @@ class Graph:
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside its nodes: the bodies of loops and branches."""
+    """Yield a graph and those inside its nodes: the bodies of loops and branches."""
     yield graph
     for node in graph.node:
         for inner in _bodies(node):
@@ -192,7 +192,7 @@ def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 
 def _taken(node: onnx.NodeProto) -> set[str]:
-    """Names of the tensors that a node needs, those that its bodies take from outside among them."""
+    """Return the names of the tensors that a node needs, including those that its bodies take from outside."""
     names = set(node.input)
     for body in _bodies(node):
         for inner in body.node:

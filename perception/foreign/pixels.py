@@ -1,4 +1,4 @@
-"""In front of a foreign graph: from camera bytes to what it takes."""
+"""Preprocessing for a foreign graph: from camera bytes to its input."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _normalise(graph: Graph, spec: ForeignInput, frames: str, image: str, planes
 
 
 def _first_convolution(graph: Graph, image: str) -> tuple[onnx.NodeProto, NDArray[np.float32]] | None:
-    """The convolution that takes the image, and nothing else does, with its weights ``[out, 3, h, w]``."""
+    """Find the only node that takes the image, if it is a convolution, with its weights ``[out, 3, h, w]``."""
     consumers = graph.consumers(image)
     if len(consumers) != 1 or any(output.name == image for output in graph.model.graph.output):
         return None

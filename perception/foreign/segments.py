@@ -105,7 +105,7 @@ def _one_hot(graph: Graph, name: str, classes: int, axis: int) -> str:
 
 
 def _before_argmax(graph: Graph, name: str, classes: int) -> tuple[str, int] | None:
-    """The logits whose argmax the class ids are, and their axis of channels (1 or 3), if the graph shows them."""
+    """Find the logits whose argmax gives the class ids, and their channel axis (1 or 3), if the graph has them."""
     node = graph.producer(name)
     while node is not None and node.op_type in _TRANSPARENT:
         node = graph.producer(node.input[0])
@@ -119,7 +119,7 @@ def _before_argmax(graph: Graph, name: str, classes: int) -> tuple[str, int] | N
 
 
 def _before_enlargement(graph: Graph, name: str) -> str:
-    """The tensor that the last node enlarges, if it does so as post-processing would: bilinear, half pixel."""
+    """Find the tensor that the last node enlarges, if it does so as post-processing would: bilinear, half pixel."""
     node = graph.producer(name)
     while node is not None and node.op_type == "Identity":
         node = graph.producer(node.input[0])

@@ -82,11 +82,11 @@ class Field:
     step: int = 1
 
     def after(self, kernel: int, stride: int = 1, dilation: int = 1) -> Field:
-        """The field behind one more convolution or pooling."""
+        """Return the field behind one more convolution or pooling."""
         return Field(self.size + dilation * (kernel - 1) * self.step, self.step * stride)
 
     @classmethod
     def joined(cls, fields: Iterable[Field]) -> Field:
-        """The field of a sum or concatenation: the largest of its parts."""
+        """Return the field of a sum or concatenation: the largest of its parts."""
         several = list(fields)
         return cls(max(f.size for f in several), max(f.step for f in several))

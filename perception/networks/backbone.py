@@ -16,7 +16,7 @@ BackboneName = Literal[
 
 
 def build_backbone(name: BackboneName, hidden: Sequence[int] | None = None) -> Backbone:
-    """The backbone called ``name``, untrained: ``channels`` by stride, features at strides 2 to 32.
+    """Build the backbone called ``name``, untrained: ``channels`` by stride, features at strides 2 to 32.
 
     Args:
         name: of the backbone.

@@ -50,7 +50,7 @@ class CameraGraph(nn.Module):
             first_convolution.weight.copy_(first_convolution.weight.flip(1))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """uint8 BGR ``[N, H, W, 3]`` to the outputs as float32."""
+        """Run the network on uint8 BGR ``[N, H, W, 3]``; outputs are float32."""
         # Pixels first, planes afterwards: CPU engines compute with the channels of a pixel side by side, and need not
         # move anything.
         images = ((frames.float() - self.mean) * self.scale).permute(0, 3, 1, 2)

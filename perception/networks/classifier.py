@@ -17,7 +17,7 @@ LUMA = (0.299, 0.587, 0.114)  # of R, G, B: ITU-R BT.601
 
 
 class EfficientNetLiteClassifier(EfficientNetLite):
-    """EfficientNet-Lite0 whose forward gives logits: the backbone that ImageNet weights are at hand for."""
+    """EfficientNet-Lite0 with logits as output: the backbone that has ImageNet weights."""
 
     input_shape = (3, 224, 224)
 
@@ -70,7 +70,7 @@ def build_classifier(name: str, classes: int | None = None, weights: str | None 
         make = CLASSIFIERS[name]
         return make() if classes is None else make(classes)
     if name != "efficientnet_lite0":
-        raise ModelError(f"no ImageNet weights are at hand for {name}; efficientnet_lite0 has them")
+        raise ModelError(f"no ImageNet weights are available for {name}; use efficientnet_lite0")
     network = EfficientNetLiteClassifier()
     network.load_imagenet()
     if classes is not None and classes != 1000:
@@ -200,7 +200,7 @@ def _fetched(make: Callable[[], nn.Module], name: str) -> nn.Module:
     try:
         return make()
     except (OSError, RuntimeError) as error:
-        raise ModelError(f"its weights cannot be had: {str(error).splitlines()[0]}", name) from None
+        raise ModelError(f"its weights cannot be obtained: {str(error).splitlines()[0]}", name) from None
 
 
 class Renormalise(nn.Module):

@@ -115,7 +115,7 @@ class DetectionHead(nn.Module):
         nn.init.constant_(self.classify.bias, -math.log(1 / PRIOR - 1))
 
     def forward(self, pyramid: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Boxes and scores of all locations, level after level, finest first.
+        """Compute boxes and scores of all locations, level after level, finest first.
 
         K is the sum of ``h * w`` over the levels: 3570 at 480x360 with strides 8, 16 and 32.
 

@@ -1,4 +1,4 @@
-"""From maps to a vector: where a network becomes one of a single image size."""
+"""Flattening maps to a vector: the layer that fixes a network's image size."""
 
 from __future__ import annotations
 

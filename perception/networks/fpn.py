@@ -131,7 +131,7 @@ class FeaturePyramid(nn.Module):
         return pyramid
 
     def finest_parts(self) -> list[nn.Module]:
-        """The layers that make the finest level, and no other."""
+        """Return the layers that make the finest level, and no other."""
         key = str(self.strides[-1])
         parts = [self.lateral[key], self.narrow[key], self.smooth[key]]
         return parts if self.stem_skip is None else [*parts, self.stem_skip]

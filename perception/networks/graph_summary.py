@@ -1,4 +1,4 @@
-"""The summary of a model file, read off its ONNX graph: what is left after export, batch norms folded."""
+"""The summary of a model file, from its ONNX graph: as exported, with batch norms folded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def summarise_graph(name: str, size: tuple[int, int] | None = None) -> Summary:
     try:
         inferred = shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError) as error:
-        raise ModelError(f"its shapes cannot be worked out: {str(error).splitlines()[0]}", path) from None
+        raise ModelError(f"its shapes cannot be inferred: {str(error).splitlines()[0]}", path) from None
     graph = inferred.graph
     shapes = {
         value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
@@ -121,7 +121,7 @@ def _enlarged(before: tuple[Field, Field], given: tuple[int, ...], made: tuple[i
 def _seen(
     kind: str, before: Fields, attributes: dict[str, Any], weights: dict[str, tuple[int, ...]], inputs: Any
 ) -> Fields:
-    """The receptive fields behind a node."""
+    """Return the receptive fields behind a node."""
     if before is None or kind in ("GlobalAveragePool", "ReduceMean", "Gemm"):
         return None
     if kind == "Conv" or kind in POOLINGS:

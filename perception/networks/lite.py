@@ -37,7 +37,7 @@ BATCH_NORM_EPS = 1e-3  # the value the published weights were trained with
 
 
 def stages_up_to(stride: int) -> tuple[StageSpec, ...]:
-    """The first of `LITE0_STAGES`, all whose features have ``stride`` or a finer one."""
+    """Return the first of `LITE0_STAGES`, all whose features have ``stride`` or a finer one."""
     kept, at = [], 2
     for spec in LITE0_STAGES:
         at *= spec.stride
@@ -118,7 +118,7 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         expanding = sum(spec.blocks for spec in stages if spec.expansion != 1)
         if hidden is not None and len(hidden) != expanding:
-            raise ValueError(f"hidden wants a number for each of {expanding} blocks that expand, not {len(hidden)}")
+            raise ValueError(f"hidden needs one number for each of the {expanding} expanding blocks, not {len(hidden)}")
         widths = iter(hidden or ())
         self.stem = conv_bn(3, STEM_CHANNELS, 3, stride=2)
         self.stages = nn.ModuleList()
@@ -153,7 +153,7 @@ class EfficientNetLite(nn.Module):
         return convolution
 
     def parts_up_to(self, stride: int) -> list[nn.Module]:
-        """The layers whose features have ``stride`` or a finer one, in order."""
+        """Return the layers whose features have ``stride`` or a finer one, in order."""
         stages = zip(self.stages, self._stage_strides, strict=True)
         return [self.stem, *(stage for stage, at in stages if at <= stride)]
 

@@ -79,7 +79,7 @@ class SegmentationDetectionNetwork(nn.Module):
         return self.backbone.first_convolution
 
     def parts_of(self, head: Literal["masks", "boxes"]) -> list[nn.Module]:
-        """The layers that nothing but ``head`` needs."""
+        """Return the layers that nothing but ``head`` needs."""
         if head == "boxes":
             return [] if self.detector is None else [self.detector]
         if self.detector is not None and self.pyramid.strides[-1] in self.detector.strides:

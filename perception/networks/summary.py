@@ -155,7 +155,7 @@ class Reader(fx.Interpreter):
 
 
 def _seen(module: nn.Module, before: Fields, taken: Tensor) -> Fields:
-    """The receptive fields behind ``module``."""
+    """Return the receptive fields behind ``module``."""
     if before is None:
         return None
     if isinstance(module, (nn.Conv2d, *POOLINGS)):

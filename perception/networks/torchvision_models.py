@@ -24,7 +24,7 @@ LARGEST_GROWTH = math.log(1000 / 16)
 
 
 def first_convolution(network: nn.Module) -> nn.Conv2d:
-    """The convolution that sees the colour channels."""
+    """Return the convolution that sees the colour channels."""
     return next(m for m in network.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
 
 
@@ -70,7 +70,7 @@ class TorchvisionDetector(nn.Module):
         self.register_buffer("classes", torch.tensor(list(classes)))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Boxes and scores.
+        """Compute boxes and scores.
 
         Args:
             images: float ``[N, 3, H, W]``, normalised as the model wants it.
@@ -142,6 +142,6 @@ class TorchvisionSegmenter(nn.Module):
 
 
 def _best(boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` anchors whose best class scores most."""
+    """Select the ``count`` anchors whose best class scores most."""
     chosen = scores.amax(2).topk(count, 1).indices.unsqueeze(2)
     return boxes.gather(1, chosen.expand(-1, -1, 4)), scores.gather(1, chosen.expand(-1, -1, scores.shape[2]))

@@ -1,4 +1,4 @@
-"""Memory for pictures that is used again once nothing refers to it any more."""
+"""A pool of memory for pictures, reused once nothing refers to it any more."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def get(self, shape: tuple[int, ...]) -> U8:
-        """A uint8 array of that shape, contents undefined; free again when it and its views are gone."""
+        """Return a uint8 array of that shape, contents undefined; free again when it and its views are gone."""
         with self._lock:
             spare = -1
             for i in range(len(self._arrays)):

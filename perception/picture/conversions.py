@@ -17,7 +17,7 @@ _LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
 @lru_cache(maxsize=8)
 def conversion(matrix: str, full_range: bool) -> tuple[NDArray[np.float64], float]:
-    """The factors of the conversion to BGR.
+    """Return the factors of the conversion to BGR.
 
     Returns:
         float64 ``[5]`` (luma, blue from u, green from u, green from v, red from v) and the luma of black:
@@ -42,7 +42,7 @@ def bgr_to_yuv(colors_bgr: U8, matrix: str = "bt601", full_range: bool = False) 
 
 
 def to_bgr(picture: Picture) -> U8:
-    """A picture as uint8 ``[H, W, 3]`` BGR, C-contiguous: a new array of planes, BGR as it is."""
+    """Convert a picture to uint8 ``[H, W, 3]`` BGR, C-contiguous: a new array of planes, BGR as it is."""
     return planes_to_bgr(picture) if isinstance(picture, Planes) else picture
 
 

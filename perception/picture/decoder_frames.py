@@ -1,4 +1,4 @@
-"""From a decoder's picture to an upright one: planes where that costs nothing, else BGR.
+"""Conversion of decoded frames to upright pictures: planes where that costs nothing, else BGR.
 
 Colours. The matrix and range are those that the frame is tagged with. Untagged pictures are read as BT.601 limited
 range whatever their size, as swscale, OpenCV and the ffmpeg tool do, so that results match theirs. Wide-gamut
@@ -52,7 +52,7 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Orientation:
-        """The orientation that ``frame`` is tagged with."""
+        """Return the orientation that ``frame`` is tagged with."""
         # Not `frame.side_data`: the frame would keep that and that the frame, and with it the decoder's memory, until
         # the garbage collector comes, which takes minutes where little but pictures is made.
         side_data: Any = SideDataContainer
@@ -110,7 +110,7 @@ class Converter:
         self._reformatter = av.video.reformatter.VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> tuple[Planes | None, U8 | None]:
-        """The picture of ``frame`` as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None.
+        """Convert ``frame`` to planes or to uint8 ``[H, W, 3]`` BGR; the other one is None.
 
         Raises:
             SourceError: it is too large.
@@ -177,7 +177,7 @@ def _planes(frame: av.VideoFrame, orientation: Orientation, matrix: Matrix, full
 
 
 def _view(plane: av.video.plane.VideoPlane, rows: int, row_bytes: int) -> U8:
-    """uint8 ``[rows, row_bytes]``: the plane's own memory without its line padding. It keeps the frame alive."""
+    """View a plane's own memory without its line padding, uint8 ``[rows, row_bytes]``. It keeps the frame alive."""
     line = abs(plane.line_size)
     array = np.frombuffer(memoryview(plane), np.uint8, rows * line)
     return array.reshape(rows, line)[:, :row_bytes]

@@ -1,4 +1,4 @@
-"""Pictures as the encoder takes them: YUV 4:2:0 of one even size, one matrix, one range."""
+"""Conversion of pictures for the encoder: YUV 4:2:0 of one even size, one matrix, one range."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FrameMaker:
         self._pool = BufferPool(limit=4)
 
     def frame(self, picture: Picture) -> av.VideoFrame:
-        """The picture as ``yuv420p``. It may share the picture's memory, which must stay as it is while it lives."""
+        """Make a ``yuv420p`` frame. It may share the picture's memory, which must not change while it lives."""
         import av
 
         i420 = self._i420(picture)
@@ -59,7 +59,7 @@ class FrameMaker:
         return frame
 
     def _i420(self, picture: Picture) -> U8:
-        """uint8 ``[height * 3 // 2, width]``."""
+        """Convert to I420, uint8 ``[height * 3 // 2, width]``."""
         if isinstance(picture, Planes):
             same = picture.matrix == self.matrix and picture.full_range == self.full_range
             if same and (picture.width, picture.height) == self._size:
@@ -110,7 +110,7 @@ class FrameMaker:
 
 
 def _fit(bgr: U8, width: int, height: int) -> U8:
-    """The picture scaled into ``width`` x ``height``, aspect ratio kept, on black."""
+    """Scale the picture into ``width`` x ``height``, aspect ratio kept, on black."""
     import cv2
 
     box = Letterbox.fit(*size_of(bgr), width, height, "letterbox")

@@ -21,7 +21,7 @@ MAX_SIDE = 65_500
 
 
 def encode_jpeg(picture: Picture, quality: int = QUALITY) -> bytes:
-    """A picture as a JPEG file, chroma at half size.
+    """Encode a picture as JPEG, chroma at half size.
 
     Raises:
         PerceptionError: it is too large for one.
@@ -37,7 +37,7 @@ def encode_jpeg(picture: Picture, quality: int = QUALITY) -> bytes:
 
 
 def to_jfif(planes: Planes) -> Planes:
-    """The same picture in the one matrix and range that JPEG files have: BT.601, full (ITU-T T.871). Contiguous."""
+    """Convert planes to the matrix and range of JPEG files: BT.601, full (ITU-T T.871). Contiguous."""
     if planes.matrix == "bt601" and planes.full_range:
         y, u, v = (np.ascontiguousarray(plane) for plane in (planes.y, planes.u, planes.v))
         return Planes(y, u, v, "bt601", True)

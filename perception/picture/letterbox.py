@@ -63,7 +63,7 @@ class Letterbox:
         return self.width < self.input_width or self.height < self.input_height
 
     def to_frame(self, boxes_xyxy: F32) -> F32:
-        """Boxes in input pixels, float ``[N, 4]`` xyxy, as float32 boxes in frame pixels, clipped to the frame."""
+        """Convert boxes in input pixels, float ``[N, 4]`` xyxy, to float32 boxes in frame pixels, clipped to it."""
         boxes = np.array(boxes_xyxy, np.float32).reshape(-1, 4)
         sx, sy = np.float32(self.frame_width / self.width), np.float32(self.frame_height / self.height)
         boxes[:, 0::2] = np.clip((boxes[:, 0::2] - np.float32(self.left)) * sx, 0, self.frame_width)
@@ -71,7 +71,7 @@ class Letterbox:
         return boxes
 
     def to_input(self, boxes_xyxy: F32) -> F32:
-        """Boxes in frame pixels, float ``[N, 4]`` xyxy, as float32 boxes in input pixels."""
+        """Convert boxes in frame pixels, float ``[N, 4]`` xyxy, to float32 boxes in input pixels."""
         boxes = np.array(boxes_xyxy, np.float32).reshape(-1, 4)
         sx, sy = np.float32(self.width / self.frame_width), np.float32(self.height / self.frame_height)
         boxes[:, 0::2] = boxes[:, 0::2] * sx + np.float32(self.left)
@@ -79,7 +79,7 @@ class Letterbox:
         return boxes
 
     def logits_window(self, h: int, w: int) -> tuple[float, float, float, float]:
-        """The part of logits ``[C, h, w]`` that belongs to the frame.
+        """Return the part of logits ``[C, h, w]`` that belongs to the frame.
 
         Returns:
             ``left, top, right, bottom`` in units of logits, edge to edge: the whole input is ``0, 0, w, h``.

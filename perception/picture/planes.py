@@ -40,7 +40,7 @@ class Planes:
 
     @classmethod
     def from_i420(cls, buffer: U8, matrix: Matrix = "bt601", full_range: bool = False) -> Planes:
-        """Views of the planes in contiguous I420 memory, uint8 ``[H * 3 // 2, W]``, H and W even."""
+        """View contiguous I420 memory, uint8 ``[H * 3 // 2, W]``, H and W even, as planes."""
         width, height = buffer.shape[1], buffer.shape[0] * 2 // 3
         flat = buffer.reshape(-1)
         luma, half = width * height, (height // 2, width // 2)
@@ -62,7 +62,7 @@ Picture: TypeAlias = "U8 | Planes"
 
 
 def size_of(picture: Picture) -> tuple[int, int]:
-    """The (width, height) of a picture in pixels."""
+    """Return the (width, height) of a picture in pixels."""
     if isinstance(picture, Planes):
         return picture.width, picture.height
     return int(picture.shape[1]), int(picture.shape[0])

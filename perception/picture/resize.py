@@ -92,7 +92,7 @@ def _rows(image: U8) -> U8:
 
 @lru_cache(maxsize=64)
 def axis_taps(samples: int, extent: float, size: int) -> tuple[NDArray[np.int64], F32]:
-    """The samples of one axis that make each output pixel.
+    """Compute the samples of one axis that make each output pixel.
 
     Args:
         samples: samples there are.

@@ -212,7 +212,7 @@ def run(
         PerceptionError: something failed; what was written until then is valid.
     """
     if annotator is None and any(sink.wants_picture for sink in sinks):
-        raise UsageError("a sink wants annotated pictures: give run() an annotator")
+        raise UsageError("a sink needs annotated pictures: pass an annotator to run()")
     chain = StageChain(model.card, stages, annotator)
     report = Report(engine=model.engine.description)
     with _opened(sinks, source, model):
@@ -247,7 +247,7 @@ def run(
 
 @contextmanager
 def _opened(sinks: Sequence[Sink], source: Source, model: Model) -> Iterator[None]:
-    """The sinks opened; on the way out closed, or after an error aborted. One that fails never keeps another open."""
+    """Open sinks; close them on the way out, or abort them after an error. One that fails keeps none open."""
     ready: list[Sink] = []
     try:
         for sink in sinks:
@@ -279,7 +279,7 @@ def _abort(sinks: Sequence[Sink]) -> None:
 
 
 def _as_perception_error(error: BaseException, source: Source) -> BaseException:
-    """The error itself where it explains itself, else one line that does, with the original as its cause."""
+    """Return the error itself where it explains itself, else one line that does, with the original as its cause."""
     if isinstance(error, (PerceptionError, KeyboardInterrupt)):
         return error
     wrapped = PerceptionError(f"{type(error).__name__}: {error} (--debug shows where)", source.info.uri)

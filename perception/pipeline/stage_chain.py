@@ -48,7 +48,7 @@ class StageChain:
         self._annotator = annotator
 
     def apply(self, prediction: Prediction) -> Prediction:
-        """The prediction after all stages.
+        """Apply all stages to a prediction.
 
         Raises:
             StageError: a stage failed; it is named, with the frame.
@@ -83,7 +83,7 @@ class StageChain:
             )
 
     def render(self, prediction: Prediction) -> Prediction:
-        """The prediction with its annotated picture, and the milliseconds that drawing took.
+        """Draw a prediction's annotated picture; return it with the milliseconds that drawing took.
 
         Raises:
             UsageError: the chain has no annotator, or the prediction lacks what it draws.

@@ -18,7 +18,7 @@ Tables = tuple[NDArray[np.uint16], NDArray[np.uint16]]
 
 
 def blend_tables(palette_bgr: U8, classes: int, opacity: float, hidden: Sequence[int], picture: Picture) -> Tables:
-    """The tables of an overlay: planes in 64ths, with YUV colours of their matrix and range; BGR in 256ths.
+    """Compute the tables of an overlay: planes in 64ths, with YUV colours of their matrix and range; BGR in 256ths.
 
     BGR is ``out = (image * keep[c] + colors[c]) >> 8``, one half for rounding included in ``colors``.
 
@@ -36,7 +36,7 @@ def blend_tables(palette_bgr: U8, classes: int, opacity: float, hidden: Sequence
 
 
 def blend_arrays(picture: Picture, out: Picture, width: int, height: int) -> tuple[U8, ...]:
-    """The arrays that an overlay reads and writes: y, u, v of both, or the rows ``[H, 3 * W]`` of both.
+    """Return the arrays that an overlay reads and writes: y, u, v of both, or the rows ``[H, 3 * W]`` of both.
 
     Raises:
         ValueError: they are of different kinds, or one is not of that size.
@@ -66,7 +66,7 @@ def check_plane(name: str, array: U8, shape: tuple[int, ...]) -> None:
 
 
 def _weights(classes: int, opacity: float, hidden: Sequence[int]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """The weights of picture and colour for each class, in 64ths."""
+    """Return the weights of picture and colour for each class, in 64ths."""
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be in 0..1, got {opacity}")
     alpha = np.full(classes, round(opacity * STEPS), np.uint16)

@@ -45,7 +45,7 @@ class Grid(NamedTuple):
 
 @lru_cache(maxsize=64)
 def make_grid(letterbox: Letterbox, h: int, w: int) -> Grid:
-    """The grid of logits ``[C, h, w]`` under a frame that ``letterbox`` fitted into the network's input."""
+    """Build the grid of logits ``[C, h, w]`` under a frame that ``letterbox`` fitted into the network's input."""
     left, top, right, bottom = letterbox.logits_window(h, w)
     dx, dy = (right - left) / letterbox.frame_width, (bottom - top) / letterbox.frame_height
     xs, _ = _axis(letterbox.frame_width, w, left, dx)

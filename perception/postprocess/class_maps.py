@@ -36,19 +36,19 @@ class LogitsClassMap(ClassMap):
         return segmentation.overlay(picture, self.logits, self.letterbox, palette_bgr, opacity, out, hidden)
 
 
-class LabelClassMap(ClassMap):
-    """A class map from a mask that is ready, as engines on a GPU give it: the nearest pixel.
+class MaskClassMap(ClassMap):
+    """A class map from a mask of class ids that an engine on a GPU made: the nearest pixel.
 
     Attributes:
-        labels: uint8 ``[h, w]`` of ids below ``classes``, over the network's input.
+        ids: uint8 ``[h, w]`` of class ids below ``classes``, over the network's input.
     """
 
-    def __init__(self, labels: U8, classes: int, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
+    def __init__(self, ids: U8, classes: int, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
         super().__init__(classes, letterbox, ignored)
-        self.labels = labels
+        self.ids = ids
 
     def resized(self, width: int, height: int) -> U8:
-        return masks.to_frame(self.labels, replace(self.letterbox, frame_width=width, frame_height=height))
+        return masks.to_frame(self.ids, replace(self.letterbox, frame_width=width, frame_height=height))
 
     def _count(self) -> NDArray[np.int64]:
         return np.bincount(self.mask.ravel(), minlength=self.classes)

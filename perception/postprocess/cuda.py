@@ -163,7 +163,7 @@ def _grid(array: Any) -> tuple[int, int]:
 
 @lru_cache(maxsize=16)
 def _device_taps(box: Letterbox) -> tuple[Any, ...]:
-    """The pixels that make each pixel of the input, and their weights; for the columns, then for the rows."""
+    """Return the pixels that make each pixel of the input, and their weights; for the columns, then for the rows."""
     if (box.frame_width, box.frame_height) == (box.width, box.height):
         axes = [(np.arange(n, dtype=np.int64), np.ones((n, 1), np.float32)) for n in (box.width, box.height)]
     else:
@@ -176,7 +176,7 @@ def _device_taps(box: Letterbox) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=16)
 def _device_plane_taps(box: Letterbox) -> tuple[Any, ...]:
-    """The same for planes: columns and rows of the luma, columns and rows of the chroma."""
+    """Return the taps of planes: columns and rows of the luma, columns and rows of the chroma."""
     sides = ((box.frame_width, box.width), (box.frame_height, box.height))
     axes = [axis_taps(samples, float(samples), size) for samples, size in sides]
     axes += [axis_taps((samples + 1) // 2, samples / 2, size) for samples, size in sides]

@@ -34,7 +34,7 @@ def decode(
     vote_iou: float | None = None,
     class_filter: Iterable[int] | None = None,
 ) -> Detections:
-    """The detections of one frame from a network's decoded outputs.
+    """Decode the detections of one frame from a network's outputs.
 
     Every pair of box and class whose score reaches the threshold is a candidate. Candidates are moved to the frame
     and clipped to it; those with a NaN or infinite coordinate or without area are dropped; then the chosen method
@@ -132,7 +132,7 @@ def _nms(boxes: F32, scores: F32, ids: NDArray[np.int64], threshold: np.float32,
 
 
 def float32_below(threshold: float) -> np.float32:
-    """The largest float32 that is not above ``threshold``.
+    """Return the largest float32 that is not above ``threshold``.
 
     For a float32 ``x``, ``x > threshold`` in double precision (as torchvision compares) is the same as comparing with
     this in single precision.
@@ -159,7 +159,7 @@ def class_thresholds(score_threshold: float | ArrayLike, classes: int, class_fil
 
 
 def placement(letterbox: Letterbox) -> tuple[np.float32, ...]:
-    """The numbers that move boxes to the frame: left, top, scale of x and y, width and height of the frame."""
+    """Return the numbers that move boxes to the frame: left, top, scale of x and y, width and height of the frame."""
     b = letterbox
     numbers = (b.left, b.top, b.frame_width / b.width, b.frame_height / b.height, b.frame_width, b.frame_height)
     return tuple(np.float32(n) for n in numbers)

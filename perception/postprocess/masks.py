@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def to_frame(labels: U8, letterbox: Letterbox) -> U8:
-    """A mask over the network's input as one over the frame: the nearest pixel, the padding cut away.
+    """Map a mask over the network's input to the frame: the nearest pixel, the padding cut away.
 
     Args:
         labels: uint8 ``[h, w]``, of any size; it covers the whole input.

@@ -79,7 +79,7 @@ class PostProcessing:
         task = card.detection
         if task is None:
             if score_threshold is not None or iou_threshold is not None or max_detections is not None:
-                _log.info("%s has no detection head: score, IoU and number of boxes mean nothing to it", card.name)
+                _log.info("%s has no detection head: score, IoU and max_detections have no effect", card.name)
             return
         keep = _kept(task, classes)
         self._decode_options: dict[str, Any] = {
@@ -112,11 +112,11 @@ class PostProcessing:
 
     def _class_map(self, output: F32 | U8, task: SegmentationTask, letterbox: Letterbox) -> ClassMap:
         """Logits ``[C, h, w]``, or the mask ``[h, w]`` that an engine with a GPU made of them."""
-        from perception.postprocess.class_maps import LabelClassMap, LogitsClassMap
+        from perception.postprocess.class_maps import LogitsClassMap, MaskClassMap
 
         if output.dtype == np.uint8:
-            labels = output.astype(np.uint8, copy=False)
-            return LabelClassMap(labels, len(task.classes), letterbox, self._ignored)
+            ids = output.astype(np.uint8, copy=False)
+            return MaskClassMap(ids, len(task.classes), letterbox, self._ignored)
         return LogitsClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored)
 
     def _decode(self, outputs: Mapping[str, F32], task: DetectionTask, letterbox: Letterbox) -> Detections:

@@ -20,7 +20,7 @@ CLASS_IDS = 256
 
 
 def encode_runs(labels: U8) -> tuple[U8, NDArray[np.int64]]:
-    """The runs of a class map, and how many cells each class has, in one pass.
+    """Encode a class map as runs, and count the cells of each class, in one pass.
 
     Args:
         labels: uint8 ``[h, w]`` of class ids; rows may be padded.
@@ -34,7 +34,7 @@ def encode_runs(labels: U8) -> tuple[U8, NDArray[np.int64]]:
 
 
 def decode_runs(code: bytes | U8, height: int, width: int) -> U8:
-    """uint8 ``[height, width]``, the inverse of `encode_runs`.
+    """Decode runs to uint8 ``[height, width]``, the inverse of `encode_runs`.
 
     Raises:
         ValueError: the code is cut short, or is not of that many cells.

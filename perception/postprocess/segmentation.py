@@ -37,7 +37,7 @@ _WALK = (F32_3D_IN, U8_2D, I64_1D, I64_1D, F32_1D, types.float64, types.float64)
 
 
 def class_mask(logits: F32, letterbox: Letterbox, out: U8 | None = None) -> U8:
-    """The class of each frame pixel.
+    """Compute the class of each frame pixel.
 
     Args:
         logits: float32 ``[C, h, w]``, C at most 255.

@@ -80,12 +80,12 @@ def _groups(ids, order):  # type: ignore[no-untyped-def]
     for c in range(size):
         fill[c] = starts[c]
         starts[c + 1] += starts[c]
-    ranks = np.empty(n, np.int32)
+    positions = np.empty(n, np.int32)
     for i in range(n):
         group = np.uint64(ids[order[i]] - low)
-        ranks[fill[group]] = i
+        positions[fill[group]] = i
         fill[group] += 1
-    return ranks, starts
+    return positions, starts
 
 
 @kernel(I64_1D(F32_2D_IN, F32_1D_IN, I64_1D, types.float32, types.int64))
@@ -98,8 +98,8 @@ def nms(boxes, scores, ids, threshold, limit):  # type: ignore[no-untyped-def]
     if n == 0:
         return np.empty(0, np.int64)
     order = _order(scores)
-    ranks, starts = _groups(ids, order)
-    if len(ranks) == 0:
+    positions, starts = _groups(ids, order)
+    if len(positions) == 0:
         return np.full(1, -1, np.int64)
     x1 = np.empty(n, np.float32)
     y1 = np.empty(n, np.float32)
@@ -107,7 +107,7 @@ def nms(boxes, scores, ids, threshold, limit):  # type: ignore[no-untyped-def]
     y2 = np.empty(n, np.float32)
     area = np.empty(n, np.float32)
     for i in range(n):
-        k = order[ranks[i]]
+        k = order[positions[i]]
         x1[i], y1[i], x2[i], y2[i] = boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3]
         area[i] = (x2[i] - x1[i]) * (y2[i] - y1[i])
     gone = np.zeros(n, np.uint8)
@@ -119,7 +119,7 @@ def nms(boxes, scores, ids, threshold, limit):  # type: ignore[no-untyped-def]
         for p in range(np.uint64(starts[c]), stop):
             if gone[p]:
                 continue
-            keep[ranks[p]] = 1
+            keep[positions[p]] = 1
             kept += 1
             if kept == limit:
                 break

@@ -53,9 +53,9 @@ class Validation:
         given = {"segmentation": self.labels, "detection": self.annotations, "classification": self.labelled}
         for task, labels in given.items():
             if labels is not None and task not in card.tasks:
-                raise UsageError(f"{card.name} does no {task}, so it cannot be measured on these labels", labels)
+                raise UsageError(f"{card.name} does not do {task}, so it cannot be measured on these labels", labels)
         if min(self.max_drop, self.max_box_drop) < 0:
-            raise UsageError("how much accuracy may be lost is a number from 0 on")
+            raise UsageError("the accuracy that may be lost must be 0 or more")
 
     def measure(self, model: Path, precision: Any, progress: Progress | None = None) -> dict[str, float]:
         """Accuracy in OpenVINO: ``miou``, ``pixel_accuracy``, ``map50``, ``map``, ``accuracy``, as they apply.
@@ -91,7 +91,7 @@ class Validation:
         return metrics
 
     def too_much(self, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-        """The losses that are larger than they may be, by metric."""
+        """Return the losses that exceed what is allowed, by metric."""
         return {
             name: before[name] - after[name]
             for name, limit in self.limits.items()

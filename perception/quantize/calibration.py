@@ -35,7 +35,7 @@ class CalibrationPictures(Sequence[U8]):
 
     def __init__(self, folders: Sequence[str | Path], spec: InputSpec, count: int = 100) -> None:
         if not folders:
-            raise UsageError("quantisation needs pictures to measure ranges on: --images FOLDER")
+            raise UsageError("quantisation needs pictures to calibrate on: --images FOLDER")
         if count < 1:
             raise UsageError(f"quantisation needs at least one picture, not {count}")
         self._spec = spec
@@ -52,7 +52,7 @@ class CalibrationPictures(Sequence[U8]):
         return len(self._paths)
 
     def __getitem__(self, index: int) -> U8:  # type: ignore[override]
-        """uint8 ``[1, H, W, 3]`` BGR at the network's size.
+        """Read a picture as uint8 ``[1, H, W, 3]`` BGR at the network's size.
 
         Raises:
             SourceError: the picture is damaged.
@@ -67,5 +67,5 @@ class CalibrationPictures(Sequence[U8]):
 
 
 def _short(folder: Path) -> str:
-    """The end of a path, which tells the data set: the whole of it tells where somebody's home is."""
+    """Return the end of a path, which names the data set; the whole path would tell where somebody's home is."""
     return "/".join(folder.resolve().parts[-3:])

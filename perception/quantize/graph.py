@@ -20,7 +20,7 @@ def is_quantised(model: onnx.ModelProto) -> bool:
 
 
 def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy as quantisers need it.
+    """Return a copy of a graph as quantisers need it.
 
     Every node has a name of its own, weights that are stored in another type are float32 again, and no cast is without
     effect.
@@ -40,7 +40,7 @@ def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def outside_products(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that have no convolution or matrix product above them or none below.
+    """Return the names of the nodes that have no convolution or matrix product above them or none below.
 
     That is the scaling of the pixels, and the decoding of boxes and scores: eight bits gain nothing there, and a box in
     steps of a 256th of the picture is no box.
@@ -52,7 +52,7 @@ def outside_products(model: onnx.ModelProto) -> list[str]:
 
 
 def quantised_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that take what a DequantizeLinear gives: those that compute in eight bits."""
+    """Return the names of the nodes fed by a DequantizeLinear: those that compute in eight bits."""
     dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     return [
         node.name
@@ -62,7 +62,7 @@ def quantised_layers(model: onnx.ModelProto) -> list[str]:
 
 
 def with_float_layers(quantised: onnx.ModelProto, original: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """A copy of the quantised graph in which some layers compute as they did in the original.
+    """Return a copy of the quantised graph in which some layers compute as they did in the original.
 
     Args:
         quantised: the graph with Q/DQ nodes; nodes and tensors have the names of the original.
@@ -95,7 +95,7 @@ def _reached(
     sources: Callable[[onnx.NodeProto], Iterable[str]],
     results: Callable[[onnx.NodeProto], Iterable[str]],
 ) -> set[str]:
-    """Names of the products and of all that follow them, in the order of ``nodes``."""
+    """Return the names of the products and of all that follow them, in the order of ``nodes``."""
     tensors: set[str] = set()
     names = set()
     for node in nodes:

@@ -23,7 +23,7 @@ LEAST_OPSET = 13
 def post_training_quantised(
     model: onnx.ModelProto, name: str, pictures: Sequence[U8], progress: Callable[[int, int], None] | None = None
 ) -> onnx.ModelProto:
-    """A graph with Q/DQ nodes: weights int8 with a scale for each channel, activations with one for each tensor.
+    """Insert Q/DQ nodes: weights int8 with a scale for each channel, activations with one for each tensor.
 
     Activations that are never negative are uint8, others int8, both with a zero point of 0: what CPUs compute in at
     once, and what `perception.engines.trt` turns into TensorRT's int8. Nodes and tensors keep their names.
@@ -41,7 +41,7 @@ def post_training_quantised(
     require("nncf", "quantize", "quantisation")
     require("onnxruntime", "quantize", "quantisation")
     if is_quantised(model):
-        raise UsageError("this model is quantised already; take the one that it was made from")
+        raise UsageError("this model is already quantised; use the one it was made from")
     if not any(node.op_type in PRODUCTS for node in model.graph.node):
         raise UsageError("this model has no convolution and no matrix product, so there is nothing to quantise")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
@@ -86,7 +86,7 @@ def post_training_quantised(
 
 
 def tool() -> str:
-    """Name the library that quantises, and its version."""
+    """Return the name and version of the library that quantises."""
     return f"NNCF {version('nncf')}"
 
 

@@ -46,7 +46,7 @@ def rank_layers(
 
 
 def _run(model: onnx.ModelProto, pictures: Sequence[U8]) -> list[Outputs]:
-    """The outputs for each picture. The graph exists in memory only, and ONNX Runtime loads such ones quickly."""
+    """Compute the outputs for each picture. The graph is in memory only, which ONNX Runtime loads quickly."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""The whole server as one FastAPI application: authentication, the routes, the page.
+"""The whole server as one FastAPI application: authentication, routes, page.
 
 app = create_app(ServerSettings(sources={"street": "street.mp4"}))      # for any ASGI server
 serve(settings, started=print)                                         # or with ours, until Ctrl-C
@@ -27,7 +27,7 @@ from perception.common.version import __version__
 from perception.errors import PerceptionError, StageError, UsageError
 from perception.server.edge.access import AuthenticationMiddleware
 from perception.server.edge.allowlist import check_patterns
-from perception.server.edge.bodies import WholeBody
+from perception.server.edge.bodies import BodyLimitMiddleware
 from perception.server.edge.connections import make_config
 from perception.server.edge.sockets import raise_descriptor_limit
 from perception.server.memory import share_arenas
@@ -48,12 +48,12 @@ _ROUTERS = (api, explain_api, jobs_api, streams_api, webcam)
 _ABOUT = """Boxes and class masks of pictures, videos and streams.
 
 Errors are JSON, `{"error": "one line"}`. Where credentials are set, send `Authorization: Bearer TOKEN`, user and
-password (Basic), or `?token=TOKEN`. 429 and 503 say in `Retry-After` when to try again.
+password (Basic), or `?token=TOKEN`. With 429 and 503, `Retry-After` says when to try again.
 """
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
-    """The application; ``app.state.service`` is its `Service`, which starts and stops with the application.
+    """Create the application; ``app.state.service`` is its `Service`, which starts and stops with the application.
 
     Raises:
         UsageError: a pattern of allowed sources that could never fit, or a stage that the default model does not allow.
@@ -85,8 +85,11 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redirect_slashes=False,  # to an absolute address, with whatever Host it was asked by
     )
     app.state.service = service
-    app.add_middleware(WholeBody, timeout_s=settings.limits.body_timeout_s, total_s=settings.limits.body_time_s)
-    app.add_middleware(AuthenticationMiddleware, settings=settings, metrics=service.metrics)  # the last one comes first
+    app.add_middleware(
+        BodyLimitMiddleware, timeout_s=settings.limits.body_timeout_s, total_s=settings.limits.body_time_s
+    )
+    # The last one comes first.
+    app.add_middleware(AuthenticationMiddleware, settings=settings, metrics=service.metrics)
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
     for module in _ROUTERS:
@@ -123,7 +126,7 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
 
 
 class _Server(uvicorn.Server):
-    """Tells when it answers."""
+    """Uvicorn server that tells when it answers."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], Any]) -> None:
         super().__init__(config)
@@ -154,13 +157,13 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
 async def _no_such_route(request: Request) -> JSONResponse:
-    """Answer for what is under /v1 and is no route of ours, which would else go to the page."""
+    """Answer unknown paths under /v1, which would otherwise go to the page."""
     routes = [route for module in _ROUTERS for route in module.router.routes if isinstance(route, APIRoute)]
     allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()}
     if allowed:
         text = ", ".join(sorted(allowed))
-        return _error(405, f"{request.method} is not for this address; {text} is", {"Allow": text})
-    return _error(404, "there is no such address; /docs lists them")
+        return _error(405, f"{request.method} is not allowed at this address; {text} is", {"Allow": text})
+    return _error(404, "no such address; /docs lists them all")
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -191,4 +194,4 @@ async def _gone(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _fault(request: Request, error: Exception) -> JSONResponse:
-    return _error(500, f"a fault in the server, which its log describes ({type(error).__name__})")
+    return _error(500, f"internal error; see the server's log ({type(error).__name__})")

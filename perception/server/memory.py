@@ -1,4 +1,4 @@
-"""Memory that the C library keeps for itself: little of it, and given back to the system.
+"""Limits on the free memory that the C library keeps instead of returning it to the system.
 
 Decoders, encoders and network libraries work in many threads, and glibc gives threads arenas of their own, eight for
 each core: what is freed there stays with the process, and grows with every viewer who comes and goes.
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from functools import lru_cache
 
 ARENAS = 2
-"""More are no quicker. What is free at the end of one, but for the first, is never given back: up to 64 MB."""
+"""Number of arenas. More are no quicker, and up to 64 MB free at the end of each but the first is never returned."""
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 @lru_cache(maxsize=4)
 def _function(name: str) -> Callable[..., int] | None:
-    """A function of the C library, or None where it has none of that name."""
+    """Return a function of the C library, or None where it has none of that name."""
     try:
         found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # not glibc
@@ -28,7 +28,7 @@ def _function(name: str) -> Callable[..., int] | None:
 
 
 def share_arenas() -> bool:
-    """Let all threads that are started from now on share `ARENAS`. Whether the C library can do that.
+    """Make all threads that are started from now on share `ARENAS`; False if the C library cannot do that.
 
     Who has set ``MALLOC_ARENA_MAX`` keeps that number.
     """
@@ -37,6 +37,6 @@ def share_arenas() -> bool:
 
 
 def give_back() -> bool:
-    """Release the free pages of all arenas; takes milliseconds. Whether the C library can do that and had any."""
+    """Release the free pages of all arenas, in milliseconds; False if there were none or the C library cannot."""
     trim = _function("malloc_trim")
     return trim is not None and bool(trim(0))

@@ -1,4 +1,4 @@
-"""Metrics of the server for Prometheus. Labels come from a fixed set of words, never from what a client sends."""
+"""Prometheus metrics of the server. Label values come from a fixed set, never from what a client sends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from perception.types import Prediction
 
 Kind: TypeAlias = Literal["stream", "webcam", "job", "api"]
-"""Kinds of clients that a frame is for."""
+"""The kinds of client that frames are for."""
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -28,37 +28,38 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._frames = Counter("perception_frames", "Frames with a result.", ["kind"], registry=registry)
         self._dropped = Counter(
-            "perception_frames_dropped", "Frames that nobody took in time.", ["kind"], registry=registry
+            "perception_frames_dropped",
+            "Frames replaced by newer ones, or too old.",
+            ["kind"],
+            registry=registry,
         )
         self._stages = Histogram(
             "perception_stage_seconds", "Time of a frame in a stage.", ["stage"], registry=registry, buckets=_BUCKETS_S
         )
         self._latency = Histogram(
             "perception_latency_seconds",
-            "From a frame's arrival to its result.",
+            "Time from a frame's arrival to its result.",
             ["kind"],
             registry=registry,
             buckets=_BUCKETS_S,
         )
         self._viewers = Gauge("perception_viewers", "Viewers now.", ["kind"], registry=registry)
-        self._waiting = Gauge("perception_queue_depth", "Frames that wait for an engine.", ["model"], registry=registry)
-        self._engines = Info("perception_engine", "What runs a model.", ["model"], registry=registry)
-        self._reconnects = Counter(
-            "perception_reconnects", "Times a source was connected again.", ["stream"], registry=registry
-        )
+        self._waiting = Gauge("perception_queue_depth", "Frames waiting for an engine.", ["model"], registry=registry)
+        self._engines = Info("perception_engine", "The engine that runs a model.", ["model"], registry=registry)
+        self._reconnects = Counter("perception_reconnects", "Reconnections of a stream.", ["stream"], registry=registry)
         self._states = Gauge(
-            "perception_stream_state", "1 for the state that a stream is in.", ["stream", "state"], registry=registry
+            "perception_stream_state", "1 for the current state of a stream.", ["stream", "state"], registry=registry
         )
-        self._jobs = Counter("perception_jobs", "Jobs that ended, by how.", ["state"], registry=registry)
+        self._jobs = Counter("perception_jobs", "Finished jobs, by state.", ["state"], registry=registry)
         self._jobs_waiting = Gauge("perception_jobs_waiting", "Jobs received, waiting or running.", registry=registry)
-        self._refused = Counter("perception_refused", "Errors answered, by HTTP status.", ["status"], registry=registry)
+        self._refused = Counter("perception_refused", "Error responses, by HTTP status.", ["status"], registry=registry)
         self._connections = Gauge("perception_connections", "Requests in progress.", registry=registry)
-        self._pixels = Gauge("perception_pixels_in_progress", "Pixels of clients' pictures in work.", registry=registry)
-        self._most_pixels = Gauge("perception_pixels_in_progress_most", "The most so far.", registry=registry)
-        self._pictures = Gauge("perception_pictures_waiting", "Pictures that wait for room.", registry=registry)
+        self._pixels = Gauge("perception_pixels_in_progress", "Pixels being processed.", registry=registry)
+        self._most_pixels = Gauge("perception_pixels_in_progress_most", "Peak of pixels processed.", registry=registry)
+        self._pictures = Gauge("perception_pictures_waiting", "Pictures waiting for their turn.", registry=registry)
 
     def frame_done(self, prediction: Prediction, kind: Kind) -> None:
-        """A frame has its result: count it, its stages, and its age (from ``frame.arrived``, where that is set)."""
+        """Count a finished frame, its stages, and its latency (from ``frame.arrived``, where that is set)."""
         self._frames.labels(kind).inc()
         for stage, ms in prediction.timings.items():
             self._stages.labels(stage).observe(ms / 1e3)
@@ -66,7 +67,7 @@ class Metrics:
             self._latency.labels(kind).observe(max(time.monotonic() - prediction.frame.arrived, 0.0))
 
     def dropped(self, count: int, kind: Kind) -> None:
-        """``count`` frames were given up: replaced by newer ones, or too old."""
+        """Count frames that were dropped: replaced by newer ones, or too old."""
         self._dropped.labels(kind).inc(count)
 
     @contextmanager
@@ -80,47 +81,47 @@ class Metrics:
             gauge.dec()
 
     def engine(self, model: str, description: str, waiting: Callable[[], int]) -> None:
-        """A model was loaded; ``waiting`` tells how many frames wait for it and is asked at each scrape."""
+        """Register a loaded model; ``waiting`` returns the length of its queue and is called at each scrape."""
         self._engines.labels(model).info({"engine": description})
         self._waiting.labels(model).set_function(waiting)
 
     def reconnected(self, stream: str) -> None:
-        """A source is connected again."""
+        """Count a reconnection of a stream."""
         self._reconnects.labels(stream).inc()
 
     def stream_state(self, stream: str, state: str) -> None:
-        """A stream changed its state."""
+        """Set the state of a stream."""
         for name in _STATES:
             self._states.labels(stream, name).set(name == state)
 
     def stream_gone(self, stream: str) -> None:
-        """A stream was closed: its metrics go with it, so that names do not pile up."""
+        """Remove the metrics of a closed stream, so that names do not pile up."""
         for name in _STATES:
             self._states.remove(stream, name)
         self._reconnects.remove(stream)
 
     def job_ended(self, state: str) -> None:
-        """A job ended as ``done``, ``failed`` or ``cancelled``."""
+        """Count a job that ended as ``done``, ``failed`` or ``cancelled``."""
         self._jobs.labels(state).inc()
 
     def jobs_waiting(self, count: Callable[[], int]) -> None:
-        """``count`` tells how many jobs are not finished; it is asked at each scrape."""
+        """Register ``count``, the number of unfinished jobs, called at each scrape."""
         self._jobs_waiting.set_function(count)
 
     def connections(self, count: Callable[[], int]) -> None:
-        """``count`` tells how many requests are in progress; it is asked at each scrape."""
+        """Register ``count``, the number of requests in progress, called at each scrape."""
         self._connections.set_function(count)
 
     def pixels(self, count: Callable[[], int], most: Callable[[], int], waiting: Callable[[], int]) -> None:
-        """Pixels in progress, the most there were, and the pictures that wait; asked at each scrape."""
+        """Register the pixels in progress, their peak, and the pictures that wait; called at each scrape."""
         self._pixels.set_function(count)
         self._most_pixels.set_function(most)
         self._pictures.set_function(waiting)
 
     def refused(self, status: int) -> None:
-        """A request was answered with an error."""
+        """Count an answer with an error."""
         self._refused.labels(str(status)).inc()
 
     def render(self) -> bytes:
-        """All metrics in Prometheus' text format, `CONTENT_TYPE`."""
+        """Return all metrics in Prometheus' text format, `CONTENT_TYPE`."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Errors of the service and what HTTP makes of them.
+"""Errors of the service and their HTTP status.
 
 Every answer that is not a success is JSON, ``{"error": "one line"}``, whatever route it comes from.
 """
@@ -24,7 +24,7 @@ class Unauthorized(Problem):
 
 
 class Forbidden(Problem):
-    """Not for this client: a source that the operator did not allow, a page of another origin."""
+    """Access is denied: a source that the operator has not allowed, a page of another origin."""
 
     status = HTTPStatus.FORBIDDEN
 
@@ -36,7 +36,7 @@ class NotFound(Problem):
 
 
 class Conflict(Problem):
-    """Not in this state: the result of a job that still runs."""
+    """The request does not fit the current state: the result of a job that still runs."""
 
     status = HTTPStatus.CONFLICT
 
@@ -48,25 +48,25 @@ class TooLarge(Problem):
 
 
 class Unsupported(Problem):
-    """Sent as something that this route does not take."""
+    """The media type is not supported by this route."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class TooSlow(Problem):
-    """The client stopped sending in the middle."""
+    """The client stopped sending before the body was complete."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
 
 
 class NotAcceptable(Problem):
-    """The client accepts nothing that can be made."""
+    """The client accepts none of the available media types."""
 
     status = HTTPStatus.NOT_ACCEPTABLE
 
 
 class NotInstalled(Problem):
-    """This server lacks what it takes: a package that the operator can install."""
+    """A package that the operator can install is missing on this server."""
 
     status = HTTPStatus.NOT_IMPLEMENTED
 
@@ -97,7 +97,7 @@ _STATUS: dict[type[PerceptionError], HTTPStatus] = {
 
 
 def status_of(error: PerceptionError) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error."""
     if isinstance(error, Problem):
         return int(error.status)
     for kind, status in _STATUS.items():

@@ -1,4 +1,4 @@
-"""Settings of a server, which its operator gives on the command line or in YAML."""
+"""Settings of a server, from the command line or from YAML."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Limits(_Strict):
-    """Limits on all that a server does at once. Past a limit, a client is told to come back later, or to send less.
+    """Limits on what a server does at once. Beyond a limit, a client is told to retry later, or to send less.
 
     Attributes:
         share: part of each of these, in 0..1, that one client may have, so that others find room. A client is an
@@ -104,7 +104,7 @@ def _network(value: str) -> str:
 
 
 Network = Annotated[str, AfterValidator(_network)]
-"""Addresses of machines."""
+"""An IP address or a network."""
 
 
 def _named(value: Any) -> Any:
@@ -128,7 +128,7 @@ Origin = Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
 
 
 class ServerSettings(_Strict):
-    """Everything that an operator can set.
+    """All settings of a server.
 
     Attributes:
         host, port: where to listen; port 0 takes a free one.
@@ -144,7 +144,8 @@ class ServerSettings(_Strict):
             reverse proxy's address belongs here.
         proxies: addresses of reverse proxies, which are believed where a request comes from and over what
             (``X-Forwarded-For``, ``X-Forwarded-Proto``). Of nobody else is that believed.
-        allow: patterns of stream URLs that clients may open, such as ``rtsp://cam1.local/*``; see `server.allow`.
+        allow: patterns of stream URLs that clients may open, such as ``rtsp://cam1.local/*``; see
+            `perception.server.edge.allowlist`.
         cameras: numbers of this machine's cameras that clients may open.
         sources: sources that are offered by name.
         data_dir: folder for jobs and recordings; None: in the user's data folder.
@@ -174,17 +175,17 @@ class ServerSettings(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> ServerSettings:
         if (self.user is None) != (self.password is None):
-            raise ValueError("user and password belong together: give both or neither")
+            raise ValueError("give both user and password, or neither")
         if not self.local and not self.guarded and not self.insecure:
             raise ValueError(
-                f"to listen on {self.host} lets others in: give a token or user and password, "
-                "or say that anybody may come with --insecure"
+                f"listening on {self.host} lets others in: set a token, or a user and password, "
+                "or allow everyone with --insecure"
             )
         return self
 
     @property
     def local(self) -> bool:
-        """True if only this machine can connect."""
+        """True where only this machine can connect."""
         if self.host == "localhost":
             return True
         try:
@@ -194,12 +195,12 @@ class ServerSettings(_Strict):
 
     @property
     def guarded(self) -> bool:
-        """True if credentials are needed."""
+        """True where credentials are required."""
         return self.token is not None or self.password is not None
 
     @property
     def folder(self) -> Path:
-        """Folder of jobs and recordings; it may not exist yet."""
+        """The folder of jobs and recordings; it may not exist yet."""
         if self.data_dir is not None:
             return self.data_dir
         import platformdirs
@@ -208,7 +209,7 @@ class ServerSettings(_Strict):
 
 
 def make_settings(data: dict[str, Any], where: str | Path | None = None) -> ServerSettings:
-    """Checked settings.
+    """Validate settings.
 
     Args:
         data: values by name.
@@ -237,7 +238,7 @@ _FLAGS = {
     "password_file": "password",
     "token_file": "token",
 }
-"""Flags of ``perception live`` that are called otherwise than the setting they set."""
+"""Flags of ``perception live`` whose names differ from the settings that they set."""
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -266,12 +267,12 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _holds_secret(values: dict[str, Any]) -> bool:
-    """True if there is a credential among settings, also in the address of a camera."""
+    """Return whether settings contain a credential, also in the address of a camera."""
     return any(values.get(name) for name in ("password", "token")) or "@" in str(values.get("sources"))
 
 
 def read_secret(path: Path | None) -> str | None:
-    """A password or a token from a file: its first line. Command lines are seen by all users of a machine.
+    """Read a password or token, the first line of a file: command lines are visible to all users of a machine.
 
     Raises:
         UsageError: the file cannot be read, or its first line is empty.
@@ -286,5 +287,5 @@ def read_secret(path: Path | None) -> str | None:
     except UnicodeDecodeError:
         raise UsageError("is not text", path) from None
     if not lines or not lines[0].strip():
-        raise UsageError("its first line must hold the password or token, and is empty", path)
+        raise UsageError("the first line must contain the password or token; it is empty", path)
     return lines[0].strip()

@@ -1,4 +1,4 @@
-"""Before a server starts: the source it begins with, and warnings for its operator."""
+"""Preparations for starting a server: its first source, and warnings for its operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perception.sources.uri import kind_of
 
 
 def with_source(values: dict[str, Any], source: str | None) -> dict[str, Any]:
-    """Add a source to begin with to settings: the one that is given, those of the settings, or else a street clip.
+    """Add a first source to settings: the given one, those of the settings, or else a street clip.
 
     Args:
         values: settings by name.
@@ -37,13 +37,15 @@ def with_source(values: dict[str, Any], source: str | None) -> dict[str, Any]:
 
 
 def warnings(url: str, settings: ServerSettings) -> list[str]:
-    """Say what it means to listen beyond this machine, line by line."""
-    who = "with the credentials" if settings.guarded else "WITHOUT any credentials"
+    """Return warnings about listening beyond this machine, one per line."""
+    who = "and has the credentials" if settings.guarded else "WITHOUT any credentials"
     lines = [
-        f"Listening on {settings.host}: whoever reaches this machine over the network and comes {who} sees the page "
-        f"and its cameras, and can upload videos."
+        f"Listening on {settings.host}: anyone who can reach this machine over the network {who} can see the page "
+        "and its cameras, and upload videos."
     ]
     if settings.guarded:
-        lines.append("The connection is not encrypted: put a proxy with TLS in front of it where others can listen.")
-    lines.append("A browser gives its webcam only to https:// pages and to localhost.")
+        lines.append(
+            "The connection is not encrypted: put a TLS proxy in front of it on networks that you do not trust."
+        )
+    lines.append("Browsers allow webcam access only on https:// pages and localhost.")
     return lines

@@ -48,7 +48,7 @@ _STREAMS = ("video", "jsonl", "csv")
 def open_sink(
     path: str | Path, *, kind: str | None = None, overwrite: bool = False, format: str | None = None, **options: Any
 ) -> Sink:
-    """The sink for an output, by its name or its kind.
+    """Open the sink for an output, by its name or its kind.
 
     ===========  ========================  ====================  ================================================
     kind         name                      writes                options
@@ -78,7 +78,7 @@ def open_sink(
     if kind is None:
         kind = _kind(str(path), suffix)
     if kind not in _SINKS:
-        raise UsageError(f"there is no kind of output {kind}{nearest(kind, _SINKS)}", name_of(path))
+        raise UsageError(f"unknown kind of output {kind}{nearest(kind, _SINKS)}", name_of(path))
     if str(path) == STDOUT and kind not in _STREAMS:
         raise UsageError(f"{kind} cannot be written to a pipe; give it a name", name_of(path))
     given = {name: value for name, value in options.items() if value is not None}
@@ -88,7 +88,7 @@ def open_sink(
 
 
 def _kind(path: str, suffix: str) -> str:
-    """The kind of output that a name tells.
+    """Return the kind of output that a name tells.
 
     Raises:
         UsageError: it tells none.
@@ -103,7 +103,7 @@ def _kind(path: str, suffix: str) -> str:
         return _BY_SUFFIX[suffix]
     known = ", ".join(f".{known}" for known in _BY_SUFFIX)
     hint = "; for pictures give a folder: a name that ends with a slash" if suffix in ("jpg", "jpeg", "png") else ""
-    raise UsageError(f"the suffix tells what to write, and must be one of {known}{hint}", path)
+    raise UsageError(f"the file extension chooses the format; use one of {known}{hint}", path)
 
 
 def _make(kind: str, path: str | Path, overwrite: bool, options: dict[str, Any]) -> Sink:

@@ -1,4 +1,4 @@
-"""The sound of a source file, carried into the output beside the annotated video."""
+"""Copying the sound of a source file into the annotated video."""
 
 from __future__ import annotations
 
@@ -84,10 +84,12 @@ class AudioTrack:
         layout = self.stream.codec_context.layout.name
         self._to.codec_context.layout = layout if layout in _LAYOUTS else "stereo"
         self._to.codec_context.bit_rate = 64000 * self._to.codec_context.layout.nb_channels
-        log.info("%s: the sound is %s, which %s does not take; it becomes %s", self._path, codec, container, name)
+        log.info(
+            "%s: the sound is %s, which %s does not support; it is converted to %s", self._path, codec, container, name
+        )
 
     def _unframed(self) -> Any:
-        """A filter that makes AAC with a header in each packet, as broadcasts carry it, into AAC with one in all."""
+        """Return a filter that replaces the headers in each AAC packet, as broadcasts carry them, by a single one."""
         from av.bitstream import BitStreamFilterContext
 
         if self.stream.codec_context.name != "aac" or self.stream.codec_context.extradata:
@@ -114,7 +116,7 @@ class AudioTrack:
         self._advance()
 
     def _audio_of(self, packets: Iterator[Any], first: Fraction | None) -> Iterator[Any]:
-        """The sound from ``first`` on, in times that only grow, as those of the frames do."""
+        """Yield the sound from ``first`` on, in times that only grow, as those of the frames do."""
         latest = None
         for packet in packets:
             time = packet.pts * packet.time_base
@@ -193,7 +195,7 @@ class AudioTrack:
             self._output.mux(self._to.encode(frame))
 
     def _whole(self, packet: Any) -> list[Any]:
-        """The packet as the container wants it; nothing of a damaged one: a gap in the sound, as when it is played."""
+        """Return the packet as the container needs it; None if it is damaged, which leaves a gap in the sound."""
         import av
 
         if self._filter is None:
@@ -215,5 +217,5 @@ class AudioTrack:
 
 
 def _codec_id(name: str) -> str:
-    """The codec's name, where FFmpeg names the decoder after its library or number format."""
+    """Return the codec's name, where FFmpeg names the decoder after its library or number format."""
     return {"libopus": "opus", "libvorbis": "vorbis", "mp3float": "mp3", "libmp3lame": "mp3"}.get(name, name)

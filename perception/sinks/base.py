@@ -1,4 +1,4 @@
-"""The base of all sinks: something that takes predictions, in frame order, and puts them somewhere."""
+"""The base class of all sinks, which receive predictions in frame order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Video encoders: which there are, what goes into which container, and how each is told quality and speed."""
+"""Video encoders: availability, containers, and their options for quality and speed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Encoder:
             said = ", ".join(f"{k} {v}" for k, v in self.options.items())
             why = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"the encoder {self.name} refuses {width}x{height} with {said}: {why}", self.where
+                f"the encoder {self.name} does not accept {width}x{height} with {said}: {why}", self.where
             ) from error
         if context.options:  # those that nobody took
             raise UsageError(f"the encoder {self.name} has no option {' and no '.join(context.options)}", self.where)
@@ -111,7 +111,7 @@ class Encoder:
 def choose_encoder(
     container: str, codec: str | None, crf: float | None, preset: str | None, threads: int | None, where: str
 ) -> Encoder:
-    """The encoder for a container, with its usual settings where none are given.
+    """Choose the encoder for a container, with its usual settings where none are given.
 
     Args:
         container: FFmpeg's muxer, a value of ``CONTAINERS``.
@@ -136,7 +136,7 @@ def choose_encoder(
     if found.type != "video":
         raise UsageError(f"{asked} does not encode video; use one of {', '.join(CODECS)}", where)
     if container == "webm" and found.canonical_name not in _WEBM:
-        raise UsageError(f"WebM takes {', '.join(_WEBM)}, not {asked}; name the file .mkv or .mp4 instead", where)
+        raise UsageError(f"WebM supports {', '.join(_WEBM)}, not {asked}; use .mkv or .mp4 instead", where)
     if threads is not None and threads < 1:
         raise UsageError(f"an encoder needs at least one thread, not {threads}", where)
     if name == "libsvtav1":

@@ -20,14 +20,14 @@ STDOUT = "-"
 STDOUT_NAME = "standard output"
 
 _REASONS = {
-    errno.ENOSPC: "the disk is full; what was written up to here is kept",
-    errno.EDQUOT: "the disk quota is used up; what was written up to here is kept",
-    errno.EFBIG: "the file has reached the largest size allowed here; what was written up to here is kept",
-    errno.EPIPE: "the reader closed the pipe; the output ends here",
+    errno.ENOSPC: "the disk is full; everything written so far is kept",
+    errno.EDQUOT: "the disk quota is used up; everything written so far is kept",
+    errno.EFBIG: "the file has reached the largest size allowed here; everything written so far is kept",
+    errno.EPIPE: "the reader closed the pipe",
     errno.EACCES: "no permission to write here; choose another place",
     errno.EPERM: "no permission to write here; choose another place",
     errno.EROFS: "the file system is read-only; choose another place",
-    errno.EEXIST: "the file has appeared meanwhile; give another name, or --overwrite to replace it",
+    errno.EEXIST: "the file was created by another program meanwhile; give another name, or --overwrite to replace it",
     errno.ENOENT: "no such folder; create it first",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EISDIR: "this is a folder, not a file",
@@ -35,7 +35,7 @@ _REASONS = {
 
 
 def reason(error: BaseException) -> str:
-    """One clause that says why writing failed, and what to do where that is known."""
+    """Return one clause that says why writing failed, and what to do where that is known."""
     number = getattr(error, "errno", None)
     known = _REASONS.get(number) if isinstance(number, int) else None
     return known or getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -56,7 +56,7 @@ def utf8(text: str) -> bytes:
 
 
 def name_of(path: str | Path) -> str:
-    """The name of this output in messages."""
+    """Return the name of this output in messages."""
     return STDOUT_NAME if str(path) == STDOUT else str(path)
 
 
@@ -79,7 +79,7 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
         if stat.S_ISDIR(mode):
             raise UsageError("this is a folder, not a file", path)
         if stat.S_ISREG(mode) and not overwrite:
-            raise UsageError("the file is already there; give another name, or --overwrite to replace it", path)
+            raise UsageError("the file exists; give another name, or --overwrite to replace it", path)
         if not stat.S_ISREG(mode):
             return path
     check_folder(path.parent, path)
@@ -175,14 +175,16 @@ class PartFile:
             SinkError: it cannot be renamed.
         """
         if not self.overwrite and self.path.exists():
-            raise UsageError(f"the file has appeared meanwhile; the new one is {self.part.name}", self.path)
+            raise UsageError(
+                f"the file was created by another program meanwhile; the new one is {self.part.name}", self.path
+            )
         with sink_errors(str(self.path)):
             self.part.replace(self.path)
 
     def leave(self) -> None:
         """Say where the incomplete file is."""
         if self.part.exists():
-            log.warning("%s: not complete; what there is of it is in %s", self.path, self.part.name)
+            log.warning("%s: incomplete; the part that was written is in %s", self.path, self.part.name)
 
 
 class LineFile:

@@ -56,7 +56,7 @@ class PictureFolder:
             raise UsageError("the source's images are in this folder; give another one", self.path)
 
     def name(self, frame: Frame) -> str:
-        """Name of the frame's picture, a new one for each frame."""
+        """Return the name of the frame's picture, a new one for each frame."""
         if not self._by_stem:
             return f"{frame.index:06d}{self.suffix}"
         stem = own = Path(frame.source).stem
@@ -79,7 +79,7 @@ class PictureFolder:
 
 
 def _folders_of(images: str) -> set[Path]:
-    """The folders in which the images lie that a file, a folder or a glob names."""
+    """Return the folders of the images that a file, a folder or a glob names."""
     path = Path(images)
     if path.exists():
         return {path if path.is_dir() else path.parent}

@@ -1,4 +1,4 @@
-"""Removing what a failed write leaves at the end of a fragmented MP4."""
+"""Repair of the end of a fragmented MP4 after a failed write."""
 
 from __future__ import annotations
 

@@ -36,7 +36,9 @@ class MaskSink(Sink):
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
         if card is not None and card.segmentation is None:
-            raise UsageError(f"the model {card.name} does no segmentation, so there are no masks to write", self.where)
+            raise UsageError(
+                f"the model {card.name} does not do segmentation, so there are no masks to write", self.where
+            )
         if card is not None and card.segmentation is not None:
             colors = [c.color for c in card.segmentation.classes]
             self._palette = np.array(colors, np.uint8)
@@ -57,7 +59,7 @@ class MaskSink(Sink):
 
 
 def encode_palette_png(mask: U8, palette: U8) -> bytes:
-    """An 8-bit palette PNG (PNG specification, third edition, colour type 3).
+    """Encode an 8-bit palette PNG (PNG specification, third edition, colour type 3).
 
     Args:
         mask: uint8 ``[H, W]`` of palette indices.

@@ -9,25 +9,25 @@ class ClassNames:
     """Names of class ids; the number itself where there is no card or no such class.
 
     Attributes:
-        detections, segments, labels: the names of each task's classes, empty without that task.
+        detections, segments, image_classes: the names of each task's classes, empty without that task.
     """
 
     def __init__(self, card: ModelCard | None) -> None:
         self.detections = card.detection.names if card and card.detection else []
         self.segments = card.segmentation.names if card and card.segmentation else []
-        self.labels = card.classification.names if card and card.classification else []
+        self.image_classes = card.classification.names if card and card.classification else []
 
     def detection(self, class_id: int) -> str:
-        """Name of a box's class."""
+        """Return the name of a box's class."""
         return _name(self.detections, class_id)
 
     def segment(self, class_id: int) -> str:
-        """Name of a pixel's class."""
+        """Return the name of a pixel's class."""
         return _name(self.segments, class_id)
 
-    def label(self, class_id: int) -> str:
-        """Name of a whole image's class."""
-        return _name(self.labels, class_id)
+    def image_class(self, class_id: int) -> str:
+        """Return the name of a whole image's class."""
+        return _name(self.image_classes, class_id)
 
 
 def _name(names: list[str], class_id: int) -> str:

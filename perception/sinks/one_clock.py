@@ -18,7 +18,7 @@ _SOUND_STEP = 20_000  # microseconds: about what a packet of sound lasts
 
 
 def on_one_clock(packets: Iterator[Any], step: Fraction, joins: bool) -> Iterator[Any]:
-    """Packets that have time stamps, moved as `perception.common.timestamps.Timeline` moves the frames.
+    """Yield packets that have time stamps, moved as `perception.common.timestamps.Timeline` moves the frames.
 
     The video decides, as its decoder does: its new stretch begins where the last one ended, and the sound of that
     stretch is moved by as much. Sound that comes before the video of its stretch waits for it. A single wrong stamp is
@@ -92,13 +92,13 @@ def on_one_clock(packets: Iterator[Any], step: Fraction, joins: bool) -> Iterato
 
 
 def _stamp(packet: Any) -> int:
-    """When the packet is decoded, in microseconds: in the order stored, only this runs ahead."""
+    """Return the decoding time of a packet in microseconds, the only one that increases in the order stored."""
     stamp = packet.pts if packet.dts is None else packet.dts
     return round(stamp * packet.time_base / _MICROSECOND)
 
 
 def _looked_ahead(packets: Iterator[Any]) -> Iterator[tuple[Any, list[int]]]:
-    """Packets that have a stamp and something in them, with the next stamps of the same kind."""
+    """Yield packets with a stamp and data, with the next stamps of the same kind."""
     window: deque[Any] = deque()
     usable = (packet for packet in packets if packet.pts is not None and packet.size)
     ended = False

@@ -46,7 +46,7 @@ class PanopticSink(Sink):
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
         if card is not None and card.segmentation is None:
-            raise UsageError(f"the model {card.name} does no segmentation, so there are no segments", self.where)
+            raise UsageError(f"the model {card.name} does not do segmentation, so there are no segments", self.where)
         self._task = card.segmentation if card else None
         self._pictures.open(info)
         self._document.open(info, card, {})
@@ -55,7 +55,7 @@ class PanopticSink(Sink):
     def write(self, prediction: Prediction) -> None:
         view, frame = prediction.panoptic, prediction.frame
         if view is None:
-            raise UsageError("the prediction has no segments: a PanopticStage has to be among the stages", self.where)
+            raise UsageError("the prediction has no segments: the stages must include a PanopticStage", self.where)
         data = cv2.imencode(".png", id_colors(view.ids)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
         name = self._pictures.put(frame, data.tobytes()).name
         self._document.add_image(frame)

@@ -1,4 +1,4 @@
-"""Keeps an encoder from taking the machine for itself."""
+"""Scheduling priority of encoder threads."""
 
 from __future__ import annotations
 

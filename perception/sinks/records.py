@@ -1,4 +1,4 @@
-"""Predictions as plain data: the objects of JSON Lines, and of whatever else speaks JSON."""
+"""Predictions as plain data, for JSON Lines and other JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Recorder:
         self._with_masks = masks
 
     def __call__(self, prediction: Prediction) -> dict[str, Any]:
-        """The object for a prediction."""
+        """Return the object for a prediction."""
         frame = prediction.frame
         record: dict[str, Any] = {
             "index": frame.index,
@@ -46,7 +46,7 @@ class Recorder:
                 record["masks"] = self._masks(prediction.class_map)
         if prediction.labels is not None:
             record["labels"] = [
-                {"class": self._names.label(i), "class_id": int(i), "probability": round(float(p), 4)}
+                {"class": self._names.image_class(i), "class_id": int(i), "probability": round(float(p), 4)}
                 for i, p in prediction.labels
             ]
         record["timings"] = {stage: round(float(ms), 3) for stage, ms in prediction.timings.items()}

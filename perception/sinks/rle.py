@@ -24,7 +24,7 @@ class RLE(TypedDict):
 
 
 def encode_classes(mask: U8) -> dict[int, RLE]:
-    """The binary mask of each class that is present in a class mask.
+    """Encode the binary mask of each class that is present in a class mask.
 
     All classes are found in one pass over the runs, however many there are.
 

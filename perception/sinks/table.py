@@ -46,7 +46,7 @@ class Table:
         self.columns: dict[str, ColumnType] = {**_FRAME, **own}
 
     def rows(self, prediction: Prediction) -> list[tuple[Any, ...]]:
-        """The rows of one frame, each with a value (or None) for each column."""
+        """Return the rows of one frame, each with a value (or None) for each column."""
         frame = prediction.frame
         head = (utf8(frame.source).decode(), frame.index, round(frame.time, 6))
         if self._task == "detection":
@@ -56,7 +56,7 @@ class Table:
                 return []
             shares = np.round(prediction.class_map.shares.astype(np.float64), 6).tolist()
             return [(*head, i, self._names.segment(i), share) for i, share in enumerate(shares) if share > 0]
-        return [(*head, i, self._names.label(i), round(float(p), 4)) for i, p in prediction.labels or []]
+        return [(*head, i, self._names.image_class(i), round(float(p), 4)) for i, p in prediction.labels or []]
 
     def _boxes(self, prediction: Prediction) -> list[tuple[Any, ...]]:
         found = prediction.detections

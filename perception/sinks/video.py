@@ -136,11 +136,14 @@ class VideoSink(Sink):
             self._mux(self._stream.codec_context.encode(encoded))
 
     def _next_pts(self, pts: int) -> int:
-        """The frame's time stamp, later than the one before it, whose duration is known now."""
+        """Return the frame's time stamp, later than the one before it, whose duration is known now."""
         if self._last is not None:
             if pts <= self._last:
                 if not self._warned:
-                    log.warning("%s: the source's times do not always increase; such frames follow at once", self.where)
+                    log.warning(
+                        "%s: the timestamps of the source do not always increase; such frames follow immediately",
+                        self.where,
+                    )
                     self._warned = True
                 pts = self._last + 1
             self._step = self._durations[self._last] = pts - self._last
@@ -229,7 +232,7 @@ class VideoSink(Sink):
         return self._path is not None and (self._path.is_file() or not self._path.exists())
 
     def _target(self) -> Any:
-        """The target to open for writing: a path, a descriptor, or the interpreter's own stream if it has none."""
+        """Return what to open for writing: a path, a descriptor, or the interpreter's own stream if it has none."""
         if self._path is not None:
             make_folder(self._path.parent, self.where)
             # Without the scheme FFmpeg would take "at-10:30.mp4" for the protocol "at-10".
@@ -292,7 +295,7 @@ class VideoSink(Sink):
         if self._path is not None and self._is_file:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
-        log.warning("%s: no frames came, so no video was written", self.where)
+        log.warning("%s: there were no frames, so no video was written", self.where)
         self._reset()
 
     def abort(self) -> None:
@@ -304,7 +307,7 @@ class VideoSink(Sink):
             if self._container in ("mp4", "mov") and self._path is not None and self._is_file:
                 with suppress(OSError):
                     cut_to_whole_fragments(self._path)
-            log.warning("%s: not complete; what is there of it can be played", self.where)
+            log.warning("%s: incomplete, but it can be played", self.where)
         self._release()
 
     def _release(self) -> None:

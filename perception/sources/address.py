@@ -1,7 +1,7 @@
-"""The parts of a network address, read the one way in which everything that connects reads it.
+"""Parsing of network addresses, in the one way that everything that connects relies on.
 
-A password that is pasted as it is may hold ``#``, ``?`` or ``/``, which end the host for some programs and not for
-others: half of it would be looked up as the name of a host. Such an address is refused, and what to write is told.
+A password that is not percent-encoded may contain ``#``, ``?`` or ``/``, which end the host for some programs and not
+for others: half of it would be looked up as the name of a host. Such an address is refused, and what to write is told.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Address:
 
     @classmethod
     def read(cls, uri: str) -> Address:
-        """The parts of ``uri``.
+        """Parse ``uri``.
 
         Raises:
             SourceError: programs may differ about where its host ends, or it has none.
@@ -71,12 +71,12 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """What may be shown to anybody."""
+        """The URL without what may be secret."""
         return f"{self.scheme}://{self.place}{self.tail if self.tail in ('', '/') else '/...'}"
 
 
 def hidden(uri: str) -> str:
-    """What may be shown of an address to anybody, also of one that cannot be read."""
+    """Return an address without what may be secret, also if it cannot be parsed."""
     found = _read(uri)
     if isinstance(found, Address):
         return found.shown
@@ -85,13 +85,13 @@ def hidden(uri: str) -> str:
 
 
 def _read(uri: str) -> Address | str:
-    """The parts of ``uri``, or what is wrong with it."""
+    """Parse ``uri``; return its fault if it has one."""
     parts = _PARTS.fullmatch(uri)
     if parts is None:
         return "scheme://host/path is expected"
     scheme, authority, tail = parts.groups()
     if "@" in tail:
-        return f"there is an @ behind the host; in user, password and path {ESCAPES}"
+        return f"there is an @ after the host; in user, password and path {ESCAPES}"
     user, at, place = authority.rpartition("@")
     anywhere = scheme.lower() == "udp" and place.startswith(":")  # udp://:5000 listens, whoever sends
     found = _HOST.fullmatch(f"0.0.0.0{place}" if anywhere else place)
@@ -99,7 +99,7 @@ def _read(uri: str) -> Address | str:
         return f"no host and port can be read in it; in user and password {ESCAPES}"
     host = "" if anywhere else _plain_host(found[1])
     if host is None:
-        return "its host is no name and no IP address"
+        return "its host is neither a name nor an IP address"
     port = int(found[2]) if found[2] else None
     if port is not None and not 0 < port < 65536:
         return "ports are from 1 to 65535"
@@ -108,7 +108,7 @@ def _read(uri: str) -> Address | str:
 
 
 def _plain_host(host: str) -> str | None:
-    """The one spelling of a host; None where it is neither a name nor an address."""
+    """Return the normal form of a host; None where it is neither a name nor an address."""
     if host.startswith("["):
         try:
             return str(ipaddress.IPv6Address(host[1:-1]))

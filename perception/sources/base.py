@@ -1,4 +1,4 @@
-"""The base of all sources: iterate it for frames, close it when done, read what it lost.
+"""The base class of all sources, which are iterated for frames.
 
 A source is its own iterator and is read once, by one thread at a time; ``close`` may come from any thread.
 """
@@ -63,7 +63,7 @@ class Selection:
         return self.start == 0 and self.duration is None
 
     def count(self, frames: int | None, fps: Fraction | None) -> int | None:
-        """The frames that will come of a source of ``frames`` frames at ``fps``; None where it cannot be told."""
+        """Return how many frames will come of ``frames`` frames at ``fps``; None where it cannot be told."""
         if not self.whole:
             if fps is None:
                 return self.max_frames if frames is None else None
@@ -101,7 +101,7 @@ class Source(ABC):
 
     @abstractmethod
     def _read(self) -> Iterator[Frame]:
-        """The frames, once. Runs inside ``__next__``, under the lock that keeps ``close`` out."""
+        """Yield the frames, once. Runs inside ``__next__``, under the lock that keeps ``close`` out."""
 
     def _interrupt(self) -> None:  # noqa: B027 (most sources have nothing to wake)
         """Make a read in progress return soon. Called by ``close`` without the lock."""
@@ -113,7 +113,7 @@ class Source(ABC):
         return self
 
     def __next__(self) -> Frame:
-        """The next frame.
+        """Return the next frame.
 
         Raises:
             StopIteration: at the end, or after ``close``.
@@ -140,7 +140,7 @@ class Source(ABC):
                 self._frames = None
                 self._reading.release()
         else:
-            log.warning("%s: a read did not end in %g s; left behind", self.info.uri, JOIN_TIMEOUT)
+            log.warning("%s: a read did not finish within %g s; abandoned", self.info.uri, JOIN_TIMEOUT)
 
     def __enter__(self) -> Source:
         return self

@@ -68,10 +68,10 @@ class CameraSource(LiveSource):
         if bounds.cancelled.is_set() or (not opened and self._reader.alive):
             self._reader.stop()
             bounds.check(self._where)
-            raise SourceError(f"gives no picture in {timeout:g} s", self._where)
+            raise SourceError(f"no picture arrived within {timeout:g} s", self._where)
         if self._first_size is None:
             self._reader.take()  # raises what ended the thread
-            raise SourceError("gives no picture", self._where)
+            raise SourceError("no picture arrived", self._where)
         self.info = SourceInfo(
             uri=device,
             kind="camera",
@@ -95,11 +95,11 @@ class CameraSource(LiveSource):
             raise SourceError(f"there is no such camera; {found}", self._where)
 
     def _open(self) -> Any:
-        """A ``cv2.VideoCapture``, or what reads like one. Runs in the reader thread."""
+        """Open a ``cv2.VideoCapture``, or what reads like one. Runs in the reader thread."""
         return open_device(self._device, self._size_wh, self._fps)
 
     def _convert(self, picture: U8) -> tuple[Planes | None, U8 | None]:
-        """The picture that the device gave, as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None."""
+        """Convert the device's picture to planes or to uint8 ``[H, W, 3]`` BGR; the other one is None."""
         return None, cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if picture.ndim == 2 else picture  # type: ignore[return-value]
 
     def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
@@ -113,7 +113,9 @@ class CameraSource(LiveSource):
                     self._bounds.check_size(*size, self._where)
                 image = _grab(capture)
             if image is None:
-                raise SourceError("cannot be opened; is another program using it, or are rights missing?", self._where)
+                raise SourceError(
+                    "cannot be opened; is another program using it, or do you lack permission?", self._where
+                )
             self._device_fps = float(capture.get(cv2.CAP_PROP_FPS) or 0)
             began = time.monotonic()
             planes, bgr = self._convert(image)
@@ -145,19 +147,19 @@ class CameraSource(LiveSource):
     def _grabbed(
         self, capture: Any, first: U8, began: float, stopping: threading.Event
     ) -> Iterator[tuple[float, tuple[float, U8]]]:
-        """The pictures that the device gives: seconds since ``began``, and when it came with what it is."""
+        """Yield the pictures that the device gives: seconds since ``began``, and when it came with what it is."""
         arrived, image = began, first
         while not stopping.is_set():
             yield arrived - began, (arrived, image)
             grabbed = _grab(capture)
             arrived = time.monotonic()
             if grabbed is None:
-                raise SourceError("the camera stopped giving pictures; was it unplugged?", self._where)
+                raise SourceError("no more pictures from the camera; was it unplugged?", self._where)
             image = grabbed
 
 
 def open_device(device: str, size_wh: tuple[int, int] | None, fps: float | None) -> Any:
-    """A ``cv2.VideoCapture`` of the camera, with the size and rate asked for if the driver has them."""
+    """Open a ``cv2.VideoCapture`` of the camera, with the size and rate asked for if the driver has them."""
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
     capture = cv2.VideoCapture(int(device) if device.isdigit() else device, backend)
     if size_wh is not None:

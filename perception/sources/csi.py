@@ -73,7 +73,7 @@ class CsiCamera:
         head, _, query = uri.partition("?")
         number = re.fullmatch(r"csi://(\d{1,2})/?", head, re.IGNORECASE)
         if number is None:
-            raise UsageError("a CSI camera is given by its number, such as csi://0", uri)
+            raise UsageError("give a CSI camera by its number, for example csi://0", uri)
         camera = cls(sensor=int(number[1]))
         for name, value in parse_qsl(query, keep_blank_values=True):
             camera = camera._with(name, value, uri)
@@ -83,7 +83,7 @@ class CsiCamera:
         if name == "size":
             sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value.lower())
             if sides is None:
-                raise UsageError(f"size is written 1280x720, not {value!r}", uri)
+                raise UsageError(f"invalid size {value!r}: write it like 1280x720", uri)
             return replace(self, width=int(sides[1]), height=int(sides[2]))._checked(uri)
         if name == "fps":
             try:

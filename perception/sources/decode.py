@@ -1,4 +1,4 @@
-"""Opening a container and decoding its video, past what is broken in it.
+"""Opening a container and decoding its video, skipping damaged data.
 
 Used by every source that FFmpeg reads: files, pipes and network streams.
 """
@@ -41,11 +41,11 @@ _MOST_FPS = 1000
 
 
 class UnreadableError(SourceError):
-    """What came is no video that can be read; read in another way it may be."""
+    """The data cannot be read as a video; it may be readable in another way."""
 
 
 class StillPictureError(SourceError):
-    """What came is a single picture."""
+    """The data is a single picture."""
 
 
 @lru_cache(maxsize=1)
@@ -64,7 +64,7 @@ def open_container(
     bounds: Bounds | None = None,
     format: str | None = None,
 ) -> av.container.InputContainer:
-    """An open container with at least one video stream in it.
+    """Open a container with at least one video stream in it.
 
     Args:
         target: a URL, or a file object to read.
@@ -90,7 +90,7 @@ def open_container(
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if gpu is not None and isinstance(target, str) and getattr(error, "filename", None) is None:
             # Faults of the file name it. This is the GPU, and it may have worked a moment ago.
-            log.warning("%s: decoded on the CPU: the GPU refuses: %s", redact(where), error)
+            log.warning("%s: decoded on the CPU: the GPU failed: %s", redact(where), error)
             return open_container(target, where, options, timeout, decoding="cpu", bounds=bounds, format=format)
         # RTSP reports its own timeout as invalid data.
         late = timeout is not None and time.monotonic() - began >= 0.95 * timeout
@@ -102,7 +102,7 @@ def open_container(
         name = container.format.name
         if name in _STILL_FORMATS or name.endswith("_pipe"):
             kind = name.removesuffix("_pipe")
-            advice = "give the address of its stream" if "://" in where else "give it the right file name ending"
+            advice = "give the address of its stream" if "://" in where else "rename it with the right extension"
             raise StillPictureError(f"this is a picture ({kind}), not a video; {advice}", redact(where))
         stream = video_stream(container, where)
         if bounds is not None:
@@ -116,7 +116,7 @@ def open_container(
 
 
 def video_stream(container: av.container.InputContainer, where: str) -> av.VideoStream:
-    """The video stream to read: the one flagged as default, else the largest. Cover pictures do not count.
+    """Choose the video stream to read: the one flagged as default, else the largest. Cover pictures do not count.
 
     Raises:
         SourceError: there is none, or none that can be decoded.
@@ -127,7 +127,7 @@ def video_stream(container: av.container.InputContainer, where: str) -> av.Video
         raise StillPictureError("this is a picture in tiles (HEIF), not a video", redact(where))
     if not streams:
         has = "audio only" if container.streams.audio else "no video stream; was it cut short?"
-        raise SourceError(f"there is no video in it ({has})", redact(where))
+        raise SourceError(f"it contains no video ({has})", redact(where))
     decodable = [s for s in streams if s.codec_context is not None]
     if not decodable:
         raise SourceError("its video codec is not one that this FFmpeg build can decode", redact(where))
@@ -138,7 +138,7 @@ def video_stream(container: av.container.InputContainer, where: str) -> av.Video
 
 
 def explain(error: BaseException, where: str, timeout: float | None = None) -> str:
-    """One line on why FFmpeg could not open ``where``, without credentials."""
+    """Explain in one line why FFmpeg could not open ``where``, without credentials."""
     if isinstance(error, av.error.ExitError | av.error.TimeoutError | TimeoutError):
         return f"no answer in {timeout:g} s" if timeout is not None else "no answer in time"
     if isinstance(error, av.error.InvalidDataError) and "://" in where:
@@ -148,7 +148,7 @@ def explain(error: BaseException, where: str, timeout: float | None = None) -> s
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return "the server refuses access; check user name and password"
     if isinstance(error, av.error.HTTPNotFoundError):
-        return "the server has no such thing (404)"
+        return "the server cannot find it (404)"
     if isinstance(error, av.error.HTTPError):
         return f"the server answers with an error: {error.strerror}"
     if isinstance(error, av.error.EOFError):
@@ -157,7 +157,7 @@ def explain(error: BaseException, where: str, timeout: float | None = None) -> s
     if number == errno.ECONNREFUSED:
         return "the connection was refused; is the server running on that port?"
     if number == errno.EINVAL:
-        return "not a video: a playlist, a text or something else that is not read from here"
+        return "not a video: a playlist, text, or something else that cannot be read from here"
     if isinstance(error, av.error.FFmpegError) and "not found" in str(error.strerror or "").lower():
         return f"this FFmpeg build cannot read it: {error.strerror}"
     if number is not None and 0 < number < 200:
@@ -171,7 +171,7 @@ PLAYLISTS = ("hls", "dash")
 
 
 def has_clock(container: av.container.InputContainer) -> bool:
-    """Whether its time stamps come from a clock, and not from FFmpeg's guess of the rate."""
+    """True where time stamps come from a clock, not from FFmpeg's guess of the rate."""
     return not container.format.flags & _NO_TIMESTAMPS
 
 
@@ -260,12 +260,12 @@ class Decoder:
         self._abandoned = True
 
     def missing(self) -> str:
-        """What keeps it from giving a first frame."""
+        """Say why there is no first frame yet."""
         if not self._packets_read:
             return "no data came"
         if not self._keyframes_read:
             return (
-                f"{self._packets_read} packets came, but no key frame, with which a picture begins; "
+                f"{self._packets_read} packets came, but no key frame, which is needed to start; "
                 "let the camera send one every second or two (its I-frame or GOP interval)"
             )
         return f"{self._packets_read} packets came, but none of them can be decoded"
@@ -275,11 +275,11 @@ class Decoder:
         self.container.close()
 
     def seconds(self, frame: av.VideoFrame) -> float:
-        """Seconds from the beginning of the container at which ``frame``, one of ``frames``, is shown."""
+        """Return the seconds from the beginning of the container at which ``frame``, one of ``frames``, is shown."""
         return float((frame.pts or 0) * self.time_base) - self.origin
 
     def duration(self, frame: av.VideoFrame) -> float | None:
-        """Seconds for which the container says that ``frame`` is shown; None where it does not say."""
+        """Return the seconds for which ``frame`` is shown according to the container; None where it does not say."""
         if not (self.stamped and frame.duration and self.stream.time_base):
             return None
         return float(frame.duration * self.stream.time_base)
@@ -322,7 +322,7 @@ class Decoder:
             yield shown
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Frames out of the codec, ``pts`` in units of ``time_base`` set on each, and their pixels' shape."""
+        """Yield frames from the codec, ``pts`` in units of ``time_base`` set on each, and their pixels' shape."""
         codec = self.stream.codec_context
         shape = self.sample_aspect_ratio
         # What the container says of the pixels' shape holds for all frames; what the codec says may change.
@@ -330,7 +330,9 @@ class Decoder:
         for packet in self._packets():
             self._bounds.check(self.where)  # where all that comes is damaged, these are the only ways out
             if self.deadline is not None and time.monotonic() > self.deadline:
-                raise SourceError(f"no picture can be made of what comes ({self.corrupt} damaged packets)", self.where)
+                raise SourceError(
+                    f"no picture can be decoded from this stream ({self.corrupt} damaged packets)", self.where
+                )
             try:
                 decoded = self.stream.decode(packet)
             except av.error.EOFError:
@@ -349,7 +351,7 @@ class Decoder:
             if decoded and self._on_gpu and self.stream.codec_context.pix_fmt != "cuda":
                 # FFmpeg has asked the GPU, which knows the codec but not this profile or size
                 self._on_gpu = False
-                log.warning("%s: decoded on the CPU: NVDEC does not take this %s", self.where, self._describe())
+                log.warning("%s: decoded on the CPU: NVDEC does not support this %s", self.where, self._describe())
             for frame in decoded:
                 self._bounds.check_size(frame.width, frame.height, self.where)  # before several are held, or filtered
                 frame.pts = self._stamp(frame)
@@ -386,7 +388,7 @@ class Decoder:
                 break
             except (av.error.ExitError, av.error.TimeoutError):  # PyAV's own clock or FFmpeg's, whichever is first
                 seconds = self.container.read_timeout or 0.0
-                raise SourceError(f"no data came for {seconds:g} s; gave up", self.where) from None
+                raise SourceError(f"no data for {seconds:g} s; gave up", self.where) from None
             except av.error.FFmpegError as error:
                 if self._network and error.errno == errno.EIO and not self.container.duration:
                     # All that HTTP without a length can tell of an end.
@@ -413,7 +415,7 @@ class Decoder:
             log.warning("%s: damaged data is skipped (%s)", self.where, reason)
 
     def _stamp(self, frame: av.VideoFrame) -> int:
-        """The time stamp of ``frame`` as stored, in units of ``time_base``; made up where it has none."""
+        """Return the stored time stamp of ``frame`` in units of ``time_base``; an estimate if it has none."""
         pts, dts, base = frame.pts, frame.dts, frame.time_base or self.stream.time_base
         if base and base != self.time_base:
             pts, dts = (None if t is None else round(t * base / self.time_base) for t in (pts, dts))

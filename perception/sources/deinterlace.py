@@ -1,4 +1,4 @@
-"""Interlaced frames made whole, by FFmpeg's BWDIF filter."""
+"""Deinterlacing with FFmpeg's BWDIF filter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Deinterlacer:
         self._shapes: deque[Fraction] = deque()
 
     def push(self, frame: av.VideoFrame, shape: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """The frames that are ready when ``frame`` has come, each with the shape of its pixels as it was given."""
+        """Add ``frame``; yield the frames that are ready, each with the shape of its pixels as it was given."""
         if self._graph is None and not frame.interlaced_frame:
             yield frame, shape
             return
@@ -42,7 +42,7 @@ class Deinterlacer:
         yield from self._pull(self._graph)
 
     def flush(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """What the filter still holds."""
+        """Yield the frames that the filter still holds."""
         graph, self._graph = self._graph, None
         if graph is not None:
             graph.vpush(None)

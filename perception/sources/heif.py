@@ -26,12 +26,12 @@ _GRID_BYTES = 12  # the longest description of a grid
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` (12 bytes are enough) is a HEIF or AVIF picture."""
+    """Return whether a file that begins with ``head`` (12 bytes are enough) is a HEIF or AVIF picture."""
     return head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS
 
 
 def read_heif(path: Path, bounds: Bounds | None = None) -> U8 | None:
-    """The picture as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read.
+    """Read a picture as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read.
 
     Raises:
         SourceError: it is larger than ``bounds`` allow.
@@ -89,7 +89,7 @@ class _Grid:
     turns: list[tuple[bytes, int]] = field(default_factory=list)
 
     def assemble(self, decode: Callable[[int], U8]) -> U8:
-        """The whole picture. One tile is held at a time.
+        """Assemble the whole picture, one tile at a time.
 
         Args:
             decode: gives a tile by the id of its item.
@@ -127,7 +127,7 @@ class _Grid:
 
 
 def _primary(data: bytes) -> tuple[int, _Grid | None]:
-    """The item that is meant, of those of a file, and its tiles; None where it is whole.
+    """Find the primary item of a file, and its tiles; None where it has none.
 
     Raises:
         ValueError, LookupError: the boxes are damaged.
@@ -157,7 +157,7 @@ def _number(data: bytes, at: int, size: int) -> int:
 
 
 def _boxes(data: bytes, at: int, end: int, kinds: tuple[bytes, ...] = ()) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """The boxes from ``at`` to ``end``: their kind, and where what they hold begins and ends."""
+    """Yield the boxes from ``at`` to ``end``: kind, begin and end of their contents."""
     while at + 8 <= end:
         size, kind, head = _number(data, at, 4), data[at + 4 : at + 8], 8
         if size == 1:
@@ -181,7 +181,7 @@ def _item_type(data: bytes, start: int, end: int, item: int) -> bytes:
 
 
 def _references(data: bytes, start: int, end: int, item: int) -> list[int]:
-    """The items that ``item`` is derived from, in order."""
+    """Return the items that ``item`` is derived from, in order."""
     size = 4 if data[start] else 2
     for _, (at, _) in _boxes(data, start + 4, end, (b"dimg",)):
         if _number(data, at, size) == item:
@@ -191,7 +191,7 @@ def _references(data: bytes, start: int, end: int, item: int) -> list[int]:
 
 
 def _item(data: bytes, meta: dict[bytes, tuple[int, int]], item: int) -> bytes:
-    """The first bytes of an item, as many as describe a grid; they lie in the file or in the box ``idat``."""
+    """Read the first bytes of an item, enough to describe a grid, from the file or from the box ``idat``."""
     at = meta[b"iloc"][0]
     version = data[at]
     sizes = _number(data, at + 4, 2)
@@ -221,7 +221,7 @@ def _item(data: bytes, meta: dict[bytes, tuple[int, int]], item: int) -> bytes:
 
 
 def _turns(data: bytes, start: int, end: int, item: int) -> list[tuple[bytes, int]]:
-    """How an item is turned (``irot``) and mirrored (``imir``), in that order in which it is to be done."""
+    """Read how an item is rotated (``irot``) and mirrored (``imir``), in the order to apply."""
     boxes = list(_boxes(data, start, end))
     properties = [p for kind, (a, b) in boxes if kind == b"ipco" for p in _boxes(data, a, b)]
     for kind, (at, _) in boxes:

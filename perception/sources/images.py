@@ -58,7 +58,7 @@ class ImageSource(Source):
         chosen = [i for i in range(len(paths)) if selection.start - _SLACK <= i / rate < selection.end - _SLACK]
         self._chosen = [(i, paths[i]) for i in chosen[:: selection.every]]
         if not self._chosen:
-            raise SourceError(f"none of its {len(paths)} images lies after {selection.start:g} s", uri)
+            raise SourceError(f"none of its {len(paths)} images is after second {selection.start:g}", uri)
         self._at = 0
         first = self._next_readable()
         if first is None:
@@ -117,7 +117,7 @@ class ImageSource(Source):
 
 
 def find_images(uri: str) -> list[Path]:
-    """The image files that ``uri`` names, in natural order.
+    """List the image files that ``uri`` names, in natural order.
 
     Raises:
         SourceError: there are none, or the folder cannot be read.
@@ -159,7 +159,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def read_image(path: Path, bounds: Bounds | None = None) -> U8 | None:
-    """The image as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read.
+    """Read an image as uint8 ``[H, W, 3]`` BGR, upright; None if it cannot be read.
 
     Raises:
         SourceError: it is larger than ``bounds`` allow.
@@ -182,7 +182,7 @@ def read_image(path: Path, bounds: Bounds | None = None) -> U8 | None:
 
 
 def _check_header(path: Path, bounds: Bounds) -> None:
-    """Look at the size before anything is decoded, where Pillow is there (it comes with the server) and knows it."""
+    """Check the size before anything is decoded, where Pillow is installed (as with the server) and can read it."""
     try:
         from PIL import Image
     except ImportError:
@@ -193,7 +193,7 @@ def _check_header(path: Path, bounds: Bounds) -> None:
             with Image.open(path) as header:
                 width, height = header.size
     except Image.DecompressionBombError:
-        raise SourceError(f"is too large: at most {bounds.max_pixels} pixels are taken here", path) from None
+        raise SourceError(f"is too large: at most {bounds.max_pixels} pixels are allowed here", path) from None
     except Exception:  # Pillow raises whatever a damaged header leads to; the decoder will tell
         return
     bounds.check_size(width, height, str(path))

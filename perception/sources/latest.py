@@ -80,7 +80,7 @@ class LatestReader:
             self._changed.notify_all()
 
     def take(self, timeout: float | None = None) -> Frame | None:
-        """The newest frame that was not taken yet, waiting for one if need be; None at the end.
+        """Return the newest frame that was not taken yet, waiting for one if need be; None at the end.
 
         Raises:
             SourceError: the thread failed (after its last frame was taken), or in ``timeout`` seconds no frame came at
@@ -103,7 +103,7 @@ class LatestReader:
             if self._error is not None:
                 raise self._error
             if not ready:
-                raise SourceError(f"no frame came in {timeout:g} s; is it still connected?", self._where)
+                raise SourceError(f"no frame arrived within {timeout:g} s; is it still connected?", self._where)
             return None
 
     @property
@@ -154,11 +154,11 @@ class LiveSource(Source):
 
     def _release(self) -> None:
         if not self._reader.join():
-            log.warning("%s: did not end in time; left behind", self.info.uri)
+            log.warning("%s: did not finish in time; abandoned", self.info.uri)
 
 
 def selected(items: Iterator[tuple[float, Item]], selection: Selection) -> Iterator[tuple[int, float, Item] | None]:
-    """The items that ``selection`` wants of those that come one after the other.
+    """Yield the items that ``selection`` wants of those that come one after the other.
 
     Args:
         items: seconds since the first one, and the thing.

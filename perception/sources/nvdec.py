@@ -42,7 +42,7 @@ def nvdec_fault() -> str:
 
 
 def accelerator(decoding: str, where: str) -> HWAccel | None:
-    """The accelerator that `av.open` is to be given; None to decode on the CPU.
+    """Return the accelerator for `av.open`; None to decode on the CPU.
 
     Args:
         decoding: one of `Decoding`.

@@ -40,7 +40,7 @@ class Presenter:
         self._given_up = False
 
     def __call__(self, frame: av.VideoFrame, sample_aspect_ratio: Fraction) -> tuple[Planes | None, U8 | None]:
-        """The picture of ``frame`` as planes or as uint8 ``[H, W, 3]`` BGR; the other one is None.
+        """Convert ``frame`` to planes or to uint8 ``[H, W, 3]`` BGR; the other one is None.
 
         Raises:
             SourceError: it is too large.

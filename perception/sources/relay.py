@@ -1,8 +1,8 @@
-"""A way to one RTSP server that leads nowhere else.
+"""A local relay to one RTSP server that cannot be redirected elsewhere.
 
 FFmpeg follows a server's redirect to any host and port and cannot be told not to. So an address that a client chose is
-opened through a port of this machine: `RtspRelay` connects to the server, at an address that was checked, and hands on
-what both say. Answers are written anew, line by line, so that FFmpeg reads in them what was read here. A redirect
+opened through a port of this machine: `RtspRelay` connects to the server, at an address that was checked, and forwards
+what both say. Answers are rewritten, line by line, so that FFmpeg reads in them what was read here. A redirect
 ends it; so does a wish for another way of transport than this connection.
 """
 
@@ -30,11 +30,11 @@ _HEADER = re.compile(r"([A-Za-z][A-Za-z0-9\-]*)\s*:\s*(.*)")
 
 
 class _RefusedError(Exception):
-    """Said by the server, or asked for, and not to be handed on."""
+    """A message that must not be forwarded."""
 
 
 class RtspRelay:
-    """Takes one connection on 127.0.0.1 and joins it to a server.
+    """Relay between one connection on 127.0.0.1 and a server.
 
     Args:
         address: the server, and what is asked of it.
@@ -110,7 +110,7 @@ class RtspRelay:
         raise _RefusedError(f"cannot be reached: {error.strerror or type(error).__name__}")
 
     def _join(self, client: socket.socket, server: socket.socket) -> None:
-        """Hand on what comes until either side has gone."""
+        """Forward messages until either side closes its connection."""
         answers, requests = _Messages(self._answer), _Messages(self._request)
         while not self._closed.is_set():
             ready: list[socket.socket] = [server] if _holds_more(server) else []
@@ -125,28 +125,28 @@ class RtspRelay:
                     target.sendall(message)
 
     def _answer(self, lines: list[str]) -> list[str]:
-        """What the server says, as it is handed on."""
+        """Return the lines of a server's message that are forwarded."""
         status = _STATUS.match(lines[0])
         if status is None and not _REQUEST.fullmatch(lines[0]):
-            raise _RefusedError("what answers at this address is no RTSP server")
+            raise _RefusedError("this address is not an RTSP server")
         if status is not None and status[1].startswith("3"):
             raise _RefusedError("this address redirects to another one; give that one, if it is allowed")
         return [line for line in lines if not line.lower().startswith("location:")]
 
     def _request(self, lines: list[str]) -> list[str]:
-        """What FFmpeg asks for, with the server's address in place of ours."""
+        """Return FFmpeg's request with the server's address in place of ours."""
         for line in lines[1:]:
             if line.lower().startswith("transport:") and "/tcp" not in line.lower():
-                raise _RefusedError("only streams over the RTSP connection itself are taken from this address")
+                raise _RefusedError("only streams over the RTSP connection itself are accepted from this address")
         there = f"{self._address.scheme}://{self._address.place}"
         return [line.replace(self._here, there) for line in lines]
 
 
 class _Messages:
-    """Takes one side's bytes apart: text messages, and packets of media between them.
+    """Parser of one side's bytes: text messages, and packets of media between them.
 
     Args:
-        change: makes of a message's lines those that are handed on.
+        change: returns the lines to forward for those of a message.
     """
 
     def __init__(self, change: Callable[[list[str]], list[str]]) -> None:
@@ -154,7 +154,7 @@ class _Messages:
         self._rest = b""
 
     def read(self, data: bytes) -> Iterator[bytes]:
-        """What can be handed on: whole messages, and packets that follow each other as one."""
+        """Yield what can be forwarded: whole messages, and runs of packets."""
         rest = self._rest + data
         at = 0
         while True:
@@ -171,18 +171,18 @@ class _Messages:
             head = _END.search(rest, at)
             if head is None:
                 if len(rest) - at > _MOST_HEAD:
-                    raise _RefusedError("what answers at this address is no RTSP server")
+                    raise _RefusedError("this address is not an RTSP server")
                 break
             lines = _lines(rest[at : head.start()])
             end = head.end() + _length(lines)
             if len(rest) < end:
                 break
-            yield self._written_anew(lines, rest[head.end() : end])
+            yield self._rewritten(lines, rest[head.end() : end])
             at = end
         self._rest = rest[at:]
 
-    def _written_anew(self, lines: list[str], body: bytes) -> bytes:
-        """The message without whatever could be read in two ways: one line a header, one length, no odd characters."""
+    def _rewritten(self, lines: list[str], body: bytes) -> bytes:
+        """Return the message without ambiguities: one line per header, one length, no odd characters."""
         kept = [line for line in lines[1:] if not line.lower().startswith(("content-length:", "transfer-encoding:"))]
         text = self._change([lines[0], *kept])
         if body:
@@ -191,7 +191,7 @@ class _Messages:
 
 
 def _after_packets(data: bytes, at: int) -> int:
-    """Where the whole packets that begin at ``at`` end: ``$``, a channel, and the length in two bytes."""
+    """Return the end of the whole packets that begin at ``at``: ``$``, a channel, and the length in two bytes."""
     while data[at : at + 1] == b"$" and len(data) >= at + 4:
         end = at + 4 + int.from_bytes(data[at + 2 : at + 4], "big")
         if len(data) < end:
@@ -201,7 +201,7 @@ def _after_packets(data: bytes, at: int) -> int:
 
 
 def _lines(head: bytes) -> list[str]:
-    """The first line and the headers, each ``Name: value`` in printable ASCII; what is none is left out."""
+    """Return the first line and the headers, each ``Name: value`` in printable ASCII; anything else is left out."""
     first, *rest = re.split(r"\r?\n", head.decode("latin-1"))
     lines = [first]
     for line in rest:
@@ -213,13 +213,13 @@ def _lines(head: bytes) -> list[str]:
 
 
 def _length(lines: list[str]) -> int:
-    """How long the body is."""
+    """Return the length of the body in bytes."""
     told = {line.partition(":")[2].strip() for line in lines[1:] if line.lower().startswith("content-length:")}
     if not told:
         return 0
     length = told.pop()
     if told or not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > _MOST_BODY:
-        raise _RefusedError("the server tells a length that cannot be")
+        raise _RefusedError("the server sends an impossible length")
     return int(length)
 
 
@@ -231,5 +231,5 @@ def _encrypted(server: socket.socket, host: str) -> ssl.SSLSocket:
 
 
 def _holds_more(connection: socket.socket) -> bool:
-    """Whether bytes were decrypted that ``select`` does not know of."""
+    """Return whether there are decrypted bytes that ``select`` does not know of."""
     return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0

@@ -59,7 +59,7 @@ class SnapshotSource(LiveSource):
         self._where = redact(uri)
         self._select = selection
         self._options = options | bounds.codec_options
-        self._patience = timeout
+        self._request_timeout = timeout
         self._interval = 1 / (fps or _USUAL_FPS)
         self._timeout = 2 * timeout + self._interval + 1
         self._present = Presenter(self._where, bounds)
@@ -88,7 +88,7 @@ class SnapshotSource(LiveSource):
         )
 
     def _ask(self) -> Shown:
-        """One picture.
+        """Request one picture.
 
         Raises:
             SourceError: there is none, or one that is too large.
@@ -96,7 +96,7 @@ class SnapshotSource(LiveSource):
         self._bounds.check(self._where)
         latest = time.monotonic() + self._timeout
         try:
-            with av.open(self._uri, "r", options=self._options, timeout=self._patience) as container:
+            with av.open(self._uri, "r", options=self._options, timeout=self._request_timeout) as container:
                 stream = video_stream(container, self._uri)
                 self._bounds.check_size(stream.codec_context.width, stream.codec_context.height, self._where)
                 if self._bounds.codec_options:
@@ -107,8 +107,8 @@ class SnapshotSource(LiveSource):
                     if time.monotonic() > latest:
                         break
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise SourceError(explain(error, self._uri, self._patience), self._where) from None
-        raise StillPictureError("a picture in which nothing can be decoded", self._where)
+            raise SourceError(explain(error, self._uri, self._request_timeout), self._where) from None
+        raise StillPictureError("a picture that cannot be decoded", self._where)
 
     def _asked(self, stopping: threading.Event) -> Iterator[tuple[float, tuple[float, Shown]]]:
         """Pictures, with the seconds since the first one and the time at which they came."""
@@ -130,11 +130,11 @@ class SnapshotSource(LiveSource):
             except SourceError:
                 self.corrupt += 1
                 shown = None
-                if time.monotonic() - came > self._patience + self._interval:
+                if time.monotonic() - came > self._request_timeout + self._interval:
                     raise
 
     def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
-        """Runs in the reader thread."""
+        """Yield pictures; runs in the reader thread."""
         try:
             for chosen in selected(self._asked(stopping), self._select):
                 if chosen is None:

@@ -98,7 +98,7 @@ def open_stream(
             options["headers"] = f"Host: {address.place}\r\n"
             uri = replace(address, host=addresses[0]).url
     if confined and address.user:
-        raise UsageError("user and password are not taken from whoever chose this address", redact(where))
+        raise UsageError("a user and password are not allowed in this address", redact(where))
     if family != "http":
         options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
 
@@ -133,7 +133,7 @@ def open_stream(
             raise
         from perception.sources.snapshots import SnapshotSource
 
-        log.info("%s; it is read again and again, as a camera's snapshots", error)
+        log.info("%s; it is requested repeatedly, like a camera's snapshots", error)
         return SnapshotSource(uri, selection, options, timeout=timeout, fps=fps, bounds=bounds)
     except UnreadableError as error:
         if family != "http":
@@ -150,7 +150,7 @@ def open_stream(
 
 
 def _is_file(container: av.container.InputContainer) -> bool:
-    """Whether it has an end that is known: a duration, or a length in bytes."""
+    """Return whether its end is known: a duration, or a length in bytes."""
     name = container.format.name
     if container.duration or name in PLAYLISTS:  # the length of a playlist is not that of what it names
         return bool(container.duration)

@@ -25,7 +25,7 @@ _URL = re.compile(r"""[^\s'"]+://[^\s'"]*""")
 
 
 def kind_of(uri: str) -> Kind:
-    """The kind of source that ``uri`` names. Something that exists on disk wins over a scheme of the same look.
+    """Return the kind of source that ``uri`` names. Something that exists on disk wins over a scheme of the same look.
 
     Raises:
         SourceError: the URI is empty, no valid URL, or has a scheme that is not allowed. FFmpeg knows many more
@@ -75,7 +75,7 @@ def is_folder(path: Path) -> bool:
 
 
 def exact(text: str) -> Fraction:
-    """A number in a URI: ``25``, ``29.97`` or ``30000/1001``.
+    """Parse a number in a URI: ``25``, ``29.97`` or ``30000/1001``.
 
     Raises:
         ValueError: it is none, or too long to be one; ``1e999999999`` would take all the machine's memory.
@@ -87,7 +87,7 @@ def exact(text: str) -> Fraction:
 
 
 def redact(uri: str) -> str:
-    """How ``uri`` is called in messages, logs, names and results: the one place where that is decided.
+    """Return the name of ``uri`` in messages, logs and results: the one place where secrets are removed.
 
     Of a network address nothing shows but scheme, host and port: cameras have passwords and keys in user information,
     in the path (``/user=admin_password=x_channel=1.sdp``, ``/live/KEY``) and in the query, and nothing tells them from

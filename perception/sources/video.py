@@ -114,7 +114,7 @@ class VideoSource(Source):
         )
 
     def _begin(self, seekable: bool, first_timeout: float | None) -> tuple[Iterator[av.VideoFrame], av.VideoFrame]:
-        """The frames that follow, and the first one that is wanted."""
+        """Return the frames that follow, and the first one that is wanted."""
         decoder, start = self._decoder, self._select.start
         frames = decoder.frames()
         decoder.deadline = None if first_timeout is None else time.monotonic() + first_timeout
@@ -151,7 +151,7 @@ class VideoSource(Source):
             self._bounds.check(decoder.where)
             found = next(frames, None)
         if found is None:
-            raise SourceError(f"it ends before second {start:g}, where reading should start", decoder.where)
+            raise SourceError(f"it ends before second {start:g}, where --start asks to begin", decoder.where)
         return frames, found
 
     def _read(self) -> Iterator[Frame]:
@@ -207,7 +207,7 @@ class VideoSource(Source):
                 self._declared,
             )
         elif self.corrupt:
-            log.warning("%s: %d damaged packets were met", self.info.uri, self.corrupt)
+            log.warning("%s: %d damaged packets", self.info.uri, self.corrupt)
 
     def _release(self) -> None:
         self._pictures = iter(())
@@ -216,7 +216,7 @@ class VideoSource(Source):
 
 
 def _shown(stream: av.VideoStream) -> int:
-    """The number of frames that the container says are shown; 0 where it does not say.
+    """Return the number of frames that the container says are shown; 0 where it does not say.
 
     MP4 and MOV count all that is stored: those that a cut on a phone has left out (an edit list, ISO/IEC 14496-12,
     8.6.6) are there but not in the index, or marked as not shown. AVI counts times for which there may be no frame.
@@ -230,7 +230,7 @@ def _shown(stream: av.VideoStream) -> int:
 
 
 def _declared_end(stream: av.VideoStream) -> float:
-    """Seconds at which a Matroska or WebM file says that its video ends; 0 where it does not say."""
+    """Return the seconds at which a Matroska or WebM file says that its video ends; 0 where it does not say."""
     container: Any = stream.container
     if "matroska" not in container.format.name:
         return 0.0
@@ -249,7 +249,7 @@ def open_file(
     bounds: Bounds | None = None,
     **options: Any,
 ) -> VideoSource:
-    """A video file: every container and codec that PyAV's FFmpeg reads.
+    """Open a video file: every container and codec that PyAV's FFmpeg reads.
 
     Only the file itself is read: playlists and references to other files are refused.
 
@@ -281,9 +281,9 @@ def open_file(
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}", path) from None
     if head.startswith((b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")):
-        raise SourceError("a playlist and not a video; give the videos it names", path)
+        raise SourceError("this is a playlist, not a video; give the videos that it lists", path)
     if is_heif(head):
-        raise StillPictureError("this is a picture (HEIF), not a video; give it the file name ending .heic", path)
+        raise StillPictureError("this is a picture (HEIF), not a video; rename it with the extension .heic", path)
     # Without the scheme FFmpeg would take a name such as "concat:a|b" for a protocol.
     target = f"file:{path.absolute()}"
     limits = {"protocol_whitelist": "file", "format_whitelist": local_formats()}

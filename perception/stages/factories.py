@@ -51,7 +51,7 @@ class StageFactory:
 
 
 def find_stage(text: str) -> StageFactory:
-    """The stage of that name, or of ``module:function``.
+    """Find the stage of that name, or of ``module:function``.
 
     A class, a function without arguments and one whose argument is called ``card`` are factories: they are called once
     for each source, with the model's card where they take an argument. Any other function of one argument is the stage
@@ -76,7 +76,7 @@ def find_stage(text: str) -> StageFactory:
 
 
 def name_of_stage(stage: Stage) -> str:
-    """A name for messages: of a function, or of an object's class."""
+    """Return the name of a stage for messages: of a function, or of an object's class."""
     return getattr(stage, "__name__", type(stage).__name__)
 
 

@@ -45,13 +45,13 @@ class PanopticStage:
         self._split = panoptic
 
     def __call__(self, prediction: Prediction) -> Prediction:
-        """The prediction with its segments.
+        """Add the segments to a prediction.
 
         Raises:
             UsageError: it has no class map or no detections.
         """
         if prediction.class_map is None or prediction.detections is None:
-            raise UsageError("segments are made of masks and boxes; this prediction has not both")
+            raise UsageError("segments need both masks and boxes; this prediction lacks one of them")
         started = time.perf_counter()
         class_map = prediction.class_map
         view = self._split(class_map.mask, prediction.detections, self.things, class_map.ignored, self.min_area)
@@ -77,7 +77,7 @@ def thing_classes(card: ModelCard, things: Mapping[str, Sequence[str]] | None = 
         things = card.things or {name: [name] for name in segments.names if name in boxes.names}
     if not things:
         raise UsageError(
-            f"{card.name} has no name for both pixels and boxes: say which boxes show which pixels, as in "
+            f"{card.name} has no name for both pixels and boxes: say which boxes belong to which pixels: "
             f"{segments.names[0]}={boxes.names[0]} (--things)"
         )
     for name, kinds in things.items():

@@ -50,7 +50,7 @@ class Entry(BaseModel):
 
 
 def read_catalogue(path: str | Path = CATALOGUE) -> dict[str, Entry]:
-    """The models of a catalogue by name. Names that begin with ``_`` are there to be referred to within the file.
+    """Read the models of a catalogue by name. Names that begin with ``_`` are only for references within the file.
 
     Raises:
         UsageError: the file cannot be read or is not a valid catalogue.
@@ -106,7 +106,7 @@ def get_model(
     entry, folder = entries[name], user_models_dir()
     target = folder / f"{name}.onnx"
     if target.exists() and not overwrite:
-        raise UsageError("this model is there already; give --overwrite to fetch it again", target)
+        raise UsageError("this model is already there; give --overwrite to fetch it again", target)
     if not entry.free and not accept_licence:
         raise UsageError(
             f"the licence of {name} restricts its use ({entry.licence}); give --accept-licence to fetch it"

@@ -63,7 +63,7 @@ def download(
         raise ModelError(f"cannot write the download: {error.strerror or error}", path) from None
     if sha256 is not None and sha256_of(path) != sha256:
         path.unlink()
-        raise ModelError("what came is not the file that was expected: its SHA-256 differs", url)
+        raise ModelError("the download is not the expected file: its SHA-256 differs", url)
 
 
 def sha256_of(path: Path) -> str:

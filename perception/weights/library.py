@@ -26,7 +26,7 @@ class ModelFile:
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """The file of a model: a path as it is, or a name among those that ship or that the user has put beside them.
+    """Find the file of a model: a path as it is, or the name of a shipped model or of one of the user's own.
 
     Raises:
         ModelError: no such file, or no model of that name, with the nearest names.
@@ -35,7 +35,7 @@ def find_model(name_or_path: str | Path) -> Path:
     path = Path(text).expanduser()
     if isinstance(name_or_path, Path) or path.suffix == ".onnx" or len(path.parts) > 1:
         if not path.is_file():
-            raise ModelError("no such model file; `perception models` lists what is there", path)
+            raise ModelError("no such model file; `perception models` lists all models", path)
         return path
     named = model_paths()
     if text in named:
@@ -46,7 +46,7 @@ def find_model(name_or_path: str | Path) -> Path:
 
 
 def find_with_card(name_or_path: str | Path, card: str | Path | None) -> tuple[Path, str | Path | None]:
-    """The file of a model, and the YAML card to be read with it: a foreign model is rewritten first.
+    """Find the file of a model, and the YAML card to be read with it: a foreign model is rewritten first.
 
     Args:
         name_or_path: see `find_model`.
@@ -66,7 +66,7 @@ def find_with_card(name_or_path: str | Path, card: str | Path | None) -> tuple[P
 
 
 def list_models() -> list[ModelFile]:
-    """The models that can be loaded by name, those that ship first. Unusable files are logged and left out."""
+    """List the models that can be loaded by name, those that ship first. Unusable files are logged and left out."""
     found = []
     for name, path in model_paths().items():
         try:
@@ -77,7 +77,7 @@ def list_models() -> list[ModelFile]:
 
 
 def user_models_dir() -> Path:
-    """The folder for models of the user's own; it may not exist."""
+    """Return the folder for models of the user's own; it may not exist."""
     import platformdirs
 
     return Path(platformdirs.user_data_dir("perception")) / "models"

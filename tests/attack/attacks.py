@@ -110,11 +110,11 @@ class Attacker:
     def connect(self) -> socket.socket:
         return socket.create_connection(self.target.address, timeout=30, source_address=(self.own, 0))
 
-    def say(self, data: bytes, patience_s: float = 2.0) -> None:
+    def say(self, data: bytes, timeout_s: float = 2.0) -> None:
         """Bytes, and what comes back."""
         try:
             with self.connect() as connection:
-                connection.settimeout(patience_s)
+                connection.settimeout(timeout_s)
                 connection.sendall(data)
                 self.see(connection, data)
         except OSError as error:

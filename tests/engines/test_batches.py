@@ -104,7 +104,7 @@ def test_a_file_for_a_fixed_number_of_frames_is_filled(tmp_path: Path, monkeypat
         assert seen == [3, 3]
         assert [int(model.interpret(r).class_map.mask[0, 0]) for r in results] == [0, 1, 2, 1]
     for batch in (2, 4):
-        with pytest.raises(UsageError, match=r"takes 3 frame\(s\) a call and no other number") as caught:
+        with pytest.raises(UsageError, match=r"this model file has a fixed batch size of 3") as caught:
             load_model(path, engine="onnxruntime", batch=batch)
         assert str(path) in str(caught.value)
 
@@ -116,7 +116,7 @@ def test_a_frame_that_is_no_picture_is_refused_before_anything_runs(
         seen = executions(model.engine, monkeypatch)
         for wrong in (np.zeros((48, 64), np.uint8), np.zeros((48, 64, 3), np.float32), np.zeros((0, 64, 3), np.uint8)):
             for frame in (wrong, Frame(wrong)):
-                with pytest.raises(UsageError, match="an image must"):
+                with pytest.raises(UsageError, match=r"an image must|the image is empty"):
                     model.infer_batch([solid("red"), frame])
         assert not seen
 

@@ -215,7 +215,7 @@ def test_an_operator_that_is_not_there_is_named_with_what_to_do(rtx: Flavour, pl
     path = save(tmp_path / "unpool.onnx", made, described)
     recipe = make_recipe(path, described, rtx, "fp32", make_profile(described), capabilities=("89",))
     named = r"MaxPool \(node 'small'\)" if place == "pooling" else r"MaxUnpool \(node 'decoder'\)"
-    with pytest.raises(EngineError, match=rf"does not take {named}: .*; .*decode with bilinear") as caught:
+    with pytest.raises(EngineError, match=rf"does not support {named}: .*; .*decode with bilinear") as caught:
         build(recipe)
     assert "\n" not in str(caught.value) and "checkMacros" not in str(caught.value)
 
@@ -225,7 +225,7 @@ def test_without_a_gpu_the_target_must_be_named(rtx: Flavour, tmp_path: Path, mo
     path = write_model(tmp_path / "m.onnx")
     described = read_card(path)
     recipe = make_recipe(path, described, rtx, "fp32", make_profile(described))
-    with pytest.raises(EngineError, match=r"needs an NVIDIA GPU.*--compute-capability 75,80"):
+    with pytest.raises(EngineError, match=r"builds for an NVIDIA GPU.*--compute-capability 75,80"):
         build(recipe)
 
 
@@ -272,7 +272,7 @@ def test_targets_that_do_not_exist(rtx: Flavour, tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx")
     described = read_card(path)
     profile = make_profile(described)
-    with pytest.raises(UsageError, match=r"compute capability 90; it knows: 75, 80"):
+    with pytest.raises(UsageError, match=r"compute capability 90; it supports: 75, 80"):
         build(make_recipe(path, described, rtx, "fp32", profile, capabilities=("89", "90")))
     with pytest.raises(UsageError, match=r"75 have no bf16"):
         make_recipe(path, described, rtx, "bf16", profile, capabilities=("75", "80"))
@@ -324,7 +324,7 @@ def test_flavours_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("version", ["1.6.1", "2.0.0"])
 def test_versions_that_are_not_supported(rtx: Flavour, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtx.trt, "__version__", version)
-    with pytest.raises(EngineError, match=f"{version} is not supported; this needs 1.7 or later, below 2"):
+    with pytest.raises(EngineError, match=f"{version} is not supported: use 1.7 or later, below 2"):
         find_flavour("rtx")
 
 
@@ -335,7 +335,7 @@ def test_versions_of_tensorrt_that_are_not_supported(
     (tmp_path / "tensorrt.py").write_text(f"__version__ = {version!r}")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    with pytest.raises(EngineError, match=f"tensorrt {version} is not supported; this needs 10.3 or later, below 12"):
+    with pytest.raises(EngineError, match=f"tensorrt {version} is not supported: use 10.3 or later, below 12"):
         find_flavour("tensorrt")
 
 

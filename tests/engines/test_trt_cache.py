@@ -150,7 +150,7 @@ def test_files_are_private_and_others_files_are_not_trusted(cache: EngineCache) 
     assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(plan.stat().st_mode) == stat.S_IMODE(manifest.stat().st_mode) == 0o600
     plan.chmod(0o666)
-    assert "others can write it" in cache.obtain(FIELDS, make).built
+    assert "others can write to it" in cache.obtain(FIELDS, make).built
     assert stat.S_IMODE(only(cache, "*.plan").stat().st_mode) == 0o600
     manifest.chmod(0o622)
     assert "damaged" in cache.obtain(FIELDS, make).built
@@ -167,7 +167,7 @@ def test_a_folder_that_others_can_write_is_refused(cache: EngineCache, mode: int
     make = Maker()
     cache.obtain(FIELDS, make)
     cache.folder.chmod(mode)
-    with pytest.raises(EngineError, match=r"an engine is code.*chmod 700") as caught:
+    with pytest.raises(EngineError, match=r"engines are code.*chmod 700") as caught:
         cache.obtain(FIELDS, make)
     assert str(cache.folder) in str(caught.value) and make.calls == 1
 
@@ -176,7 +176,7 @@ def test_a_folder_that_others_can_write_is_refused(cache: EngineCache, mode: int
 def test_a_link_for_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "engines").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(EngineError, match="an engine is code"):
+    with pytest.raises(EngineError, match="engines are code"):
         EngineCache(tmp_path / "engines").obtain(FIELDS, Maker())
 
 
@@ -186,9 +186,9 @@ def test_somebody_elses_engine_is_not_trusted(cache: EngineCache) -> None:
     make = Maker()
     cache.obtain(FIELDS, make)
     os.chown(only(cache, "*.plan"), 12345, 12345)
-    assert "belongs to somebody else" in cache.obtain(FIELDS, make).built
+    assert "belongs to another user, or others can write to it" in cache.obtain(FIELDS, make).built
     os.chown(cache.folder, 12345, 12345)
-    with pytest.raises(EngineError, match="belongs to somebody else"):
+    with pytest.raises(EngineError, match="is not yours, or others can write to it"):
         cache.obtain(FIELDS, make)
 
 
@@ -197,7 +197,7 @@ def test_without_a_place_engines_are_built_and_not_kept(tmp_path: Path, caplog: 
     make = Maker()
     got = EngineCache(tmp_path / "file" / "engines").obtain(FIELDS, make)
     assert got.plan == b"\1" * 100 and got.path is None and got.built
-    assert "not kept" in caplog.text and len(caplog.records) == 1
+    assert "not cached" in caplog.text and len(caplog.records) == 1
 
 
 def _use_a_read_only_folder(folder: Path) -> None:

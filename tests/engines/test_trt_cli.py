@@ -90,9 +90,9 @@ def test_a_foreign_file_with_its_card(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "fault"),
     [
-        (["--compute-capability", "abc"], UsageError, "compute capability abc; it knows"),
+        (["--compute-capability", "abc"], UsageError, "compute capability abc; it supports"),
         (["--compute-capability", "89", "--size", "65x48"], UsageError, "64x48 only"),
-        (["--compute-capability", "89", "--precision", "int8"], ModelError, "no int8 version of this model; make one"),
+        (["--compute-capability", "89", "--precision", "int8"], ModelError, "this model has no int8 version; make one"),
         (["--compute-capability", "75", "--precision", "bf16"], UsageError, "75 have no bf16"),
     ],
 )

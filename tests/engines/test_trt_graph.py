@@ -179,7 +179,7 @@ def test_control_flow_and_quantisation_are_told_apart() -> None:
     )
     nodes = [*bytes_to_planes(), node("If", "yes", "class_logits", then_branch=branch, else_branch=branch)]
     model = graph(nodes, {"yes": np.array(True)}, {"class_logits": ["N", 3, 16, 16]})
-    with pytest.raises(ModelError, match=r"control flow \(If\).*take fp32"):
+    with pytest.raises(ModelError, match=r"control flow \(If\).*use fp32"):
         prepare(model, card(), "fp16")
     plain = mixed_network(np.random.default_rng(0))
     with pytest.raises(UsageError, match="int8 needs a quantised file"):

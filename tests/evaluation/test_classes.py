@@ -51,7 +51,7 @@ def test_synonyms_in_a_file(tmp_path: Path) -> None:
     path.write_text("van: car\nvehicle: [car, bus]\n7: person\nnothing:\n")
     assert read_synonyms(path) == {"van": ["car"], "vehicle": ["car", "bus"], "7": ["person"], "nothing": []}
     for text, message in (
-        ("- car", "must be a mapping"),
+        ("- car", "must map names in the data set"),
         ("van: {a: b}", "van: must be a name"),
         ("a: b: c", "not YAML"),
     ):

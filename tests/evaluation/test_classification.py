@@ -155,5 +155,5 @@ def test_data_that_cannot_be_used(tmp_path: Path, folder: Path, model: Path) -> 
         path.rename(folder / f"{path.name}-ish")
     with pytest.raises(UsageError, match="no class in common"):
         evaluate_classification(model, folder)
-    with pytest.raises(ModelError, match="does no classification"):
+    with pytest.raises(ModelError, match="does not do classification"):
         evaluate_classification(write_model(tmp_path / "masks.onnx"), folder)

@@ -185,4 +185,4 @@ def test_many_faults_are_counted_and_some_are_told(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING, "perception"):
         refuse([Fault("x", "odd", fatal=False)], 3, "set")
         refuse([], 3, "set")
-    assert [r.getMessage() for r in caplog.records] == ["faulty but not needed: x: odd"]
+    assert [r.getMessage() for r in caplog.records] == ["faulty, but not used: x: odd"]

@@ -127,7 +127,7 @@ def test_what_cannot_be_measured(tmp_path: Path, model: Path) -> None:
     folder = write_labels(tmp_path)
     other = write_model(tmp_path / "boxes.onnx", segmentation=False, detection=True)
     parts = (folder / "images", folder / "labels")
-    with pytest.raises(ModelError, match=r"boxes\.onnx: this model does no segmentation; what it does: detection"):
+    with pytest.raises(ModelError, match=r"boxes\.onnx: this model does not do segmentation, only detection"):
         evaluate_segmentation(other, *parts)
     with pytest.raises(UsageError, match="256"):
         evaluate_segmentation(model, *parts, ignore=[256])

@@ -137,7 +137,7 @@ def test_one_frame_too_large_for_the_gpu_among_others(
         for _ in range(2):
             results = [model.interpret(inference) for inference in model.infer_batch(pictures)]
             assert [int(r.class_map.mask.max()) for r in results if r.class_map is not None] == [0, 1, 2]
-    assert caplog.text.count("frames are resized on the CPU: the GPU has no room for a frame of 90x80") == 1
+    assert caplog.text.count("frames are resized on the CPU: not enough GPU memory for a frame of 90x80") == 1
 
 
 def test_a_frame_that_fails_on_its_way_leaves_no_trace(

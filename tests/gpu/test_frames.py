@@ -110,7 +110,7 @@ def test_a_frame_too_large_for_the_gpu_is_resized_on_the_cpu(
             for color in ("red", "green", "blue"):
                 seen = model.predict(solid(color, 64, 48)).class_map
                 assert seen is not None and (seen.mask == ["red", "green", "blue"].index(color)).all()
-        assert caplog.text.count("frames are resized on the CPU: the GPU has no room for a frame of 64x48") == 1
+        assert caplog.text.count("frames are resized on the CPU: not enough GPU memory for a frame of 64x48") == 1
         fitted: list[tuple[int, ...]] = []
         fit = kernels.fit
 

@@ -19,7 +19,7 @@ from perception.engines import engine_status, open_engine, tensorrt
 from perception.engines.trt import flavour as flavour_module
 from perception.engines.trt import worker
 from perception.engines.trt.flavour import Flavour, installed
-from perception.postprocess.class_maps import LabelClassMap
+from perception.postprocess.class_maps import MaskClassMap
 from perception.types import Prediction
 from tests.engines.trt_models import card as make_card
 from tests.engines.trt_models import detector
@@ -43,7 +43,7 @@ def test_masks_come_back_and_equal_the_cpu_engines(stand_in: StandIn, tmp_path: 
         )
         ours, theirs = on_gpu.predict(frame).class_map, on_cpu.predict(frame).class_map
     assert ours is not None and theirs is not None
-    assert isinstance(ours, LabelClassMap) and ours.mask.shape == (24, 32)
+    assert isinstance(ours, MaskClassMap) and ours.mask.shape == (24, 32)
     assert (ours.mask == theirs.mask).mean() > 0.98
     np.testing.assert_allclose(ours.shares, theirs.shares, atol=0.02)
     assert stand_in.built[0].inspection.products == {"FLOAT": 1}
@@ -169,7 +169,7 @@ def test_an_engine_that_does_not_load_or_is_another(stand_in: StandIn, tmp_path:
     with pytest.raises(EngineError, match=r"cannot load the engine.*Version tag.*perception cache clear"):
         open_engine(path, read_card(path), engine="tensorrt")
     stand_in.why = "Error Code 2: OutOfMemory (Requested size was 17179869184 bytes.)"
-    with pytest.raises(EngineError, match="has not enough memory to load the engine"):
+    with pytest.raises(EngineError, match="not enough GPU memory to load the engine"):
         open_engine(path, read_card(path), engine="tensorrt")
     stand_in.loads = True
     open_engine(path, read_card(path), engine="tensorrt").close()
@@ -233,7 +233,7 @@ def test_auto_goes_on_with_the_cpu_when_the_gpu_is_lost(
         with ThreadPoolExecutor(4) as pool:
             after = list(pool.map(model.predict, [solid("green")] * 8))
         assert model.engine.name == "openvino" and "OpenVINO" in model.engine.description
-    assert caplog.text.count("going on with OpenVINO") == 1 and "fallen off the bus" in caplog.text
+    assert caplog.text.count("continuing with OpenVINO") == 1 and "fallen off the bus" in caplog.text
     for prediction in [before, *after]:
         assert prediction.class_map is not None and (prediction.class_map.mask == 1).all()
     with pytest.raises(EngineError, match="closed"):
@@ -247,7 +247,7 @@ def test_auto_takes_the_next_engine_where_the_first_refuses(
     stand_in.contexts_that_fit = 0
     with caplog.at_level(logging.INFO, "perception"), load_model(path, engine="auto") as model:
         assert model.engine.name == "openvino"
-    assert "taking the next best engine" in caplog.text and "(not tensorrt: cannot run on the GPU" in caplog.text
+    assert "trying the next engine" in caplog.text and "(not tensorrt: cannot run on the GPU" in caplog.text
 
 
 @pytest.mark.parametrize("engine", ["auto", "tensorrt"])
@@ -268,7 +268,7 @@ def test_a_gpu_that_disappears_in_mid_stream(
             report = run(source, model, stages=[lose], sinks=[open_sink(lines)])
             assert report.frames == 16 and model.engine.name == "openvino"
             assert [json.loads(line)["index"] for line in lines.read_text().splitlines()] == list(range(16))
-            assert caplog.text.count("going on with OpenVINO") == 1
+            assert caplog.text.count("continuing with OpenVINO") == 1
         else:
             with pytest.raises(EngineError, match="fallen off the bus"):
                 run(source, model, stages=[lose], sinks=[open_sink(lines)])

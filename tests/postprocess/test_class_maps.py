@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from perception.picture.letterbox import Letterbox
-from perception.postprocess.class_maps import LabelClassMap, LogitsClassMap
+from perception.postprocess.class_maps import LogitsClassMap, MaskClassMap
 from perception.types import ClassMap, Planes
 
 CLASSES = 5
@@ -23,7 +23,7 @@ def make(kind: str, seed: int, frame_wh: tuple[int, int], mode: str = "stretch")
     box = Letterbox.fit(*frame_wh, 56, 40, mode)  # type: ignore[arg-type]
     if kind == "logits":
         return LogitsClassMap(logits, box, (3,))
-    return LabelClassMap(logits.argmax(0).astype(np.uint8), CLASSES, box, (3,))
+    return MaskClassMap(logits.argmax(0).astype(np.uint8), CLASSES, box, (3,))
 
 
 @pytest.mark.parametrize("kind", ["logits", "labels"])

@@ -9,7 +9,7 @@ import pytest
 from perception.drawing.annotator import Annotator
 from perception.picture.letterbox import Letterbox
 from perception.postprocess import masks, segmentation
-from perception.postprocess.class_maps import LabelClassMap
+from perception.postprocess.class_maps import MaskClassMap
 from perception.types import Frame, Planes, Prediction
 from tests.noise import noise, random_planes, smooth_logits
 
@@ -66,7 +66,7 @@ def test_same_as_opencv_nearest() -> None:
 def test_a_class_map_of_a_ready_mask() -> None:
     labels = np.zeros((72, 96), np.uint8)
     labels[:, 24:] = 2
-    class_map = LabelClassMap(labels, 4, Letterbox.fit(192, 144, 96, 72), (3,))
+    class_map = MaskClassMap(labels, 4, Letterbox.fit(192, 144, 96, 72), (3,))
     assert class_map.classes == 4 and class_map.ignored == (3,)
     assert class_map.mask.shape == (144, 192)
     np.testing.assert_array_equal(class_map.shares, np.array([0.25, 0, 0.75, 0], np.float32))
@@ -78,7 +78,7 @@ def test_drawn_like_any_class_map(planes: bool) -> None:
 
     rng = np.random.default_rng(2)
     from_logits = quarters(128, 96)
-    ready = LabelClassMap(from_logits.mask, 4, from_logits.letterbox)
+    ready = MaskClassMap(from_logits.mask, 4, from_logits.letterbox)
     image = noise(96, 128, 3, seed=rng)
     frame = Frame(planes=random_planes(128, 96, rng)) if planes else Frame(image)
     pictures = []

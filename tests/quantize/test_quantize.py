@@ -132,7 +132,7 @@ def test_impossible_accuracy_leaves_no_file(tmp_path: Path, scenes: Path, monkey
     source, output = write_deep(tmp_path / "deep.onnx"), tmp_path / "deep-int8.onnx"
     # no loss is small enough for this: everything counts as one
     monkeypatch.setattr(Validation, "limits", {"miou": -1.0})
-    with pytest.raises(UsageError, match="no layer of this model can be in eight bits"):
+    with pytest.raises(UsageError, match="no layer of this model can be quantised"):
         quantize(source, [scenes / "images"], output, count=2, validation=masks(scenes))
     assert [p.name for p in tmp_path.iterdir()] == ["deep.onnx"]
 
@@ -140,16 +140,16 @@ def test_impossible_accuracy_leaves_no_file(tmp_path: Path, scenes: Path, monkey
 def test_what_is_asked_for_must_fit(tmp_path: Path, scenes: Path) -> None:
     source, output = write_deep(tmp_path / "deep.onnx"), tmp_path / "deep-int8.onnx"
     images = [scenes / "images"]
-    with pytest.raises(UsageError, match="does no detection"):
+    with pytest.raises(UsageError, match="does not do detection"):
         quantize(source, images, output, validation=Validation(annotations=tmp_path / "boxes.json"))
-    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+    with pytest.raises(UsageError, match=r"must end in \.onnx"):
         quantize(source, images, tmp_path / "deep.bin")
     with pytest.raises(UsageError, match="--overwrite"):
         quantize(source, images, source)
     with pytest.raises(ModelError, match="no such model"):
         quantize(tmp_path / "none.onnx", images, output)
     quantize(source, images, output, count=1)
-    with pytest.raises(UsageError, match="quantised already"):
+    with pytest.raises(UsageError, match="already quantised"):
         quantize(output, images, tmp_path / "twice.onnx")
 
 

@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 
 from perception.server.app import create_app
 from perception.server.edge import connections as http
-from perception.server.edge import guessing, sessions
+from perception.server.edge import login_throttle, sessions
 from perception.server.edge.access import AuthenticationMiddleware
 from perception.server.edge.sessions import COOKIE, SESSION_S
 from perception.server.metrics import Metrics
@@ -49,7 +49,7 @@ def guarded(app: Any) -> Iterator[httpx.Client]:
 
 @pytest.fixture(autouse=True)
 def no_cookies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guessing, "FIRST_S", 0.0)  # see test_guessing.py
+    monkeypatch.setattr(login_throttle, "FIRST_S", 0.0)  # see test_login_throttle.py
     if "guarded" in request.fixturenames:
         request.getfixturevalue("guarded").cookies.clear()
 
@@ -84,7 +84,7 @@ def test_nothing_answers_without_credentials(app: Any, guarded: httpx.Client) ->
             if (method, path) == ("POST", "/login"):
                 assert "<form" in answer.text
             elif method != "HEAD":
-                assert answer.json() == {"error": "credentials are needed"}, (method, path)
+                assert answer.json() == {"error": "credentials required"}, (method, path)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_person_logs_in_with_a_form(guarded: httpx.Client) -> None:
 
     wrong = guarded.post("/login", data={"user": USER, "password": "x", "next": "/docs"}, headers=PAGE)
     assert wrong.status_code == 401
-    assert "not right" in wrong.text
+    assert "Wrong credentials" in wrong.text
     assert not wrong.cookies
 
     entered = guarded.post("/login", data={"user": USER, "password": PASSWORD, "next": "/docs"}, headers=PAGE)
@@ -389,7 +389,7 @@ def test_a_client_has_a_share() -> None:
 
 def test_clients_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hundred of them disturb nobody; in time they are let go, and those who speak are not."""
-    monkeypatch.setattr(http, "SILENCE_S", 2.0)
+    monkeypatch.setattr(http, "HEAD_TIMEOUT_S", 2.0)
     with served(gate()) as address:
         name, _, port = address.partition(":")
         with connect(f"ws://{address}/ws") as spoken:
@@ -406,7 +406,7 @@ def test_clients_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_clients_that_stop_in_the_middle_of_their_second_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """One answer is no licence to hold a connection; a slow answer is no silence."""
-    monkeypatch.setattr(http, "SILENCE_S", 1.0)
+    monkeypatch.setattr(http, "HEAD_TIMEOUT_S", 1.0)
 
     async def slow(request: Request) -> PlainTextResponse:
         await asyncio.sleep(3.5)

@@ -224,7 +224,7 @@ def test_patterns_that_could_never_fit_are_told(pattern: str) -> None:
 
 
 def test_a_host_that_is_not_known() -> None:
-    with pytest.raises(NotFound, match="not known"):
+    with pytest.raises(NotFound, match="unknown host"):
         check_source("rtsp://nobody.example.org/x", settings("rtsp://*.example.org/*"))
 
 

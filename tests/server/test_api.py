@@ -241,7 +241,7 @@ def test_bodies_that_are_no_uploads_have_limits_too(narrow: httpx.Client, route:
         answer = narrow.post(route, content=content, headers=json)
         assert (answer.status_code, answer.json()) == (
             413,
-            {"error": "the body is larger than 1 MB, the most that is taken"},
+            {"error": "the body is larger than the limit of 1 MB"},
         )
     assert narrow.post("/v1/streams", content=b'{"source": "no' + b"o" * 900 + b'"}', headers=json).status_code == 403
     if route == "/v1/streams":

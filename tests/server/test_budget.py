@@ -13,8 +13,8 @@ from perception.server.edge.budget import Budget, Hold
 from perception.server.problems import Busy, TooLarge
 
 
-def budget(total: int = 100, share: float = 1.0, waiting: int = 100_000, patience_s: float = 60.0) -> Budget:
-    return Budget(total, share, waiting, patience_s)
+def budget(total: int = 100, share: float = 1.0, waiting: int = 100_000, timeout_s: float = 60.0) -> Budget:
+    return Budget(total, share, waiting, timeout_s)
 
 
 async def settle() -> None:
@@ -158,7 +158,7 @@ def test_places_to_wait_in_are_few_and_shared() -> None:
 
 def test_patience_ends() -> None:
     async def main() -> None:
-        one = budget(100, patience_s=0.01)
+        one = budget(100, timeout_s=0.01)
         with await one.take(60, "a"):
             with pytest.raises(Busy) as late:
                 await one.take(60, "b")

@@ -172,7 +172,7 @@ def test_a_process_that_dies_is_told(
 
 
 def test_one_that_takes_too_long_is_ended(server: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain_process, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(explain_process, "TIMEOUT_S", 0.3)
     answer = ask(server, png(scene()))
     assert answer.status_code == 503
     assert "longer than 0.3 s" in answer.json()["error"]

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from perception.server.app import create_app
-from perception.server.edge import guessing
+from perception.server.edge import login_throttle
 from perception.server.edge.connections import HEAD_BYTES
 from tests.server.served import served
 
@@ -48,7 +48,7 @@ def address(request: pytest.FixtureRequest, make: Any) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guessing, "FIRST_S", 0.0)  # see test_guessing.py
+    monkeypatch.setattr(login_throttle, "FIRST_S", 0.0)  # see test_login_throttle.py
 
 
 def ask(address: str, head: bytes, seconds: float = 30) -> int:

@@ -77,7 +77,7 @@ def test_it_serves_until_it_is_ended_and_the_demo_asks_it(colors: Path, tmp_path
         assert (tmp_path / "clip-annotated.mp4").stat().st_size > 1000
         assert len((tmp_path / "clip-annotated.jsonl").read_text().splitlines()) == 12
         wrong = subprocess.run([*command[:-1], "wrong"], capture_output=True, text=True, timeout=200)
-        assert (wrong.returncode, wrong.stderr.strip()) == (1, "the credentials are wrong")
+        assert (wrong.returncode, wrong.stderr.strip()) == (1, "wrong credentials")
 
         stream = httpx.post(f"{here}/v1/streams", json={"source": "clip"}, headers=bearer, timeout=60).json()["id"]
         with httpx.stream("GET", f"{here}/v1/streams/{stream}/mjpeg", headers=bearer, timeout=60):  # cut off at the end
@@ -85,7 +85,7 @@ def test_it_serves_until_it_is_ended_and_the_demo_asks_it(colors: Path, tmp_path
             out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         assert "Traceback" not in err and "ERROR" not in err
-        assert "comes with the credentials" in " ".join(err.split())  # what listening means
+        assert "and has the credentials" in " ".join(err.split())  # what listening means
         assert TOKEN not in out + err
     with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
         pass  # the port is free again
@@ -98,8 +98,8 @@ def test_it_serves_until_it_is_ended_and_the_demo_asks_it(colors: Path, tmp_path
     ("args", "says"),
     [
         (["--host", "0.0.0.0"], "--insecure"),
-        (["--user", "me"], "belong together"),
-        (["--allow", "*"], "fits no URL"),
+        (["--user", "me"], "give both user and password"),
+        (["--allow", "*"], "matches no URL"),
         (["--token-file", "nothing"], "nothing: cannot be read"),
         (["--config", "nothing.yaml"], "nothing.yaml: cannot read"),
         (["--engine", "vapour"], "engine"),

@@ -12,7 +12,7 @@ import pytest
 
 from perception.model import Model, load_model
 from perception.picture.letterbox import Letterbox
-from perception.postprocess.class_maps import LabelClassMap, LogitsClassMap
+from perception.postprocess.class_maps import LogitsClassMap, MaskClassMap
 from perception.server.viewers.messages import map_size, pack, unpack
 from perception.types import Detections, Frame, Prediction
 from tests.models import solid, write_model
@@ -78,7 +78,7 @@ def test_smaller_map_is_that_of_upsampled_logits(mode: str, seed: int) -> None:
 def test_ready_masks_go_the_same_way() -> None:
     labels = np.repeat(np.arange(4, dtype=np.uint8), 3)[None].repeat(6, 0)
     prediction = Prediction(
-        Frame(solid("red", 120, 60)), class_map=LabelClassMap(labels, 4, Letterbox.fit(120, 60, 12, 6))
+        Frame(solid("red", 120, 60)), class_map=MaskClassMap(labels, 4, Letterbox.fit(120, 60, 12, 6))
     )
     result = unpack(pack(1, prediction, {}, longest=60))
     assert result.class_map is not None and result.shares is not None

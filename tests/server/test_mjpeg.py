@@ -255,7 +255,7 @@ def test_a_viewer_who_does_not_read_slows_nobody(client, server):
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system cannot tell who does not read")
 @pytest.mark.parametrize("route", ["mjpeg", "video"])
 def test_a_viewer_who_never_reads_loses_its_place(client, server, monkeypatch, route):
-    monkeypatch.setattr(http, "STUCK_S", 2.0)
+    monkeypatch.setattr(http, "SEND_TIMEOUT_S", 2.0)
     id = opened(client, "street")
     upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     key = "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"

@@ -41,8 +41,8 @@ def test_listening_elsewhere_needs_credentials(host: str) -> None:
     [
         ({"prot": 1}, "prot"),
         ({"port": 70000}, "port"),
-        ({"user": "me"}, "belong together"),
-        ({"password": "secret words"}, "belong together"),
+        ({"user": "me"}, "give both user and password"),
+        ({"password": "secret words"}, "give both user and password"),
         ({"token": "short"}, "token"),
         ({"limits": {"viewers": 0}}, "limits.viewers"),
         ({"limits": {"veiwers": 5}}, "limits.veiwers"),

@@ -9,7 +9,7 @@ import pytest
 
 from perception.card import read_card
 from perception.picture.letterbox import Letterbox
-from perception.postprocess.class_maps import LabelClassMap
+from perception.postprocess.class_maps import MaskClassMap
 from perception.server.streams.statistics import StreamStatistics, legend
 from perception.types import Frame, Prediction
 from tests.models import solid, write_model
@@ -57,7 +57,7 @@ def test_the_legend_has_what_is_in_view(tmp_path: Path) -> None:
     card = read_card(write_model(tmp_path / "m.onnx", classes=4))
     labels = np.zeros((100, 100), np.uint8)
     labels[:, :30], labels[:, 30], labels[0, 31] = 1, 2, 3
-    shown = LabelClassMap(labels, 4, Letterbox.fit(100, 100, 100, 100), ignored=(2,))
+    shown = MaskClassMap(labels, 4, Letterbox.fit(100, 100, 100, 100), ignored=(2,))
     assert legend(Prediction(Frame(solid("red", 100, 100)), class_map=shown), card) == [
         {"id": 0, "name": "red", "color": "#ff0000", "share": 0.6899},
         {"id": 1, "name": "green", "color": "#00ff00", "share": 0.3},

@@ -54,8 +54,8 @@ def test_standard_output(kind: str | None, expected: type[Sink]) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.xyz", {}, r"a\.xyz: the suffix tells .* \.mp4"),
-        ("a", {}, "the suffix tells"),
+        ("a.xyz", {}, r"a\.xyz: the file extension chooses .* \.mp4"),
+        ("a", {}, "the file extension chooses"),
         ("a.png", {}, "ends with a slash"),
         ("a.mp4", {"crg": 1}, "no option crg; did you mean 'crf'"),
         ("a.csv", {"masks": True}, "kind csv has no option masks"),
@@ -64,7 +64,7 @@ def test_standard_output(kind: str | None, expected: type[Sink]) -> None:
         ("a.gif", {"kind": "video"}, "mp4, m4v, mov, mkv, webm, not as gif"),
         ("a.mp4", {"codec": "h263x"}, "no video encoder h263x here; there are h264"),
         ("a.mp4", {"codec": "aac"}, "does not encode video"),
-        ("a.webm", {"codec": "h264"}, "WebM takes vp8, vp9, av1"),
+        ("a.webm", {"codec": "h264"}, "WebM supports vp8, vp9, av1"),
         ("a.mp4", {"threads": 0}, "at least one thread"),
     ],
 )
@@ -87,7 +87,7 @@ NAMES = ("a.mp4", "a.mkv", "a.jsonl", "a.json", "a.csv", "a.parquet")
 def test_an_existing_file_is_kept_or_replaced(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"precious" * 10)
-    with pytest.raises(UsageError, match=r"already there; .*--overwrite"):
+    with pytest.raises(UsageError, match=r"the file exists; .*--overwrite"):
         open_sink(path)
     assert path.read_bytes() == b"precious" * 10
     with open_sink(path, overwrite=True) as sink:
@@ -130,7 +130,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path, name: str) -> Non
     path = tmp_path / name
     sink = open_sink(path)
     path.write_text("precious")
-    with pytest.raises(PerceptionError, match="appeared meanwhile"), sink:
+    with pytest.raises(PerceptionError, match="created by another program meanwhile"), sink:
         sink.open(info(), card())
         sink.write(prediction(0))
     assert path.read_text() == "precious"

@@ -69,7 +69,7 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
         with open_sink(tmp_path, kind="panoptic", overwrite=True) as sink:
             sink.open(info(), card())
             sink.write(prediction(0, panoptic=view()))
-    with pytest.raises(UsageError, match=r"already there; .*--overwrite"):
+    with pytest.raises(UsageError, match=r"the file exists; .*--overwrite"):
         open_sink(tmp_path, kind="panoptic")
     (tmp_path / "panoptic.json").unlink()
     with pytest.raises(UsageError, match=r"already has \.png files"):
@@ -89,7 +89,7 @@ def test_after_an_error_it_is_valid_but_does_not_look_finished(tmp_path: Path) -
 
 
 def test_it_wants_segments(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does no segmentation"):
+    with pytest.raises(UsageError, match="does not do segmentation"):
         open_sink(tmp_path / "a", kind="panoptic").open(info(), card(segmentation=False))
     with open_sink(tmp_path / "b", kind="panoptic") as sink:
         sink.open(info(), card())

@@ -63,7 +63,7 @@ def test_masks_of_images_are_named_after_them(tmp_path: Path) -> None:
 
 def test_masks_need_a_model_that_segments(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "masks", kind="masks")
-    with pytest.raises(UsageError, match="does no segmentation"):
+    with pytest.raises(UsageError, match="does not do segmentation"):
         sink.open(info(), card(segmentation=False))
     assert not (tmp_path / "masks").exists()
 

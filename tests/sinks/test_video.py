@@ -331,7 +331,7 @@ def test_no_frames_leave_no_file_and_a_message(tmp_path: Path, caplog: pytest.Lo
     with open_sink(path) as sink:
         sink.open(info(), card())
     assert list(tmp_path.iterdir()) == []
-    assert f"{path}: no frames came" in caplog.text
+    assert f"{path}: there were no frames" in caplog.text
     path.write_text("an old one would pass for the result")
     with open_sink(path, overwrite=True) as sink:
         sink.open(info(), card())
@@ -340,7 +340,7 @@ def test_no_frames_leave_no_file_and_a_message(tmp_path: Path, caplog: pytest.Lo
 
 def test_a_wrong_preset_is_told_before_the_first_frame(tmp_path: Path) -> None:
     sink = open_sink(tmp_path / "out.mp4", preset="warp")
-    with pytest.raises(UsageError, match=r"libx264 refuses 64x48 with .*preset warp"):
+    with pytest.raises(UsageError, match=r"libx264 does not accept 64x48 with .*preset warp"):
         sink.open(info(), card())
     sink.abort()
     assert list(tmp_path.iterdir()) == []

@@ -67,7 +67,7 @@ def test_video_named_as_a_picture(tmp_path):
 
 @pytest.mark.parametrize("cover", [False, True])
 def test_sound_only(tmp_path, cover):
-    assert fault(make_audio(tmp_path / "song.mp3", cover=cover)) == "there is no video in it (audio only)"
+    assert fault(make_audio(tmp_path / "song.mp3", cover=cover)) == "it contains no video (audio only)"
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])

@@ -339,7 +339,7 @@ def test_a_file_without_end_in_which_nothing_can_be_decoded_ends(tmp_path, confi
             connection.sendall(data)
 
     bounds = Bounds()
-    with tcp_server(answer) as port, pytest.raises(SourceError, match="no picture can be made of what comes"):
+    with tcp_server(answer) as port, pytest.raises(SourceError, match="no picture can be decoded from this stream"):
         open_source(f"http://127.0.0.1:{port}/v.ts", timeout=1, confined=confined, bounds=bounds)
     wait_for(lambda: not bounds.busy)
 

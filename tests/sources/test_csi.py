@@ -80,10 +80,10 @@ def test_quarter_turns_exchange_the_sides(flip):
 @pytest.mark.parametrize(
     ("uri", "fault"),
     [
-        ("csi://", "by its number, such as csi://0"),
+        ("csi://", "by its number, for example csi://0"),
         ("csi://front", "by its number"),
         ("csi://0?flip=180", "unknown flip '180'; choose one of: none, counterclockwise"),
-        ("csi://0?size=720p", "size is written 1280x720"),
+        ("csi://0?size=720p", "write it like 1280x720"),
         ("csi://0?size=641x480", "must be even, not 641x480"),
         ("csi://0?size=0x0", "from 2x2"),
         ("csi://0?fps=fast", "fps must be a number"),
@@ -92,7 +92,7 @@ def test_quarter_turns_exchange_the_sides(flip):
         ("csi://0?fps=1e9999999999", "fps must be a number"),
         ("csi://0?mode=256", r"mode must be in 0\.\.255"),
         ("csi://0?sise=1x1", "unknown parameter 'sise'; did you mean 'size'"),
-        ("csi://0?size=640x480 ! filesink location=x", "size is written"),
+        ("csi://0?size=640x480 ! filesink location=x", "invalid size"),
         ("csi://0?mode=1%20!%20filesink", "mode must be"),
     ],
 )

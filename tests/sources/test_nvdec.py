@@ -49,7 +49,7 @@ def test_a_gpu_that_refuses_when_it_comes_to_it(tmp_path, caplog, hopeful):
     path = make_video(tmp_path / "v.mp4", frames=12)
     assert numbers(path, decoder="nvdec") == list(range(12))
     (line,) = warnings(caplog)
-    assert line.startswith(f"{path}: decoded on the CPU: the GPU refuses")
+    assert line.startswith(f"{path}: decoded on the CPU: the GPU failed")
 
 
 def test_a_codec_that_nvdec_does_not_have(tmp_path, caplog, hopeful):
@@ -90,7 +90,7 @@ def test_a_profile_that_nvdec_refuses_is_said_once(tmp_path, caplog):
     decoder = Decoder(open_container(str(path), str(path), {}), str(path))
     decoder._on_gpu = True
     assert len(list(decoder.frames())) == 12
-    assert warnings(caplog) == [f"{path}: decoded on the CPU: NVDEC does not take this h264 (yuv420p, 80x48)"]
+    assert warnings(caplog) == [f"{path}: decoded on the CPU: NVDEC does not support this h264 (yuv420p, 80x48)"]
     decoder.close()
 
 

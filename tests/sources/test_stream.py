@@ -247,7 +247,7 @@ def test_a_live_stream_that_falls_silent(tmp_path):
         url = f"http://bob:s3cret@127.0.0.1:{port}/v.ts"
         with open_source(url, timeout=1.0) as source:
             seen = 0
-            with pytest.raises(SourceError, match="no data came for 1 s") as caught:
+            with pytest.raises(SourceError, match="no data for 1 s") as caught:
                 for _ in source:
                     seen += 1
             assert seen >= 1
@@ -370,7 +370,7 @@ def test_reader_times_out():
         yield None
 
     reader = LatestReader(nothing, "x")
-    with pytest.raises(SourceError, match=r"no frame came in 0\.1 s"):
+    with pytest.raises(SourceError, match=r"no frame arrived within 0\.1 s"):
         reader.take(0.1)
     reader.stop()
 
@@ -388,7 +388,7 @@ def test_reader_waits_for_a_wanted_frame_as_long_as_any_come():
 
     reader = LatestReader(produce, "x")
     assert reader.take(patience).index == 7
-    with pytest.raises(SourceError, match=r"no frame came in 0\.1 s"):
+    with pytest.raises(SourceError, match=r"no frame arrived within 0\.1 s"):
         reader.take(0.1)
     assert reader.dropped == 0
     reader.stop()

@@ -151,11 +151,11 @@ def test_any_size(size):
     ("query", "reason"),
     [
         ("sise=3x3", "did you mean 'size'"),
-        ("size=3", "size is written"),
+        ("size=3", "write size like"),
         ("size=0x5", "1x1 to 8192x8192"),
         ("fps=0", "fps must"),
-        ("fps=1/0", "size is written"),
-        ("fps=1e9999999999", "size is written"),  # a number that no memory holds
+        ("fps=1/0", "write size like"),
+        ("fps=1e9999999999", "write size like"),  # a number that no memory holds
         ("frames=-1", "at least 0"),
         ("live=2", "0 or 1"),
         ("hello", "unknown parameter"),

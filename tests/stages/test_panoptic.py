@@ -48,7 +48,7 @@ def test_names_become_ids(in_card: Any, asked: Any, ids: dict[int, list[int]]) -
     [
         ({"detection": None}, None, "needs masks and boxes; street does segmentation only"),
         ({"segmentation": None}, None, "needs masks and boxes; street does detection only"),
-        ({"detection": {"classes": ["bus"]}}, None, r"say which boxes show which pixels, as in road=bus \(--things\)"),
+        ({"detection": {"classes": ["bus"]}}, None, r"say which boxes belong to which pixels: road=bus \(--things\)"),
         ({}, {"cars": ["car"]}, "no pixels of 'cars'; did you mean 'car'"),
         ({}, {"car": ["buss"]}, "no boxes of 'buss'; did you mean 'bus'"),
     ],
@@ -92,5 +92,5 @@ def test_things_are_read_from_text() -> None:
 
 @pytest.mark.parametrize("text", ["car", "car=", "=bus", "car=bus+", "car=bus,,a=b", "car=car,car=bus"])
 def test_things_that_are_no_things(text: str) -> None:
-    with pytest.raises(UsageError, match=r"things are written PIXELS=BOX\+BOX"):
+    with pytest.raises(UsageError, match=r"invalid things .*: write PIXELS=BOX\+BOX"):
         things(text)

@@ -17,7 +17,7 @@ import yaml  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from perception.errors import ModelError, UsageError  # noqa: E402
-from perception.training.losses.distillation import SURE, DistillationLoss  # noqa: E402
+from perception.training.losses.distillation import LEAST_CONFIDENCE, DistillationLoss  # noqa: E402
 from perception.training.recipes.read import parse_config  # noqa: E402
 from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig  # noqa: E402
 from perception.training.run.loop import train  # noqa: E402
@@ -90,7 +90,7 @@ def slow(outputs: dict[str, Tensor], masks: float, boxes: float) -> float:
             named += abs(sigmoid(logit) - wanted) ** 2 * entropy(wanted, logit)
         sure = max(soft)
         scored += sure
-        if sure >= SURE:
+        if sure >= LEAST_CONFIDENCE:
             placed += sure * giou(outputs["boxes"][n, k].tolist(), outputs["teacher_boxes"][n, k].tolist())
             wanted = sigmoid(float(outputs["teacher_box_confidence_logits"][n, k]))
             trusted += sure * entropy(wanted, float(outputs["box_confidence_logits"][n, k]))

@@ -173,7 +173,7 @@ def test_faults_are_one_line(tmp_path: Path) -> None:
         (tmp_path / "absent.onnx", "no such model"),
         (tmp_path / "noise.onnx", "cannot read this model"),
         (tmp_path / "other.onnx", "nothing in this model fits"),
-        (find_model("street-int8"), "weights in eight bits cannot be trained on"),
+        (find_model("street-int8"), "eight-bit weights cannot be trained"),
     ):
         with pytest.raises(ModelError, match=message) as caught:
             load_onnx_weights(network, path, IMAGES[:1])

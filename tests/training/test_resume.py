@@ -75,7 +75,7 @@ def epochs(run: Path) -> list[int]:
 def test_a_state_of_another_recipe_is_refused(
     run: Path, data: Path, tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(UsageError, match=rf"last\.pt: this run was begun by another recipe: {named}; start over"):
+    with pytest.raises(UsageError, match=rf"last\.pt: this run was started with another recipe: {named}; start over"):
         train(recipe(tmp_path, data, **changes))
     assert epochs(run) == [1]
 

@@ -64,7 +64,7 @@ def test_weights_of_another_network_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shares", [(1.0,), (1.0, -0.5), (0.0, 0.0), (float("nan"), 1.0)])
 def test_shares_that_do_not_fit(tmp_path: Path, shares: tuple[float, ...]) -> None:
     paths = [checkpoint(tmp_path / f"{i}.pt", i, w=(5,)) for i in range(2)]
-    with pytest.raises(UsageError, match="want a share each"):
+    with pytest.raises(UsageError, match="give one share for each"):
         soup(paths, tmp_path / "soup.pt", shares)
 
 

@@ -67,7 +67,7 @@ class Localiser(nn.Module):
         """The convolution that sees the colour channels."""
         return self.backbone.first_convolution
 
-    def look(self, images: Tensor) -> dict[str, Tensor]:
+    def run_heads(self, images: Tensor) -> dict[str, Tensor]:
         """Run the heads on normalised ``[N, 3, H, W]``.
 
         Returns:
@@ -88,7 +88,7 @@ class Localiser(nn.Module):
         Returns:
             beside the rest ``boxes`` ``[N, 1, 4]`` xyxy in input pixels and ``scores`` ``[N, 1, C]``.
         """
-        results = self.look(images)
+        results = self.run_heads(images)
         size = torch.tensor([*self.size, *self.size], dtype=torch.float32, device=images.device)
         boxes = results["box"].float().unsqueeze(1) * size
         return {**results, "boxes": boxes, "scores": window_scores(results, self.classes).unsqueeze(1)}

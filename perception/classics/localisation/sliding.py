@@ -14,15 +14,15 @@ from perception.errors import UsageError
 from perception.networks.classifier import first_convolution
 
 
-class _Look(nn.Module):
-    """`Localiser.look` as a module of its own."""
+class _Heads(nn.Module):
+    """`Localiser.run_heads` as a module of its own."""
 
     def __init__(self, localiser: Localiser) -> None:
         super().__init__()
         self.localiser = localiser
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return self.localiser.look(images)
+        return self.localiser.run_heads(images)
 
 
 class SlidingWindowDetector(nn.Module):
@@ -42,7 +42,7 @@ class SlidingWindowDetector(nn.Module):
     def __init__(self, localiser: Localiser, size: tuple[int, int], scales: Sequence[float]) -> None:
         super().__init__()
         window = localiser.size
-        self.network = to_fully_convolutional(_Look(localiser), (3, window[1], window[0]))
+        self.network = to_fully_convolutional(_Heads(localiser), (3, window[1], window[0]))
         self.classes = localiser.classes
         self.window = window
         self.step: tuple[int, int] = self.network.step  # type: ignore[assignment]
@@ -61,7 +61,7 @@ class SlidingWindowDetector(nn.Module):
         return first_convolution(self.network)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """All windows of all scales.
+        """Cut all windows of all scales.
 
         Args:
             images: float ``[N, 3, H, W]`` of the scene's size, normalised.

@@ -27,7 +27,7 @@ class WindowMaker:
         self.config = config
 
     def __call__(self, sample: Sample, rng: np.random.Generator, background: bool) -> Labelled:
-        """A window of ``sample``.
+        """Choose a window of ``sample``.
 
         Args:
             sample: a picture with boxes.
@@ -50,7 +50,7 @@ class WindowMaker:
         return self._around(sample, int(rng.choice(objects)), rng)
 
     def _around(self, sample: Sample, which: int, rng: np.random.Generator) -> Labelled:
-        """A window that holds all of one object."""
+        """Return a window that holds all of one object."""
         assert sample.boxes is not None
         box = sample.boxes.boxes[which].astype(np.float64)
         longer = float((box[2:] - box[:2]).max())
@@ -63,7 +63,7 @@ class WindowMaker:
         return Labelled(self._cut(sample, origin, extent), label, inside.astype(np.float32), sample.name)
 
     def _empty(self, sample: Sample, rng: np.random.Generator) -> Labelled | None:
-        """A window that shows no object, or objects far too small for it; None where none was found."""
+        """Return a window that shows no object, or objects far too small for it; None where none was found."""
         assert sample.boxes is not None
         boxes = sample.boxes.boxes.astype(np.float64)
         for _ in range(TRIES):

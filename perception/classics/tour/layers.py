@@ -64,7 +64,7 @@ def fields(stop: Stop) -> U8:
 
 
 def seen(stop: Stop) -> U8:
-    """The scene, and on it what one number of each stride of the street network's backbone has seen."""
+    """Draw the scene, and on it what one number of each stride of the street network's backbone has seen."""
     network = build_classifier("efficientnet_lite0")
     image = cv2.resize(stop.frame, (480, 360), interpolation=cv2.INTER_AREA).astype(np.uint8)
     summary = summarise(network, (3, 360, 480))
@@ -87,7 +87,7 @@ def seen(stop: Stop) -> U8:
 
 
 def upsampling(stop: Stop) -> U8:
-    """The doubling layers of an FCN before anything is learnt, and what one number of its last map does to pixels."""
+    """Draw the doubling layers of an FCN before training, and what one number of its last map does to pixels."""
     figure = Figure(figsize=(8, 2.8), layout="constrained", dpi=DPI)
     kernel, profile = figure.subplots(1, 2, width_ratios=(1, 2.4))
     double = DoublingConv(1).eval()
@@ -141,7 +141,7 @@ def learning(stop: Stop) -> U8:
 
 
 def _short(count: int) -> str:
-    """A count with three digits and a letter."""
+    """Return a count with three digits and a letter."""
     for letter, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= unit:
             return f"{count / unit:.3g} {letter}"

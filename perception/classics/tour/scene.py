@@ -15,7 +15,7 @@ from perception.explain.tiles import side_by_side
 from perception.model import load_model
 from perception.picture.conversions import to_bgr
 from perception.picture.letterbox import Letterbox
-from perception.postprocess.class_maps import LabelClassMap
+from perception.postprocess.class_maps import MaskClassMap
 from perception.postprocess.segmentation import class_mask
 from perception.stages.panoptic import PanopticStage
 from perception.types import U8, Frame, Panoptic, Picture, Prediction
@@ -28,7 +28,7 @@ WIDTH = 400  # of one picture beside others
 
 
 def resolution(stop: Stop) -> U8:
-    """The best that a map of each stride could say of a mask: its exact shares of classes, interpolated."""
+    """Draw the best that a map of each stride could say of a mask: its exact shares of classes, interpolated."""
     card, prediction = _looked(stop)
     assert card.segmentation is not None and prediction.class_map is not None
     mask = prediction.class_map.mask
@@ -98,21 +98,21 @@ def detector(stop: Stop) -> U8:
 
 
 def _looked(stop: Stop) -> tuple[ModelCard, Prediction]:
-    """The truth of the scene as if a model had said it; where it is not known, what the model says.
+    """Return the truth of the scene as if a model had said it; where it is not known, what the model says.
 
     Raises:
         ModelError: the model gives no masks.
     """
     card = read_card(find_model(stop.model))
     if card.segmentation is None:
-        raise ModelError("the tour wants a model with masks, such as street", stop.model)
+        raise ModelError("the tour needs a model with masks, such as street", stop.model)
     if stop.truth is None:
         with load_model(stop.model) as loaded:
             return card, loaded.predict(stop.frame)
     detections, mask = stop.truth
     known = card.model_dump() | {"detection": {"classes": card.segmentation.classes}, "things": None}
     height, width = mask.shape
-    class_map = LabelClassMap(mask, len(card.segmentation.classes), Letterbox.fit(width, height, width, height))
+    class_map = MaskClassMap(mask, len(card.segmentation.classes), Letterbox.fit(width, height, width, height))
     return ModelCard.model_validate(known), Prediction(Frame(stop.frame), detections, class_map)
 
 
@@ -123,7 +123,7 @@ def _colors(mask: U8, task: SegmentationTask) -> U8:
 
 
 def _segments(view: Panoptic) -> U8:
-    """Each segment in a colour of its own."""
+    """Draw each segment in a colour of its own."""
     rng = np.random.default_rng(5)
     palette = rng.integers(60, 256, (len(view.segments) + 1, 3)).astype(np.uint8)
     palette[0] = 0
@@ -137,7 +137,7 @@ def _small(image: U8, width: int = WIDTH) -> U8:
 
 
 def _around(image: U8, box: tuple[float, float, float, float] | None) -> U8:
-    """The box, xyxy in pixels, and as much again around it, 4:3; the whole picture where there is none."""
+    """Return the box, xyxy in pixels, and as much again around it, 4:3; the whole picture where there is none."""
     if box is None:
         return image
     height, width = image.shape[:2]

@@ -19,14 +19,14 @@ from perception.types import F32, U8
 from perception.weights.library import find_model
 
 ZOOM = 2
-SURE = 0.995
+CONFIDENCE = 0.995
 PAGE = (112, 224)  # rows, columns
 DIGITS = ((12, 20, "3"), (58, 12, "1"), (110, 28, "4"), (166, 14, "5"), (30, 72, "9"), (96, 76, "2"), (150, 66, "7"))
 """x, y of the top left corner, and what is written there."""
 
 
 def filters(stop: Stop) -> U8:
-    """The first convolution of the shipped model and of trained recipes, each filter from dark to light."""
+    """Draw the first convolution of the shipped model and of trained recipes, each filter from dark to light."""
     rows = [(stop.model, _first_weights(stop.model))]
     for recipe in ("lenet5-v2-mnist", "lenet-color-cifar10", "mini-alexnet-v4-cifar10"):
         try:
@@ -41,7 +41,7 @@ def filters(stop: Stop) -> U8:
 
 
 def windows(stop: Stop) -> U8:
-    """A LeNet trained on single digits, on a page at once: what each window is, how sure it is, and what is left.
+    """Draw the answers of a LeNet trained on single digits for all windows of a page: class, confidence, selection.
 
     Raises:
         ModelError: it is not trained yet.
@@ -54,7 +54,7 @@ def windows(stop: Stop) -> U8:
     with torch.inference_mode():
         probabilities = sliding(grey_input(page)).softmax(1)[0].numpy()
     best, digit = probabilities.max(0), probabilities.argmax(0)
-    rows, columns = np.nonzero(best > SURE)
+    rows, columns = np.nonzero(best > CONFIDENCE)
     step_y, step_x = sliding.step  # type: ignore[misc]
     corner = np.stack((columns * step_x, rows * step_y), 1).astype(np.float32)
     boxes = np.concatenate((corner, corner + 28), 1)
@@ -62,8 +62,14 @@ def windows(stop: Stop) -> U8:
     large: U8 = np.repeat(page, 3).reshape(*page.shape, 3).repeat(ZOOM, 0).repeat(ZOOM, 1)
     return side_by_side(
         [
-            (f"{best.size} windows of a page: digit by colour, sureness by light", _colored(best, digit, large.shape)),
-            (f"surer than {SURE} and not suppressed", _labelled(large, boxes[kept], digit[rows, columns][kept])),
+            (
+                f"{best.size} windows of a page: digit by colour, confidence by brightness",
+                _colored(best, digit, large.shape),
+            ),
+            (
+                f"confidence above {CONFIDENCE} and not suppressed",
+                _labelled(large, boxes[kept], digit[rows, columns][kept]),
+            ),
         ],
         columns=1,
     )
@@ -78,7 +84,7 @@ def _page() -> U8:
 
 
 def _colored(best: F32, digit: np.ndarray, shape: tuple[int, ...]) -> U8:
-    """One cell a window, in the middle of the page: a window's answer stands where its middle is."""
+    """Draw one cell per window, in the middle of the page: a window's answer stands at its centre."""
     hue = (digit * 18).astype(np.uint8)
     value = np.clip((best - 0.5) * 2 * 255, 0, 255).astype(np.uint8)
     cells = cv2.cvtColor(np.stack((hue, np.full_like(hue, 200), value), -1), cv2.COLOR_HSV2BGR)

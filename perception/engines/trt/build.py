@@ -56,7 +56,7 @@ def build(
         machine, known = this_machine(), flavour.known_capabilities()
         hint = f"; or name what to build for: --compute-capability {','.join(known)}" if known else ""
         if machine is None:
-            raise EngineError(f"{flavour.title} needs an NVIDIA GPU to build for, and there is none{hint}")
+            raise EngineError(f"{flavour.title} builds for an NVIDIA GPU, and this machine has none{hint}")
         if fault := flavour.driver_fault(machine.cuda):
             raise EngineError(f"{fault}{hint}")
     try:
@@ -81,8 +81,8 @@ def build(
     plan = builder.build_serialized_network(network, config)
     if plan is None and logger.lacks_memory():
         raise GpuMemoryError(
-            f"the GPU has not enough memory to build {recipe.model} for {recipe.profile}; end what else uses it, or "
-            "take a smaller --size"
+            f"not enough GPU memory to build {recipe.model} for {recipe.profile}; close other programs that "
+            "use the GPU, or use a smaller --size"
         )
     if plan is None:
         raise EngineError(f"{flavour.title} cannot build {recipe.model}: {logger.said() or 'no reason was given'}")
@@ -124,7 +124,7 @@ class Built:
 
 
 def obtain(recipe: Recipe, engines: EngineCache | None = None, progress: Progress | None = None) -> Built:
-    """The engine of a recipe: from the cache, or built and kept there.
+    """Return the engine of a recipe: from the cache, or built and cached.
 
     Raises:
         EngineError: it cannot be built; see `build`.
@@ -202,7 +202,7 @@ def build_model(
 
 
 def smaller(recipe: Recipe, error: GpuMemoryError) -> Recipe:
-    """The recipe for half as many frames a call, with a line that says so.
+    """Return the recipe for half as many frames a call, with a line that says so.
 
     Raises:
         GpuMemoryError: ``error``, where it is for one already.

@@ -1,4 +1,4 @@
-"""Built engines, kept between runs: found by what decides them, checked before they are trusted.
+"""The cache of built engines: keyed by everything that they depend on, verified before use.
 
 An engine is code that runs on the GPU and, for some layers, on the CPU. So engines are read only from a folder that is
 the user's own and that nobody else can write, and only if they are byte for byte what was written there.
@@ -92,7 +92,7 @@ class EngineCache:
         self.limit_bytes = limit_bytes
 
     def obtain(self, fields: dict[str, Any], make: Callable[[], tuple[bytes, Any]]) -> Cached:
-        """The engine that ``fields`` describe; built by ``make`` where it is not there, once for all processes.
+        """Return the engine that ``fields`` describe; ``make`` builds it if it is missing, once for all processes.
 
         Args:
             fields: plain data that decides what the engine is. ``model`` is its name; an entry that differs only in
@@ -130,7 +130,7 @@ class EngineCache:
         return self._manifest(fields) is not None
 
     def entries(self) -> list[Entry]:
-        """All engines, the one used last first. Damaged ones have no fields."""
+        """Return all engines, the one used last first. Damaged ones have no fields."""
         found = []
         for manifest in self.folder.glob("*.json"):
             try:
@@ -169,7 +169,7 @@ class EngineCache:
         return count, total
 
     def _find(self, fields: dict[str, Any]) -> tuple[Cached | None, str]:
-        """The engine, or None and the reason."""
+        """Find the engine; None and the reason if it cannot be used."""
         if not self.folder.is_dir():
             return None, "there is none of this model, precision and shape"
         self._check_owner()
@@ -198,7 +198,7 @@ class EngineCache:
         return Cached(plan, summary, manifest.with_suffix(".plan"), ""), ""
 
     def _manifest(self, fields: dict[str, Any]) -> Path | None:
-        """The manifest of an engine that serves, or None."""
+        """Return the manifest of an engine that serves, or None."""
         manifest = self.folder / f"{key_of(fields)}.json"
         if manifest.exists():
             return manifest
@@ -213,14 +213,14 @@ class EngineCache:
             with tempfile.TemporaryFile(dir=self.folder):
                 return True
         except OSError as error:
-            _log.warning("%s: engines are not kept between runs: %s", self.folder, error.strerror or error)
+            _log.warning("%s: engines are not cached: %s", self.folder, error.strerror or error)
             return False
 
     def _check_owner(self) -> None:
         status = self.folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or not is_own(status):
             raise EngineError(
-                "the cache of engines belongs to somebody else, or others can write into it, and an engine is code; "
+                "the engine cache is not yours, or others can write to it; engines are code, so it is not used: "
                 "`chmod 700` it if it is yours, else remove it",
                 self.folder,
             )
@@ -241,7 +241,7 @@ class EngineCache:
             write_atomic(path, plan, private=True)
             write_atomic(path.with_suffix(".json"), json.dumps(manifest, indent=1).encode(), private=True)
         except OSError as error:
-            _log.warning("%s: this engine is not kept: %s", self.folder, error.strerror or error)
+            _log.warning("%s: this engine is not cached: %s", self.folder, error.strerror or error)
             return None
         return path
 
@@ -253,7 +253,7 @@ class EngineCache:
             if total <= self.limit_bytes:
                 break
             if entry.key != keep:
-                _log.info("%s: dropped an engine of %s, unused for longest", self.folder, entry.fields.get("model"))
+                _log.info("%s: removed the least recently used engine, of %s", self.folder, entry.fields.get("model"))
                 self._drop(self._files(entry.key))
                 total -= entry.size_bytes
         known = {path.stem for path in self.folder.glob("*.json")}
@@ -262,7 +262,7 @@ class EngineCache:
         self._drop(left + [p for p in self.folder.glob(f"{DRAFTS}*") if _age(p) > _ABANDONED_S])
 
     def _files(self, key: str) -> list[Path]:
-        """The files of an engine, its manifest first."""
+        """Return the files of an engine, its manifest first."""
         return [self.folder / f"{key}{suffix}" for suffix in (".json", ".plan", ".runtime")]
 
     def _drop(self, paths: list[Path]) -> None:
@@ -270,11 +270,11 @@ class EngineCache:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                _log.debug("cannot drop %s: %s", path, error.strerror or error)
+                _log.debug("cannot remove %s: %s", path, error.strerror or error)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One builder at a time: another one would also disturb the measurements that an engine is tuned by."""
+        """Let one process build at a time: others would disturb the measurements that an engine is optimised by."""
         lock = FileLock(self.folder / _LOCK)
         try:
             lock.acquire(blocking=False)
@@ -296,7 +296,7 @@ def key_of(fields: dict[str, Any]) -> str:
 
 
 def _parse(manifest: Path) -> dict[str, Any] | None:
-    """A manifest's content, or None where it is damaged or of another format."""
+    """Parse a manifest; None if it is damaged or of another format."""
     try:
         data = json.loads(read_own(manifest))
     except (OSError, ValueError, NotOwnError):

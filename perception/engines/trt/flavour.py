@@ -31,7 +31,7 @@ _SUPPORTED = {"tensorrt": ((10, 3), (12, 0)), "rtx": ((1, 7), (2, 0))}
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine that an engine was tuned on and depends on: another one needs another engine.
+    """The machine that an engine was optimised on and depends on: another one needs another engine.
 
     Attributes:
         gpu: name of the GPU.
@@ -67,7 +67,7 @@ class Flavour:
         lowest, beyond = _SUPPORTED[name]
         if not lowest <= _numbers(self.version)[:2] < beyond:
             raise EngineError(
-                f"{_MODULES[name]} {self.version} is not supported; this needs "
+                f"{_MODULES[name]} {self.version} is not supported: use "
                 f"{'.'.join(map(str, lowest))} or later, below {beyond[0]}"
             )
 
@@ -78,7 +78,7 @@ class Flavour:
 
     @property
     def portable(self) -> bool:
-        """True where engines are built for compute capabilities and not tuned on one machine."""
+        """True where engines are built for compute capabilities and not optimised on one machine."""
         return self.name == "rtx"
 
     @property
@@ -106,18 +106,18 @@ class Flavour:
         )
 
     def create_network(self, builder: Any) -> Any:
-        """An empty, strongly typed network."""
+        """Create an empty, strongly typed network."""
         return builder.create_network(1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
 
     def known_capabilities(self) -> list[str]:
-        """The compute capabilities that engines can be built for ahead of time, such as ``89`` for 8.9."""
+        """Return the compute capabilities that engines can be built for ahead of time, such as ``89`` for 8.9."""
         if not self.portable:
             return []
         names = self.trt.ComputeCapability.__members__
         return [name.removeprefix("SM") for name in names if name.startswith("SM")]
 
     def common_capabilities(self) -> tuple[str, ...]:
-        """The compute capabilities to build for where nothing is named and there is no GPU: 8.0 and later.
+        """Return the compute capabilities to build for where nothing is named and there is no GPU: 8.0 and later.
 
         Turing (7.5) is left out, because engines that run there too are several times as large.
         """
@@ -139,7 +139,8 @@ class Flavour:
         unknown = [c for c in capabilities if c not in known]
         if unknown:
             raise UsageError(
-                f"{self.title} does not build for compute capability {', '.join(unknown)}; it knows: {', '.join(known)}"
+                f"{self.title} does not support compute capability {', '.join(unknown)}; "
+                f"it supports: {', '.join(known)}"
             )
         config.num_compute_capabilities = len(capabilities)
         for index, capability in enumerate(capabilities):
@@ -154,12 +155,12 @@ class Flavour:
             config.set_timing_cache(cache, ignore_mismatch=False)
 
     def timing_cache(self, config: Any) -> bytes:
-        """The measurements of the builder, to be given to `use_timing_cache` next time; may be empty."""
+        """Return the measurements of the builder, to be given to `use_timing_cache` next time; may be empty."""
         cache = None if self.portable else config.get_timing_cache()
         return b"" if cache is None else bytes(cache.serialize())
 
     def create_context(self, engine: Any, runtime_cache: bytes) -> tuple[Any, Any]:
-        """An execution context, and the runtime cache that it fills (None where this flavour has none)."""
+        """Create an execution context, and the runtime cache that it fills (None where this flavour has none)."""
         if self.name != "rtx":
             return engine.create_execution_context(), None
         config = engine.create_runtime_config()
@@ -173,12 +174,12 @@ class Flavour:
 
 
 def installed() -> list[FlavourName]:
-    """The flavours whose packages are installed, the one for servers first."""
+    """Return the flavours whose packages are installed, the one for servers first."""
     return [name for name in get_args(FlavourName) if find_spec(_MODULES[name]) is not None]
 
 
 def find_flavour(name: str = "auto") -> Flavour:
-    """A flavour by name; ``auto`` takes ``tensorrt`` where it is installed, else ``rtx``.
+    """Find a flavour by name; ``auto`` is ``tensorrt`` where it is installed, else ``rtx``.
 
     Raises:
         UsageError: an unknown name, or not installed; says how to get it.
@@ -200,7 +201,7 @@ def find_flavour(name: str = "auto") -> Flavour:
 
 
 def this_machine() -> Machine | None:
-    """The machine that engines depend on, or None where there is no NVIDIA GPU."""
+    """Describe the machine that engines depend on; None where there is no NVIDIA GPU."""
     gpus, cuda = hardware.nvidia_gpus()
     if not gpus:
         return None

@@ -61,7 +61,7 @@ def prepare(
     size: tuple[int, int] | None = None,
     tail: Tail | None = None,
 ) -> onnx.ModelProto:
-    """The graph to be given to TensorRT's parser; ``model`` is left as it is.
+    """Prepare a graph for TensorRT's parser; ``model`` is left as it is.
 
     Args:
         model: a model file's graph.
@@ -106,8 +106,8 @@ def _check_quantisation(model: onnx.ModelProto, precision: str) -> None:
     quantised = is_quantised(model)
     if precision == "int8" and not quantised:
         raise UsageError(
-            "int8 needs a quantised file, one with QuantizeLinear and DequantizeLinear nodes; this one has none: "
-            "take fp16, or quantise it first"
+            "int8 needs a quantised file (QuantizeLinear and DequantizeLinear nodes); use fp16, or quantise the model "
+            "first"
         )
     if precision in ("fp16", "bf16") and quantised:
         raise UsageError(f"this file is quantised; build it in int8, not in {precision}")
@@ -135,7 +135,7 @@ def _narrow(model: onnx.ModelProto, dtype: int) -> None:
     graph = model.graph
     for node in graph.node:
         if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
-            raise ModelError(f"half precision does not support control flow ({node.op_type}); take fp32")
+            raise ModelError(f"half precision does not support control flow ({node.op_type}); use fp32")
     floats = _float_tensors(model)
     narrow = _between_products(graph.node)
     weights = {w.name: w for w in graph.initializer}
@@ -145,7 +145,7 @@ def _narrow(model: onnx.ModelProto, dtype: int) -> None:
     copies: dict[str, str] = {}
 
     def narrowed(tensor: str) -> str:
-        """The name of a float32 tensor's copy in ``dtype``."""
+        """Return the name of a float32 tensor's copy in ``dtype``."""
         if tensor not in copies:
             copies[tensor] = f"{tensor}/narrow"
             value = weights.get(tensor)
@@ -158,7 +158,7 @@ def _narrow(model: onnx.ModelProto, dtype: int) -> None:
         return copies[tensor]
 
     def widened(tensor: str) -> str:
-        """The name of the float32 copy of a tensor that is in ``dtype``."""
+        """Return the name of the float32 copy of a tensor that is in ``dtype``."""
         if tensor not in copies:
             copies[tensor] = f"{tensor}/wide"
             nodes.append(
@@ -222,14 +222,14 @@ def _between_products(nodes: Iterable[onnx.NodeProto]) -> set[int]:
 
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:
-    """Names of all float32 tensors of a graph."""
+    """Return the names of all float32 tensors of a graph."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = [*inferred.value_info, *inferred.input, *inferred.output]
     types = {v.name: v.type.tensor_type.elem_type for v in values}
     types |= {w.name: w.data_type for w in inferred.initializer}
     unknown = [t for node in inferred.node for t in node.output if t and t not in types]
     if unknown:
-        raise ModelError(f"half precision: the type of {unknown[0]!r} in the graph cannot be told; take fp32")
+        raise ModelError(f"half precision: cannot infer the type of {unknown[0]!r} in the graph; use fp32")
     return {name for name, elem_type in types.items() if elem_type == TensorProto.FLOAT}
 
 
@@ -243,7 +243,7 @@ def _set_type(node: onnx.NodeProto, dtype: int) -> None:
 
 
 def _converted(tensor: TensorProto, name: str, dtype: int) -> TensorProto:
-    """A float32 tensor in ``dtype``, rounded to nearest; values beyond the range of float16 are clipped to it."""
+    """Convert a float32 tensor to ``dtype``, rounded to nearest and clipped to the range of float16."""
     values = numpy_helper.to_array(tensor).astype(np.float32)
     if dtype == TensorProto.FLOAT16:
         return numpy_helper.from_array(np.clip(values, -65504, 65504).astype(np.float16), name)

@@ -53,7 +53,7 @@ class Inspection:
             ]
             return cls(sides[0], sides[1], int(data["layers"]), dict(data["products"]))
         except (KeyError, TypeError, ValueError):
-            raise EngineError("a manifest in the cache of engines is damaged; `perception cache clear`") from None
+            raise EngineError("the engine cache is damaged; run `perception cache clear`") from None
 
     def __str__(self) -> str:
         products = ", ".join(f"{n} in {dtype.lower()}" for dtype, n in self.products.items())
@@ -62,7 +62,7 @@ class Inspection:
 
 
 def inspect_network(network: Any, trt: Any) -> Inspection:
-    """Look at a network that was parsed."""
+    """Inspect a parsed network."""
     products: Counter[str] = Counter()
     dequantised = set()
     for index in range(network.num_layers):  # in topological order

@@ -23,8 +23,8 @@ class Profile:
     """The shapes that an engine takes: frames uint8 ``[N, H, W, 3]``.
 
     Attributes:
-        batch: most frames a call, 1..8; it is tuned for that many, and takes fewer.
-        least, best, most: (width, height) in pixels; it is tuned for the second. All equal where the size is fixed.
+        batch: most frames a call, 1..8; optimised for that many, accepts fewer.
+        least, best, most: (width, height) in pixels; optimised for the second. All equal where the size is fixed.
     """
 
     batch: int
@@ -45,7 +45,7 @@ class Profile:
 
 
 def make_profile(card: ModelCard, batch: int = 1, size: str | tuple[int, int] | None = None) -> Profile:
-    """The shapes for a model.
+    """Choose the shapes for a model.
 
     Args:
         card: of the model.
@@ -98,11 +98,11 @@ class Recipe:
     flavour: Flavour
 
     def with_batch(self, batch: int) -> Recipe:
-        """The same for another number of frames a call; the graph does not depend on it."""
+        """Return the recipe for another number of frames a call; the graph does not depend on it."""
         return replace(self, profile=replace(self.profile, batch=batch))
 
     def key_fields(self) -> dict[str, Any]:
-        """The fields that the cache tells engines apart by; everything in it is plain data."""
+        """Return the fields that identify an engine in the cache; everything in it is plain data."""
         machine = None if self.capabilities else this_machine()
         return {
             "model": self.model,
@@ -135,11 +135,11 @@ def make_recipe(
     """
     old = [c for c in capabilities if precision == "bf16" and lacks_bf16(c)]
     if old:
-        raise UsageError(f"GPUs of compute capability {', '.join(old)} have no bf16; leave them out, or take fp16")
+        raise UsageError(f"GPUs of compute capability {', '.join(old)} have no bf16; leave them out, or use fp16")
     model = load_onnx(path)
     batch = fixed_batch(model, card.input.name)
     if batch and profile.batch not in (1, batch):
-        raise UsageError(f"the file takes {batch} frame(s) a call and no other number", path)
+        raise UsageError(f"this model file has a fixed batch size of {batch}", path)
     size = None if profile.dynamic else profile.best
     graph = prepare(model, card, precision, size=size, tail=tail)
     return Recipe(

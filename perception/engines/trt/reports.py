@@ -36,11 +36,11 @@ def parser_fault(parser: Any, flavour: Flavour) -> str:
     said = re.sub(r" ?In \w+ at \S+:\d+\)?", "", telling[-1] if telling else "no reason was given")[:300]
     where = f"{operator} (node {node!r})" if operator else "the graph"
     instead = f"; {_INSTEAD[operator]}" if operator in _INSTEAD else ""
-    return f"{flavour.title} does not take {where}: {said}{instead}"
+    return f"{flavour.title} does not support {where}: {said}{instead}"
 
 
 def build_logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps errors for the message and sends the rest to the package's log."""
+    """Create a TensorRT logger that keeps errors for the message and sends the rest to the package's log."""
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
@@ -58,7 +58,7 @@ def build_logger(trt: Any) -> Any:
             return any(_NO_MEMORY.search(message) for message in self.errors)
 
         def said(self) -> str:
-            """The last error, without its source positions."""
+            """Return the last error, without its source positions."""
             text = self.errors[-1] if self.errors else ""
             return re.sub(r" ?In \w+ at \S+:\d+\)?", "", " ".join(text.split()))[:400]
 

@@ -63,7 +63,7 @@ class Worker:
         for count in range(self.batch, 0, -1) if fixed < 0 else [self.batch]:
             context, cache = flavour.create_context(engine, self.compiled)
             if context is None:
-                raise MemoryError("no execution context can be made")
+                raise MemoryError("cannot create an execution context")
             context.set_input_shape(source, (count, *shape))
             for name in tensors:
                 if name not in outputs and name != source:
@@ -72,7 +72,7 @@ class Worker:
                     outputs[name] = (cuda.device_array(size, dtype), cuda.pinned_array(size, dtype))
             for name, array in {source: frames, **{name: device for name, (device, _) in outputs.items()}}.items():
                 if not context.set_tensor_address(name, address(array)):
-                    raise EngineError(f"the engine does not take memory for {name!r}")
+                    raise EngineError(f"the engine does not accept memory for {name!r}")
             results = {name: (device[:count], pinned[:count]) for name, (device, pinned) in outputs.items()}
             # the other flavour makes CUDA graphs by itself
             made = _Pass(context, self.stream, (frames[:count], host[:count]), results, graph=not flavour.portable)
@@ -81,7 +81,7 @@ class Worker:
                 self.compiled = bytes(cache.serialize())
 
     def run(self, frames: U8) -> dict[str, Any]:
-        """Frames uint8 ``[n, H, W, 3]``, at most ``batch``, to arrays of the caller's own, ``[n, ...]``."""
+        """Run the engine on at most ``batch`` frames, uint8 ``[n, H, W, 3]``; return new arrays ``[n, ...]``."""
         device, host = self._pass(len(frames)).frames
         np.copyto(host, frames)
         device.copy_to_device(host, stream=self.stream)
@@ -91,7 +91,7 @@ class Worker:
         """Bring a frame to the GPU as it is, and fit it there into one of the input's; `finish` does the rest.
 
         Raises:
-            MemoryError: the GPU has no room for a frame of this size.
+            MemoryError: not enough GPU memory for a frame of this size.
         """
         from perception.postprocess import cuda as kernels
 
@@ -171,7 +171,7 @@ class _Pass:
 
     def _enqueue(self) -> None:
         if not self.context.execute_async_v3(int(self._stream)):
-            raise EngineError("the GPU did not take the work")
+            raise EngineError("the GPU did not accept the work")
 
 
 class _Staging:
@@ -227,12 +227,12 @@ class _Staging:
                     raise
                 if not self._free:
                     height, width = shapes[0][:2]
-                    raise MemoryError(f"the GPU has no room for a frame of {width}x{height}") from error
+                    raise MemoryError(f"not enough GPU memory for a frame of {width}x{height}") from error
                 self._free.clear()
 
 
 def address(array: Any) -> int:
-    """The address of an array on the GPU."""
+    """Return the address of an array on the GPU."""
     return int(array.__cuda_array_interface__["data"][0])
 
 
@@ -273,7 +273,7 @@ def capture(enqueue: Any, stream: Any) -> _Graph | None:
 
 
 def _checked(result: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values of a CUDA call, without its error code."""
+    """Return the values of a CUDA call, without its error code; raise an error if it failed."""
     if int(result[0]):
         raise RuntimeError(f"CUDA: {result[0]}")
     return result[1:]

@@ -1,4 +1,4 @@
-"""Access control: one middleware before all routes, HTTP and WebSocket, the mounted page and its assets included.
+"""Authentication: checks in front of every route, HTTP and WebSocket alike, the mounted page and its assets included.
 
 Credentials, where the operator set some, come as
 
@@ -8,7 +8,7 @@ Credentials, where the operator set some, come as
 - a cookie, which the login form gives to a browser, and which then goes along with everything it asks for, until it
   logs out.
 
-Wrong ones make an address wait, see `perception.server.edge.guessing`; every header is data, see
+Wrong ones make an address wait, see `perception.server.edge.login_throttle`; headers are checked first, see
 `perception.server.edge.headers`.
 
 Against other pages in the same browser: what changes something, and every WebSocket, must come from a page of this
@@ -33,12 +33,12 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perception.server.edge.guessing import Guesses
 from perception.server.edge.headers import Credentials, Malformed, check_headers, credentials
+from perception.server.edge.log_limit import LogLimit
 from perception.server.edge.login import LOGIN_POLICY, login_page
+from perception.server.edge.login_throttle import LoginThrottle
 from perception.server.edge.places import Places, client_of
 from perception.server.edge.sessions import COOKIE, SESSION_S, Sessions
-from perception.server.edge.sparing import Sparing
 from perception.server.edge.uploads import receive_bytes
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, Forbidden, Problem, Unauthorized, headers_of
@@ -66,10 +66,10 @@ _log = logging.getLogger("perception")
 
 
 class AuthenticationMiddleware:
-    """ASGI middleware: refuses what may not come in, and counts what is inside.
+    """ASGI middleware that authenticates requests, and limits how many are in progress.
 
     Args:
-        app: what lies behind.
+        app: the application behind it.
         settings: credentials, origins, limits.
         metrics: told of refusals and of the number of requests in progress.
         clock: seconds, of any beginning.
@@ -82,12 +82,12 @@ class AuthenticationMiddleware:
         self._settings = settings
         self._metrics = metrics
         self._sessions = Sessions(clock)
-        self._guesses = Guesses(clock)
-        self._log = Sparing(clock)
+        self._throttle = LoginThrottle(clock)
+        self._log = LogLimit(clock)
         limits = settings.limits
         self._places = Places(limits.connections, limits.share, "connections", 2.0)
-        self._lasting = Places(limits.long_lived, limits.share, "connections that last", 2.0)
-        metrics.connections(lambda: self._places.taken + self._lasting.taken)
+        self._long_lived = Places(limits.long_lived, limits.share, "long-lived connections", 2.0)
+        metrics.connections(lambda: self._places.taken + self._long_lived.taken)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -106,23 +106,23 @@ class AuthenticationMiddleware:
                     return
                 self._check_credentials(connection)
             if path in (LOGIN, LOGOUT) and scope["type"] == "http":
-                await self._left(connection)(scope, receive, counted)
+                await self._log_out(connection)(scope, receive, counted)
                 return
             place: AbstractContextManager[None] = nullcontext()
             if path not in _PROBES:
-                place = (self._lasting if _lasts(scope) else self._places).take(client_of(connection))
+                place = (self._long_lived if _is_long_lived(scope) else self._places).take(client_of(connection))
         except Problem as problem:
             await self._refuse(problem, connection, receive, counted)
             return
         with place:
-            welcome = self._welcome(connection)
-            if welcome is not None:
-                await welcome(scope, receive, counted)
+            redirect = self._cookie_for_token(connection)
+            if redirect is not None:
+                await redirect(scope, receive, counted)
             else:
                 await self._app(_without_token(scope), receive, counted)
 
     def _check_host(self, connection: HTTPConnection) -> None:
-        """Refuse a name that somebody else may have pointed here. Credentials are bound to a name by the browser."""
+        """Refuse unknown host names (DNS rebinding). With credentials, the browser binds them to a name."""
         header = connection.headers.get("host", "")
         if self._settings.guarded or not header:
             return
@@ -132,10 +132,10 @@ class AuthenticationMiddleware:
         # Names of one label are not in the public DNS.
         if host in own or host.endswith(".localhost") or _is_address(host) or (host and "." not in host):
             return
-        raise Forbidden("this server is not known by that name; the operator can add its origin to `origins`")
+        raise Forbidden("unknown host name for this server; the operator can add it to `origin`")
 
     def _check_origin(self, connection: HTTPConnection) -> None:
-        """Refuse what another site's page does in the name of who looks at it."""
+        """Refuse requests that another site's page makes in the name of its visitor (CSRF)."""
         if connection.scope["type"] == "http" and connection.scope["method"] in _SAFE:
             return
         origin = connection.headers.get("origin")
@@ -151,30 +151,30 @@ class AuthenticationMiddleware:
             own.append(_host_port(f"{origin.partition('://')[0]}://{header}") if header else None)
             if came_from is not None and came_from in own:
                 return
-        raise Forbidden("pages of other sites may not do this; the operator can add their origin to `origins`")
+        raise Forbidden("requests from other sites are not allowed; the operator can add their origin to `origin`")
 
     def _check_credentials(self, connection: HTTPConnection) -> None:
         if self._sessions.holds(connection.cookies.get(COOKIE, "")):
             return
         given = credentials(connection)
         if not given:
-            raise Unauthorized("credentials are needed")
-        if not self._are_right(given, _address(connection)):
-            raise Unauthorized("the credentials are wrong")
+            raise Unauthorized("credentials required")
+        if not self._are_valid(given, _address(connection)):
+            raise Unauthorized("wrong credentials")
 
-    def _are_right(self, given: Credentials, address: str) -> bool:
-        """Whether credentials are the operator's.
+    def _are_valid(self, given: Credentials, address: str) -> bool:
+        """Return whether credentials are the operator's.
 
         Raises:
             Busy: wrong ones came from this address before, and it is too early for others.
         """
-        if self._guesses.is_known(address, bytes(given)):
+        if self._throttle.is_known(address, bytes(given)):
             return False
         # All are compared, whatever the first one says: the time taken tells nothing.
         if self._is_user(given.user, given.password) | max(map(self._is_token, given.tokens), default=False):
             return True
-        count = self._guesses.failed(address, bytes(given))
-        self._tell("wrong credentials", f"wrong credentials from {address}, {count} so far")
+        count = self._throttle.failed(address, bytes(given))
+        self._warn("wrong credentials", f"wrong credentials from {address} ({count} attempts so far)")
         return False
 
     def _is_token(self, given: bytes) -> bool:
@@ -187,14 +187,14 @@ class AuthenticationMiddleware:
             return False
         return _same(user, self._settings.user) & _same(password, expected.get_secret_value())
 
-    def _tell(self, kind: str, line: str) -> None:
-        """Write a line for the operator, unless there are many of its kind."""
+    def _warn(self, kind: str, line: str) -> None:
+        """Log a line for the operator, unless there were many of its kind."""
         left_out = self._log.left_out(kind)
         if left_out is not None:
             _log.warning("%s%s", line, f" ({left_out} more like it were left out)" if left_out else "")
 
     async def _login(self, request: Request) -> Response:
-        """The answer to a filled-in form: a cookie, or the form again."""
+        """Answer a submitted login form: with a cookie, or with the form again."""
         try:
             body = await receive_bytes(request.stream(), _LOGIN_BYTES, _LOGIN_TIMEOUT_S, "a login form")
         except ClientDisconnect:
@@ -205,17 +205,17 @@ class AuthenticationMiddleware:
             (fields["token"],) if "token" in fields else (), fields.get("user"), fields.get("password", b"")
         )
         try:
-            if self._are_right(given, _address(request)):
+            if self._are_valid(given, _address(request)):
                 return self._with_cookie(RedirectResponse(target, 303), request)
         except Busy as busy:
             headers = headers_of(busy)
             return self._form(
-                target, f"That was wrong too often. Try again in {headers['Retry-After']} s.", busy.status, headers
+                target, f"Too many failed attempts. Try again in {headers['Retry-After']} s.", busy.status, headers
             )
-        return self._form(target, "That is not right. Try again.")
+        return self._form(target, "Wrong credentials. Try again.")
 
-    def _left(self, connection: HTTPConnection) -> Response:
-        """Who is in already goes on to the page; who logs out is out."""
+    def _log_out(self, connection: HTTPConnection) -> Response:
+        """Log out, or redirect whoever is logged in already to the page."""
         response = RedirectResponse("/", 303)
         # Not by a link on another site's page.
         if connection.scope["path"] == LOGOUT and connection.headers.get("sec-fetch-site") != "cross-site":
@@ -223,8 +223,8 @@ class AuthenticationMiddleware:
             response.delete_cookie(COOKIE)
         return response
 
-    def _welcome(self, connection: HTTPConnection) -> Response | None:
-        """A page that is opened by a link with a token: a cookie instead, and the token out of the address bar."""
+    def _cookie_for_token(self, connection: HTTPConnection) -> Response | None:
+        """Replace the token in the link of a page by a cookie, so that it leaves the address bar."""
         given = connection.query_params.get("token")
         if given is None or not _is_navigation(connection) or not self._is_token(given.encode()):
             return None
@@ -243,7 +243,7 @@ class AuthenticationMiddleware:
         return response
 
     def _is_https(self, connection: HTTPConnection) -> bool:
-        """Whether the browser came over TLS, which a proxy may have taken off."""
+        """Return whether the browser uses TLS, which may end at a proxy."""
         own = f"https://{connection.headers.get('host', '')}"
         origin = connection.headers.get("origin", "")
         return connection.scope["scheme"] == "https" or origin.startswith("https://") or own in self._settings.origins
@@ -260,7 +260,7 @@ class AuthenticationMiddleware:
     async def _refuse(self, problem: Problem, connection: HTTPConnection, receive: Receive, send: Send) -> None:
         scope = connection.scope
         if isinstance(problem, Malformed) or problem.status in _ODD:
-            self._tell(problem.message, f"refused a request from {_address(connection)}: {problem.message}")
+            self._warn(problem.message, f"refused a request from {_address(connection)}: {problem.message}")
         if isinstance(problem, Unauthorized) and _is_navigation(connection):
             target = "/" if scope["path"] in (LOGIN, LOGOUT) else scope["path"]
             await self._form(target)(scope, receive, send)
@@ -278,7 +278,7 @@ class AuthenticationMiddleware:
         await JSONResponse({"error": str(problem)}, problem.status, headers)(scope, receive, send)
 
     def _counting(self, send: Send) -> Send:
-        """``send`` that adds the headers that every answer has, and counts refusals."""
+        """Wrap ``send`` to add the headers of every answer, and to count refusals."""
 
         async def wrapped(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
@@ -292,24 +292,24 @@ class AuthenticationMiddleware:
         return wrapped
 
 
-def _lasts(scope: Scope) -> bool:
-    """Whether a request lasts as long as somebody watches: those are counted apart, or they would keep others out."""
+def _is_long_lived(scope: Scope) -> bool:
+    """Return whether a request lasts as long as a viewer watches; these have a limit of their own."""
     path: str = scope["path"]
     return scope["type"] == "websocket" or path.endswith("/mjpeg")
 
 
 def _same(given: bytes, expected: str) -> bool:
-    """Whether two texts are equal, in a time that does not tell how far they are."""
+    """Return whether two texts are equal, in constant time."""
     return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(expected.encode()).digest())
 
 
 def _address(connection: HTTPConnection) -> str:
-    """Where a request comes from."""
+    """Return the address that a request comes from."""
     return connection.client.host if connection.client else ""
 
 
 def _host_port(url: str) -> tuple[str, int | None] | None:
-    """Host in lower case and port of a URL, None for its scheme's own port; None where it is no such URL."""
+    """Parse host, in lower case, and port of a URL, None for the scheme's default port; None if it is not a URL."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -330,7 +330,7 @@ def _is_address(host: str) -> bool:
 
 
 def _is_navigation(connection: HTTPConnection) -> bool:
-    """Whether a person's browser asks for a page."""
+    """Return whether a person's browser asks for a page."""
     scope = connection.scope
     return (
         scope["type"] == "http"
@@ -341,13 +341,13 @@ def _is_navigation(connection: HTTPConnection) -> bool:
 
 
 def _local(target: str) -> str:
-    """A path on this server to go on to; ``/`` where it is none. ``//host`` and ``/\\host`` lead elsewhere."""
+    """Return ``target`` if it is a path on this server, else ``/``; ``//host`` and ``/\\host`` lead elsewhere."""
     plain = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
     return target if plain and target.partition("?")[0] not in (LOGIN, LOGOUT) else "/"
 
 
 def _without_token(scope: Scope) -> Scope:
-    """The scope with the token taken out of its query: nothing behind this middleware has a use for it."""
+    """Return the scope without the token in its query, which nothing behind needs."""
     query = scope.get("query_string", b"")
     if b"token=" not in query:
         return scope

@@ -1,10 +1,10 @@
-"""Which sources a client may open: those that the operator named, and URLs that match the operator's patterns.
+"""The allow-list of sources: those that the operator named, and URLs that match the operator's patterns.
 
 A pattern is a URL: ``rtsp://cam1.local/*``, ``rtsp://*.cameras.example.org:8554/live/*``,
 ``https://example.org/a.mp4``, ``synthetic:*``. ``*`` and ``?`` stand for any characters, in the host for any but none
 beyond it: scheme, host, port and path are compared one by one. A port that is left out is the scheme's own.
 
-User and password in a client's URL are refused; a camera that wants them is for the operator to name.
+User and password in a client's URL are refused; a camera that needs them must be named by the operator.
 
 A host that a pattern names in full may be anywhere; a host that only fits a ``*`` must have a public address, or a
 client could reach into the operator's network through a name of its own. Loopback and link-local addresses (where
@@ -41,7 +41,7 @@ from perception.sources.uri import STREAM_SCHEMES, redact
 
 _LONGEST = 2000
 _ENCODED = 4
-"""A path may be percent-encoded so many times over, less one."""
+"""Decoding passes over a percent-encoded path; one that still changes in the last is refused."""
 _HOLD_IPV4 = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 
 
@@ -67,7 +67,7 @@ class Permitted:
 
 
 def check_source(uri: str, settings: ServerSettings) -> Permitted:
-    """The source that a client asks for, if the client may have it. May look up a name and ask a server: seconds.
+    """Check a source that a client asks for. May look up a name and ask a server, which takes seconds.
 
     Args:
         uri: name of a source that the operator offers, number of a camera, or URL.
@@ -78,7 +78,7 @@ def check_source(uri: str, settings: ServerSettings) -> Permitted:
 
     Raises:
         Forbidden: it is not allowed, or leads to where it must not.
-        NotFound: its host is not known, or does not answer.
+        NotFound: its host is unknown, or does not answer.
     """
     if uri in settings.sources:
         named = settings.sources[uri]
@@ -86,7 +86,7 @@ def check_source(uri: str, settings: ServerSettings) -> Permitted:
     if re.fullmatch(r"[0-9]{1,3}", uri):
         if int(uri) in settings.cameras:
             return Permitted(str(int(uri)), str(int(uri)))
-        raise Forbidden(f"camera {int(uri)} is not offered by this server")
+        raise Forbidden(f"camera {int(uri)} is not available on this server")
     if uri.startswith("synthetic:"):
         drawn = any(pattern.startswith("synthetic:") and fnmatchcase(uri, pattern) for pattern in settings.allow)
         if drawn and len(uri) <= _LONGEST and uri.isprintable():
@@ -95,7 +95,7 @@ def check_source(uri: str, settings: ServerSettings) -> Permitted:
     address = _read(uri)
     if address is None:
         raise _forbidden(uri)
-    patterns = _fitting(address, settings)
+    patterns = _matching(address, settings)
     if not patterns:
         raise _forbidden(uri)
     deadline = time.monotonic() + DEADLINE_S
@@ -106,25 +106,27 @@ def check_source(uri: str, settings: ServerSettings) -> Permitted:
 
 
 def host_of(uri: str, settings: ServerSettings) -> str | None:
-    """The host that `check_source` may have to wait for, or None where it answers at once."""
+    """Return the host that `check_source` may have to wait for, or None where it answers at once."""
     address = None if uri in settings.sources else _read(uri)
-    return address.host if address is not None and _fitting(address, settings) else None
+    return address.host if address is not None and _matching(address, settings) else None
 
 
 def check_patterns(patterns: tuple[str, ...]) -> None:
-    """Look at the operator's patterns before any client does.
+    """Check the operator's patterns.
 
     Raises:
-        UsageError: one that could never fit.
+        UsageError: one of them can never match.
     """
     for pattern in patterns:
         if not pattern.startswith("synthetic:") and _pattern(pattern) is None:
             schemes = ", ".join(f"{scheme}://" for scheme in STREAM_SCHEMES)
-            raise UsageError(f"allow: {redact(pattern)!r} fits no URL; give one of {schemes} with a host: rtsp://cam/*")
+            raise UsageError(
+                f"allow: {redact(pattern)!r} matches no URL; use one of {schemes} with a host: rtsp://cam/*"
+            )
 
 
 def _read(uri: str) -> Address | None:
-    """A client's URL; None where different programs might read it differently, or it has what no client may give."""
+    """Parse a client's URL; None if it is ambiguous, or has parts that clients may not give."""
     # International names are letters and digits; what else is not ASCII has no place in a URL.
     if len(uri) > _LONGEST or not re.fullmatch(r"(?:[A-Za-z0-9\-._~:/?#!$&'()+,;=%*\[\]]|[^\W\x00-\x7f])+", uri):
         return None
@@ -136,13 +138,13 @@ def _read(uri: str) -> Address | None:
     return replace(address, tail=address.tail.partition("#")[0])
 
 
-def _fitting(address: Address, settings: ServerSettings) -> list[Address]:
-    """The operator's patterns that let an address in."""
-    return [pattern for text in settings.allow if (pattern := _pattern(text)) and _fits(address, pattern)]
+def _matching(address: Address, settings: ServerSettings) -> list[Address]:
+    """Return the operator's patterns that allow an address."""
+    return [pattern for text in settings.allow if (pattern := _pattern(text)) and _matches(address, pattern)]
 
 
 def _pattern(pattern: str) -> Address | None:
-    """An operator's pattern; None where it could never fit."""
+    """Parse an operator's pattern; None if it can never match."""
     address = _known(pattern)
     return None if address is None or address.user else address
 
@@ -156,7 +158,7 @@ def _known(uri: str) -> Address | None:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a path leads where it says to, for every server that may read it.
+    """Return whether every server resolves a path to the same place.
 
     Servers undo percent-encoding, some of them twice, take ``\\`` for ``/``, cut off what follows a ``;``, drop spaces
     and dots at the end of a name, or read other characters as the ones that they look like. Whichever of these a path
@@ -179,7 +181,7 @@ def _is_plain(path: str) -> bool:
     return False
 
 
-def _fits(address: Address, pattern: Address) -> bool:
+def _matches(address: Address, pattern: Address) -> bool:
     # FFmpeg reads options from the query of udp://, sizes of buffers among them: only the operator gives those.
     exact = address.scheme == "udp" and "?" in address.tail
     return (
@@ -196,7 +198,7 @@ def _path(address: Address) -> str:
 
 
 def _check_addresses(target: Address, named: bool) -> tuple[str, ...]:
-    """The IP addresses of a host, which must not lie where the client must not reach.
+    """Look up the IP addresses of a host, and check that clients may reach them.
 
     Args:
         target: what is asked for.
@@ -213,7 +215,7 @@ def _check_addresses(target: Address, named: bool) -> tuple[str, ...]:
         try:
             entries = socket.getaddrinfo(target.host, target.connect_port or 80, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise NotFound(f"the host {target.host} is not known") from None
+            raise NotFound(f"unknown host {target.host}") from None
         found = [address for entry in entries if (address := _address(str(entry[4][0]).partition("%")[0])) is not None]
     for address in (reached for each in found for reached in _reached(each)):
         if named and (literal is not None or target.host == "localhost"):
@@ -221,14 +223,14 @@ def _check_addresses(target: Address, named: bool) -> tuple[str, ...]:
         special = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
         public = address.is_global and not getattr(address, "is_site_local", False)
         if special or not (named or public):
-            raise Forbidden(f"{target.host} is an address inside this network, which the operator did not allow")
+            raise Forbidden(f"{target.host} is an address inside this network, which the operator has not allowed")
     return tuple(dict.fromkeys(str(address) for address in found))
 
 
 def _reached(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """An address, and the IPv4 address that a gateway makes of it: of 6to4, Teredo, NAT64, or one that is mapped."""
+    """Return an address and the IPv4 addresses in it: mapped, 6to4, Teredo or NAT64."""
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     inside = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
@@ -247,6 +249,6 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _forbidden(uri: str) -> Forbidden:
-    # Anything but a plain name may be an address that was not pasted whole.
+    # Anything but a plain name may be an incompletely pasted address.
     shown = uri if re.fullmatch(r"[\w. /-]{1,80}", uri) else redact(uri) if "://" in uri else "this"
     return Forbidden(f"{shown!r} is not among the sources that this server's operator allows")

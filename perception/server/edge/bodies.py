@@ -1,6 +1,6 @@
-"""Bodies of requests that are no uploads, a few lines of JSON as a rule: taken in whole, within limits.
+"""Request body limits: bodies that are not uploads, usually a few lines of JSON, are read whole, within limits.
 
-Whatever reads them behind this would else wait for ever for what does not come, and keep in memory whatever does.
+Otherwise the routes would wait forever for what does not come, and keep in memory whatever does.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from perception.server.problems import Problem, headers_of
 MOST_BYTES = 1 << 20
 
 UPLOADS = ("/v1/predict", "/v1/explain", "/v1/jobs")
-"""These take theirs in as it comes, see `perception.server.edge.uploads`."""
+"""Routes that read their body as it arrives, see `perception.server.edge.uploads`."""
 
 _WITHOUT = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
-class WholeBody:
-    """ASGI middleware: what lies behind is called when a request's body is there.
+class BodyLimitMiddleware:
+    """ASGI middleware that calls the application once a request's body is complete, within limits.
 
     Args:
-        app: what lies behind.
-        timeout_s: seconds without a byte after which a body is given up.
-        total_s: seconds in which the whole has to come.
+        app: the application behind it.
+        timeout_s: seconds without data after which a request is refused.
+        total_s: seconds in which the whole body must arrive.
     """
 
     def __init__(self, app: ASGIApp, timeout_s: float, total_s: float) -> None:
@@ -50,7 +50,7 @@ class WholeBody:
 
 
 def _then(body: bytes, receive: Receive) -> Receive:
-    """``receive`` that gives a body which was taken in already, and then what comes."""
+    """Wrap ``receive`` to give a body that was read already, and then what comes."""
     given = False
 
     async def wrapped() -> Message:

@@ -1,7 +1,7 @@
-"""Something that is taken in amounts, such as the pixels of all pictures in progress, and never exceeds a total.
+"""A budget that is taken in amounts, such as the pixels of all pictures in progress, and never exceeds a total.
 
-Who finds too little waits, and clients take turns: none waits behind more than one of each other client's. Nobody
-overtakes who waits for much, or that one would wait for ever.
+Requests wait until there is enough, and clients take turns: none waits behind more than one request of each other
+client. Small requests do not overtake large ones, which would otherwise wait forever.
 
     with await budget.take(width * height, client) as hold:
         future = pool.submit(decode, data)
@@ -31,25 +31,25 @@ class _Waiting:
 
 
 class Budget:
-    """Amounts in progress. Safe to use from any thread and event loop.
+    """Budget of amounts in progress, with a fair queue. Safe to use from any thread and event loop.
 
     Args:
-        total: never more at once.
-        share: part of it, and of the places to wait in, that one client may hold; more only for a single piece.
-        waiting: how many may wait.
-        patience_s: seconds after which who waits is told to come back.
+        total: the most that may be in progress at once.
+        share: part of it, and of the queue, that one client may hold; more only for a single piece.
+        waiting: length of the queue.
+        timeout_s: seconds after which a waiting request is refused.
         unit: of what, for messages.
         what: what the pieces are, for messages.
     """
 
     def __init__(
-        self, total: int, share: float, waiting: int, patience_s: float, unit: str = "pixels", what: str = "pictures"
+        self, total: int, share: float, waiting: int, timeout_s: float, unit: str = "pixels", what: str = "pictures"
     ) -> None:
         self.total = total
         self._most = share_of(total, share)
         self._places = waiting
         self._most_waiting = share_of(waiting, share)
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._unit, self._what = unit, what
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
@@ -58,38 +58,38 @@ class Budget:
 
     @property
     def in_progress(self) -> int:
-        """How much is held now."""
+        """The amount in progress."""
         return self._in_progress
 
     @property
     def peak(self) -> int:
-        """The most that was ever held at once."""
+        """The largest amount that was ever in progress."""
         return self._peak
 
     @property
     def waiting(self) -> int:
-        """How many wait now."""
+        """The number of requests in the queue."""
         with self._lock:
             return sum(map(len, self._queues.values()))
 
     def try_take(self, cost: int, client: str = "") -> Hold | None:
-        """Hold an amount if that is possible at once, without overtaking anybody; see `take`."""
+        """Take an amount if that is possible at once, without overtaking anybody; see `take`."""
         turn = self._queue(cost, client)
         with self._lock:
             if not turn.granted.done():
-                self._give_up(turn)
+                self._remove(turn)
                 return None
         return Hold(self, turn.cost, client)
 
     async def take(self, cost: int, client: str = "") -> Hold:
-        """Hold an amount, which is waited for.
+        """Take an amount; wait until there is enough.
 
         Args:
             cost: how much, at least 1.
             client: whose turn it takes, see `perception.server.edge.places.client_of`.
 
         Returns:
-            what is to be left: ``with await budget.take(...)``.
+            a context manager that gives it back: ``with await budget.take(...)``.
 
         Raises:
             TooLarge: more than there is in total.
@@ -102,28 +102,28 @@ class Budget:
             try:
                 self._check_room(client)
             except Busy:
-                self._give_up(turn)
+                self._remove(turn)
                 raise
         try:
             # Shielded: what is granted is not cancelled, so that it can be told whether it has to be given back.
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(turn.granted)), self._patience_s)
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(turn.granted)), self._timeout_s)
         except asyncio.TimeoutError:
             with self._lock:
                 if not turn.granted.done():
-                    self._give_up(turn)
+                    self._remove(turn)
                     raise Busy(f"the server is busy with other {self._what}; try again shortly", 2.0) from None
         except BaseException:
             with self._lock:
                 if turn.granted.done():
                     self._release(turn.cost, client)
                 else:
-                    self._give_up(turn)
+                    self._remove(turn)
             raise
         return Hold(self, turn.cost, client)
 
     def _queue(self, cost: int, client: str) -> _Waiting:
         if cost > self.total:
-            raise TooLarge(f"{cost} {self._unit} are more than the {self.total} that this server works on at once")
+            raise TooLarge(f"{cost} {self._unit} are more than the {self.total} that this server processes at once")
         turn = _Waiting(max(cost, 1), client)
         with self._lock:
             self._queues.setdefault(client, deque()).append(turn)
@@ -131,17 +131,17 @@ class Budget:
         return turn
 
     def _check_room(self, client: str) -> None:
-        """Whether one more may wait; it is in its queue already."""
+        """Refuse a request that is in the queue already, if the queue is too long."""
         if client and len(self._queues[client]) > self._most_waiting < self._places:
             raise Busy(
-                f"too many {self._what} from your address wait; one client's are {self._most_waiting}",
+                f"too many waiting {self._what} from your address; the limit is {self._most_waiting}",
                 2.0,
                 TOO_MANY_REQUESTS,
             )
         if sum(map(len, self._queues.values())) > self._places:
             raise Busy(f"the server is busy with other {self._what}; try again shortly", 2.0)
 
-    def _give_up(self, turn: _Waiting) -> None:
+    def _remove(self, turn: _Waiting) -> None:
         queue = self._queues[turn.client]
         queue.remove(turn)
         if not queue:
@@ -149,7 +149,7 @@ class Budget:
         self._grant()  # who came behind may find room
 
     def _grant(self) -> None:
-        """Give to those who wait, in turns, as far as it goes."""
+        """Serve waiting requests in turns, as far as the budget goes."""
         again = True
         while again:
             again = False
@@ -181,7 +181,7 @@ class Budget:
 
 
 class Hold:
-    """An amount that is held until it is left, and what was begun with it has ended.
+    """An amount that was taken; given back when it is left and all futures it holds for are done.
 
     Attributes:
         cost: how much.
@@ -194,13 +194,13 @@ class Hold:
         self._reasons = 1
 
     def until(self, future: Future[Any]) -> None:
-        """Hold it until ``future`` is done, too, also where nobody waits for that any more."""
+        """Also hold it until ``future`` is done, even if nobody waits for that any more."""
         with self._budget._lock:
             self._reasons += 1
         future.add_done_callback(lambda _: self.leave())
 
     def leave(self) -> None:
-        """To be called once, unless it is used as a context manager."""
+        """Give it back; call once, unless it is used as a context manager."""
         with self._budget._lock:
             self._reasons -= 1
             if not self._reasons:

@@ -1,6 +1,6 @@
-"""How the application is served, and what is no matter of a request: connections, and the server's own log.
+"""Serving with Uvicorn: connection limits and time-outs, and the filter of the server's own log.
 
-Connections that say or take nothing are closed, and there are only so many: each holds a file descriptor.
+Idle and stuck connections are closed, and their number is limited: each holds a file descriptor.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
+from perception.server.edge.log_limit import LogLimitFilter
 from perception.server.edge.sockets import Sockets, most_sockets
-from perception.server.edge.sparing import SparingFilter
 from perception.server.settings import Limits
 
 WEBSOCKET_BYTES = 8 << 20
-"""Largest message of a client: a JPEG of its camera."""
+"""Size limit of a client's WebSocket message: a JPEG of its camera."""
 
 SHUTDOWN_S = 3
-"""Viewers that are there when the server stops have so long to leave."""
+"""Seconds that viewers have to leave when the server stops."""
 
-SILENCE_S = 20.0
-"""Within so long the head of a request is complete: the first one's from the connection's beginning."""
+HEAD_TIMEOUT_S = 20.0
+"""Time-out for the head of a request; for the first one, from the beginning of the connection."""
 
 LINGER_S = 2.0
-"""Who is answered before its request is complete, a body that is too large for one, may go on sending for so long:
-hung up on at once, many clients would not see the answer."""
+"""Seconds that a client may go on sending a body after its answer, for example when the body is too large: if the
+connection were closed at once, many clients would not see the answer."""
 
 KEEP_ALIVE_S = 5
-"""A connection is kept for so long after an answer, for the next request."""
+"""Seconds that an idle connection is kept open after an answer, for the next request."""
 
-STUCK_S = 60.0
-"""A client that takes nothing of what it is sent for so long, or is gone without a word, is hung up on. A viewer who
-stopped reading would else keep its place, and its stream running, for ever. Where the system can do that (Linux)."""
+SEND_TIMEOUT_S = 60.0
+"""Send time-out: a client that accepts no data for so long, or has vanished, is disconnected. Otherwise a viewer who
+stopped reading would keep its place, and its stream running, forever. Where the system can do that (Linux)."""
 
 HEAD_BYTES = 64 << 10
-"""The most that a request may hold beside its body: its head, and whatever is around the body's pieces."""
+"""Size limit of a request without its body: its head, and the framing of chunks."""
 
 _BUSY = object()
 
@@ -49,8 +49,7 @@ _log = logging.getLogger("uvicorn.error")
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's HTTP, which takes connections without end, waits for ever for the rest of a request's head, however
-    long that is, and for who does not read.
+    """Uvicorn's HTTP protocol, with limits that it lacks: connections, time and size of a request's head, sending.
 
     Args:
         sockets: the connections of this server.
@@ -72,8 +71,8 @@ class Protocol(HttpToolsProtocol):
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # Of the connection itself: it holds for the WebSocket that may become of it, too.
             connection = transport.get_extra_info("socket")
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * STUCK_S))
-        asyncio.get_running_loop().call_later(SILENCE_S, self._look, transport, None)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * SEND_TIMEOUT_S))
+        asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self._close_if_idle, transport, None)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._admitted:
@@ -109,7 +108,7 @@ class Protocol(HttpToolsProtocol):
         if last:
             self._sockets.idle(self.transport)
             if self.cycle.more_body:
-                asyncio.get_running_loop().call_later(LINGER_S, self._hang_up, self.cycle)
+                asyncio.get_running_loop().call_later(LINGER_S, self._disconnect, self.cycle)
 
     def on_message_complete(self) -> None:
         self._unused = 0
@@ -117,13 +116,13 @@ class Protocol(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.more_body = False  # also where it is answered already
 
-    def _hang_up(self, cycle: object) -> None:
-        """Close a connection on which the body of an answered request still comes: nobody reads it."""
+    def _disconnect(self, cycle: object) -> None:
+        """Close a connection that still sends the body of an answered request: nobody reads it."""
         if self.cycle is cycle and self.cycle.more_body:
             self.transport.close()
 
-    def _look(self, transport: asyncio.Transport, before: object) -> None:
-        """Close a connection that is in no request, nor was when it was looked at before.
+    def _close_if_idle(self, transport: asyncio.Transport, before: object) -> None:
+        """Close a connection that is idle, and has been since the last check.
 
         Args:
             before: the last request that was answered by then; None: there was none, `_BUSY`: one was in progress.
@@ -136,14 +135,14 @@ class Protocol(HttpToolsProtocol):
             transport.close()
         else:
             latest = self.cycle if answered else _BUSY
-            asyncio.get_running_loop().call_later(SILENCE_S, self._look, transport, latest)
+            asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self._close_if_idle, transport, latest)
 
 
 class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-type]
-    """Uvicorn's WebSocket, which answers pings into memory, however many, where a client takes no answers.
+    """Uvicorn's WebSocket protocol, which stops reading from a client that does not accept its answers.
 
     Args:
-        sockets: the connections of this server; this one stays the one that it was made of.
+        sockets: the connections of this server; an upgraded connection stays the same one.
     """
 
     def __init__(self, *arguments: Any, sockets: Sockets, **options: Any) -> None:
@@ -178,13 +177,13 @@ class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-typ
         self.transport.close()
 
     def _is_taken(self) -> bool:
-        """Whether the client takes what it is sent."""
+        """Return whether the client accepts data."""
         writable = getattr(self, "writable", None)
         return not isinstance(writable, asyncio.Event) or writable.is_set()
 
 
 def _refusal(status: int, message: str) -> bytes:
-    """An answer for which there is no application yet."""
+    """Build an error response, for connections that do not reach the application."""
     body = json.dumps({"error": message}).encode()
     retry = "Retry-After: 2\r\n" if status == 503 else ""
     reason = {431: "Request Header Fields Too Large", 503: "Service Unavailable"}[status]
@@ -193,7 +192,7 @@ def _refusal(status: int, message: str) -> bytes:
 
 
 def make_config(app: Any, limits: Limits, descriptors: int | None = None) -> uvicorn.Config:
-    """How Uvicorn serves an application.
+    """Configure Uvicorn for an application.
 
     Args:
         app: the application.
@@ -220,12 +219,12 @@ def make_config(app: Any, limits: Limits, descriptors: int | None = None) -> uvi
         logger = logging.getLogger(name)
         if _is_news not in logger.filters:
             logger.addFilter(_is_news)
-            logger.addFilter(SparingFilter())
+            logger.addFilter(LogLimitFilter())
     return config
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of Uvicorn's tells something; what clients did wrong is one line, without traceback."""
+    """Filter Uvicorn's log: errors of clients become one line, without traceback."""
     # That viewers and open pages were cut off at the end would be a page of traceback for each.
     if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
         return False

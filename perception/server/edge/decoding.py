@@ -1,7 +1,7 @@
-"""Pictures of clients into pixels, without a word: what decoders write about damaged files would fill the server's log.
+"""Decoding of clients' pictures that logs nothing: messages about damaged files would fill the server's log.
 
-OpenCV leaves libjpeg and libpng to write to the standard error output, once for each damaged picture, and adds lines of
-its own. simplejpeg and Pillow keep to themselves what they find.
+OpenCV lets libjpeg and libpng write to standard error, once for each damaged picture, and adds lines of its own.
+simplejpeg and Pillow are silent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TURNS: dict[int, tuple[bool, int | None]] = {
 
 
 def decode(data: bytes) -> U8:
-    """The pixels of a picture whose size was looked at before.
+    """Decode a picture whose size was checked before.
 
     Returns:
         uint8 ``[H, W, 3]`` BGR, upright (EXIF orientation applied). What is missing at the end of a JPEG is grey.

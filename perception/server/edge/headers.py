@@ -1,4 +1,4 @@
-"""Headers of a request as what they are: data of whoever sent it, of any length and any bytes."""
+"""Validation of request headers, and the credentials in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from perception.server.problems import Problem, Unauthorized
 
 MOST, MOST_BYTES = 100, 32 << 10
-"""Headers of a request, and their bytes together."""
+"""Limits on the number of headers of a request, and on their bytes in total."""
 
 _ONCE = (b"host", b"authorization", b"origin", b"content-length", b"content-type", b"range")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -21,36 +21,36 @@ _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 
 class Malformed(Unauthorized):
-    """Credentials that cannot be read, which is no guess."""
+    """Credentials that cannot be parsed; they do not count as a guess."""
 
 
 class HeadersTooLarge(Problem):
-    """More of them than any client needs."""
+    """The headers of a request exceed the limits."""
 
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
 def check_headers(headers: list[tuple[bytes, bytes]]) -> None:
-    """Look at the headers before anything reads them.
+    """Validate the headers of a request.
 
     Raises:
-        Problem: too many, too long, twice what a request has once, or a host or a length that is none.
+        Problem: too many, too long, one twice that may appear once, or an invalid host or length.
     """
     if len(headers) > MOST or sum(len(name) + len(value) for name, value in headers) > MOST_BYTES:
         raise HeadersTooLarge(f"a request has at most {MOST} headers of {MOST_BYTES} bytes together")
     for name in _ONCE:
         values = [value for given, value in headers if given == name]
         if len(values) > 1:
-            raise Problem(f"a request has one {name.decode()} header")
+            raise Problem(f"a request must not have more than one {name.decode()} header")
         if name == b"host" and values and values[0] and not _HOST.fullmatch(values[0]):
-            raise Problem("the host header is no host")
+            raise Problem("the host header is not a host")
         if name == b"content-length" and values and not _LENGTH.fullmatch(values[0]):
-            raise Problem("the content-length header is no number of bytes")
+            raise Problem("the content-length header is not a number of bytes")
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a client says that it is: tokens, or user and password."""
+    """Credentials of a request: tokens, or user and password."""
 
     tokens: tuple[bytes, ...] = ()
     user: bytes | None = None
@@ -60,15 +60,15 @@ class Credentials:
         return bool(self.tokens) or self.user is not None
 
     def __bytes__(self) -> bytes:
-        """All of it, different for different ones."""
+        """Serialize them; different credentials give different bytes."""
         return repr((self.tokens, self.user, self.password)).encode()
 
 
 def credentials(connection: HTTPConnection) -> Credentials:
-    """What a request comes with, in its header and in its query.
+    """Parse the credentials of a request, in its header and in its query.
 
     Raises:
-        Malformed: its header is not one that this server knows.
+        Malformed: the header is neither Bearer nor Basic.
     """
     query = connection.query_params.get("token")
     tokens = () if query is None else (query.encode(),)

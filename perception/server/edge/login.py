@@ -1,4 +1,4 @@
-"""The form that asks a person for credentials. It needs nothing else from the server, which would not give it yet."""
+"""The login form. It is self-contained: the server gives out nothing else before the login."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PAGE = """<!doctype html>
 """
 _FORM = """<form method="post" action="/login">
 <input type="hidden" name="next" value="{target}">
-{fields}<button>Enter</button>
+{fields}<button>Log in</button>
 </form>
 """
 _USER = """<label>User <input name="user" autocomplete="username" required autofocus></label>
@@ -43,7 +43,7 @@ LOGIN_POLICY = (
 
 
 def login_page(target: str, *, user: bool, token: bool, message: str = "") -> str:
-    """HTML of the login form.
+    """Build the HTML of the login form.
 
     Args:
         target: path to go on to.

@@ -1,6 +1,6 @@
-"""One file out of a form, as it comes: what ``curl -F file=@photo.jpg`` and an HTML page send (RFC 7578).
+"""Streaming parser of a form with one file: what ``curl -F file=@photo.jpg`` and an HTML page send (RFC 7578).
 
-Nothing of it is kept here: neither memory nor disk holds more than the piece in hand, however large the body.
+Neither memory nor disk holds more than the current piece, however large the body.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from perception.server.problems import Problem
 FORM = "multipart/form-data"
 
 MOST_AROUND = 16 << 10
-"""Bytes of a form beside those of its file: boundaries, headers, and what the format allows and nobody sends."""
+"""Size limit of a form without its file, in bytes: boundaries, headers, and rare parts of the format."""
 
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients could fill the log
 
 
 class FormFile:
-    """The file of a form that holds just one. Iterate over it for its bytes, once it is open.
+    """The file of a form that contains just one. Iterate over it for its bytes, once it is open.
 
     Args:
         stream: the body.
-        boundary: what separates its parts, from the body's ``Content-Type``.
+        boundary: of the parts, from the body's ``Content-Type``.
 
     Attributes:
         kind: media type that the client gave it, in lower case, or nothing.
@@ -38,7 +38,7 @@ class FormFile:
 
     def __init__(self, stream: AsyncIterator[bytes], boundary: bytes) -> None:
         if not boundary:
-            raise Problem(f"a form says in its Content-Type what separates its parts: {FORM}; boundary=...")
+            raise Problem(f"the Content-Type of a form must give its boundary: {FORM}; boundary=...")
         self.kind = ""
         self.name = ""
         self._stream = stream
@@ -64,20 +64,20 @@ class FormFile:
             raise Problem("the boundary of the form is too long") from None
 
     async def open(self) -> None:
-        """Read up to where the file begins; ``kind`` and ``name`` are known then.
+        """Read up to the beginning of the file; ``kind`` and ``name`` are known then.
 
         Raises:
             Problem: not a form, or none with a file in it.
         """
         while not self._begun:
             if not await self._read():
-                raise Problem("the form holds no file; send one: -F file=@NAME")
+                raise Problem("the form contains no file; send one: -F file=@NAME")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The bytes of the file.
+        """Yield the bytes of the file.
 
         Raises:
-            Problem: the form is damaged, cut short, or holds more than one file.
+            Problem: the form is damaged, cut short, or contains more than one file.
         """
         while True:
             if self._pieces:
@@ -88,7 +88,7 @@ class FormFile:
                 return
 
     async def _read(self) -> bool:
-        """Take in the next piece of the body; whether there was one."""
+        """Parse the next piece of the body; False if there was none."""
         piece = await anext(self._stream, b"")
         if not piece:
             if self._begun and not self._complete:
@@ -97,15 +97,17 @@ class FormFile:
         try:
             self._parser.write(piece)
         except FormParserError:
-            raise Problem("not a form that can be read") from None
+            raise Problem("the form cannot be read") from None
         self._around += len(piece) - sum(map(len, self._pieces))
         if self._around > MOST_AROUND:
-            raise Problem("the form holds much that is not its file; send the file alone")
+            raise Problem("the form contains more than the file; send the file only")
         return True
 
     def _part(self) -> None:
         if self._begun:
-            raise Problem("the form holds more than one part; send one file, and settings in the address (?score=0.4)")
+            raise Problem(
+                "the form contains more than one part; send one file, and settings in the address (?score=0.4)"
+            )
         self._headers = {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -121,7 +123,7 @@ class FormFile:
     def _begin(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         if b"filename" not in options:
-            raise Problem("the form holds a field and no file; send -F file=@NAME, and settings in the address")
+            raise Problem("the form contains a field and no file; send -F file=@NAME, and settings in the address")
         self.name = options[b"filename"].decode("utf-8", "replace")
         kind, _ = parse_options_header(self._headers.get(b"content-type", b""))
         self.kind = kind.decode("latin-1").strip()

@@ -1,7 +1,7 @@
-"""Clients' pictures on their way through the server: never more pixels at once than the operator allows.
+"""Processing of clients' pictures within a budget of pixels.
 
-A picture is decoded, looked at, drawn and encoded again, and takes up to ten bytes a pixel meanwhile. So each has to
-find room first, by the size in its header. Requests that wait for that hold the bytes that were sent, and no more.
+A picture is decoded, looked at, drawn and encoded again, and takes up to ten bytes a pixel meanwhile. So each must
+get its share of the budget first, by the size in its header. Waiting requests hold the encoded bytes, and no more.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from perception.types import U8
 
 T = TypeVar("T")
 
-PATIENCE_S = 30.0
-"""A picture that has found no room by then is refused; the client is told when to try again."""
+QUEUE_TIMEOUT_S = 30.0
+"""Seconds that a picture waits for its turn; then it is refused, and the client is told when to try again."""
 
 THREADS = 4
-"""Threads that decode and encode: not those that load models, behind which the pictures of others would wait."""
+"""Number of threads that decode and encode; not those that load models, which would delay pictures."""
 
 LARGE = 4_000_000
 """Pictures of more pixels than a camera's frame take up to a second: they have threads of their own. Not of low
@@ -35,7 +35,7 @@ LARGE_THREADS = 2
 
 
 class NoRoom(PerceptionError):
-    """There is no room for a picture now.
+    """The budget has no room for a picture now.
 
     Attributes:
         pixels: how much it takes.
@@ -47,7 +47,7 @@ class NoRoom(PerceptionError):
 
 
 class Pictures:
-    """Room for the pictures of all requests.
+    """The budget and the threads for the pictures of all requests.
 
     Args:
         limits: ``pixels_in_progress`` at once, and ``pixels`` of one; ``waiting`` pictures wait for room.
@@ -56,13 +56,13 @@ class Pictures:
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
-        self._budget = Budget(limits.pixels_in_progress, limits.share, 2 * limits.waiting, PATIENCE_S)
+        self._budget = Budget(limits.pixels_in_progress, limits.share, 2 * limits.waiting, QUEUE_TIMEOUT_S)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="perception-pictures")
         self._patient = ThreadPoolExecutor(LARGE_THREADS, thread_name_prefix="perception-large")
         metrics.pixels(lambda: self._budget.in_progress, lambda: self._budget.peak, lambda: self._budget.waiting)
 
     def decode(self, data: bytes, client: str, hold: Hold | None) -> tuple[Hold, U8]:
-        """For a function that is given to `with_room`: the picture, and the room that it takes until that is left.
+        """Decode a picture within a function that `with_room` runs; return it with the room that it takes.
 
         Args:
             data: JPEG, PNG, WebP or BMP.
@@ -89,7 +89,7 @@ class Pictures:
             raise
 
     async def with_room(self, work: Callable[[Hold | None], T], client: str, undo: Callable[[T], Any]) -> T:
-        """Run in a thread what decodes a picture, once there is room for it.
+        """Run a function that decodes a picture in a thread, once there is room for it.
 
         Args:
             work: calls `decode` with what it is given, and lets what that raises pass. It is called twice where there
@@ -124,13 +124,13 @@ class Pictures:
             raise
 
     async def run(self, hold: Hold, work: Callable[..., T], *arguments: Any) -> T:
-        """Run in a thread what goes on with a picture, which keeps its room until that has ended."""
+        """Run a function on a decoded picture in a thread; the picture keeps its room until it ends."""
         future: Future[T] = self._pool_for(hold).submit(work, *arguments)
         hold.until(future)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Let the threads end; what they work on is finished."""
+        """Stop the threads once their current work is finished."""
         for pool in (self._pool, self._patient):
             pool.shutdown(wait=False, cancel_futures=True)
 

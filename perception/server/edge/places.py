@@ -1,4 +1,4 @@
-"""So many of something at once, of which one client gets only its share: others find room however much it asks for."""
+"""Limits on how much is in use at once, with a share per client, so that one client cannot take everything."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TOO_MANY_REQUESTS = 429
 
 
 def client_of(connection: HTTPConnection) -> str:
-    """Whose share a request counts for: see `group_of`. Behind a proxy, the address that the proxy tells."""
+    """Return the client whose share a request counts for, see `group_of`; behind a proxy, by the forwarded address."""
     return group_of(connection.client.host if connection.client else "")
 
 
 def group_of(address: str) -> str:
-    """The clients that share one share: one IPv4 address, or 64 bits of an IPv6 address, which are one household's."""
+    """Return the group that an address shares a limit with: one IPv4 address, or a /64 network of IPv6."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -34,18 +34,18 @@ def group_of(address: str) -> str:
 
 
 def share_of(count: int, share: float) -> int:
-    """How many of ``count`` one client may have; never none."""
+    """Return how many of ``count`` one client may have, at least 1."""
     return max(1, math.ceil(count * share))
 
 
 class Places:
-    """Places of one kind. Safe to use from any thread.
+    """Limited places of one kind. Safe to use from any thread.
 
     Args:
-        count: how many there are.
+        count: number of places.
         share: part of them, in 0..1, that one client may have.
-        what: what takes them, for messages: "uploads".
-        retry_after_s: seconds after which it is worth to try again.
+        what: name in messages: "uploads".
+        retry_after_s: seconds after which clients should try again.
     """
 
     def __init__(self, count: int, share: float, what: str, retry_after_s: float = 1.0) -> None:
@@ -58,15 +58,15 @@ class Places:
 
     @property
     def taken(self) -> int:
-        """How many are taken now."""
+        """The number of places in use."""
         with self._lock:
             return self._taken.total()
 
     def take(self, client: str = "") -> Place:
-        """Take a place; it is free again when what is returned is left.
+        """Take a place, until the returned context manager is left.
 
         Args:
-            client: who takes it, see `client_of`; nothing where that is not known, which has no share.
+            client: see `client_of`; empty where it is unknown, which no share limits.
 
         Raises:
             Busy: all are taken (503), or the client's share of them (429).
@@ -88,7 +88,7 @@ class Places:
 
 
 class Place:
-    """A place that is taken, until it is left: ``with places.take(client): ...``."""
+    """A place in use: ``with places.take(client): ...``."""
 
     def __init__(self, places: Places, client: str) -> None:
         self._places = places

@@ -1,7 +1,7 @@
-"""Asking an HTTP server whether its address leads elsewhere, in a bounded time and by a bounded number of threads.
+"""Checks of HTTP addresses for redirects, with time-outs and a limited number of threads.
 
-Names that are slow to look up and hosts that never answer must cost nobody else anything: the questions have threads of
-their own, few at once, and fewer to one host; who comes when all are taken is told to come back.
+Slow name servers and hosts that never answer must not delay others: checks have threads of their own, few at once, and
+fewer for one host; when all are in use, clients are told to retry later.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from perception.server.problems import Busy, Forbidden, NotFound
 from perception.sources.address import Address
 
 DEADLINE_S = 5.0
-"""A host has so long for all of it: its name, connecting, encryption, its answer's first line."""
+"""Time-out of a check in seconds: name lookup, connecting, TLS, and the first line of the answer."""
 
 AT_ONCE = 8
 PER_HOST = 2
@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 
 
 def check_no_redirect(address: Address, hosts: Sequence[str], deadline: float) -> str:
-    """Refuse an address that leads to another one: that one was not checked.
+    """Refuse an address that redirects to another one, which was not checked.
 
     Args:
         address: of a scheme ``http`` or ``https``.
@@ -47,7 +47,7 @@ def check_no_redirect(address: Address, hosts: Sequence[str], deadline: float) -
         Forbidden: it redirects.
         NotFound: there is no answer in time, or none that says 2xx.
     """
-    reason = "nothing listens there"
+    reason = "nothing is listening there"
     for host in hosts:
         try:
             line = _first_line(address, host, deadline)
@@ -58,7 +58,7 @@ def check_no_redirect(address: Address, hosts: Sequence[str], deadline: float) -
             continue
         status = _STATUS.match(line)
         if status is None:
-            raise NotFound("what answers at this address is no web server")
+            raise NotFound("this address is not a web server")
         code = int(status[1])
         if 300 <= code < 400:
             raise Forbidden("this address redirects to another one; give that one, if it is allowed")
@@ -69,7 +69,7 @@ def check_no_redirect(address: Address, hosts: Sequence[str], deadline: float) -
 
 
 def _first_line(address: Address, host: str, deadline: float) -> bytes:
-    """The first line of the answer.
+    """Request an address; return the first line of the answer.
 
     Raises:
         TimeoutError: it is not there in time.
@@ -110,12 +110,13 @@ def _left(deadline: float) -> float:
 
 
 class Questions:
-    """Runs what may wait for a host, each in a daemon thread.
+    """Limited pool of daemon threads for calls that may wait for a host.
 
     Args:
-        at_once: threads of all.
-        per_host: threads for one host.
-        deadline_s: whoever asks waits no longer. A thread may: looking up a name cannot be ended. It keeps its place.
+        at_once: number of threads.
+        per_host: number of threads for one host.
+        deadline_s: seconds to wait for an answer. A thread may take longer: name lookups cannot be cancelled. Until
+            it ends it counts.
     """
 
     def __init__(self, at_once: int = AT_ONCE, per_host: int = PER_HOST, deadline_s: float = DEADLINE_S + 1) -> None:
@@ -126,10 +127,10 @@ class Questions:
         self._asked: Counter[str] = Counter()
 
     async def ask(self, host: str, question: Callable[[], Found]) -> Found:
-        """The answer to ``question``, which asks ``host``.
+        """Run ``question``, which asks ``host``, in a thread and return its answer.
 
         Raises:
-            Busy: as many are being asked as may be.
+            Busy: all threads are in use.
             NotFound: no answer in time.
         """
         loop = asyncio.get_running_loop()
@@ -159,7 +160,7 @@ class Questions:
 
         with self._lock:
             if self._asked.total() >= self._at_once or self._asked[host] >= self._per_host:
-                raise Busy("other addresses are being looked at, and do not answer; try again shortly", 5.0)
+                raise Busy("the server is waiting for other addresses that do not answer; try again shortly", 5.0)
             self._asked[host] += 1
         threading.Thread(target=work, name="perception-question", daemon=True).start()
         try:

@@ -1,4 +1,4 @@
-"""Logins of browsers: each is a secret that its cookie holds and the server remembers, until it is logged out."""
+"""Login sessions of browsers: each is a secret in a cookie, which the server remembers until logout."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 COOKIE = "perception_session"
 SESSION_S = 12 * 3600
-"""A login lasts so long, or until it is logged out, or the server stops."""
+"""Seconds that a session lasts, unless it is logged out or the server stops."""
 
 MOST = 10_000
-"""Logins at once; the oldest one makes room."""
+"""Limit on the number of sessions; the oldest is dropped first."""
 
 
 class Sessions:
-    """Who is logged in.
+    """The current sessions.
 
     Args:
         clock: seconds, of any beginning.
@@ -28,10 +28,10 @@ class Sessions:
         self._until: OrderedDict[bytes, float] = OrderedDict()  # by the cookie's digest, oldest first
 
     def begin(self) -> str:
-        """Log somebody in.
+        """Begin a session.
 
         Returns:
-            what the cookie holds.
+            the value of its cookie.
         """
         cookie = secrets.token_urlsafe(32)
         self._until[_digest(cookie)] = self._clock() + SESSION_S
@@ -40,15 +40,15 @@ class Sessions:
         return cookie
 
     def holds(self, cookie: str) -> bool:
-        """Whether a cookie is of a login that lasts."""
+        """Return whether a cookie belongs to a valid session."""
         until = self._until.get(_digest(cookie))
         return until is not None and until > self._clock()
 
     def end(self, cookie: str) -> None:
-        """Log out: the cookie is worth nothing any more, wherever a copy of it is."""
+        """End a session; copies of its cookie become invalid, too."""
         self._until.pop(_digest(cookie), None)
 
 
 def _digest(cookie: str) -> bytes:
-    """What is looked up instead of a cookie, so that the time it takes tells nothing of those that there are."""
+    """Hash a cookie, so that the time of a lookup tells nothing about valid ones."""
     return hashlib.sha256(cookie.encode()).digest()

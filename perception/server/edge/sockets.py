@@ -1,7 +1,7 @@
-"""Network connections of one server: how many there may be, and whose.
+"""Limits on the network connections of one server, in total and per client.
 
-Each takes a file descriptor, from the moment that it is made: before anybody has said who they are. A server that runs
-out of descriptors can neither take connections, nor read a file, nor open a camera.
+Each takes a file descriptor from the beginning, before authentication. A server that runs out of descriptors can
+neither accept connections, nor read a file, nor open a camera.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections import Counter
 from perception.server.edge.places import group_of, share_of
 
 KEPT_DESCRIPTORS = 256
-"""For what is no connection: files, models, cameras, pipes. Where there are few, a quarter of them."""
+"""File descriptors kept for other uses: files, models, cameras, pipes. If there are few, a quarter of them."""
 
 
 def raise_descriptor_limit() -> int | None:
-    """Let this process open as many files as the system allows it. How many; None where that is unlimited."""
+    """Raise the limit on open files as far as the system allows; return it, None where it is unlimited."""
     try:
         import resource
     except ImportError:  # Windows, which has no such limit
@@ -32,17 +32,17 @@ def raise_descriptor_limit() -> int | None:
 
 
 def most_sockets(wanted: int, descriptors: int | None) -> int:
-    """How many connections there may be with so many file descriptors."""
+    """Return the limit on connections for a number of file descriptors."""
     if descriptors is None:
         return wanted
     return max(1, min(wanted, descriptors - min(KEPT_DESCRIPTORS, descriptors // 4)))
 
 
 class Sockets:
-    """The connections that are open now. For one event loop.
+    """The open connections. For one event loop.
 
     Args:
-        count: how many there may be.
+        count: limit on their number.
         share: part of them, in 0..1, that one address may have.
     """
 
@@ -57,7 +57,7 @@ class Sockets:
         return len(self._clients)
 
     def admit(self, transport: Transport) -> bool:
-        """Whether a new connection may stay; who has said nothing for longest makes room for it where there is none."""
+        """Admit a new connection, if need be in place of the one idle longest; False if it must be refused."""
         peer = transport.get_extra_info("peername")
         client = group_of(str(peer[0])) if isinstance(peer, tuple) and peer else ""
         if client and self._by_client[client] >= self._most < self._count:
@@ -74,16 +74,16 @@ class Sockets:
         return True
 
     def busy(self, transport: Transport) -> None:
-        """It is in a request from now on."""
+        """Mark a connection as being in a request."""
         self._idle.pop(transport, None)
 
     def idle(self, transport: Transport) -> None:
-        """It has got its answer, and may make room for others."""
+        """Mark a connection as idle: it has its answer, and may be closed for others."""
         if transport in self._clients:
             self._idle[transport] = None
 
     def leave(self, transport: Transport) -> None:
-        """It has ended."""
+        """Remove a closed connection."""
         self._idle.pop(transport, None)
         client = self._clients.pop(transport, None)
         if client is not None:

@@ -1,6 +1,7 @@
-"""What clients send: taken in up to a limit, looked at from the outside before anything is decoded.
+"""Uploads: received up to a limit, and checked by their headers before anything is decoded.
 
-A picture or a video of a few kilobytes may unfold to gigabytes. Its header tells its size, so that is read first.
+A picture or a video of a few kilobytes may expand to gigabytes (a decompression bomb). Its header tells its size, so
+that is read first.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ from perception.sources.decode import local_formats, open_container, video_strea
 from perception.types import U8
 
 MOST_FPS = 240
-"""Frames a second of the longest video: a video may claim a short time and hold any number of frames."""
+"""Frame rate that limits the number of frames: a video may claim to be short and contain any number of frames."""
 
 SLOWEST_BYTES_PER_S = 8000
-"""Uploads that take longer than the limit for silence must be faster: each holds a place that others wait for."""
+"""Least average speed of uploads that take longer than the time-out: each holds a place that others wait for."""
 
 _SPARE_BYTES = 64 << 20  # of the disk, left free
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What a client sends: the body itself, or the one file of a form.
+    """An upload: the body of a request, or the one file of a form.
 
     Attributes:
         stream: the bytes, as they come.
@@ -53,18 +54,18 @@ class Upload:
 
 
 async def open_upload(request: Request, known: tuple[str, ...], limit: int, timeout_s: float, what: str) -> Upload:
-    """Look at what a request says that it carries, before any of it is read.
+    """Check the headers of an upload, before its body is read.
 
     Args:
         request: with the file for its body, or with a form that holds just one file.
-        known: media types that are taken; ``video/*`` stands for all videos, an empty one for none given.
-        limit: most bytes.
+        known: accepted media types; ``video/*`` stands for all videos, an empty one for none given.
+        limit: in bytes.
         timeout_s: seconds to wait for the head of a form.
         what: what is sent, for messages.
 
     Raises:
-        Unsupported: it says that it is something else.
-        TooLarge: by its ``Content-Length`` it is.
+        Unsupported: the media type is another one.
+        TooLarge: its ``Content-Length`` exceeds the limit.
         TooSlow: the head of a form did not come.
         Problem: not a form, or none with one file.
     """
@@ -80,7 +81,7 @@ async def open_upload(request: Request, known: tuple[str, ...], limit: int, time
     try:
         await asyncio.wait_for(form.open(), timeout_s)
     except asyncio.TimeoutError:
-        raise TooSlow(f"nothing came for {timeout_s:g} s; send {what} again") from None
+        raise TooSlow(f"no data for {timeout_s:g} s; send {what} again") from None
     _check_kind(form.kind, known, what)
     return Upload(aiter(form), form.name)
 
@@ -94,11 +95,11 @@ def _check_kind(kind: str, known: tuple[str, ...], what: str) -> None:
 async def chunks(
     stream: AsyncIterator[bytes], limit: int, timeout_s: float, what: str, total_s: float = math.inf
 ) -> AsyncIterator[bytes]:
-    """The parts of a request's body, as far as they stay within ``limit`` bytes.
+    """Yield the parts of a request's body, up to ``limit`` bytes.
 
     Args:
         stream: the body.
-        limit: most bytes.
+        limit: in bytes.
         timeout_s: seconds to wait for each part.
         what: what is sent, for messages.
         total_s: seconds for the whole.
@@ -117,8 +118,8 @@ async def chunks(
             part = await asyncio.wait_for(anext(parts, b""), max(0.0, min(timeout_s, left_s)))
         except asyncio.TimeoutError:
             if left_s < timeout_s:
-                raise TooSlow(f"{what} took longer than {total_s:g} s; send it over a faster connection") from None
-            raise TooSlow(f"nothing came for {timeout_s:g} s; send {what} again") from None
+                raise TooSlow(f"{what} took longer than {total_s:g} s; use a faster connection") from None
+            raise TooSlow(f"no data for {timeout_s:g} s; send {what} again") from None
         if not part:
             # Bodies end with an empty part; one in the middle does not occur (HTTP/1.1 has no empty chunk).
             return
@@ -127,24 +128,24 @@ async def chunks(
             raise _too_large(what, limit)
         seconds = time.monotonic() - began
         if seconds > timeout_s and total < seconds * SLOWEST_BYTES_PER_S:
-            raise TooSlow(f"{what} comes too slowly; send it over a faster connection")
+            raise TooSlow(f"{what} is arriving too slowly; use a faster connection")
         yield part
 
 
 async def receive_bytes(
     stream: AsyncIterator[bytes], limit: int, timeout_s: float, what: str, total_s: float = math.inf
 ) -> bytes:
-    """A request's whole body; see `chunks`."""
+    """Read a request's whole body; see `chunks`."""
     return b"".join([part async for part in chunks(stream, limit, timeout_s, what, total_s)])
 
 
 async def receive_file(
     stream: AsyncIterator[bytes], path: Path, limit: int, timeout_s: float, what: str, total_s: float = math.inf
 ) -> int:
-    """Write a request's body into a file as it comes; see `chunks`.
+    """Write a request's body into a file as it arrives; see `chunks`.
 
     Returns:
-        how many bytes came.
+        the number of bytes.
 
     Raises:
         SinkError: the disk is full, or nearly.
@@ -163,13 +164,13 @@ async def receive_file(
 
 
 def read_image(data: bytes, limits: Limits) -> U8:
-    """An uploaded image: `image_size` and `decode` in one."""
+    """Check and decode an uploaded image: `image_size` and `decode` in one."""
     image_size(data, limits)
     return decode(data)
 
 
 def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
-    """Width and height of an uploaded image, from its header; nothing is decoded.
+    """Read width and height of an uploaded image from its header; nothing is decoded.
 
     Args:
         data: JPEG, PNG, WebP or BMP.
@@ -195,20 +196,20 @@ def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
 
 
 def check_pixels(width: int, height: int, limits: Limits, what: str) -> None:
-    """Refuse what is larger than the operator's limit.
+    """Check a size against the operator's limit.
 
     Raises:
-        TooLarge: it is.
+        TooLarge: there are more pixels.
     """
     if width * height > limits.pixels:
-        raise TooLarge(f"the {what} has {width}x{height} pixels; at most {limits.pixels} are taken")
+        raise TooLarge(f"the {what} has {width}x{height} pixels; the limit is {limits.pixels}")
 
 
 def check_video(path: Path, name: str, limits: Limits) -> None:
-    """Look at an uploaded video's header.
+    """Check an uploaded video by its header.
 
     Raises:
-        SourceError: not a video; playlists and whatever else leads to other files are none.
+        SourceError: not a video; playlists and other references to files are refused.
         TooLarge: more pixels or seconds than the operator's limits.
     """
     if not path.stat().st_size:
@@ -223,9 +224,9 @@ def check_video(path: Path, name: str, limits: Limits) -> None:
         check_pixels(codec.width, codec.height, limits, "video")
         seconds = container.duration / 1e6 if container.duration else 0.0
         if seconds > limits.upload_seconds:
-            raise TooLarge(f"the video lasts {seconds:.0f} s; at most {limits.upload_seconds:g} s are taken")
+            raise TooLarge(f"the video lasts {seconds:.0f} s; the limit is {limits.upload_seconds:g} s")
 
 
 def _too_large(what: str, limit: int) -> TooLarge:
     size = f"{limit / 1e6:.0f} MB" if limit >= 1_000_000 else f"{limit} bytes"
-    return TooLarge(f"{what} is larger than {size}, the most that is taken")
+    return TooLarge(f"{what} is larger than the limit of {size}")

@@ -1,4 +1,4 @@
-"""What a model looked at, computed in a process of its own: the only place of the server where torch is imported.
+"""Saliency maps, computed in a separate process: the only place of the server where torch is imported.
 
 ``python -m perception.server.inference.explain_process`` reads a line of JSON and a picture from its standard input,
 and writes a line of JSON and a PNG to its standard output. Beside it the server keeps its memory (torch would stay in
@@ -35,16 +35,16 @@ METHODS: tuple[Method, ...] = get_args(Method)
 NEEDED = ("torch", "captum")
 
 MAX_SIDE = 1280
-"""Pictures are made smaller to this longer side, in pixels: the maps are no finer than a network's input."""
+"""Longer side, in pixels, that pictures are scaled down to: maps are no finer than a network's input."""
 
-PATIENCE_S = 300.0
-"""After so long an explanation is given up."""
+TIMEOUT_S = 300.0
+"""Time limit of an explanation, in seconds."""
 
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
 
 def missing() -> str | None:
-    """One line on what has to be installed before anything can be explained, or None."""
+    """Return one line on what must be installed before anything can be explained, or None."""
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if not lacking:
         return None
@@ -53,7 +53,7 @@ def missing() -> str | None:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a picture; see `perception.explain.maps.explain`.
+    """A request to explain a picture; see `perception.explain.maps.explain`.
 
     Attributes:
         model: the ``.onnx`` file.
@@ -71,10 +71,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Attributes:
-    png: the picture with the heat over it.
-    what: what is explained, in words.
-    box: xyxy, in pixels of the PNG, of the detection that is explained, or None.
+    """The explanation of a picture.
+
+    Attributes:
+        png: the picture with the heat map over it.
+        what: what is explained, in words.
+        box: xyxy, in pixels of the PNG, of the detection that is explained, or None.
     """
 
     png: bytes
@@ -83,7 +85,7 @@ class Answer:
 
 
 def write_down(image: U8, question: Question) -> bytes:
-    """A question with its picture, made smaller, as `explain` takes it: a few megabytes of a picture of any size.
+    """Serialize a question with its picture, scaled down to a few megabytes, for `explain`.
 
     Args:
         image: uint8 ``[H, W, 3]`` BGR.
@@ -122,7 +124,7 @@ def explain(question: bytes, given_up: threading.Event) -> Answer:
     Raises:
         NotInstalled: torch is missing.
         UsageError: what is asked for is not there, or the model cannot be explained.
-        Busy: given up, or it took too long.
+        Busy: cancelled, or it took too long.
     """
     if (lacking := missing()) is not None:
         raise NotInstalled(lacking)
@@ -133,7 +135,7 @@ def explain(question: bytes, given_up: threading.Event) -> Answer:
 
 
 def _ask(question: bytes, given_up: threading.Event) -> tuple[dict[str, Any], bytes]:
-    """The answer of a new process."""
+    """Start a process and return its answer."""
     command = [sys.executable, "-m", __name__]
     pipe = subprocess.PIPE
     # Not a pipe: communicate() forgets what it has not written yet when its time is over. The file has no name.
@@ -142,18 +144,18 @@ def _ask(question: bytes, given_up: threading.Event) -> tuple[dict[str, Any], by
         given.seek(0)
         process = subprocess.Popen(command, stdin=given, stdout=pipe, stderr=pipe)
     with process:
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + TIMEOUT_S
         while True:
             try:
-                answer, complaints = process.communicate(timeout=_LOOK_S)
+                answer, complaints = process.communicate(timeout=_POLL_S)
                 break
             except subprocess.TimeoutExpired:
                 if given_up.is_set() or time.monotonic() > until:
                     process.kill()
     if given_up.is_set():
-        raise Busy("the explanation was given up")
+        raise Busy("the explanation was cancelled")
     if time.monotonic() > until:
-        raise Busy(f"the explanation took longer than {PATIENCE_S:g} s and was given up", 30)
+        raise Busy(f"the explanation took longer than {TIMEOUT_S:g} s and was stopped", 30)
     head, _, picture = answer.partition(b"\n")
     if process.returncode or not head:
         log.error("explaining ended with %d: %s", process.returncode, complaints.decode(errors="replace")[-2000:])
@@ -163,7 +165,7 @@ def _ask(question: bytes, given_up: threading.Event) -> tuple[dict[str, Any], by
 
 
 def main() -> None:
-    """The process's own side."""
+    """Answer one question; the entry point of the process."""
     if hasattr(os, "nice"):
         os.nice(5)  # live streams first: they get three times as much of a core that both want
     out = sys.stdout.buffer

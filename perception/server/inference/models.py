@@ -19,10 +19,10 @@ from perception.weights.library import ModelFile, find_model, find_with_card, li
 log = logging.getLogger("perception")
 
 FAILURE_KEPT_S = 10.0
-"""A model that failed to load is not tried again for so long: loading takes all cores for a second or more."""
+"""Seconds until a model that failed to load is tried again: loading takes all cores for a second or more."""
 
 WARM_SIZE_WH = (1280, 720)
-"""Frames that a model is warmed up with."""
+"""Number of frames that a model is warmed up with."""
 
 
 class Models:
@@ -43,11 +43,11 @@ class Models:
         self.default = settings.model if settings.model in model_paths() else Path(settings.model).stem
 
     def names(self) -> list[str]:
-        """The names that clients may give, the default one first."""
+        """Return the names that clients may give, the default one first."""
         return [self.default, *(name for name in model_paths() if name != self.default)]
 
     def files(self) -> list[ModelFile]:
-        """The models that can be loaded, the default one first; unusable ones are left out, and logged.
+        """Return the models that can be loaded, the default one first; unusable ones are left out, and logged.
 
         Raises:
             ModelError: the default one is not usable.
@@ -57,7 +57,7 @@ class Models:
         return [own, *(file for file in list_models() if file.name != self.default)]
 
     def card(self, name: str | None = None) -> ModelCard:
-        """The card of a model, without loading it.
+        """Read the card of a model, without loading it.
 
         Raises:
             NotFound: there is no model of that name.
@@ -72,7 +72,7 @@ class Models:
         return read_card(find_model(self._settings.model if own else name), self._settings.card if own else None)
 
     def source(self, name: str | None = None) -> tuple[Path, str | Path | None]:
-        """The file of a model, and the YAML card that it needs beside it, or None.
+        """Find the file of a model, and the YAML card that it needs beside it, or None.
 
         Raises:
             NotFound: there is no model of that name.
@@ -85,12 +85,12 @@ class Models:
         return find_with_card(self._settings.model, self._settings.card)
 
     def loaded(self) -> dict[str, Scheduler]:
-        """The models that are loaded now, by name."""
+        """Return the models that are loaded now, by name."""
         with self._lock:
             return dict(self._loaded)
 
     def scheduler(self, name: str | None = None) -> Scheduler:
-        """The scheduler of a model, which holds the model. Loads it if need be, which takes seconds.
+        """Return the scheduler that runs a model; load the model if need be, which takes seconds.
 
         Raises:
             NotFound: there is no model of that name.
@@ -154,7 +154,7 @@ class Models:
         return scheduler
 
     def close(self) -> None:
-        """Release all engines. What waits for them fails."""
+        """Release all engines; requests that wait for them fail."""
         with self._lock:
             self._closed = True
             schedulers, self._loaded = list(self._loaded.values()), {}

@@ -37,10 +37,10 @@ from perception.types import U8, Frame, Prediction
 Result = TypeVar("Result")
 
 BULK_TURN = 8
-"""One turn in so many is for bulk clients, if any waits, however many live ones there are."""
+"""One turn in this many goes to bulk clients, if any waits, however many live ones there are."""
 
 LIVE_CLIENTS = 256
-"""Live clients that may have a frame waiting at once; far more than an engine can serve."""
+"""Most live clients that may have a frame waiting at once; far more than an engine can serve."""
 
 
 _log = logging.getLogger("perception")
@@ -113,7 +113,7 @@ class Scheduler:
     def submit(
         self, frame: Frame | U8, *, client: str, live: bool = False, model: Model | None = None
     ) -> Future[Prediction]:
-        """Have one frame predicted when the client's turn comes.
+        """Queue one frame for prediction.
 
         Args:
             frame: a frame, or uint8 ``[H, W, 3]`` BGR.
@@ -132,7 +132,7 @@ class Scheduler:
         return self.infer_then(frame, (model or self.model).interpret, client=client, live=live)
 
     def infer(self, frame: Frame | U8, *, client: str, live: bool = False) -> Future[Inference]:
-        """The same for the network alone; what comes is for ``Model.interpret``, of several models if need be."""
+        """Queue one frame for inference alone; its result is for ``Model.interpret``, of several models if need be."""
         return self.infer_then(frame, _as_it_is, client=client, live=live)
 
     def infer_then(
@@ -144,7 +144,7 @@ class Scheduler:
         live: bool = False,
         wait: bool = False,
     ) -> Future[Result]:
-        """The network for one frame, and what ``finish`` makes of it in the engine's thread, which must not take long.
+        """Queue one frame for inference, and run ``finish`` on its result in the engine's thread; it must be quick.
 
         Each thread that a frame is handed to makes it wait where the cores are busy.
 
@@ -179,7 +179,7 @@ class Scheduler:
         return future
 
     def shared(self, client: str, *, live: bool = False, model: Model | None = None) -> SharedModel:
-        """A model that runs here, for whatever takes a ``Model``; its ``predict`` waits for the client's turn.
+        """Return a model that runs here, for code that takes a ``Model``; its ``predict`` waits for the client's turn.
 
         Args:
             client, live, model: as for ``submit``. A bulk client waits also for a place to wait in.
@@ -194,7 +194,7 @@ class Scheduler:
             return sum(not task.future.cancelled() for client in clients for task in client.waiting)
 
     def close(self) -> None:
-        """Stop. Frames under way are finished, those that wait are cancelled."""
+        """Stop: finish frames in progress, cancel those that wait."""
         with self._lock:
             self._closed = True
             tasks = [task for queue in (self._live, self._bulk) for c in queue.values() for task in c.waiting]
@@ -229,7 +229,7 @@ class Scheduler:
         return Busy("the model is busy with other requests; try again shortly", retry_after_s=wait_s)
 
     def _take(self) -> list[_Turn]:
-        """The next turns, as many as the engine computes together; none where nothing may run now."""
+        """Take the next turns, as many as the engine computes together; none where nothing may run now."""
         engine = self.model.engine
         if engine.batch > 1 and self._batches >= engine.streams:
             return []
@@ -239,7 +239,7 @@ class Scheduler:
         return turns
 
     def _next(self) -> _Turn | None:
-        """The next turn by the rules; None where nobody may have one now."""
+        """Choose the next turn by the rules; None where nobody may have one now."""
         order = [(self._live, True), (self._bulk, False)]
         if self._live_turns >= BULK_TURN - 1:
             order.reverse()
@@ -297,7 +297,7 @@ class Scheduler:
             self._frame_s += 0.1 * ((time.perf_counter() - started) / len(wanted) - self._frame_s)
 
     def _infer(self, frames: Sequence[Frame | U8]) -> list[Inference | BaseException]:
-        """What the network says of each frame, or why it says nothing."""
+        """Return the network's output for each frame, or the error."""
         if len(frames) > 1:
             try:
                 return list(self.model.infer_batch(frames))
@@ -336,7 +336,7 @@ class SharedModel(Model):
         self._live = live
 
     def with_options(self, options: DetectionOptions) -> Model:
-        """See `Model.with_options`. What comes takes its turns as this same client."""
+        """See `Model.with_options`. The returned model takes its turns as this same client."""
         return SharedModel(self._scheduler, self._client, self._live, super().with_options(options))
 
     def infer(self, frame: Frame | U8) -> Inference:
@@ -358,4 +358,4 @@ class SharedModel(Model):
         try:
             return future.result()
         except CancelledError:
-            raise EngineError("the model was shut down, or a newer frame took this one's place") from None
+            raise EngineError("the model was shut down, or this frame was replaced by a newer one") from None

@@ -1,1 +1,1 @@
-"""Uploaded videos, and what becomes of them."""
+"""Jobs: uploaded videos and their results."""

@@ -1,4 +1,4 @@
-"""Videos that clients uploaded, and what becomes of them: rows in SQLite, files in one folder a job.
+"""Store of jobs, videos that clients uploaded and their results: rows in SQLite, files in one folder per job.
 
     folder/jobs.sqlite3
     folder/<id>/input          the upload, under no name of the client's
@@ -55,7 +55,7 @@ RESULTS: dict[ResultKind, tuple[str, str]] = {
 """File name and media type of each result."""
 
 ATTEMPTS = 2
-"""A job during which the server ended so many times is failed: it may be what ended it."""
+"""Times that the server may end during a job before the job fails: it may be the cause."""
 
 _FOLDER = re.compile(r"[0-9a-f]{32}")
 _OPEN = ("receiving", "queued", "running")
@@ -103,7 +103,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change any more."""
+        """True once the state is final."""
         return self.state in _ENDED
 
 
@@ -150,7 +150,7 @@ class JobStore:
         metrics.jobs_waiting(lambda: self._count(_OPEN))
 
     def _recover(self) -> None:
-        """Take up what an earlier server left."""
+        """Recover the jobs of an earlier server."""
         with self._changed, self._db:
             now = time.time()
             self._db.execute(
@@ -183,7 +183,7 @@ class JobStore:
         self.expire()
 
     def create(self, name: str, options: Options, model: str | None = None, client: str = "") -> Job:
-        """A new job, for which an upload is about to be received.
+        """Create a job, whose upload is about to be received.
 
         Args:
             name: what the client calls it.
@@ -216,7 +216,7 @@ class JobStore:
         return job
 
     def _check_share(self, client: str) -> None:
-        """Refuse a client whose jobs would take up the queue. Those that an earlier server took are nobody's."""
+        """Refuse a client whose jobs would fill the queue. Those that an earlier server took count for nobody."""
         marks = ", ".join("?" * len(_OPEN))
         waiting = {row[0] for row in self._db.execute(f"SELECT id FROM jobs WHERE state IN ({marks})", _OPEN)}
         self._clients = {job_id: owner for job_id, owner in self._clients.items() if job_id in waiting}
@@ -225,7 +225,7 @@ class JobStore:
             raise Busy(f"{most} of your jobs are waiting, which is a client's share", 30, 429)
 
     def queue(self, job_id: str) -> Job:
-        """The upload is complete: look at it, and let it wait for its turn.
+        """Check a complete upload, and queue its job.
 
         Raises:
             PerceptionError: it is not a video, or exceeds a limit; the job is removed.
@@ -243,15 +243,15 @@ class JobStore:
         return self.get(job_id)
 
     def input(self, job_id: str) -> Path:
-        """The file that the upload goes into."""
+        """Return the path of the upload."""
         return self.folder / job_id / "input"
 
     def output(self, job_id: str, kind: ResultKind) -> Path:
-        """The file that a result goes into."""
+        """Return the path of a result."""
         return self.folder / job_id / RESULTS[kind][0]
 
     def get(self, job_id: str) -> Job:
-        """One job, with its progress.
+        """Return one job, with its progress.
 
         Raises:
             NotFound: there is none of that id, or no more.
@@ -262,11 +262,11 @@ class JobStore:
         return found[0]
 
     def all(self) -> list[Job]:
-        """All jobs, the newest first."""
+        """Return all jobs, the newest first."""
         return self._select("ORDER BY created DESC, rowid DESC")
 
     def result(self, job_id: str, kind: ResultKind) -> Path:
-        """A file with a result.
+        """Return the path of a finished result.
 
         Raises:
             NotFound: there is no such job.
@@ -276,14 +276,14 @@ class JobStore:
         if job.state == "failed":
             raise Conflict(f"the job failed: {job.error}")
         if job.state != "done":
-            raise Conflict(f"the job is {job.state}; its results are there when it is done")
+            raise Conflict(f"the job is {job.state}; its results will be available when it is done")
         path = self.output(job_id, kind)
         if not path.is_file():
             raise NotFound("the result's file is gone from the server")
         return path
 
     def delete(self, job_id: str) -> None:
-        """Remove a job with everything of its; end it if it runs.
+        """Delete a job and its files; cancel it if it runs.
 
         Raises:
             NotFound: there is no such job.
@@ -304,7 +304,7 @@ class JobStore:
             self.delete(job_id)
 
     def expire(self) -> None:
-        """Remove finished jobs whose time is up, and the oldest ones where there are too many."""
+        """Remove finished jobs past their retention time, and the oldest ones where there are too many."""
         ended = [job for job in self.all() if job.ended]
         oldest = time.time() - self._limits.job_ttl_s
         room = max(self._limits.jobs_kept - 1, 0)
@@ -316,7 +316,7 @@ class JobStore:
     # What follows is for the worker.
 
     def take(self, timeout_s: float) -> Job | None:
-        """The job that waits longest, from now on running; None if none came in time, or the store is closed."""
+        """Start the job that has waited longest; None if none came in time, or the store is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._count(("queued",)), timeout_s)
             if self._closed:
@@ -330,7 +330,7 @@ class JobStore:
             return replace(job, state="running", attempts=job.attempts + 1)
 
     def advance(self, job_id: str, frames: int, total: int | None) -> bool:
-        """Note progress. False: the job was removed and is to be given up."""
+        """Record progress; False if the job was removed and must stop."""
         with self._changed:
             if self._closed or not self._select("WHERE id = ?", (job_id,)):
                 return False
@@ -338,7 +338,7 @@ class JobStore:
             return True
 
     def release(self, job_id: str, state: State, **values: Any) -> None:
-        """The worker lets go of a job, with what became of it; ``queued`` puts it back for the next server.
+        """Record the outcome of a running job; ``queued`` puts it back for the next server.
 
         To be called again where it raises SinkError.
         """
@@ -358,7 +358,7 @@ class JobStore:
             self._metrics.job_ended(state)
 
     def close(self) -> None:
-        """Close the data base; ``take`` and ``advance`` tell the worker to end first."""
+        """Close the database; ``take`` and ``advance`` tell the worker to end first."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -366,7 +366,7 @@ class JobStore:
             self._db.close()
 
     def _tidy(self, job_id: str, state: State) -> None:
-        """Remove the files of a job that its state has no use for: half-made results, an upload that is worked off."""
+        """Remove the files that a job no longer needs: partial results, an upload that has been processed."""
         kept = {"queued": {"input"}, "done": {name for name, _ in RESULTS.values()}, "failed": set[str]()}.get(state)
         folder = self.folder / job_id
         if kept is None or not folder.is_dir():
@@ -394,7 +394,7 @@ class JobStore:
         return replace(job, frames=frames, total=total)
 
     def _update(self, job_id: str, **values: Any) -> bool:
-        """Change a row; False if there is none."""
+        """Update a row; False if there is none."""
         values = {**values, "updated": time.time()}
         columns = ", ".join(f"{name} = ?" for name in values)
         with self._changed:
@@ -403,16 +403,16 @@ class JobStore:
             return changed > 0
 
     def _write(self, statement: str, values: Sequence[Any]) -> int:
-        """Change the data base; the number of rows that changed."""
+        """Write to the database; return the number of rows that changed."""
         try:
             with self._db:
                 return self._db.execute(statement, values).rowcount
         except sqlite3.Error as error:
-            raise SinkError(f"the data base of jobs cannot be written: {error}") from None
+            raise SinkError(f"the job database cannot be written: {error}") from None
 
 
 def _is_options(text: str) -> bool:
-    """Whether these are options, in JSON, of this version."""
+    """Return whether ``text`` is JSON that `Options` of this version accepts."""
     try:
         Options.model_validate_json(text)
     except ValidationError:
@@ -425,6 +425,6 @@ def _unknown(job_id: str) -> Problem:
 
 
 def _printable(name: str) -> str:
-    """A client's name of its file, as one short line without folders: it is shown and never opened."""
+    """Return a client's file name as one short line without folders: it is shown and never opened."""
     name = name.replace("\\", "/").rpartition("/")[2]
     return "".join(c for c in name if c.isprintable())[:120].strip() or "video"

@@ -1,4 +1,4 @@
-"""The thread that works off uploaded videos, one after the other, behind everything that is live."""
+"""The thread that processes uploaded videos, one at a time, with a lower priority than everything live."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from perception.types import Prediction
 log = logging.getLogger("perception")
 
 EXPIRE_S = 60.0
-"""How often finished jobs are looked through for those whose time is up."""
+"""Seconds between searches for finished jobs past their retention time."""
 
 AGAIN_S = 5.0
-"""Where the jobs' data base cannot be written, on a full disk for one, it is tried again after so long."""
+"""Seconds until another attempt where the job database cannot be written, for example on a full disk."""
 
 
 class Worker:
-    """Takes jobs from a store and makes their results.
+    """Worker that takes jobs from a store and produces their results.
 
     Args:
         store: the jobs.
@@ -59,11 +59,11 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="perception-jobs", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; the job in hand is put back, to begin anew with the next server."""
+        """Stop; the current job goes back into the queue, for the next server."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
@@ -104,7 +104,7 @@ class Worker:
                 self._let_go(job, "done", fps=fps)
 
     def _let_go(self, job: Job, state: State, **values: Any) -> None:
-        """Note what became of a job, however long that takes; at a stop the next server finds it as it was."""
+        """Record the outcome of a job, however long that takes; at a stop the next server finds it as it was."""
         while True:
             try:
                 self._store.release(job.id, state, **values)
@@ -115,7 +115,7 @@ class Worker:
                     return
 
     def _annotate(self, job: Job) -> float | None:
-        """Make the results; frames a second, or None if it was stopped."""
+        """Produce the results; return frames per second, or None if it was stopped."""
         scheduler = self._models.scheduler(job.model)
         model = scheduler.shared(f"job {job.id}", model=job.options.applied_to(scheduler.model))
         given_up = threading.Event()
@@ -125,7 +125,7 @@ class Worker:
             check_pixels(frame.width, frame.height, self._limits, "video")
             seconds = self._limits.upload_seconds
             if frame.time > seconds or frame.index >= seconds * MOST_FPS:
-                raise TooLarge(f"the video lasts longer than {seconds:g} s, the most that is taken")
+                raise TooLarge(f"the video is longer than the limit of {seconds:g} s")
             self._metrics.frame_done(prediction, "job")
             return replace(prediction, frame=frame.at(source=job.name))  # and not a path of the server's
 

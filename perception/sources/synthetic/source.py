@@ -58,7 +58,7 @@ class _Mover:
     period: float
 
     def at(self, seconds: float) -> tuple[Sprite, int, int, int]:
-        """The sprite, its top left x and y, and how often it has crossed before."""
+        """Return the sprite, its top left x and y, and how often it has crossed before."""
         passes, along = divmod(self.offset + abs(self.speed) * seconds, self.period)
         sprite = self.sprites[int(seconds * self.poses_per_second) % len(self.sprites)]
         height, width = sprite.mask.shape
@@ -110,7 +110,7 @@ class SyntheticSource(Source):
         bounds.check(uri)
         count = selection.count(self._total, fps)
         if count == 0:
-            raise SourceError(f"it ends before second {selection.start:g}, where reading should start", uri)
+            raise SourceError(f"it ends before second {selection.start:g}, where --start asks to begin", uri)
         self.info = SourceInfo(
             uri=uri,
             kind="synthetic",
@@ -129,7 +129,7 @@ class SyntheticSource(Source):
 
     @classmethod
     def from_uri(cls, uri: str, selection: Selection | None = None, bounds: Bounds | None = None) -> SyntheticSource:
-        """A source from ``synthetic:?size=WxH&fps=N&frames=N&seed=N&live=1``; what is left out has its default.
+        """Create a source from ``synthetic:?size=WxH&fps=N&frames=N&seed=N&live=1``; what is left out has its default.
 
         Raises:
             UsageError: an unknown parameter, or a value out of its range.
@@ -145,7 +145,7 @@ class SyntheticSource(Source):
             fps = exact(values["fps"])
             frames, seed, live = int(values["frames"]), int(values["seed"]), int(values["live"])
         except (ValueError, ZeroDivisionError):
-            raise UsageError("size is written 640x360; fps, frames, seed and live are numbers", uri) from None
+            raise UsageError("write size like 640x360; fps, frames, seed and live are numbers", uri) from None
         if not (1 <= width <= 8192 and 1 <= height <= 8192):
             raise UsageError("size must be from 1x1 to 8192x8192", uri)
         if not 0 < fps <= 1000 or frames < 0 or seed < 0 or live not in (0, 1):
@@ -219,7 +219,7 @@ class SyntheticSource(Source):
         return round((PAVEMENT_NEAR[0] + 8) * self._scale) - self._post.mask.shape[0]
 
     def truth(self, index: int) -> tuple[Detections, U8]:
-        """The truth of frame ``index``.
+        """Return the truth of frame ``index``.
 
         Returns:
             The cars, pedestrians and bicyclists, and uint8 ``[H, W]`` of class ids (``CLASSES``). Boxes enclose an

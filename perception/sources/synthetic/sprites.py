@@ -103,7 +103,7 @@ def _shade(color: Color, factor: float) -> Color:
 
 
 def car(scale: float, color: Color, van: bool = False) -> list[Sprite]:
-    """A car seen from its side, heading right: 104 x 38 units (a van: 104 x 52)."""
+    """Draw a car seen from its side, heading right: 104 x 38 units (a van: 104 x 52)."""
     height = 52.0 if van else 38.0
     sketch = Sketch(104, height, scale)
     belt, floor = height - 22, height - 7
@@ -168,7 +168,7 @@ def bicyclist(scale: float, coat: Color, frame: Color) -> list[Sprite]:
 
 
 def lamp_post(scale: float) -> Sprite:
-    """A street lamp, 34 x 170 units."""
+    """Draw a street lamp, 34 x 170 units."""
     sketch = Sketch(34, 170, scale)
     sketch.box(4, 8, 7, 170, (88, 92, 92))
     sketch.polygon([(4, 10), (7, 6), (30, 2), (30, 5), (8, 10)], (88, 92, 92))
@@ -177,7 +177,7 @@ def lamp_post(scale: float) -> Sprite:
 
 
 def tree(scale: float, random: np.random.Generator) -> Sprite:
-    """A tree, 70 x 110 units."""
+    """Draw a tree, 70 x 110 units."""
     sketch = Sketch(70, 110, scale)
     sketch.polygon([(31, 60), (39, 60), (41, 110), (29, 110)], (48, 66, 88))
     green = np.array((46, 104, 62)) + random.integers(-14, 15, 3)

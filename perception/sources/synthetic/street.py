@@ -21,7 +21,7 @@ PAVEMENT_NEAR = (324, 360)
 
 
 def draw_street(width: int, height: int, seed: int, step: Callable[[], None] = lambda: None) -> tuple[U8, U8]:
-    """The empty street.
+    """Draw the empty street.
 
     Args:
         width, height: of the picture in pixels.

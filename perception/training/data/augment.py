@@ -46,7 +46,7 @@ class Augmenter:
         self.resize: ResizeMode = resize
 
     def __call__(self, sample: Sample, crop: tuple[int, int], rng: np.random.Generator) -> Sample:
-        """A random crop of ``sample``.
+        """Cut a random crop of ``sample``.
 
         Args:
             sample: the picture.
@@ -168,7 +168,7 @@ class Augmenter:
         return matrix
 
     def _rare_pixel(self, labels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float64] | None:
-        """A pixel ``(x, y)`` of a randomly chosen rare class of the picture, or None."""
+        """Choose a pixel ``(x, y)`` of a randomly chosen rare class of the picture, or None."""
         if not self.config.rare_classes or rng.random() >= self.config.rare_chance:
             return None
         present = [c for c in self.config.rare_classes if np.any(labels == c)]

@@ -21,8 +21,8 @@ from perception.training.data.sets import MaskSets, SampleSets
 Made = TypeVar("Made")
 
 
-def made_ahead(make: Callable[[int], Made], count: int) -> Iterator[Made]:
-    """``make(0)`` to ``make(count - 1)``; a thread makes the next while one is in use."""
+def prefetch(make: Callable[[int], Made], count: int) -> Iterator[Made]:
+    """Yield ``make(0)`` to ``make(count - 1)``; a thread makes the next while one is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         ahead: Future[Made] | None = None
         for i in range(count):
@@ -125,7 +125,7 @@ class BatchMaker:
                 boxed_rows = boxed_rows[:0]
             return self._make(epoch, rows, boxed_rows, crop)
 
-        yield from made_ahead(make, len(self))
+        yield from prefetch(make, len(self))
 
     def _mask_order(self, epoch: int) -> NDArray[np.int64]:
         """Rows ``(index, round)`` of the pictures with masks."""
@@ -165,7 +165,7 @@ class BatchMaker:
         )
 
     def _copy_pasted(self, index: int, rng: np.random.Generator) -> Sample:
-        """The sample, perhaps with things of another one in it."""
+        """Paste things of another sample into this one, perhaps."""
         sample, rules = self.samples[index], self.augmenter.config.copy_paste
         if rules is None or not len(self.donors) or rng.random() >= rules.chance:
             return sample

@@ -1,4 +1,4 @@
-"""Boxes of a training picture and what happens to them when it is cut and moved."""
+"""Boxes of a training picture, and how they follow its crops and shifts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BoxLabels:
     def warped(
         self, matrix: NDArray[np.float64], size: tuple[int, int], min_visible: float, min_side: float
     ) -> BoxLabels:
-        """The boxes after the picture was warped, clipped to the result.
+        """Return the boxes after the picture was warped, clipped to the result.
 
         Args:
             matrix: 2x3, from picture to result (centres of pixels at whole numbers), without rotation or shear.
@@ -61,13 +61,13 @@ class BoxLabels:
         return BoxLabels(boxes[inside], ids[inside], self.unsure[inside], self.known)
 
     def moved(self, dx: float, dy: float) -> BoxLabels:
-        """The boxes shifted by ``(dx, dy)`` pixels."""
+        """Return the boxes shifted by ``(dx, dy)`` pixels."""
         shift = np.array([dx, dy, dx, dy], np.float32)
         return BoxLabels(self.boxes + shift, self.class_ids, self.unsure, self.known)
 
 
 def joined(parts: list[BoxLabels]) -> BoxLabels:
-    """The boxes of the parts of one picture; only classes known in all parts are known in it."""
+    """Join the boxes of the parts of one picture; only classes known in all parts are known in it."""
     return BoxLabels(
         np.concatenate([p.boxes for p in parts]),
         np.concatenate([p.class_ids for p in parts]),

@@ -48,7 +48,7 @@ class CocoFolder:
             refuse(self.file.faults, self.file.entries, self.file.path, "images")
         self.file.images = [image for image in self.file.images if config.takes(image.path.stem)]
         if not self.file.images:
-            raise SourceError("none of its images is among those that are asked for", self.file.path)
+            raise SourceError("none of its images was selected", self.file.path)
         unknown = self._match_classes(config)
         faults, _ = self.file.check()
         refuse([*unknown, *faults], self.file.entries, self.file.path, "images")
@@ -65,7 +65,7 @@ class CocoFolder:
         return Sample(image.path.stem, picture, None, self.labels[index])
 
     def class_boxes(self) -> NDArray[np.int64]:
-        """Boxes of each class, int64 ``[C]``; ignored ones are not among them."""
+        """Count the boxes of each class, int64 ``[C]``, without ignored ones."""
         ids = np.concatenate([labels.class_ids for labels in self.labels])
         return np.bincount(ids[ids >= 0], minlength=len(self.classes)).astype(np.int64)
 

@@ -39,12 +39,12 @@ class LabelledSet:
         return len(self.labels)
 
     def part(self, chosen: NDArray[np.bool_]) -> LabelledSet:
-        """Those where ``chosen``, bool ``[N]``, is true."""
+        """Return those where ``chosen``, bool ``[N]``, is true."""
         return LabelledSet(self.images[chosen], self.labels[chosen], [self.names[i] for i in np.flatnonzero(chosen)])
 
 
 def open_sets(config: LabelledDataConfig) -> tuple[LabelledSet, LabelledSet]:
-    """The pictures to train and to measure on.
+    """Open the pictures to train and to measure on.
 
     Raises:
         SourceError: pictures are missing or damaged; all are named.
@@ -98,7 +98,7 @@ def fitted(picture: U8, size: tuple[int, int]) -> U8:
 
 
 def _class_ids(pictures: LabelledPictures, classes: Sequence[str]) -> NDArray[np.int64]:
-    """The recipe's class id of each picture."""
+    """Return the recipe's class id of each picture."""
     labels = np.array(pictures.labels, np.int64)
     if pictures.names is None:
         if labels.min() < 0 or labels.max() >= len(classes):

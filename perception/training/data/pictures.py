@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.training.data.augment import BORDER_BGR, shift_colors
-from perception.training.data.batches import made_ahead
+from perception.training.data.batches import prefetch
 from perception.training.recipes.classification import PictureAugmentConfig
 from perception.types import U8
 
@@ -91,7 +91,7 @@ class PictureBatches:
                 [sample.name for sample in samples],
             )
 
-        return made_ahead(made, len(self))
+        return prefetch(made, len(self))
 
 
 class PictureAugmenter:
@@ -109,7 +109,7 @@ class PictureAugmenter:
     def __call__(
         self, image: U8, rng: np.random.Generator, box: NDArray[np.float32] = NO_BOX
     ) -> tuple[U8, NDArray[np.float32]]:
-        """A changed ``image``, uint8 ``[h, w, 3]``, and where its ``box`` (xyxy in 0..1) went, clipped to it."""
+        """Change ``image``, uint8 ``[h, w, 3]``; return it and its moved ``box`` (xyxy in 0..1), clipped to it."""
         config, (width, height) = self.config, self.crop
         slack = np.array([image.shape[1] - width, image.shape[0] - height])
         shift = rng.integers(0, slack + 1).astype(np.float64) if slack.any() else np.zeros(2)

@@ -102,7 +102,7 @@ class TrainingData:
 
 
 def boxes_beside(part: MaskSetConfig) -> CocoConfig:
-    """The boxes of a set with masks, as a set of boxes."""
+    """Return the boxes of a set with masks, as a set of boxes."""
     assert isinstance(part.boxes, BoxFileConfig)
     return CocoConfig(images=part.images, name=part.title, only=part.only, exclude=part.exclude, **dict(part.boxes))
 

@@ -95,7 +95,7 @@ def compressed(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
 
 
 def _line(length: int, degrees: float) -> NDArray[np.float32]:
-    """A kernel ``[length, length]`` that averages along a line."""
+    """Return a kernel ``[length, length]`` that averages along a line."""
     kernel = np.zeros((length, length), np.float32)
     middle = (length - 1) / 2
     step = np.array([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))]) * middle

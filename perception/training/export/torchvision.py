@@ -78,7 +78,7 @@ def export_any(
     """
     if model.startswith(PREFIX):
         if data is not None:
-            raise UsageError(f"--data measures checkpoints only, not {model}; take `perception eval` afterwards")
+            raise UsageError(f"--data measures checkpoints only, not {model}; use `perception eval` afterwards")
         return export_torchvision(model, output, weights=weights or "DEFAULT", size=size)
     if weights is not None or size is not None:
         raise UsageError(f"--weights and --size belong to {PREFIX}NAME; a checkpoint has its own", model)
@@ -123,7 +123,7 @@ def export_torchvision(
 def make_graph(
     model: nn.Module, name: str, metadata: Any, size: tuple[int, int], untrained: bool
 ) -> tuple[ModelCard, CameraGraph]:
-    """The card of a torchvision model and the network that is exported.
+    """Build the card of a torchvision model and the network that is exported.
 
     Args:
         model: torchvision's, as `torchvision.models` builds it. It is changed and must not be used afterwards.
@@ -220,7 +220,7 @@ def _among(rows: NDArray[np.float32], row: NDArray[np.float32], limit: NDArray[n
 
 
 def _rows(outputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Boxes with their scores, ``[N, K, 4 + C]``."""
+    """Return boxes with their scores, ``[N, K, 4 + C]``."""
     return np.concatenate([outputs["boxes"], outputs["scores"]], 2)
 
 
@@ -241,7 +241,7 @@ def _size(name: str, size: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def _load(name: str, weights: str) -> tuple[nn.Module, Any]:
-    """The model, and the weights whose metadata describe it."""
+    """Load the model, and the weights whose metadata describe it."""
     known = models.get_model_weights(name)
     if weights.lower() == "none":
         metadata: Any = known.DEFAULT

@@ -1,4 +1,4 @@
-"""Assignment of objects to locations, decided anew at every step by what the network predicts."""
+"""Assignment of objects to locations, at every step, by the network's predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 SCORE_POWER = 0.5
 IOU_POWER = 6.0
-TINY = 1e-9
+EPSILON = 1e-9
 
 
 class Assignment(NamedTuple):
@@ -50,13 +50,13 @@ def assign(
     left, top, right, bottom = truth.unsqueeze(2).unbind(1)
     inside = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)  # [M, K]
     iou = box_iou(truth, boxes)
-    alignment = (scores[:, class_ids].T + TINY).pow(SCORE_POWER) * iou.pow(IOU_POWER)
-    alignment = torch.where(inside, alignment + TINY, 0.0)  # inside is always better than outside
+    alignment = (scores[:, class_ids].T + EPSILON).pow(SCORE_POWER) * iou.pow(IOU_POWER)
+    alignment = torch.where(inside, alignment + EPSILON, 0.0)  # inside is always better than outside
     best, where = alignment.topk(min(candidates, count), 1)
     taken = torch.zeros_like(alignment).scatter_(1, where, (best > 0).float()).bool()
     overlap, objects = torch.where(taken, iou, -1.0).max(0)
     objects = torch.where(overlap >= 0, objects, -1)
     mine = taken & (objects == torch.arange(len(truth), device=truth.device).unsqueeze(1))
     alignment = alignment * mine
-    scale = (iou * mine).amax(1, keepdim=True) / alignment.amax(1, keepdim=True).clamp(min=TINY)
+    scale = (iou * mine).amax(1, keepdim=True) / alignment.amax(1, keepdim=True).clamp(min=EPSILON)
     return Assignment(objects, (alignment * scale).amax(0).clamp(0, 1))

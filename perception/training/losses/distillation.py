@@ -14,7 +14,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from perception.training.recipes.segmentation_detection import DistilConfig, SegmentationDetectionConfig
 
-SURE = 0.1  # least class probability of the teacher at a location whose box is learnt
+LEAST_CONFIDENCE = 0.1  # least class probability of the teacher at a location whose box is learnt
 TEACHER = "teacher_"  # before the names of the teacher's outputs
 
 
@@ -58,7 +58,7 @@ class DistillationLoss(nn.Module):
         entropy = F.binary_cross_entropy_with_logits(logits, theirs, reduction="none")
         boxes = self.parts.class_weight * (focus * entropy).sum() / how_sure
 
-        chosen = sure >= SURE
+        chosen = sure >= LEAST_CONFIDENCE
         weight = sure[chosen]
         giou = generalized_box_iou_loss(outputs["boxes"].float()[chosen], outputs[f"{TEACHER}boxes"].float()[chosen])
         boxes = boxes + self.parts.box_weight * (giou * weight).sum() / how_sure

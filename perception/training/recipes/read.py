@@ -106,18 +106,18 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> Any:
     base = path.parent / str(data["base"])
     if base.resolve() in {p.resolve() for p in (*above, path)}:
         raise UsageError("a recipe cannot be its own base", base)
-    return _laid_over(_read(base, (*above, path)), {key: value for key, value in data.items() if key != "base"})
+    return _merge(_read(base, (*above, path)), {key: value for key, value in data.items() if key != "base"})
 
 
-def _laid_over(below: Any, above: Any) -> Any:
+def _merge(below: Any, above: Any) -> Any:
     """``above``, and what it leaves out of ``below``; lists are taken whole."""
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
-    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
+    return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
 
 
 def _renamed(data: Any) -> tuple[Any, list[str]]:
-    """The recipe in today's spelling, and a note for each old one; ``data`` itself is not changed."""
+    """Translate a recipe to today's spelling, with a note for each old name; ``data`` itself is not changed."""
     notes: list[str] = []
     if isinstance(data, dict) and isinstance(data.get("task"), str) and data["task"] in OLD_TASKS:
         notes.append(f"task: {data['task']} is now called task: {OLD_TASKS[data['task']]}")

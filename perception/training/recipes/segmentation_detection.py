@@ -61,9 +61,14 @@ class NetworkConfig(StartConfig):
             if self.backbone != "efficientnet_lite0":
                 raise ValueError(f"hidden is for efficientnet_lite0, not {self.backbone}")
             if len(self.hidden) != EXPANDING_BLOCKS:
-                raise ValueError(f"hidden wants a number for each of {EXPANDING_BLOCKS} blocks, not {len(self.hidden)}")
+                raise ValueError(
+                    f"hidden needs one number for each of the {EXPANDING_BLOCKS} expanding blocks, "
+                    f"not {len(self.hidden)}"
+                )
             if self.pretrained:
-                raise ValueError("ImageNet's weights are for the backbone's own width: hidden wants pretrained: false")
+                raise ValueError(
+                    "ImageNet's weights are for the backbone's own width: with hidden, set pretrained: false"
+                )
         return self
 
 

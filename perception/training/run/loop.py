@@ -176,7 +176,7 @@ class Trainer:
             if self.distributed.is_first:
                 self._finish_epoch(losses, start)
             if self.distributed.broadcast(self.config.patience is not None and self.stale >= self.config.patience):
-                log.info("stopping early: no better for %d evaluations", self.stale)
+                log.info("stopping early: no improvement in %d evaluations", self.stale)
                 break
         if self.tensorboard is not None:
             self.tensorboard.close()
@@ -260,7 +260,7 @@ class Trainer:
             torch.set_rng_state(state["torch_rng"])
             if state["cuda_rng"] and self.device.type == "cuda":
                 torch.cuda.set_rng_state_all(state["cuda_rng"])
-        log.info("going on from epoch %d of %s", self.epoch, path)
+        log.info("resuming from epoch %d of %s", self.epoch, path)
 
     def _optimiser(self) -> torch.optim.Optimizer:
         """Make the recipe's optimiser, with the backbone slower than the rest, and no decay of norms and biases."""

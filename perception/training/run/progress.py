@@ -1,4 +1,4 @@
-"""Progress of a training run, for whoever shows it."""
+"""Progress of a training run, for display."""
 
 from __future__ import annotations
 

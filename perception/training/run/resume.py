@@ -1,4 +1,4 @@
-"""Comparison of a recipe with the one that a run was begun by."""
+"""Comparison of a recipe with the one that a run was started with."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def check_recipe(saved: Any, now: RunConfig, path: Path) -> None:
     fixed = [said for name, said in changed.items() if name in FIXED]
     if fixed:
         raise UsageError(
-            f"this run was begun by another recipe: {', '.join(fixed)}; start over (--fresh), or give the recipe "
-            "another output",
+            f"this run was started with another recipe: {', '.join(fixed)}; start over with --fresh, or change "
+            "the recipe's output",
             path,
         )
     if changed:
-        log.warning("%s: the recipe has changed, from here on: %s", path, ", ".join(changed.values()))
+        log.warning("%s: the recipe has changed; from now on: %s", path, ", ".join(changed.values()))
 
 
 def measures_the_same(saved: dict[str, Any], now: RunConfig) -> bool:
-    """Return whether the scores of a run begun by ``saved``, plain data, compare with those of ``now``."""
+    """Return whether the scores of a run started with ``saved``, plain data, compare with those of ``now``."""
     return saved.get("only") == getattr(now, "only", None)
 
 

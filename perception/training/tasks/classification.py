@@ -98,7 +98,7 @@ class ClassificationTask(Task[ClassificationConfig]):
 
     def batches(self, rank: int, world_size: int) -> PictureBatches:
         if world_size > 1 and self.config.network.head_epochs:
-            raise UsageError("network.head_epochs changes what is trained on the way: train in one process")
+            raise UsageError("network.head_epochs changes what is trained during the run: use one process")
         augment = PictureAugmenter(self.config.augment, self.size[::-1])
 
         def make(index: int, rng: np.random.Generator) -> Labelled:

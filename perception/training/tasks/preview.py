@@ -1,4 +1,4 @@
-"""Pictures with what a network sees in them drawn on, to look at while it is trained."""
+"""Preview pictures with a network's predictions, for monitoring its training."""
 
 from __future__ import annotations
 

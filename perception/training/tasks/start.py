@@ -43,7 +43,7 @@ def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[T
     checkpoint = load_checkpoint(start)
     weights = checkpoint["average"]
     if is_narrower(network, weights):
-        log.info("pruning %s: finding the channels that matter least, which takes minutes", start)
+        log.info("pruning %s: looking for the least important channels; this takes minutes", start)
         wide = build_network(parse_config(checkpoint["config"], start))
         load_weights(wide, weights, start)
         prune(wide.to(next(network.parameters()).device), network, batches())

@@ -30,7 +30,7 @@ class Teacher:
         state = load_checkpoint(path)
         own = parse_config(state["config"], path)
         if not isinstance(own, SegmentationDetectionConfig) or _answers(own) != _answers(config):
-            raise UsageError("this teacher has other classes, strides or a head more or less than the recipe", path)
+            raise UsageError("the teacher's classes, strides or heads differ from the recipe's", path)
         self._network = build_segmentation_detection(own)
         load_weights(self._network, state["average"], path)
         self._network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

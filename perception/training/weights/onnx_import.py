@@ -1,4 +1,4 @@
-"""Load weights from ONNX: a model file becomes a network that can be trained.
+"""Loading weights from ONNX: a model file as a network that can be trained.
 
 In a file, most batch norms are folded into the convolutions before them. Such convolutions are found by the names of
 their nodes, which are those of the modules; what a norm did comes back as its scale and shift, around statistics that
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Value = NDArray[np.float32]
 ROOT = "network."  # what `perception.networks.camera.CameraGraph` calls the network
-TINY = 1e-12
+EPSILON = 1e-12
 
 
 class _Tensors(NamedTuple):
@@ -98,7 +98,7 @@ def load_onnx_weights(network: nn.Module, path: Path, images: Tensor) -> OnnxWei
             assert norm.running_mean is not None and norm.running_var is not None
             norm.running_mean.zero_()
             norm.running_var.fill_(1 - norm.eps)
-            norm.weight.copy_((now * first[name]).sum(1) / first[name].square().sum(1).clamp(min=TINY))
+            norm.weight.copy_((now * first[name]).sum(1) / first[name].square().sum(1).clamp(min=EPSILON))
             norm.bias.copy_(torch.from_numpy(bias))
         for head in (m for m in network.modules() if isinstance(m, DetectionHead)):
             if len(weights.scales) == len(head.log_scales):
@@ -161,7 +161,7 @@ def _read(path: Path) -> _Tensors:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"cannot read this model: {reason}", path) from None
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
-        raise ModelError("weights in eight bits cannot be trained on; start from the model that was quantised", path)
+        raise ModelError("eight-bit weights cannot be trained; start from the model before quantisation", path)
     tensors = {t.name: t for t in graph.initializer}
     for node in graph.node:  # weights stored in half have a cast behind them, equal ones are stored once
         if node.op_type in ("Cast", "Identity") and node.input[0] in tensors:

@@ -35,9 +35,9 @@ def soup(checkpoints: Sequence[str | Path], output: str | Path, shares: Sequence
     paths = [Path(checkpoint) for checkpoint in checkpoints]
     parts = [1.0] * len(paths) if shares is None else list(shares)
     if len(paths) < 2:
-        raise UsageError("an average wants two checkpoints or more")
+        raise UsageError("averaging needs at least two checkpoints")
     if len(parts) != len(paths) or not all(part >= 0 for part in parts) or not sum(parts) > 0:
-        raise UsageError(f"{len(paths)} checkpoints want a share each, none below 0, not {parts}")
+        raise UsageError(f"give one share for each of the {len(paths)} checkpoints, none below 0, not {parts}")
     first = load_checkpoint(paths[0])
     total: dict[str, Tensor] = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in first["average"].items()}
     for path, part in zip(paths, parts, strict=True):

@@ -1,4 +1,4 @@
-"""Logs that no client can fill: so many lines of a kind in a minute, and then how many were left out."""
+"""Rate limit of log lines, so that clients cannot fill the log: a few of a kind per minute, then a count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 LINES = 10
 PER_S = 60.0
 KINDS = 200
-"""Kinds of lines that are told apart; all further ones are one kind."""
+"""Number of kinds that are distinguished; all further ones count as one kind."""
 
 
 @dataclass
@@ -20,8 +20,8 @@ class _Kind:
     left_out: int = 0
 
 
-class Sparing:
-    """Counts lines by kind.
+class LogLimit:
+    """Rate limit of log lines by kind.
 
     Args:
         clock: seconds, of any beginning.
@@ -32,10 +32,10 @@ class Sparing:
         self._kinds: dict[str, _Kind] = {}
 
     def left_out(self, kind: str) -> int | None:
-        """Whether a line may be written now.
+        """Count a line, and decide whether it may be written.
 
         Returns:
-            how many were left out before this one; None: this one is to be left out, too.
+            the number of lines left out before this one; None if this one must be left out, too.
         """
         if len(self._kinds) >= KINDS and kind not in self._kinds:
             kind = ""
@@ -51,8 +51,8 @@ class Sparing:
         return before
 
 
-class SparingFilter(logging.Filter):
-    """A logger's filter that leaves out what comes too often. What differs only in its arguments is of one kind.
+class LogLimitFilter(logging.Filter):
+    """Logging filter that leaves out lines that repeat too often, whatever their arguments.
 
     Args:
         clock: seconds, of any beginning.
@@ -60,10 +60,10 @@ class SparingFilter(logging.Filter):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._lines = Sparing(clock)
+        self._lines = LogLimit(clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is written."""
+        """Return whether a record is written."""
         left_out = self._lines.left_out(f"{record.levelno} {record.msg}"[:200])
         if left_out:
             record.msg, record.args = f"{record.getMessage()} ({left_out} more like it were left out)", None

@@ -15,8 +15,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from perception.server.app import create_app
-from perception.server.edge import guessing
-from perception.server.edge.guessing import FIRST_S, FORGET_S, FREE, LONGEST_S, Guesses, block
+from perception.server.edge import login_throttle
+from perception.server.edge.login_throttle import FIRST_S, FORGET_S, FREE, LONGEST_S, LoginThrottle, block
 from perception.server.problems import Busy
 from tests.server.served import served
 from tests.server.test_access import gate
@@ -91,25 +91,25 @@ def test_many_guesses_at_once_are_few(guess: Callable[[httpx.Client, str], tuple
 
 def test_the_wait_doubles_up_to_a_limit_and_is_forgotten() -> None:
     clock = Clock()
-    guesses = Guesses(clock)
+    throttle = LoginThrottle(clock)
     waits = []
     for number in range(12):
         guess = b"%d" % number
-        assert not guesses.is_known("192.0.2.1", guess)
-        assert guesses.failed("192.0.2.1", guess) == number + 1
+        assert not throttle.is_known("192.0.2.1", guess)
+        assert throttle.failed("192.0.2.1", guess) == number + 1
         began = clock.now
         while True:
             try:
-                guesses.is_known("192.0.2.1", b"next")
+                throttle.is_known("192.0.2.1", b"next")
                 break
             except Busy as busy:
                 assert busy.status == 429
                 clock.now += busy.retry_after_s
         waits.append(clock.now - began)
-        assert not guesses.is_known("192.0.2.2", b"next")  # another address does not wait
+        assert not throttle.is_known("192.0.2.2", b"next")  # another address does not wait
     assert waits == pytest.approx([0.0] * (FREE - 1) + [min(FIRST_S * 2**n, LONGEST_S) for n in range(13 - FREE)])
     clock.now += FORGET_S + 1
-    assert guesses.failed("192.0.2.1", b"again") == 1
+    assert throttle.failed("192.0.2.1", b"again") == 1
 
 
 def test_ways_count_together_and_cookies_do_not_wait() -> None:
@@ -175,14 +175,14 @@ def test_guesses_from_everywhere_do_not_fill_the_log(caplog: pytest.LogCaptureFi
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guessing, "MOST", 10)
-    guesses = Guesses(Clock())
+    monkeypatch.setattr(login_throttle, "MOST", 10)
+    throttle = LoginThrottle(Clock())
     for number in range(1000):
-        guesses.failed(f"198.51.{number // 256}.{number % 256}", b"x" * number)
-        guesses.failed("192.0.2.1", b"%d" % number)
-    assert len(guesses._failures) == 10
+        throttle.failed(f"198.51.{number // 256}.{number % 256}", b"x" * number)
+        throttle.failed("192.0.2.1", b"%d" % number)
+    assert len(throttle._failures) == 10
     with pytest.raises(Busy):  # who goes on is not forgotten for those who come
-        guesses.is_known("192.0.2.1", b"next")
+        throttle.is_known("192.0.2.1", b"next")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_nobody_says_where_they_come_from_but_the_operators_proxy() -> None:
 
 
 def test_the_application_believes_the_proxies_of_its_settings(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guessing, "FIRST_S", LONGEST_S)  # by the real clock
+    monkeypatch.setattr(login_throttle, "FIRST_S", LONGEST_S)  # by the real clock
     for proxies, free in (([], False), (["127.0.0.1"], True)):
         with served(create_app(make(token=TOKEN, proxies=proxies))) as address:
             statuses = [

@@ -1,9 +1,9 @@
-"""Guessing is slow: after a few wrong credentials, an address has to wait before any of its credentials are looked at.
+"""Throttling of logins: after a few wrong credentials, an address must wait before more of them are checked.
 
-The wait doubles with each failure. Nothing waits inside the server for it: what comes too early is turned away unread,
-right or wrong, so that a thousand connections at once get no more guesses than one, and hold nothing. What was found
-wrong just before is refused as wrong again and counts for nothing: a program with an old token that asks every second
-does not lock out its neighbours. Logins of browsers go on meanwhile: their cookies cannot be guessed.
+The wait doubles with each failure. Nothing waits inside the server for it: what comes too early is refused unchecked,
+right or wrong, so that a thousand connections at once get no more guesses than one, and hold nothing. The same wrong
+credentials again are refused without being counted: a program with an old token that asks every second does not lock
+out its neighbours. Sessions of browsers continue meanwhile: their cookies cannot be guessed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from http import HTTPStatus
 from perception.server.problems import Busy
 
 FREE = 5
-"""Failures of an address before it has to wait, the last of these included: who mistypes disturbs nobody."""
+"""Failures of an address until it must wait: typing errors have no consequences."""
 
 FIRST_S, LONGEST_S = 0.5, 30.0
-"""The first wait, and the most that it grows to."""
+"""The first wait in seconds, and the longest."""
 
 FORGET_S = 900.0
-"""Failures are forgotten when an address had none for so long."""
+"""Seconds without a failure after which the failures of an address are forgotten."""
 
 MOST = 10_000
-"""Addresses that are remembered; the one that failed longest ago makes room."""
+"""Number of addresses remembered; the one that failed longest ago is dropped first."""
 
 _REMEMBERED = 4
-"""Wrong credentials of an address that are known again."""
+"""Number of wrong credentials remembered per address."""
 
 
 @dataclass
@@ -44,8 +44,8 @@ class _Failures:
     wrong: list[bytes] = field(default_factory=list)
 
 
-class Guesses:
-    """Wrong credentials, by the address that they came from.
+class LoginThrottle:
+    """Failed logins, by the address that they came from.
 
     Args:
         clock: seconds, of any beginning.
@@ -57,10 +57,10 @@ class Guesses:
         self._failures: OrderedDict[str, _Failures] = OrderedDict()  # longest ago first
 
     def is_known(self, address: str, credentials: bytes) -> bool:
-        """Whether these credentials were found wrong lately; otherwise they may be looked at.
+        """Return whether these credentials are known to be wrong; otherwise they may be checked.
 
         Raises:
-            Busy: it is too early for that.
+            Busy: it is too early for another attempt.
         """
         failures = self._failures.get(block(address))
         if failures is None:
@@ -73,10 +73,10 @@ class Guesses:
         return False
 
     def failed(self, address: str, credentials: bytes) -> int:
-        """Wrong credentials came.
+        """Record wrong credentials.
 
         Returns:
-            how many did so far.
+            the number of failures so far.
         """
         now = self._clock()
         failures = self._failures.setdefault(block(address), _Failures())
@@ -93,12 +93,12 @@ class Guesses:
         return failures.count
 
     def _digest(self, credentials: bytes) -> bytes:
-        """Of what was wrong, nothing is kept that could be read: it may be a password of another place."""
+        """Hash credentials with a key: wrong ones may be a password of another service."""
         return hashlib.blake2b(credentials, digest_size=16, key=self._key).digest()
 
 
 def block(address: str) -> str:
-    """What one client has of addresses: an IPv6 network of 64 bits, or the address itself."""
+    """Return the addresses of one client: a /64 network of IPv6, or the address itself."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
