@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from perception.card import ModelCard
 from perception.errors import PerceptionError
 from perception.pipeline import StageChain
-from perception.server.edge.sparing import Sparing
+from perception.server.edge.log_limit import LogLimit
 from perception.sources.uri import redact_text
 from perception.stages.factories import StageFactory
 from perception.types import Prediction
@@ -40,7 +40,7 @@ class LiveStages:
         self.problem = ""
         self._chain = StageChain(card, stages)
         self._name = name
-        self._lines = Sparing()
+        self._lines = LogLimit()
         self._good = 0
 
     def apply(self, prediction: Prediction) -> Prediction:
