@@ -35,6 +35,16 @@ test("options are what is shown, with thresholds only where there are boxes and 
   assert.equal(query(options(MODEL)).get("classes"), "");
 });
 
+test("the panoptic view is asked for where the model has it, and nowhere else", () => {
+  const both = { ...MODEL, views: ["boxes", "panoptic"] };
+  assert.ok(!("view" in options(both)));
+  settings.view = "panoptic";
+  assert.equal(options(both).view, "panoptic");
+  for (const model of [{ ...MODEL, views: ["boxes"] }, MODEL, undefined]) assert.ok(!("view" in options(model)));
+  settings.view = "boxes";
+  assert.ok(!("view" in options(both)));
+});
+
 test("a query holds texts, escaped", () => {
   assert.equal(query({ name: "a b&c.mp4", masks: true, classes: ["road", "traffic light"] }).toString(), "name=a+b%26c.mp4&masks=true&classes=road%2Ctraffic+light");
 });
