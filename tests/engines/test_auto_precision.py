@@ -114,7 +114,7 @@ def test_the_quantised_version_is_one_of_the_ways(tmp_path: Path) -> None:
 def test_int8_takes_the_file_beside(engine: str, tmp_path: Path) -> None:
     path = write_model(tmp_path / "colors.onnx")
     card = read_card(path)
-    with pytest.raises(ModelError, match=r"colors\.onnx: there is no int8 version .* perception quantize"):
+    with pytest.raises(ModelError, match=r"colors\.onnx: this model has no int8 version.* perception quantize"):
         open_engine(path, card, engine=engine, precision="int8")
     beside = write_quantised(path)
     with open_engine(path, card, engine=engine, precision="int8") as opened:

@@ -189,7 +189,7 @@ def test_a_video_that_is_longer_than_its_header_says(narrow: tuple[httpx.Client,
     assert accepted.status_code == 202, accepted.text
     job = ended(client, accepted.headers["location"])
     assert job["state"] == "failed"
-    assert "liar.mkv: the video lasts longer than 30 s" in job["error"]
+    assert "liar.mkv: the video is longer than the limit of 30 s" in job["error"]
     assert job["results"] == {}
     assert client.get(f"{accepted.headers['location']}/video").status_code == 409
     assert list((folder / job["id"]).iterdir()) == []
