@@ -42,6 +42,13 @@ class SinkError(PerceptionError):
     exit_code = 1
 
 
+class StageError(PerceptionError):
+    """A stage of the pipeline failed on a frame."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} (--debug shows where)"
+
+
 class ModelError(PerceptionError):
     """A model file, its card, or the two together are not usable."""
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from perception.annotate import Outputs, expand, plan, stem
+from perception.commands.main import app
 from perception.errors import UsageError
+from tests.media import make_video
+from tests.models import write_model
+from tests.own_stages import own_stages
 
 
 def outputs_of(sources: list[str], **outputs: str) -> list[dict[str, str]]:
@@ -103,3 +109,22 @@ def test_a_folder_of_videos_is_its_videos(tmp_path: Path) -> None:
 )
 def test_stem(source: str, name: str) -> None:
     assert stem(source) == name
+
+
+def test_stages_are_named_on_the_command_line(tmp_path: Path) -> None:
+    """Each source has them with state of its own."""
+    model = write_model(tmp_path / "m.onnx", detection=True)
+    videos = [str(make_video(tmp_path / f"{name}.mp4", frames=6)) for name in "ab"]
+    with own_stages(tmp_path, "stages_of_annotate"):
+        line = ["annotate", *videos, "--jsonl", str(tmp_path / "out/"), "-m", str(model), "--quiet"]
+        done = CliRunner().invoke(app, [*line, "--stage", "stages_of_annotate:Count"])
+        assert done.exit_code == 0, done.output
+        for text in ("stage: stages_of_annotate:Count", "stage: [stages_of_annotate:Count]"):
+            (tmp_path / "options.yaml").write_text(text)
+            again = CliRunner().invoke(app, [*line, "--overwrite", "--config", str(tmp_path / "options.yaml")])
+            assert again.exit_code == 0, again.output
+        wrong = CliRunner().invoke(app, [*line, "--stage", "stages_of_annotate:Cuont"])
+        assert isinstance(wrong.exception, UsageError) and "did you mean 'Count'" in str(wrong.exception)
+    for name in "ab":
+        lines = (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()
+        assert [json.loads(line)["detections"][0]["box"][2] for line in lines] == [1, 2, 3, 4, 5, 6]

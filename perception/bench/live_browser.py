@@ -182,11 +182,11 @@ def _webcam_row(url: str, camera: Path, seconds: float, alone: float) -> dict[st
             page.evaluate(
                 "() => { window.perception.settings.source = 'webcam'; return window.perception.live.start(); }"
             )
-            page.wait_for_function("() => window.perception.live.figures.total > 5", timeout=1000 * STARTUP_S)
+            page.wait_for_function("() => window.perception.live.statistics.total > 5", timeout=1000 * STARTUP_S)
             page.wait_for_timeout(1000 * SETTLE_S)
-            page.evaluate("() => window.perception.live.figures.clear()")
+            page.evaluate("() => window.perception.live.statistics.clear()")
             page.wait_for_timeout(1000 * min(seconds, 55))
-            results = page.evaluate("() => window.perception.live.figures.results")
+            results = page.evaluate("() => window.perception.live.statistics.results")
         finally:
             browser.close()
     if len(results) < 2:

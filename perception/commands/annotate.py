@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,10 +22,15 @@ from perception.commands.options import (
     Overwrite,
     PrecisionOption,
     Size,
+    Stages,
     Things,
     Threads,
 )
 from perception.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from perception.stages.factories import StageFactory
+    from perception.types import Stage
 
 NOT_WRITTEN = "not written"
 
@@ -134,6 +139,7 @@ def annotate(
         typer.Option(help="Only these classes, comma-separated.", show_default="all", rich_help_panel=MODEL),
     ] = None,
     things: Things = None,
+    stage: Stages = None,
     start: Annotated[float, typer.Option(min=0, help="Start at this second.", rich_help_panel=INPUT)] = 0.0,
     duration: Annotated[
         float | None,
@@ -179,6 +185,8 @@ def annotate(
 
       perception annotate street.mp4 -o instances.mp4 --view panoptic --panoptic segments/
 
+      perception annotate street.mp4 -o counted.mp4 --stage my_stages:CountCars
+
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
     from perception.annotate import Outputs, annotate_all
@@ -188,8 +196,10 @@ def annotate(
     from perception.common.settings import things as parse_things
     from perception.drawing.annotator import Annotator
     from perception.model import load_model
+    from perception.stages.factories import find_stage
     from perception.stages.panoptic import PanopticStage
 
+    own_stages = [find_stage(name) for name in stage or ()]
     wanted = names(classes)
     hidden = names(hide, ("masks", "boxes", "labels", "legend")) or []
     thing_classes = parse_things(things)
@@ -204,7 +214,9 @@ def annotate(
         annotator = Annotator(
             loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)
         )
-        stages = [PanopticStage(loaded.card, thing_classes)] if panoptic or view == "panoptic" else []
+        stages: list[Stage | StageFactory] = [*own_stages]
+        if (panoptic or view == "panoptic") and "panoptic" not in (stage or ()):
+            stages.append(PanopticStage(loaded.card, thing_classes))
         results = []
         for result in annotate_all(
             sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, started=reporter.started,

@@ -22,6 +22,7 @@ from perception.commands.options import (
     PRECISION_METAVAR,
     Card,
     EngineChoice,
+    Stages,
 )
 from perception.common.precision import Precision, parse_precision
 from perception.errors import require
@@ -70,6 +71,7 @@ def live(
     device: Annotated[
         str | None, typer.Option(help=DEVICE_HELP, show_default=DEVICE_DEFAULT, rich_help_panel=MODEL)
     ] = None,
+    stage: Stages = None,
     user: Annotated[
         str | None, typer.Option(help="User name for logging in.", show_default="no login", rich_help_panel=ACCESS)
     ] = None,
@@ -155,7 +157,7 @@ def live(
         "host": host, "port": port, "model": model, "card": card, "engine": engine, "precision": precision,
         "device": device, "user": user, "password": read_secret(password_file), "token": read_secret(token_file),
         "insecure": insecure or None, "origins": origin, "proxies": proxy, "allow": allow, "cameras": camera,
-        "data_dir": data_dir,
+        "data_dir": data_dir, "stages": stage,
     }  # fmt: skip
     values = {} if config is None else read_settings(config)
     values |= {name: value for name, value in given.items() if value is not None}

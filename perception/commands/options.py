@@ -29,7 +29,12 @@ def _config(ctx: typer.Context, path: Path | None) -> Path | None:
         from perception.common.settings import load_config
 
         known = {p.name for p in ctx.command.params if p.name not in (None, "config", "help")}
-        ctx.default_map = {**(ctx.default_map or {}), **load_config(path, known)}
+        several = {p.name for p in ctx.command.params if getattr(p, "multiple", False)}
+        values = {
+            name: [value] if name in several and isinstance(value, str) else value  # one needs no brackets
+            for name, value in load_config(path, known).items()
+        }
+        ctx.default_map = {**(ctx.default_map or {}), **values}
     return path
 
 
@@ -71,6 +76,13 @@ Things = Annotated[
     typer.Option(
         metavar="PIXELS=BOX+BOX,...", help="Panoptic: which classes of boxes belong to which class of pixels.",
         show_default=IN_CARD, rich_help_panel=MODEL,
+    ),
+]  # fmt: skip
+Stages = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION", show_default="none", rich_help_panel=MODEL,
+        help="Step on predictions before they are drawn: a function or class of yours, or 'panoptic'; repeatable.",
     ),
 ]  # fmt: skip
 Decoder = Annotated[

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from perception.card import ModelCard
-from perception.errors import PerceptionError, UsageError
+from perception.errors import PerceptionError, StageError, UsageError
 from perception.stages.factories import StageFactory, name_of_stage
 from perception.types import Picture, Prediction, Stage
 
@@ -44,13 +44,15 @@ class StageChain:
         made = [stage(card) if isinstance(stage, StageFactory) else stage for stage in stages]
         names = [stage.name if isinstance(stage, StageFactory) else name_of_stage(stage) for stage in stages]
         self._stages: list[tuple[str, Stage]] = list(zip(names, made, strict=True))
+        self._card = card
         self._annotator = annotator
 
     def apply(self, prediction: Prediction) -> Prediction:
         """Apply all stages to a prediction.
 
         Raises:
-            PerceptionError: a stage failed; it is named, with the frame.
+            StageError: a stage failed; it is named, with the frame.
+            PerceptionError: what a stage says of itself, or what it returns cannot be drawn or written.
         """
         for name, stage in self._stages:
             index = prediction.frame.index
@@ -60,11 +62,25 @@ class StageChain:
                 raise  # explains itself
             except Exception as error:
                 what = f"the stage {name} failed on frame {index}: {type(error).__name__}: {error}"
-                raise PerceptionError(f"{what} (--debug shows where)", prediction.frame.source or None) from error
+                raise StageError(what, prediction.frame.source or None) from error
             if not isinstance(result, Prediction):
                 raise UsageError(f"the stage {name} must return a prediction, not {type(result).__name__}")
+            self._check_classes(name, result)
             prediction = result
         return prediction
+
+    def _check_classes(self, name: str, prediction: Prediction) -> None:
+        """Refuse classes without a name here, where the stage is known, and not in whatever draws or writes them."""
+        detections, task = prediction.detections, self._card.detection
+        if detections is None or not len(detections):
+            return
+        most = 0 if task is None else len(task.classes)
+        least, greatest = int(detections.class_ids.min()), int(detections.class_ids.max())
+        if least < 0 or greatest >= most:
+            raise UsageError(
+                f"the stage {name} gave a box of class {greatest if least >= 0 else least}; "
+                f"{self._card.name} has {most} classes of boxes"
+            )
 
     def render(self, prediction: Prediction) -> Prediction:
         """Draw a prediction's annotated picture; return it with the milliseconds that drawing took.

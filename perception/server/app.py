@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from perception.common.version import __version__
-from perception.errors import PerceptionError, UsageError
+from perception.errors import PerceptionError, StageError, UsageError
 from perception.server.edge.access import AuthenticationMiddleware
 from perception.server.edge.allowlist import check_patterns
 from perception.server.edge.bodies import BodyLimitMiddleware
@@ -40,6 +40,7 @@ from perception.server.routes import webcam
 from perception.server.routes.docs import mount_docs
 from perception.server.service import Service
 from perception.server.settings import ServerSettings
+from perception.sources.uri import redact_text
 
 log = logging.getLogger("perception")
 
@@ -55,7 +56,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     """Create the application; ``app.state.service`` is its `Service`, which starts and stops with the application.
 
     Raises:
-        UsageError: a pattern of allowed sources that could never fit.
+        UsageError: a pattern of allowed sources that could never fit, or a stage that the default model does not allow.
         SinkError: the folder for jobs cannot be used.
     """
     check_patterns(settings.allow)
@@ -64,6 +65,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     from perception.server.page import mount_page
 
     service = Service(settings)
+    service.check_stages()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -170,6 +172,9 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 
 async def _perception_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PerceptionError)
+    if isinstance(error, StageError):
+        log.warning("%s: %s", request.url.path, error.message)
+        return _error(status_of(error), redact_text(error.message))
     return _error(status_of(error), str(error), headers_of(error))
 
 

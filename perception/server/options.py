@@ -1,15 +1,21 @@
-"""What a client may set for what it gets: thresholds, classes, drawing. The same words on every route."""
+"""Options of a client: thresholds, classes, drawing. The same words on every route."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from perception.card import ModelCard
 from perception.drawing.annotator import Annotator
+from perception.errors import UsageError
 from perception.model import Model
+from perception.pipeline import StageChain
 from perception.postprocess.post_processing import DetectionOptions
+from perception.stages.factories import StageFactory, find_stage
+from perception.stages.panoptic import thing_classes
+from perception.types import Stage
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A number in 0..1."""
@@ -27,6 +33,18 @@ def _split(value: Any) -> Any:
     return value
 
 
+View = Literal["boxes", "panoptic"]
+
+
+def views(card: ModelCard) -> list[View]:
+    """The views that a model's results can be drawn in, the usual one first."""
+    try:
+        thing_classes(card)
+    except UsageError:
+        return ["boxes"]
+    return ["boxes", "panoptic"]
+
+
 class Options(BaseModel):
     """Thresholds, classes and drawing.
 
@@ -35,6 +53,7 @@ class Options(BaseModel):
         iou: boxes that overlap more are one; None: the card's.
         max_detections: most boxes a frame; None: the card's.
         classes: only these, by name; None: all.
+        view: objects as boxes, or as outlines of their pixels, for models that have masks and boxes.
         opacity: of the class colours.
         masks, boxes, labels, legend: whether they are drawn.
     """
@@ -45,11 +64,32 @@ class Options(BaseModel):
     iou: Unit | None = None
     max_detections: int | None = Field(default=None, ge=1, le=1000)
     classes: Annotated[tuple[Name, ...] | None, Field(max_length=1000), BeforeValidator(_split)] = None
+    view: View = "boxes"
     opacity: Unit = 0.5
     masks: bool = True
     boxes: bool = True
     labels: bool = True
     legend: bool = True
+
+    def detection(self, card: ModelCard) -> DetectionOptions:
+        """The part that decides how a network's outputs are interpreted; what says the same as the card is left out.
+
+        Options that are equal in this have the same predictions, however they are drawn.
+        """
+        task, classes = card.detection, self.classes
+        tasks = [t for t in (card.segmentation, card.detection, card.classification) if t is not None]
+        if classes is not None and set(classes) == {name for t in tasks for name in t.names}:
+            classes = None
+
+        def own(value: Any, of_card: Any) -> Any:
+            return None if task is None or value == of_card else value
+
+        return DetectionOptions(
+            score_threshold=own(self.score, task and task.score_threshold),
+            iou_threshold=own(self.iou, task and task.iou_threshold),
+            max_detections=own(self.max_detections, task and task.max_detections),
+            classes=None if classes is None else tuple(sorted(set(classes))),
+        )
 
     def applied_to(self, model: Model) -> Model:
         """A model that shares the engine of ``model`` and keeps to these options.
@@ -57,20 +97,29 @@ class Options(BaseModel):
         Raises:
             UsageError: a class that the model has not.
         """
-        options = DetectionOptions(
-            score_threshold=self.score,
-            iou_threshold=self.iou,
-            max_detections=self.max_detections,
-            classes=self.classes,
-        )
-        return model.with_options(options)
+        return model.with_options(self.detection(model.card))
 
-    def annotator(self, card: ModelCard) -> Annotator:
-        """What draws as these options say.
+    def view_stages(self, before: Sequence[Stage | StageFactory] = ()) -> list[StageFactory]:
+        """The stages that the view needs, unless they are among those ``before`` it."""
+        names = [stage.name for stage in before if isinstance(stage, StageFactory)]
+        return [find_stage(self.view)] if self.view == "panoptic" and self.view not in names else []
+
+    def chain(self, card: ModelCard, stages: Sequence[Stage | StageFactory] = ()) -> StageChain:
+        """Make the chain of stages and drawing for one source: ``stages``, then what the view needs.
 
         Raises:
-            UsageError: a class that the model has not.
+            UsageError: a class that the model has not, or a view or a stage that it is not made for.
         """
+        return StageChain(card, [*stages, *self.view_stages(stages)], self.annotator(card))
+
+    def annotator(self, card: ModelCard) -> Annotator:
+        """Make an annotator that draws as these options say.
+
+        Raises:
+            UsageError: a class that the model has not, or a view that its results do not allow.
+        """
+        if self.view not in views(card):
+            raise UsageError(f"the panoptic view needs a model of both masks and boxes; {card.name} is none")
         return Annotator(
             card,
             opacity=self.opacity,
@@ -78,5 +127,6 @@ class Options(BaseModel):
             boxes=self.boxes,
             labels=self.labels,
             legend=self.legend,
+            view=self.view,
             classes=self.classes,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from http import HTTPStatus
 
-from perception.errors import EngineError, ModelError, PerceptionError, SinkError, SourceError, UsageError
+from perception.errors import EngineError, ModelError, PerceptionError, SinkError, SourceError, StageError, UsageError
 
 
 class Problem(PerceptionError):
@@ -92,6 +92,7 @@ _STATUS: dict[type[PerceptionError], HTTPStatus] = {
     ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
     EngineError: HTTPStatus.SERVICE_UNAVAILABLE,
     SinkError: HTTPStatus.INSUFFICIENT_STORAGE,
+    StageError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
 

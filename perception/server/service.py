@@ -1,4 +1,4 @@
-"""What one running server holds: models, streams, jobs, and what it counts."""
+"""The parts of one running server: models, stages, streams, jobs, metrics."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from perception.server.jobs.worker import Worker
 from perception.server.metrics import Metrics
 from perception.server.settings import ServerSettings
 from perception.server.streams.hub import StreamHub
+from perception.stages.factories import find_stage
 
 log = logging.getLogger("perception")
 
@@ -26,6 +27,7 @@ class Service:
         settings: what the operator set.
         metrics: counters.
         models: models by name.
+        stages: of the operator; every source has them with state of its own.
         streams: server-side sources.
         jobs: uploaded videos and what becomes of them.
         uploads: places for what is being received.
@@ -40,9 +42,10 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.models = Models(settings, self.metrics)
-        self.streams = StreamHub(settings, self.models, self.metrics)
+        self.stages = [find_stage(name) for name in settings.stages]
+        self.streams = StreamHub(settings, self.models, self.metrics, stages=self.stages)
         self.jobs = JobStore(settings.folder / "jobs", settings.limits, self.metrics)
-        self._worker = Worker(self.jobs, self.models, self.metrics, settings.limits)
+        self._worker = Worker(self.jobs, self.models, self.metrics, settings.limits, self.stages)
         limits = settings.limits
         self.uploads = Places(limits.uploads, limits.share, "uploads")
         self.pictures = Pictures(limits, self.metrics)
@@ -50,6 +53,21 @@ class Service:
         self.explanations = Places(1, 1.0, "explanations")
         self.ready = threading.Event()
         self.problem: str | None = None
+
+    def check_stages(self) -> None:
+        """Make each stage once for the default model, before any source needs it.
+
+        Raises:
+            UsageError: a stage cannot be made, or not for this model.
+        """
+        if not self.stages:
+            return
+        try:
+            card = self.models.card()
+        except PerceptionError:
+            return  # the model itself is wrong, which is told when it is loaded
+        for stage in self.stages:
+            stage(card)
 
     def start(self) -> None:
         """Begin to work: go on with the jobs that an earlier server left, and load the default model.

@@ -20,6 +20,7 @@ from pydantic import (
 from perception.common.precision import Precision, respell
 from perception.common.private import warn_if_others_read
 from perception.errors import UsageError
+from perception.stages.factories import find_stage
 from perception.weights.library import DEFAULT_MODEL
 
 
@@ -114,6 +115,14 @@ def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _stage(value: str) -> str:
+    try:
+        find_stage(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 Origin = Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
 """Scheme, host and port of a page, as browsers write it."""
 
@@ -126,6 +135,8 @@ class ServerSettings(_Strict):
         model: the default model, a name or a path; clients choose it or others by name.
         card: YAML card for a default model that has none.
         engine, precision, device: see `perception.engines.open_engine`.
+        stages: steps on predictions before they are drawn, in order: ``panoptic`` or ``module:function``, see
+            `perception.stages.factories.find_stage`. Each source has them with state of its own.
         user, password: credentials for people; both or neither.
         token: credential for programs.
         insecure: listen beyond this machine without credentials.
@@ -148,6 +159,7 @@ class ServerSettings(_Strict):
     engine: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] = "auto"
     precision: Annotated[Precision, BeforeValidator(respell)] = "auto"
     device: str = "CPU"
+    stages: Annotated[tuple[Annotated[str, AfterValidator(_stage)], ...], BeforeValidator(_texts)] = ()
     user: str | None = Field(default=None, min_length=1)
     password: SecretStr | None = Field(default=None, min_length=1)
     token: SecretStr | None = Field(default=None, min_length=8)
@@ -219,6 +231,7 @@ def make_settings(data: dict[str, Any], where: str | Path | None = None) -> Serv
 
 
 _FLAGS = {
+    "stage": "stages",
     "camera": "cameras",
     "origin": "origins",
     "proxy": "proxies",

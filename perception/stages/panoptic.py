@@ -38,7 +38,7 @@ class PanopticStage:
     def __init__(
         self, card: ModelCard, things: Mapping[str, Sequence[str]] | None = None, min_area: int = MIN_AREA
     ) -> None:
-        self.things = _ids(card, things)
+        self.things = thing_classes(card, things)
         self.min_area = min_area
         from perception.postprocess.panoptic import panoptic  # compiles its kernels, which no frame should wait for
 
@@ -59,7 +59,16 @@ class PanopticStage:
         return replace(prediction, panoptic=view, timings={**prediction.timings, "panoptic": spent})
 
 
-def _ids(card: ModelCard, things: Mapping[str, Sequence[str]] | None) -> dict[int, list[int]]:
+def thing_classes(card: ModelCard, things: Mapping[str, Sequence[str]] | None = None) -> dict[int, list[int]]:
+    """Class ids of boxes by the class id of the pixels that they show.
+
+    Args:
+        card: of the model.
+        things: see `PanopticStage`.
+
+    Raises:
+        UsageError: see `PanopticStage`.
+    """
     segments, boxes = card.segmentation, card.detection
     if segments is None or boxes is None:
         has = " and ".join(card.tasks)

@@ -174,8 +174,8 @@ def start_camera(page: Any) -> None:
 
 def results(page: Any, more: int) -> None:
     """Wait for so many more results to be drawn."""
-    total = page.evaluate("window.perception.live.figures.total")
-    page.wait_for_function(f"() => window.perception.live.figures.total >= {total + more}")
+    total = page.evaluate("window.perception.live.statistics.total")
+    page.wait_for_function(f"() => window.perception.live.statistics.total >= {total + more}")
 
 
 def overlay_at(page: Any, x: float, y: float) -> list[int]:

@@ -117,9 +117,9 @@ def test_classes_on_and_off_and_the_legend_of_what_is_in_view(page: Any, site: S
 def test_pause(page: Any) -> None:
     page.get_by_role("button", name="Pause").click()
     page.wait_for_timeout(1000)  # what is in flight still comes, and the picture that stands still
-    total = page.evaluate("window.perception.live.figures.total")
+    total = page.evaluate("window.perception.live.statistics.total")
     page.wait_for_timeout(1000)
-    assert page.evaluate("window.perception.live.figures.total") == total
+    assert page.evaluate("window.perception.live.statistics.total") == total
     assert near(overlay_at(page, *MIRRORED), BLUE, 0.5)
     page.get_by_role("button", name="Go on").click()
     results(page, 3)
@@ -171,9 +171,9 @@ def test_an_answer_of_the_model_before_is_not_taken_for_one_of_the_new_one(page:
             view.socket.onmessage = receive;
             const other = { ...view.model, model: "other", detection: [] };
             receive({ data: JSON.stringify({ type: "ready", ...other }) });
-            window.drawn = live.figures.total;
+            window.drawn = live.statistics.total;
             receive(message);
-            window.drawn = live.figures.total - window.drawn;
+            window.drawn = live.statistics.total - window.drawn;
             live.redraw();
             live.showLegend();
             view.configure(); // what is true again
@@ -192,9 +192,9 @@ def test_a_setting_acts_on_a_paused_picture_though_the_server_hung_up(page: Any)
         """() => { const { view } = window.perception.live; view.asleep = true;
         view.socket.onclose = null; view.socket.close(); }"""
     )
-    total = page.evaluate("window.perception.live.figures.total")
+    total = page.evaluate("window.perception.live.statistics.total")
     set_slider(page, "pv-score", "1")
-    page.wait_for_function(f"() => window.perception.live.figures.total > {total}")
+    page.wait_for_function(f"() => window.perception.live.statistics.total > {total}")
     page.wait_for_function("() => window.perception.live.result.scores.length === 0")
     page.reload()
     page.wait_for_function("() => window.perception?.live")

@@ -1,9 +1,9 @@
-// Helpers of the tabs: addresses, options, names, progress, figures, legend.
+// Helpers of the tabs: addresses, options, names, progress, statistics, legend.
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
-import { Figures, percentile } from "../../perception/server/page/static/figures.js";
+import { StreamStatistics, percentile } from "../../perception/server/page/static/statistics.js";
 import { legendRows } from "../../perception/server/page/static/legend.js";
 import { address, change, classNames, defaults, fileName, onSettings, options, query, settings } from "../../perception/server/page/static/page.js";
 import { jobDone, jobProgress, uploadProgress } from "../../perception/server/page/static/progress.js";
@@ -33,6 +33,16 @@ test("options are what is shown, with thresholds only where there are boxes and 
   settings.hidden = new Set(["car", "road", "person"]);
   assert.deepEqual(options(MODEL).classes, []);
   assert.equal(query(options(MODEL)).get("classes"), "");
+});
+
+test("the panoptic view is asked for where the model has it, and nowhere else", () => {
+  const both = { ...MODEL, views: ["boxes", "panoptic"] };
+  assert.ok(!("view" in options(both)));
+  settings.view = "panoptic";
+  assert.equal(options(both).view, "panoptic");
+  for (const model of [{ ...MODEL, views: ["boxes"] }, MODEL, undefined]) assert.ok(!("view" in options(model)));
+  settings.view = "boxes";
+  assert.ok(!("view" in options(both)));
 });
 
 test("a query holds texts, escaped", () => {
@@ -72,20 +82,20 @@ test("the bar: a quarter for the upload, the rest for the frames", () => {
   assert.equal(jobDone({ name: "a.mp4", fps: null, progress: { frames: 9 } }), "a.mp4: 9 frames");
 });
 
-test("figures: rate and latency of the last seconds, one point a second for a minute", () => {
-  const figures = new Figures();
-  for (let i = 0; i <= 100; i++) figures.add(40 * i, i < 50 ? 1000 : i, { infer: 5 });
-  const { fps, p50, p95 } = figures.now(4000);
+test("statistics: rate and latency of the last seconds, one point a second for a minute", () => {
+  const statistics = new StreamStatistics();
+  for (let i = 0; i <= 100; i++) statistics.add(40 * i, i < 50 ? 1000 : i, { infer: 5 });
+  const { fps, p50, p95 } = statistics.now(4000);
   assert.ok(Math.abs(fps - 25) < 1e-9);
   assert.equal(p50, 100); // 51 values from 50 to 100, 50 of 1000
   assert.equal(p95, 1000);
-  assert.equal(figures.total, 101);
-  assert.deepEqual([figures.now(100_000).fps, figures.now(100_000).p50], [0, NaN]);
-  figures.add(100_000, 1, {});
-  assert.equal(figures.results.length, 1);
-  for (let i = 0; i < 70; i++) figures.point({ fps: i, p50: NaN });
-  assert.equal(figures.points.length, 60);
-  assert.deepEqual(figures.points.at(-1), { fps: 69, latency: 0 });
+  assert.equal(statistics.total, 101);
+  assert.deepEqual([statistics.now(100_000).fps, statistics.now(100_000).p50], [0, NaN]);
+  statistics.add(100_000, 1, {});
+  assert.equal(statistics.results.length, 1);
+  for (let i = 0; i < 70; i++) statistics.point({ fps: i, p50: NaN });
+  assert.equal(statistics.points.length, 60);
+  assert.deepEqual(statistics.points.at(-1), { fps: 69, latency: 0 });
 });
 
 test("percentiles lie among the values", () => {

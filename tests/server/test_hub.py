@@ -10,15 +10,16 @@ from perception.server.inference.models import Models
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, Forbidden, NotFound
 from perception.server.settings import Limits, ServerSettings
-from perception.server.streams.hub import StreamHub
-from perception.server.streams.timeouts import Patience
+from perception.server.streams.hub import IDLE_S, StreamHub
+from perception.server.streams.timeouts import Timeouts
 from tests.media import http_folder, make_image, make_video, tcp_server
 from tests.rtsp import rtsp_server
+from tests.server.clocks import ShiftedClock
 from tests.server.threads import NewThreads
 from tests.server.waiting import wait_for
 
 ENDLESS = "synthetic:?size=64x48&fps=25&frames=0"
-PATIENCE = Patience(stall=1.0, silence=3.0, first_pause=0.05, longest_pause=0.2, age=10.0)
+TIMEOUTS = Timeouts(stall=1.0, silence=3.0, first_pause=0.05, longest_pause=0.2, age=10.0)
 
 
 @pytest.fixture
@@ -27,12 +28,12 @@ def hub_of(colors, tmp_path):
     made = []
     threads = NewThreads()
 
-    def make(idle_s=60.0, patience=PATIENCE, **options):
+    def make(idle_s=IDLE_S, timeouts=TIMEOUTS, clock=time.monotonic, **options):
         values = {"sources": {"street": ENDLESS, "park": ENDLESS + "&seed=1", "pipe": "-", "the yard": ENDLESS}}
         settings = ServerSettings(model=str(colors), data_dir=tmp_path, **(values | options))
         metrics = Metrics()
         models = Models(settings, metrics)
-        hub = StreamHub(settings, models, metrics, patience=patience, idle_s=idle_s)
+        hub = StreamHub(settings, models, metrics, timeouts=timeouts, idle_s=idle_s, clock=clock)
         made.append((hub, models))
         return hub, metrics
 
@@ -73,17 +74,19 @@ def test_threads_that_open_at_once_get_the_same(hub_of):
 
 
 def test_what_nobody_watches_is_closed(hub_of):
-    hub, metrics = hub_of(idle_s=0.5)
+    clock = ShiftedClock()
+    hub, metrics = hub_of(clock=clock)
     watched, _ = hub.open("street")
     viewer = watched.subscribe()
     idle, _ = hub.open("park")
+    clock.advance(IDLE_S)
     wait_for(lambda: idle.over)
+    assert not watched.over  # which was looked at just then
     with pytest.raises(NotFound, match="nobody watched"):
         hub.get("park")
     wait_for(lambda: 'stream="park"' not in metrics.render().decode())
-    time.sleep(0.6)
-    assert not watched.over
     viewer.close()
+    clock.advance(IDLE_S)
     wait_for(lambda: watched.over and not hub.streams)
     again, new = hub.open("street")
     assert new
@@ -241,10 +244,10 @@ def test_a_closed_stream_counts_until_its_last_thread_has_ended(hub_of):
     def silent(connection, ended):
         ended.wait()
 
-    patience = Patience(silence=600)
+    timeouts = Timeouts(silence=600)
     threads = NewThreads()
     with tcp_server(silent) as port:
-        hub, _ = hub_of(allow=(f"rtmp://127.0.0.1:{port}/*",), limits=Limits(streams=2), patience=patience)
+        hub, _ = hub_of(allow=(f"rtmp://127.0.0.1:{port}/*",), limits=Limits(streams=2), timeouts=timeouts)
         for i in range(2):
             stream, _ = hub.open(f"rtmp://127.0.0.1:{port}/{i}")
             wait_for(lambda n=i: len(threads.named("connect")) == n + 1)
@@ -270,7 +273,7 @@ def test_deleting_a_stream_that_is_being_opened_ends_it(hub_of, scheme):
 
     threads = NewThreads()
     with tcp_server(silent) as port:
-        hub, _ = hub_of(allow=(f"{scheme}://127.0.0.1:{port}/*",), patience=Patience(silence=600, opening=600))
+        hub, _ = hub_of(allow=(f"{scheme}://127.0.0.1:{port}/*",), timeouts=Timeouts(silence=600, opening=600))
         stream, _ = hub.open(f"{scheme}://127.0.0.1:{port}/x")
         assert asked.wait(30)
         hub.remove(stream.id)

@@ -67,7 +67,7 @@ def test_a_model_that_is_not_usable_is_told_on_the_page(tmp_path: Path) -> None:
 
 
 def test_scripts_are_served(tmp_path: Path) -> None:
-    scripts = sorted(path.name for path in (FOLDER / "static").iterdir())
+    scripts = sorted(path.name for path in (FOLDER / "static").glob("*.js"))
     app = create_app(make_settings({"data_dir": tmp_path, "model": str(write_model(tmp_path / "colors.onnx"))}))
     with TestClient(app, base_url="http://127.0.0.1") as client:
         for name in scripts:

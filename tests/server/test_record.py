@@ -15,7 +15,7 @@ from perception.server.options import Options
 from perception.server.problems import Busy, Conflict, NotFound
 from perception.server.settings import Limits
 from perception.server.streams.stream import Stream
-from perception.server.streams.timeouts import Patience
+from perception.server.streams.timeouts import Timeouts
 from perception.server.viewers import recording as record
 from perception.server.viewers.recording import Recordings
 from tests.media import make_video, read_stamp
@@ -24,7 +24,7 @@ from tests.server.threads import NewThreads
 from tests.server.waiting import wait_for
 
 PLAIN = Options(opacity=0, legend=False, boxes=False)
-PATIENCE = Patience(first_pause=0.05, age=10.0)
+TIMEOUTS = Timeouts(first_pause=0.05, age=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def recordings(tmp_path):
 
 def stream_of(uri, scheduler, loop=True):
     connect = lambda: open_source(uri)  # noqa: E731
-    return closing(Stream("s", "the street", connect, scheduler, reconnect=False, loop=loop, patience=PATIENCE))
+    return closing(Stream("s", "the street", connect, scheduler, reconnect=False, loop=loop, timeouts=TIMEOUTS))
 
 
 def frames_of(path):
@@ -115,7 +115,7 @@ def test_pictures_that_change_their_size_are_fitted(tmp_path, scheduler, recordi
         turns[0] += 1
         return open_source(videos[turns[0] % 2])
 
-    with closing(Stream("s", "s", connect, scheduler, reconnect=False, loop=True, patience=PATIENCE)) as stream:
+    with closing(Stream("s", "s", connect, scheduler, reconnect=False, loop=True, timeouts=TIMEOUTS)) as stream:
         recording = recordings.start(stream, PLAIN)
         wait_for(lambda: turns[0] >= 4)
         recording.stop()

@@ -13,7 +13,7 @@ from perception import load_model, open_source
 from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
 from perception.server.streams.stream import Stream
-from perception.server.streams.timeouts import Patience
+from perception.server.streams.timeouts import Timeouts
 from tests.media import make_video, read_stamp
 from tests.models import write_model
 from tests.server.waiting import wait_for
@@ -29,7 +29,7 @@ missing = [name for name in ("qtdemux", "rtph264pay", "rtpbin") if Gst.ElementFa
 raise SystemExit(f"no {', '.join(missing)}" if missing else 0)
 """
 
-PATIENCE = Patience(stall=1.0, silence=3.0, first_pause=0.1, longest_pause=0.5, age=10.0)
+TIMEOUTS = Timeouts(stall=1.0, silence=3.0, first_pause=0.1, longest_pause=0.5, age=10.0)
 
 
 class Server:
@@ -95,8 +95,8 @@ def watch(stream, count):
 
 def open_stream(server, scheduler, metrics=None):
     uri = f"rtsp://bob:s3cret@127.0.0.1:{server.port}/live"
-    connect = lambda: open_source(uri, timeout=PATIENCE.silence)  # noqa: E731
-    return closing(Stream("cam", "camera", connect, scheduler, patience=PATIENCE, metrics=metrics))
+    connect = lambda: open_source(uri, timeout=TIMEOUTS.silence)  # noqa: E731
+    return closing(Stream("cam", "camera", connect, scheduler, timeouts=TIMEOUTS, metrics=metrics))
 
 
 def test_frames_come_in_order_and_in_time(server, scheduler):
@@ -149,6 +149,6 @@ def test_a_server_that_freezes(server, scheduler):
 def test_a_path_that_the_server_does_not_have(server, scheduler):
     uri = f"rtsp://127.0.0.1:{server.port}/nothing"
     connect = lambda: open_source(uri, timeout=3)  # noqa: E731
-    with closing(Stream("cam", "camera", connect, scheduler, patience=PATIENCE)) as stream:
+    with closing(Stream("cam", "camera", connect, scheduler, timeouts=TIMEOUTS)) as stream:
         wait_for(lambda: stream.state == "reconnecting", 60)
         assert "404" in stream.status()["message"]

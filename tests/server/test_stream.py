@@ -1,5 +1,8 @@
 """Streams of real sources: files that play at their own pace, servers that stall, hang up and come back."""
 
+import itertools
+import math
+import queue
 import threading
 import time
 from contextlib import closing
@@ -14,16 +17,48 @@ from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.problems import Busy
-from perception.server.streams.stream import ENGINE_ERRORS, MAX_LOOKS, Stream
-from perception.server.streams.timeouts import Patience
+from perception.server.streams.stream import ENGINE_ERRORS, RESTING_S, WANTED_S, Stream
+from perception.server.streams.timeouts import Timeouts
+from perception.server.streams.views import MAX_VIEWS
+from perception.sources.base import Source
+from perception.types import Frame, SourceInfo
 from tests.media import make_image, make_video, read_stamp, tcp_server
 from tests.models import write_model
 from tests.rtsp_camera import access_units, rtsp_camera
+from tests.server.clocks import ManualClock, ShiftedClock
 from tests.server.threads import NewThreads
 from tests.server.waiting import wait_for
 
-QUICK = Patience(stall=0.5, silence=1.5, opening=6.0, first_pause=0.05, longest_pause=0.2, age=5.0)
+QUICK = Timeouts(stall=0.5, silence=1.5, opening=6.0, first_pause=0.05, longest_pause=0.2, age=5.0)
 """Pauses cut short; results may be old, since the tests' machine may be slow."""
+
+CALM = Timeouts(stall=5.0, silence=1e6, opening=1e12, first_pause=0.05, longest_pause=0.2, age=math.inf)
+"""For a clock that the test advances: however busy the machine is, nothing stalls by itself."""
+
+
+class Scripted(Source):
+    """A live source whose frames come when the test says so."""
+
+    def __init__(self, uri="scripted"):
+        super().__init__()
+        self.info = SourceInfo(uri=uri, kind="camera", width=64, height=48, fps=None, time_base=None, live=True)
+        self._queue = queue.Queue()
+        self._count = itertools.count()
+
+    def put(self, count=1):
+        """Give so many frames; returns when all have been taken."""
+        for _ in range(count):
+            index = next(self._count)
+            self._queue.put(Frame(np.full((48, 64, 3), 128, np.uint8), index=index, time=index / 25, arrived=1e9))
+        self._queue.join()
+
+    def _read(self):
+        while (frame := self._queue.get()) is not None:
+            yield frame
+            self._queue.task_done()  # what was given before is done with when the next one is asked for
+
+    def _interrupt(self):
+        self._queue.put(None)
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +72,18 @@ def scheduler(tmp_path_factory):
 def _no_thread_is_left_behind():
     threads = NewThreads()
     yield
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        left = threads.named("perception-capture", "perception-stream")
-        if not left:
-            return
-        time.sleep(0.02)
-    raise AssertionError(left)
+    wait_for(lambda: not threads.named("perception-capture", "perception-stream"))
 
 
 def stream_of(uri, scheduler, **options):
-    options = {"patience": QUICK} | options
-    connect = options.pop("connect", lambda: open_source(uri, timeout=options["patience"].silence))
+    options = {"timeouts": QUICK} | options
+    connect = options.pop("connect", lambda: open_source(uri, timeout=min(options["timeouts"].silence, 60)))
     return closing(Stream("s", "test", connect, scheduler, **options))
+
+
+def slow(clock):
+    """Options of a stream that only the test's clock makes impatient."""
+    return {"timeouts": CALM, "clock": clock}
 
 
 def collect(stream, count, options=None, timeout=30.0):
@@ -146,21 +180,35 @@ def test_one_capture_and_one_inference_for_all_viewers(scheduler):
         assert not np.array_equal(seen[0][n].picture, seen[3][n].picture)
 
 
-def test_a_stream_that_nobody_watches_leaves_the_engine_to_others(scheduler, monkeypatch):
-    monkeypatch.setattr("perception.server.streams.stream.WANTED_S", 0.2)
-    monkeypatch.setattr("perception.server.streams.stream.RESTING_S", 0.5)
-    with stream_of("synthetic:?size=64x48&fps=40&frames=0", scheduler, reconnect=False) as stream:
+def test_a_stream_that_nobody_watches_leaves_the_engine_to_others(scheduler):
+    clock, source = ManualClock(), Scripted()
+    inferred = []
+    model = scheduler.model.with_options(DetectionOptions())
+    infer = model.infer
+    model.infer = lambda frame: (infer(frame), inferred.append(frame.index))[0]
+    with Scheduler(model) as own, stream_of("", own, connect=lambda: source, timeouts=CALM, clock=clock) as stream:
+
+        def give(count):
+            """Frames one by one, so that none takes another one's place."""
+            for _ in range(count):
+                before = own.waiting
+                source.put()
+                wait_for(lambda b=before: own.waiting <= b)
+
         with stream.subscribe() as viewer:
-            assert viewer.next(30) is not None
-        time.sleep(0.5)
-        frames, began = stream.frames, time.monotonic()
-        time.sleep(1.5)
-        most = (time.monotonic() - began) / 0.5 + 2
-        assert 1 <= stream.frames - frames <= most  # of 60
+            give(1)
+            assert viewer.next(30).frame.index == 0
+        clock.advance(WANTED_S + 0.1)
+        give(5)
+        wait_for(lambda: inferred == [0, 1])
+        clock.advance(RESTING_S + 0.1)
+        give(5)
+        wait_for(lambda: inferred == [0, 1, 6])
         assert stream.state == "running"
         with stream.subscribe() as viewer:
-            first = viewer.next(30).frame.index
-            assert viewer.next(30).frame.index < first + 20  # at full rate at once
+            viewer.next(30)  # the last one
+            give(1)  # at full rate at once
+            assert viewer.next(30).frame.index == 11
 
 
 def test_a_slow_viewer_loses_frames_and_slows_nobody(scheduler):
@@ -199,8 +247,8 @@ def test_options_hold_for_the_viewer_alone(tmp_path, scheduler):
 
 
 def test_results_that_are_too_old_are_dropped(scheduler):
-    late = Patience(stall=0.5, silence=1.5, age=0.0)
-    with stream_of("synthetic:?size=64x48&fps=50&frames=0", scheduler, reconnect=False, patience=late) as stream:
+    late = Timeouts(stall=0.5, silence=1.5, age=0.0)
+    with stream_of("synthetic:?size=64x48&fps=50&frames=0", scheduler, reconnect=False, timeouts=late) as stream:
         wait_for(lambda: stream.dropped >= 10)
         assert stream.frames == 0
         assert stream.newest() is None
@@ -246,14 +294,16 @@ def test_a_server_that_hangs_up_is_connected_again(playing, scheduler):
     metrics = Metrics()
     with (
         tcp_server(playing) as port,
-        stream_of(f"http://127.0.0.1:{port}/v.ts", scheduler, patience=QUICK, metrics=metrics) as stream,
+        stream_of(f"http://127.0.0.1:{port}/v.ts", scheduler, timeouts=QUICK, metrics=metrics) as stream,
     ):
         times = [p.frame.time for p in collect(stream, 5)]
         assert stream.state == "running"
         for lost in (1, 2):
+            playing.refusing.set()  # or it may be back before anybody looks
             playing.hang_up.set()
             wait_for(lambda: stream.state == "reconnecting")
             assert "trying again in" in stream.status()["message"]
+            playing.refusing.clear()
             wait_for(lambda n=lost: stream.reconnects == n)
             times += [p.frame.time for p in collect(stream, 5)]
         assert stream.state == "running"
@@ -266,7 +316,7 @@ def test_a_server_that_refuses_is_asked_ever_more_seldom(playing, scheduler):
     playing.refusing.set()
     with (
         tcp_server(playing) as port,
-        stream_of(f"http://u:s3cret@127.0.0.1:{port}/v", scheduler, patience=QUICK) as stream,
+        stream_of(f"http://u:s3cret@127.0.0.1:{port}/v", scheduler, timeouts=QUICK) as stream,
     ):
         wait_for(lambda: playing.connections >= 4)
         assert stream.state == "reconnecting"
@@ -278,25 +328,26 @@ def test_a_server_that_refuses_is_asked_ever_more_seldom(playing, scheduler):
 
 
 def test_pauses_grow_to_their_longest_and_differ():
-    patience = Patience(first_pause=0.5, longest_pause=30.0)
+    timeouts = Timeouts(first_pause=0.5, longest_pause=30.0)
     for failures, longest in [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (1000, 30.0)]:
-        pauses = [patience.pause(failures) for _ in range(200)]
+        pauses = [timeouts.pause(failures) for _ in range(200)]
         assert 2 / 3 * longest <= min(pauses) < max(pauses) <= longest
         assert max(pauses) - min(pauses) > 0.2 * longest
 
 
 def test_a_server_that_falls_silent_is_shown_as_stalled_and_then_left(playing, scheduler):
-    with tcp_server(playing) as port, stream_of(f"http://127.0.0.1:{port}/v", scheduler, patience=QUICK) as stream:
+    clock = ShiftedClock()
+    with tcp_server(playing) as port, stream_of(f"http://127.0.0.1:{port}/v", scheduler, **slow(clock)) as stream:
         collect(stream, 3)
         playing.stalled.set()
-        wait_for(lambda: stream.state == "stalled")
+        wait_for(lambda: clock.advance(CALM.stall) or stream.state == "stalled")
         playing.stalled.clear()
         wait_for(lambda: stream.state == "running")
         assert stream.reconnects == 0
         playing.stalled.set()
-        wait_for(lambda: stream.state == "reconnecting")
+        wait_for(lambda: clock.advance(2 * CALM.silence) or stream.state == "reconnecting")
         playing.stalled.clear()
-        wait_for(lambda: stream.reconnects == 1)
+        wait_for(lambda: stream.reconnects >= 1)
         collect(stream, 2)
 
 
@@ -310,18 +361,21 @@ def test_a_file_on_a_server_that_stalls(tmp_path, scheduler):
         connection.sendall(head.encode() + data[: int(len(data) * 0.6)])
         ended.wait()
 
-    with tcp_server(halfway) as port, stream_of(f"http://127.0.0.1:{port}/v.mp4", scheduler) as stream:
+    clock = ShiftedClock()
+    with tcp_server(halfway) as port, stream_of(f"http://127.0.0.1:{port}/v.mp4", scheduler, **slow(clock)) as stream:
         collect(stream, 3)
-        wait_for(lambda: stream.state == "stalled")
-        wait_for(lambda: stream.state == "reconnecting" or len(asked) > 1)
+        wait_for(lambda: clock.advance(CALM.stall) or stream.state == "stalled")
+        wait_for(lambda: clock.advance(2 * CALM.silence) or stream.state == "reconnecting" or len(asked) > 1)
 
 
 def test_a_read_that_hangs_for_ever_is_left_behind(scheduler):
     """The watchdog: a driver that does not return keeps its thread, and the stream goes on with another."""
-    release = threading.Event()
+    release, again = threading.Event(), threading.Event()
     opened = []
 
     def connect():
+        if opened:
+            again.wait(60)
         source = open_source("synthetic:?size=64x48&fps=30&frames=0&live=1")
         opened.append(source)
         if len(opened) == 1:
@@ -336,10 +390,12 @@ def test_a_read_that_hangs_for_ever_is_left_behind(scheduler):
             source._read = hang
         return source
 
-    patience = Patience(stall=0.2, silence=0.6, first_pause=0.05, age=5.0)
-    with stream_of("", scheduler, connect=connect, patience=patience) as stream:
+    clock = ShiftedClock()
+    with stream_of("", scheduler, connect=connect, **slow(clock)) as stream:
         collect(stream, 2)
-        wait_for(lambda: stream.state == "stalled")
+        wait_for(lambda: clock.advance(CALM.stall) or stream.state == "stalled")
+        wait_for(lambda: clock.advance(2 * CALM.silence) or stream.state == "reconnecting")
+        again.set()
         wait_for(lambda: stream.reconnects == 1)
         collect(stream, 3)
         assert len(opened) == 2
@@ -384,11 +440,11 @@ def test_an_engine_that_keeps_failing_fails_the_stream(scheduler):
     assert ENGINE_ERRORS <= len(failures) <= ENGINE_ERRORS + 3
 
 
-def test_too_many_looks_and_wrong_options(scheduler):
+def test_too_many_views_and_wrong_options(scheduler):
     with stream_of("synthetic:?size=64x48&frames=0", scheduler, reconnect=False) as stream:
         with pytest.raises(UsageError, match="did you mean 'white'"):
             stream.subscribe(Options(classes=("whit",)))
-        viewers = [stream.subscribe(Options(opacity=i / 100)) for i in range(MAX_LOOKS)]
+        viewers = [stream.subscribe(Options(opacity=i / 100)) for i in range(MAX_VIEWS)]
         with pytest.raises(Busy):
             stream.subscribe(Options(opacity=0.99))
         viewers.append(stream.subscribe(Options(opacity=0.0)))  # one that is drawn already
@@ -401,21 +457,32 @@ def test_too_many_looks_and_wrong_options(scheduler):
 
 
 def test_closing_wakes_who_waits(scheduler):
+    over = threading.Event()
+
     def connect():
-        time.sleep(0.5)
+        over.wait(60)
         raise SourceError("not yet")
 
     with stream_of("", scheduler, connect=connect) as stream:
+        newer_than, waiting = stream.newer_than, threading.Semaphore(0)
+
+        def told(number, timeout, closed):
+            """Tell when it is asked under the lock of the stream: then the thread is about to wait."""
+            return newer_than(number, timeout, lambda: (waiting.release(), closed())[1])
+
+        stream.newer_than = told
         viewer = stream.subscribe()
         answers = []
         threads = [threading.Thread(target=lambda: answers.append(viewer.next())) for _ in range(2)]
         for thread in threads:
             thread.start()
-        time.sleep(0.1)
+        for _ in threads:
+            assert waiting.acquire(timeout=30)
         viewer.close()
         for thread in threads:
             thread.join(20)
         assert answers == [None, None]
+        over.set()  # closing waits for the connection
 
 
 def test_a_camera_that_sends_no_key_frame_is_named_as_that(scheduler, tmp_path):

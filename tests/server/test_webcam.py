@@ -38,7 +38,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     models.scheduler()
     pictures = Pictures(settings.limits, metrics)
     webcams = Places(settings.limits.viewers, settings.limits.share, "webcams")
-    yield SimpleNamespace(settings=settings, metrics=metrics, models=models, pictures=pictures, webcams=webcams)
+    yield SimpleNamespace(
+        settings=settings, metrics=metrics, models=models, pictures=pictures, webcams=webcams, stages=[]
+    )
     pictures.close()
     models.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from perception.server.problems import Busy, TooLarge
 from perception.server.settings import Limits
 from perception.sinks import open_sink
 from perception.sources import Bounds, open_source
+from perception.stages.factories import StageFactory
 from perception.types import Prediction
 
 log = logging.getLogger("perception")
@@ -37,13 +39,22 @@ class Worker:
         models: the models; a job's frames take their turn after live ones.
         metrics: told of each frame.
         limits: what a video may hold, whatever its header claimed.
+        stages: of the operator, for every job.
     """
 
-    def __init__(self, store: JobStore, models: Models, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        models: Models,
+        metrics: Metrics,
+        limits: Limits,
+        stages: Sequence[StageFactory] = (),
+    ) -> None:
         self._store = store
         self._models = models
         self._metrics = metrics
         self._limits = limits
+        self._stages = stages
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="perception-jobs", daemon=True)
 
@@ -133,7 +144,7 @@ class Worker:
                     open_sink(self._store.output(job.id, "jsonl"), overwrite=True),
                 ],
                 annotator=job.options.annotator(model.card),
-                stages=[checked],
+                stages=[checked, *self._stages, *job.options.view_stages(self._stages)],
                 progress=moved,
                 stop=given_up,
             )

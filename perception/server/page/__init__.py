@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from perception.errors import PerceptionError
 from perception.server.inference.explain_process import METHODS, missing
+from perception.server.options import views
 from perception.server.page.edge import GradioEdge
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 
+VIEWS = (("boxes", "boxes"), ("outlines (panoptic)", "panoptic"))
 SHOWN = ("Masks", "Boxes", "Labels", "Legend")
 WEBCAM, FILE, URL = "webcam", "file", "url"
 """Sources that are not the server's own; those are called ``server:NAME``."""
@@ -82,7 +84,7 @@ def build_page(service: Service) -> gr.Blocks:
 
 
 def sources(service: Service) -> list[tuple[str, str]]:
-    """What the Live tab can show, as (text, value): the operator's sources first, then the browser's own."""
+    """Sources of the Live tab as (text, value): the operator's first, then the browser's own."""
     settings = service.settings
     named = [(name.replace("_", " "), f"server:{name}") for name in settings.sources]
     cameras = [(f"camera {number} of the server", f"server:{number}") for number in settings.cameras]
@@ -91,7 +93,7 @@ def sources(service: Service) -> list[tuple[str, str]]:
 
 
 def models(service: Service) -> dict[str, dict[str, Any]]:
-    """What the page must know of each model, by name."""
+    """Classes, thresholds and views of each model, by name."""
     return {file.name: _describe(file.card) for file in service.models.files()}
 
 
@@ -105,7 +107,7 @@ def _describe(card: ModelCard) -> dict[str, Any]:
         described[name] = [] if task is None else [{"name": c.name, "color": list(c.color)} for c in task.classes]
     if card.detection is not None:
         described |= {"score": card.detection.score_threshold, "iou": card.detection.iou_threshold}
-    return described
+    return {**described, "views": views(card)}
 
 
 def _tab(name: str, service: Service) -> None:
@@ -127,7 +129,7 @@ import(new URL("static/perception/NAME.js", document.baseURI))
 
 
 def _known(service: Service) -> dict[str, Any]:
-    """What a tab is given; a default model that is not usable is a message on the page and not its end."""
+    """The values that a tab is given; a default model that is not usable is a message on the page and not its end."""
     known: dict[str, Any] = {
         "source": sources(service)[0][1],
         "default": service.models.default,
@@ -158,6 +160,14 @@ def _settings(service: Service) -> None:
     )
     iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="IoU of one object", visible=boxes, elem_id="pv-iou")
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
+    view = gr.Radio(
+        list(VIEWS),
+        value="boxes",
+        label="Objects as",
+        info="Outlines: on streams, videos and pictures; a camera of this browser has boxes.",
+        visible="panoptic" in first.get("views", ()),
+        elem_id="pv-view",
+    )
     show = gr.CheckboxGroup(list(SHOWN), value=list(SHOWN), label="Show", elem_id="pv-show")
     mirror = gr.Checkbox(True, label="Mirror the camera", elem_id="pv-mirror")
     _tab("classes", service)
@@ -166,6 +176,7 @@ def _settings(service: Service) -> None:
         "model": model,
         "score": score,
         "iou": iou,
+        "view": view,
         "opacity": opacity,
         "show": show,
         "mirror": mirror,
@@ -175,20 +186,21 @@ def _settings(service: Service) -> None:
     source.change(fn=None, inputs=[source], js=_sets("source"), show_progress="hidden")
     source.change(fn=None, inputs=[source], outputs=[url], js=_SHOWS_ADDRESS, show_progress="hidden")
     url.submit(fn=None, inputs=[url], js=_sets("url"), show_progress="hidden")
-    follow = _FOLLOW.replace("KNOWN", json.dumps(_thresholds(known)))
-    model.change(fn=None, inputs=[model], outputs=[score, iou], js=follow, show_progress="hidden")
+    follow = _FOLLOW.replace("KNOWN", json.dumps(_of_models(known)))
+    model.change(fn=None, inputs=[model], outputs=[score, iou, view], js=follow, show_progress="hidden")
 
 
 _SHOWS_ADDRESS = f'(value) => ({{ __type__: "update", visible: value === "{URL}" }})'
 _FOLLOW = '(name) => (KNOWN[name] ?? KNOWN[""]).map((change) => ({ __type__: "update", ...change }))'
 
 
-def _thresholds(known: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """How the two thresholds change with the model: by its name, and under no name for one that is not known."""
+def _of_models(known: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Changes of the thresholds and the view by the model's name, and under no name for one that is not known."""
     return {
         name: [
             {"visible": bool(described.get("detection")), "value": described.get("score", _SCORE)},
             {"visible": bool(described.get("detection")), "value": described.get("iou", _IOU)},
+            {"visible": "panoptic" in described.get("views", ())},
         ]
         for name, described in {**known, "": {}}.items()
     }

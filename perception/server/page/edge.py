@@ -18,12 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _FILE = r"[\w-][\w.-]{0,100}"
 PATHS = re.compile(rf"/|/theme\.css|/favicon\.ico|/manifest\.json|/assets/{_FILE}|/static/(js|img)/{_FILE}", re.ASCII)
-"""What a browser asks for of Gradio to show the page."""
+"""Paths of Gradio that a browser needs to show the page."""
 
 _METHODS = ("GET", "HEAD")
 
 _HOST = "page.invalid"
-"""What Gradio is told that it is called by, which it writes into the page: nobody's name."""
+"""Host that Gradio is told it is called by, which it writes into the page: nobody's name."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-eval' {}; style-src 'self' 'unsafe-inline'; connect-src 'self'; "

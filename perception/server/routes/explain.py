@@ -26,7 +26,7 @@ Pixel = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class ExplainQuery(BaseModel):
-    """What is asked.
+    """Query of an explanation.
 
     Attributes:
         model: name of the model; None: the default one.
@@ -54,7 +54,7 @@ class ExplainQuery(BaseModel):
 
 @router.post(
     "/v1/explain",
-    summary="What a model looked at in a picture",
+    summary="Saliency map of a picture",
     response_class=Response,
     responses={
         200: {

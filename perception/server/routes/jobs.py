@@ -28,7 +28,7 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="As POST /v1/j
 
 
 class JobQuery(Options):
-    """What a video is annotated with.
+    """Query of a job: options, and a name.
 
     Attributes:
         name: what to call it; shown, and the stem of the results' names. None: as the form's file is called.
@@ -40,7 +40,7 @@ class JobQuery(Options):
 
 
 class Progress(BaseModel):
-    """How far a job is: ``frames`` of ``total``, which is None where the file does not tell."""
+    """Progress of a job: ``frames`` of ``total``, which is None where the file does not tell."""
 
     frames: int
     total: int | None
@@ -101,16 +101,16 @@ async def create(request: Request, query: Annotated[JobQuery, Query()], response
     """
     service: Service = request.app.state.service
     limits, client = service.settings.limits, client_of(request)
-    size, patience_s = limits.upload_bytes, limits.body_timeout_s
+    size, timeout_s = limits.upload_bytes, limits.body_timeout_s
     await asyncio.to_thread(_check, service, query)
     options = Options.model_validate(query.model_dump(include=set(Options.model_fields)))
     with service.uploads.take(client):
-        upload = await open_upload(request, _TYPES, size, patience_s, "the video")
+        upload = await open_upload(request, _TYPES, size, timeout_s, "the video")
         name = query.name or upload.name or "video"
         job = await asyncio.to_thread(service.jobs.create, name, options, query.model, client)
         try:
             path = service.jobs.input(job.id)
-            await receive_file(upload.stream, path, size, patience_s, "the video", limits.upload_time_s)
+            await receive_file(upload.stream, path, size, timeout_s, "the video", limits.upload_time_s)
             job = await asyncio.to_thread(service.jobs.queue, job.id)
         except (PerceptionError, ClientDisconnect, asyncio.CancelledError):
             service.jobs.discard(job.id)
@@ -131,7 +131,7 @@ async def jobs(request: Request) -> list[JobInfo]:
     return [describe(job, service) for job in await asyncio.to_thread(service.jobs.all)]
 
 
-@router.get("/v1/jobs/{job_id}", summary="How far a job is", responses=faults(404, 422))
+@router.get("/v1/jobs/{job_id}", summary="Progress of a job", responses=faults(404, 422))
 async def job(request: Request, job_id: JobId) -> JobInfo:
     """State, progress, and where the results are."""
     service: Service = request.app.state.service

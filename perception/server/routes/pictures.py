@@ -15,6 +15,7 @@ from perception.card import ClassInfo, ModelCard
 from perception.model import Model
 from perception.picture.conversions import to_bgr
 from perception.picture.jpeg import MAX_SIDE
+from perception.pipeline import StageChain
 from perception.server.edge.budget import Hold
 from perception.server.edge.multipart import FORM
 from perception.server.edge.places import client_of
@@ -47,7 +48,7 @@ PICTURE = {**dict.fromkeys((*IMAGE_TYPES, _ANY[0]), BINARY), FORM: FILE_OF_A_FOR
 
 
 class Fault(BaseModel):
-    """What every answer that is not a success holds."""
+    """Body of every answer that is not a success."""
 
     error: str
 
@@ -58,7 +59,7 @@ def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class PredictQuery(Options):
-    """What a picture is predicted and drawn with.
+    """Query of a prediction: options, model and form of the answer.
 
     Attributes:
         model: name of the model; None: the default one.
@@ -112,6 +113,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     data = await receive_picture(request)
     scheduler = await asyncio.to_thread(service.models.scheduler, query.model)
     model = query.applied_to(scheduler.model)
+    chain = await asyncio.to_thread(query.chain, model.card, service.stages)  # a picture is a source of its own
 
     def decode(hold: Hold | None) -> tuple[Hold, U8]:
         return service.pictures.decode(data, client, hold)
@@ -120,7 +122,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     with hold:
         prediction = await _result(scheduler, model, image, f"api {client}", hold)
         service.metrics.frame_done(prediction, "api")
-        return await service.pictures.run(hold, _answer, prediction, query, model.card, kind)
+        return await service.pictures.run(hold, _answer, prediction, query, chain, model.card, kind)
 
 
 async def receive_picture(request: Request) -> bytes:
@@ -131,10 +133,10 @@ async def receive_picture(request: Request) -> bytes:
     """
     service: Service = request.app.state.service
     limits = service.settings.limits
-    size, patience_s = limits.image_bytes, limits.body_timeout_s
+    size, timeout_s = limits.image_bytes, limits.body_timeout_s
     with service.uploads.take(client_of(request)):
-        upload = await open_upload(request, (*IMAGE_TYPES, *_ANY), size, patience_s, "the image")
-        return await receive_bytes(upload.stream, size, patience_s, "the image", limits.body_time_s)
+        upload = await open_upload(request, (*IMAGE_TYPES, *_ANY), size, timeout_s, "the image")
+        return await receive_bytes(upload.stream, size, timeout_s, "the image", limits.body_time_s)
 
 
 async def _result(scheduler: Scheduler, model: Model, image: U8, client: str, hold: Hold) -> Prediction:
@@ -149,11 +151,14 @@ async def _result(scheduler: Scheduler, model: Model, image: U8, client: str, ho
         raise Busy("the model is being shut down; try again shortly") from None
 
 
-def _answer(prediction: Prediction, query: PredictQuery, card: ModelCard, kind: str) -> Response:
+def _answer(prediction: Prediction, query: PredictQuery, chain: StageChain, card: ModelCard, kind: str) -> Response:
+    prediction = chain.apply(prediction)
     if kind == _JSON:
         record = Recorder(card, masks=query.rle)(prediction)
         return JSONResponse({"model": card.name} | {k: v for k, v in record.items() if k in _OF_A_PICTURE})
-    image = to_bgr(query.annotator(card)(prediction))
+    picture = chain.render(prediction).picture
+    assert picture is not None
+    image = to_bgr(picture)
     if kind == _JPEG and max(image.shape) > MAX_SIDE:
         raise NotAcceptable(f"{image.shape[1]}x{image.shape[0]} is too large for JPEG; ask for {_PNG}")
     return Response(cv2.imencode(_ANSWERS[kind], image)[1].tobytes(), media_type=kind)
@@ -191,13 +196,13 @@ def _list(service: Service) -> list[ModelInfo]:
     ]
 
 
-@router.get("/healthz", summary="Whether the server runs", responses=faults())
+@router.get("/healthz", summary="Liveness", responses=faults())
 async def healthz() -> dict[str, str]:
     """Answers as long as the server does."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Whether the default model is loaded and warm", responses=faults())
+@router.get("/readyz", summary="Readiness: the default model is loaded and warm", responses=faults())
 async def readyz(request: Request) -> dict[str, str]:
     """503 until then, and where it cannot be loaded."""
     service: Service = request.app.state.service
@@ -208,7 +213,7 @@ async def readyz(request: Request) -> dict[str, str]:
 
 @router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **faults()},
 )

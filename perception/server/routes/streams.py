@@ -57,7 +57,7 @@ from perception.server.viewers.recording import State as RecordingState
 router = APIRouter()
 
 SNAPSHOT_WAIT_S = 5.0
-"""How long a snapshot waits for the first frame of a stream that is being connected."""
+"""Seconds that a snapshot waits for the first frame of a stream that is being connected."""
 
 Id = Annotated[str, Path(max_length=80)]
 RecordingId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
@@ -65,7 +65,7 @@ WithOptions = Annotated[Options, Query()]
 
 
 class SnapshotQuery(Options):
-    """How a picture is drawn, if it is.
+    """Query of a snapshot: options, and whether it is drawn at all.
 
     Attributes:
         annotated: draw at all.
@@ -75,7 +75,7 @@ class SnapshotQuery(Options):
 
 
 class NewStream(BaseModel):
-    """What to open.
+    """Request to open a stream.
 
     Attributes:
         source: a name that the operator offers, or a URL or the number of a camera that clients may open.
@@ -105,7 +105,7 @@ class LegendEntry(BaseModel):
 
 
 class StreamStatus(BaseModel):
-    """How a stream does.
+    """Status of a stream.
 
     Attributes:
         id, name, model: what it is.
@@ -149,7 +149,7 @@ class StreamList(BaseModel):
 
 
 class RecordingStatus(BaseModel):
-    """How a recording does.
+    """Status of a recording.
 
     Attributes:
         id, stream, name: what it is, of what, and the name it is downloaded by.
@@ -195,9 +195,9 @@ async def open_stream(request: Request, new: NewStream, response: Response) -> S
     return StreamStatus(**await asyncio.to_thread(stream.status))
 
 
-@router.get("/v1/streams/{id}", summary="How a stream does", responses=faults(404, 422))
+@router.get("/v1/streams/{id}", summary="Status of a stream", responses=faults(404, 422))
 async def get_stream(request: Request, id: Id) -> StreamStatus:
-    """State, figures and legend."""
+    """State, statistics and legend."""
     stream = _service(request).streams.get(id)
     return StreamStatus(**await asyncio.to_thread(stream.status))
 
@@ -282,7 +282,7 @@ async def record(request: Request, id: Id, options: WithOptions) -> RecordingSta
     return RecordingStatus(**recording.status())
 
 
-@router.get("/v1/recordings/{id}", summary="How a recording does", responses=faults(404, 422))
+@router.get("/v1/recordings/{id}", summary="Status of a recording", responses=faults(404, 422))
 async def get_recording(request: Request, id: RecordingId) -> RecordingStatus:
     """State, length and size."""
     return RecordingStatus(**_service(request).streams.recordings.get(id).status())

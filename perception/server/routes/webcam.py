@@ -9,8 +9,12 @@ The client sends, in any order:
 
 The server answers each frame with exactly one message: binary, see `perception.server.viewers.messages`, or text
 ``{"type": "error", "frame": 7, "error": "one line"}`` (with ``retry_after_s`` where the server is busy), or
-``{"type": "dropped", "frame": 7}`` where a newer frame took its place. After an error the connection goes on; only
-what floods it, or keeps silent for `IDLE_S`, is hung up on.
+``{"type": "dropped", "frame": 7}`` where a newer frame took its place.
+
+Where a stage of the operator's fails, results come without stages, and text ``{"type": "problem", "problem": "one
+line"}`` says so beside them; with an empty line once all is well again.
+
+After an error the connection goes on; only a client that floods it, or keeps silent for `IDLE_S`, is hung up on.
 
 The client keeps one frame in flight, or two where the second one is sent to arrive when the engine is about to be
 free; what it sends beyond that waits in the network. Messages should not be deflated (uvicorn's
@@ -27,14 +31,16 @@ import time
 import uuid
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
 from perception.errors import PerceptionError, UsageError
 from perception.server.edge.places import client_of
+from perception.server.live_stages import LiveStages
 from perception.server.options import Options
 from perception.server.problems import Busy, TooLarge
 from perception.server.viewers.messages import pack
@@ -69,14 +75,16 @@ router = APIRouter()
 
 
 class WebcamSettings(Options):
-    """What a client may set: `perception.server.options.Options`, of which the drawing is the browser's own, and more.
+    """Settings of a client: `perception.server.options.Options`, of which the drawing is the browser's own, and more.
 
     Attributes:
         model: name of the model; None: the server's own choice.
+        view: results hold boxes and class maps, and no outlines.
         map_cells: cells of the class map's longest side; 0: no class map.
     """
 
     model: str | None = Field(None, max_length=200)
+    view: Literal["boxes"] = "boxes"
     map_cells: int = Field(320, ge=0, le=1024)
 
 
@@ -118,7 +126,7 @@ def file_of(message: bytes) -> bytes:
 
 
 def describe(model: Model, name: str) -> dict[str, Any]:
-    """What a client must know of a model to draw its results; plain JSON."""
+    """Describe a model as a client must know it to draw its results; plain JSON."""
     card: ModelCard = model.card
     described: dict[str, Any] = {
         "type": "ready",
@@ -161,8 +169,21 @@ async def webcam(socket: WebSocket) -> None:
             await session.close()
 
 
+@dataclass(frozen=True)
+class _Running:
+    """The model and the stages that answer frames under the client's present settings."""
+
+    scheduler: Scheduler
+    model: Model
+    stages: LiveStages | None
+
+    def interpret(self, inference: Inference) -> Prediction:
+        prediction = self.model.interpret(inference)
+        return prediction if self.stages is None else self.stages.apply(prediction)
+
+
 class Session:
-    """One client of the socket: its settings, its model, its frames in flight."""
+    """One client of the socket: its settings, its model, its stages, its frames in flight."""
 
     def __init__(self, socket: WebSocket, service: Service) -> None:
         self._socket = socket
@@ -170,10 +191,11 @@ class Session:
         self._address = client_of(socket)
         self._client = f"webcam {uuid.uuid4().hex[:8]}"
         self._settings = WebcamSettings.model_validate({})
-        self._scheduler: Scheduler | None = None
-        self._model: Model | None = None
+        self._running: _Running | None = None
+        self._problem = ""
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._sending = asyncio.Lock()
+        self._opening = asyncio.Lock()
         self._answers: set[asyncio.Task[None]] = set()
         self._bad = 0
         self._closed = False
@@ -212,25 +234,28 @@ class Session:
     async def _configure(self, text: str) -> None:
         try:
             settings = parse_settings(text, self._settings)
-            scheduler, model = await asyncio.to_thread(self._open, settings)
+            running = await asyncio.to_thread(self._open, settings)
         except PerceptionError as error:
             await self._refuse(error)
             return
-        self._settings, self._scheduler, self._model = settings, scheduler, model
+        self._settings, self._running = settings, running
         self._bad = 0
-        await self._send_json(describe(model, settings.model or self._service.models.default))
+        await self._send_json(describe(running.model, settings.model or self._service.models.default))
 
-    def _open(self, settings: WebcamSettings) -> tuple[Scheduler, Model]:
-        """The scheduler of the model that is wanted, loaded if need be, and the model with the client's options."""
+    def _open(self, settings: WebcamSettings) -> _Running:
+        """The model that is wanted, loaded if need be, with the client's options; stages stay as long as it does."""
         scheduler = self._service.models.scheduler(settings.model)
-        return scheduler, settings.applied_to(scheduler.model)
+        model, before = settings.applied_to(scheduler.model), self._running
+        if before is not None and before.scheduler is scheduler:
+            return _Running(scheduler, model, before.stages)
+        found = self._service.stages
+        return _Running(scheduler, model, LiveStages(model.card, found, self._client) if found else None)
 
     async def _answer(self, message: bytes, arrived: float) -> None:
         number = _NUMBER.unpack_from(message)[0] if len(message) >= _NUMBER.size else None
         try:
-            if self._scheduler is None or self._model is None:
-                self._scheduler, self._model = await asyncio.to_thread(self._open, self._settings)
-            begin = partial(self._begin, (self._scheduler, self._model), message, number or 0, arrived)
+            running = await self._opened()
+            begin = partial(self._begin, running, message, number or 0, arrived)
             future = await self._service.pictures.with_room(begin, self._address, Future.cancel)
             try:
                 prediction, answer = await asyncio.wrap_future(future)
@@ -252,20 +277,29 @@ class Session:
         async with self._sending:
             with suppress(RuntimeError, WebSocketDisconnect):  # the client has left
                 await self._socket.send_bytes(answer)
+        problem = "" if running.stages is None else running.stages.problem
+        if bool(problem) != bool(self._problem):
+            self._problem = problem
+            await self._send_json({"type": "problem", "problem": f"{problem}; shown without stages" if problem else ""})
+
+    async def _opened(self) -> _Running:
+        """The model and stages in use; opened by the first frame that comes before any settings."""
+        async with self._opening:
+            if self._running is None:
+                self._running = await asyncio.to_thread(self._open, self._settings)
+            return self._running
 
     def _begin(
-        self, running: tuple[Scheduler, Model], message: bytes, number: int, arrived: float, hold: Hold | None
+        self, running: _Running, message: bytes, number: int, arrived: float, hold: Hold | None
     ) -> Future[tuple[Prediction, bytes]]:
         """Decode a frame and have it inferred; the thread that does so makes the answer, too."""
         taken, image = self._service.pictures.decode(file_of(message), self._address, hold)
         with taken:
-            future = self._infer(*running, image, number, arrived)
+            future = self._infer(running, image, number, arrived)
             taken.until(future)
         return future
 
-    def _infer(
-        self, scheduler: Scheduler, model: Model, image: U8, number: int, arrived: float
-    ) -> Future[tuple[Prediction, bytes]]:
+    def _infer(self, running: _Running, image: U8, number: int, arrived: float) -> Future[tuple[Prediction, bytes]]:
         if max(image.shape) > 0xFFFF:
             raise TooLarge(f"a picture of {image.shape[1]}x{image.shape[0]} is too large; at most 65535 pixels a side")
         decoded = time.perf_counter()
@@ -273,7 +307,7 @@ class Session:
         frame = Frame(image, index=number, source=self._client, arrived=since)
 
         def finish(inference: Inference) -> tuple[Prediction, bytes]:
-            prediction = model.interpret(inference)
+            prediction = running.interpret(inference)
             ready = time.perf_counter()
             known = sum(prediction.timings.values())
             timings = {
@@ -283,7 +317,7 @@ class Session:
             }
             return prediction, pack(number, prediction, timings, longest=self._settings.map_cells)
 
-        return scheduler.infer_then(frame, finish, client=self._client, live=True)
+        return running.scheduler.infer_then(frame, finish, client=self._client, live=True)
 
     async def _refuse(self, error: PerceptionError, number: int | None = None) -> None:
         answer: dict[str, Any] = {"type": "error", "frame": number, "error": str(error)}

@@ -22,9 +22,14 @@ MAX_LAG_S = 0.5
 
 
 class Clock:
-    """Time of a stream over all its connections and loops: it begins at 0 with the first frame and never runs back."""
+    """Time of a stream over all its connections and loops: it begins at 0 with the first frame and never runs back.
 
-    def __init__(self) -> None:
+    Args:
+        now: seconds, of any beginning.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
         self._began: float | None = None
         self._index = 0
         self._last = 0.0
@@ -37,7 +42,7 @@ class Clock:
 
     def stamp(self, frame: Frame) -> Frame:
         """The frame with the stream's own index, time and time stamp."""
-        now = time.monotonic()
+        now = self.now()
         if self._began is None:
             self._began = now
         if self._new:
@@ -99,7 +104,7 @@ class Capture:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread still runs."""
+        """True while the thread runs."""
         return self._thread.is_alive()
 
     @property
@@ -155,7 +160,7 @@ class Capture:
         first = previous = 0.0
         step = float(1 / source.info.fps) if source.info.fps else 1.0
         for frame in source:
-            now = time.monotonic()
+            now = self._clock.now()
             if began is None:
                 began, first = now, frame.time
             else:
@@ -166,5 +171,5 @@ class Capture:
             elif self._stopping.wait(max(0.0, due - now)):
                 return
             previous = frame.time
-            yield frame.at(arrived=time.monotonic())
+            yield frame.at(arrived=self._clock.now())
         self._stopping.wait(step)

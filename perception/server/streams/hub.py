@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -23,11 +23,12 @@ from perception.server.metrics import Metrics
 from perception.server.problems import Busy, NotFound
 from perception.server.settings import ServerSettings
 from perception.server.streams.stream import Stream
-from perception.server.streams.timeouts import Patience
+from perception.server.streams.timeouts import Timeouts
 from perception.server.viewers.recording import Recordings
 from perception.sources import open_source
 from perception.sources.base import Source
 from perception.sources.uri import Kind, kind_of
+from perception.stages.factories import StageFactory
 
 log = logging.getLogger("perception")
 
@@ -41,7 +42,7 @@ GIVING_BACK_S = 20.0
 """Memory that was freed is given back to the system so often."""
 
 ENDING_S = 3.0
-"""Whoever opens a stream waits so long for one that gives its place to have ended."""
+"""Seconds that a new stream waits for another one, which gives its place, to have ended."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -52,9 +53,11 @@ class StreamHub:
     Args:
         settings: which sources there are and which are allowed, and how many streams and viewers at once.
         models: where schedulers come from.
-        metrics: where figures go.
-        patience: of the streams, see `Patience`.
+        metrics: counters of the server.
+        stages: of the operator, for every stream.
+        timeouts: of the streams, see `Timeouts`.
         idle_s: see `IDLE_S`.
+        clock: seconds, by which streams are idle; see `Stream` too.
 
     Attributes:
         recordings: of these streams, and what an earlier server left.
@@ -66,14 +69,18 @@ class StreamHub:
         models: Models,
         metrics: Metrics,
         *,
-        patience: Patience | None = None,
+        stages: Sequence[StageFactory] = (),
+        timeouts: Timeouts | None = None,
         idle_s: float = IDLE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._models = models
         self._metrics = metrics
-        self._patience = patience or Patience()
+        self._stages = stages
+        self._timeouts = timeouts or Timeouts()
         self._idle_s = idle_s
+        self._now = clock
         self.recordings = Recordings(settings.folder / "recordings", settings.limits)
         self._questions = Questions()
         self._lock = threading.Lock()
@@ -91,7 +98,7 @@ class StreamHub:
         return list(self._settings.sources)
 
     async def check(self, source: str) -> Permitted:
-        """What `check_source` says, which may wait for a host that the client names: apart from everything else.
+        """Check a source with `check_source`, which may have to ask a host that the client names: apart from all else.
 
         Raises:
             Forbidden: the source is not for clients.
@@ -151,7 +158,7 @@ class StreamHub:
             with self._lock:
                 stream = self._streams.get(key)
                 if stream is not None and not stream.over:
-                    stream.touched = time.monotonic()
+                    stream.touched = self._now()
                     return stream, False
                 if stream is not None:
                     over.append(self._streams.pop(key))
@@ -176,8 +183,10 @@ class StreamHub:
                     reconnect=kind in ("camera", "csi", "stream"),
                     loop=found.loop and (kind != "stream" or not found.confined),
                     metrics=self._metrics,
-                    patience=self._patience,
+                    timeouts=self._timeouts,
+                    stages=self._stages,
                     bounds=bounds,
+                    clock=self._now,
                 )
                 return made, True
         finally:
@@ -192,7 +201,7 @@ class StreamHub:
         with self._lock:
             for stream in self._streams.values():
                 if stream.id == id:
-                    stream.touched = time.monotonic()
+                    stream.touched = self._now()
                     return stream
         raise NotFound(f"there is no stream {id[:80]!r}; it may have been closed because nobody watched it")
 
@@ -254,7 +263,7 @@ class StreamHub:
             found.uri,
             start=found.start,
             duration=found.duration,
-            timeout=self._patience.silence,
+            timeout=self._timeouts.silence,
             confined=found.confined,
             addresses=found.addresses,
             bounds=bounds,
@@ -276,7 +285,7 @@ class StreamHub:
 
     def _take_idle(self, seconds: float, most: int | None = None) -> list[Stream]:
         """Take out those in which nobody took an interest for so long, the longest first. Under the lock."""
-        now = time.monotonic()
+        now = self._now()
         idle = [k for k, s in self._streams.items() if not s.viewers and now - s.touched > seconds]
         idle.sort(key=lambda key: self._streams[key].touched)
         return [self._streams.pop(key) for key in idle[:most]]

@@ -1,10 +1,11 @@
-"""How a stream does, in numbers: results a second, latencies, and what is in view."""
+"""Statistics of a stream: results a second, latencies, and what is in view."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,15 @@ LEAST_SHARE = 0.0005
 """A class with a smaller part of the picture is not in the legend."""
 
 
-class Figures:
-    """The latest results of one stream. All methods may be called from any thread."""
+class StreamStatistics:
+    """The latest results of one stream. All methods may be called from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds, of any beginning.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._shown_at: deque[float] = deque(maxlen=120)
         self._latencies: deque[float] = deque(maxlen=300)
@@ -30,13 +36,13 @@ class Figures:
     def add(self, latency_s: float) -> None:
         """A result is shown now, so long after its frame arrived."""
         with self._lock:
-            self._shown_at.append(time.monotonic())
+            self._shown_at.append(self._clock())
             self._latencies.append(1e3 * latency_s)
 
     @property
     def fps(self) -> float:
         """Results a second, over the last `RATE_S`; 0 where there are too few."""
-        since = time.monotonic() - RATE_S
+        since = self._clock() - RATE_S
         with self._lock:
             shown = [at for at in self._shown_at if at > since]
         return (len(shown) - 1) / (shown[-1] - shown[0]) if len(shown) > 2 and shown[-1] > shown[0] else 0.0

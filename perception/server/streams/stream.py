@@ -11,23 +11,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from perception.common.bounds import Bounds
-from perception.errors import EngineError, PerceptionError, SourceError, UsageError
+from perception.errors import EngineError, PerceptionError, SourceError, StageError, UsageError
 from perception.model import Inference, Model
 from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
 from perception.server.options import Options
-from perception.server.problems import Busy, Forbidden
+from perception.server.problems import Forbidden
 from perception.server.streams.capture import Capture, Clock
-from perception.server.streams.statistics import Figures, legend
-from perception.server.streams.subscription import Look, Shot, Subscription
-from perception.server.streams.timeouts import Patience
+from perception.server.streams.intake import Intake
+from perception.server.streams.statistics import StreamStatistics, legend
+from perception.server.streams.subscription import Subscription
+from perception.server.streams.timeouts import Timeouts
+from perception.server.streams.views import PLAIN, Result, Views
 from perception.sources.base import Source
 from perception.sources.uri import redact_text
+from perception.stages.factories import StageFactory
 from perception.types import Frame, Prediction, SourceInfo
 
 log = logging.getLogger("perception")
@@ -37,27 +39,24 @@ State = Literal["connecting", "running", "stalled", "reconnecting", "ended", "fa
 OVER: tuple[State, ...] = ("ended", "failed")
 """States that a stream does not leave."""
 
-
-PLAIN = Options()
-"""What a viewer gets who asks for nothing."""
-
 MAX_ABANDONED = 3
 """Connections stuck in a driver or a library, beyond which a stream fails instead of leaving another thread behind."""
-
-MAX_LOOKS = 8
-"""Sets of options that one stream is drawn with at once."""
 
 LATE = 10
 """After so many results in a row that came too late to be shown, a stream says so."""
 
 WANTED_S = 3.0
 """After so long without a viewer or a question a stream infers no more than a frame every `RESTING_S`: the engine is
-for those who look. Its connection stays, so that the next viewer sees a picture at once."""
+for those who look. Its connection stays, so that the next viewer sees a picture at once. A stream with stages of the
+operator's does not rest: they see every result."""
 
 RESTING_S = 1.0
 
 ENGINE_ERRORS = 5
 """A stream fails after so many frames in a row that the engine failed on."""
+
+STAGE_ERRORS = 100
+"""A stream fails after so many results in a row that a stage of the operator's failed on."""
 
 
 class Stream:
@@ -70,12 +69,18 @@ class Stream:
         scheduler: runs the model.
         reconnect: connect anew after an error or an end, as for cameras; else these are the end.
         loop: play a source that is not live again and again.
-        metrics: where figures go, under ``id``.
-        patience: see `Patience`.
+        metrics: counters of the server, under ``id``.
+        timeouts: see `Timeouts`.
+        stages: of the operator; each set of detection options that somebody watches has them with state of its own,
+            and so have the plain ones, which see every result, watched or not.
         bounds: what ``connect`` holds its sources to; cancelled when the stream is closed.
+        clock: seconds, by which it plays files and tells that a source is silent, or nobody watches.
+
+    Raises:
+        UsageError: a stage refuses the model.
 
     Attributes:
-        touched: ``time.monotonic()`` when somebody last took an interest.
+        touched: by the clock, when somebody last took an interest.
         broadcasts: what runs for its viewers on the network, see `perception.server.viewers.broadcast`.
     """
 
@@ -89,25 +94,27 @@ class Stream:
         reconnect: bool = True,
         loop: bool = False,
         metrics: Metrics | None = None,
-        patience: Patience | None = None,
+        timeouts: Timeouts | None = None,
+        stages: Sequence[StageFactory] = (),
         bounds: Bounds | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = id
         self.name = name
-        self.touched = time.monotonic()
+        self._now = clock
+        self.touched = clock()
         self.broadcasts: dict[Any, Any] = {}
         self.reconnects = 0
         self.dropped = 0
         self.frames = 0
         self._connect = connect
-        self._scheduler = scheduler
         self._model = scheduler.model
         self._reconnect = reconnect
         self._loop = loop
         self._metrics = metrics or Metrics()
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._bounds = bounds or Bounds()
-        self._clock = Clock()
+        self._clock = Clock(clock)
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._state: State = "connecting"
@@ -116,14 +123,11 @@ class Stream:
         self._abandoned: list[Capture] = []
         self._arrived = 0.0
         self._submitted = 0.0
-        self._ready: Inference | None = None
-        self._engine_error: PerceptionError | None = None
-        self._engine_errors = 0
+        self._intake = Intake(scheduler, f"stream {id}", self._changed, self._drop)
         self._late = 0
-        self._shot: Shot | None = None
-        self._figures = Figures()
-        self._looks: dict[Options, Look] = {}
-        self._plain = Look(PLAIN, self._model)
+        self._result: Result | None = None
+        self._statistics = StreamStatistics(clock)
+        self._views = Views(self._model, stages, f"stream {id}")
         self._subscriptions: set[Subscription] = set()
         self._thread = threading.Thread(target=self._run, name=f"perception-stream {id}", daemon=True)
         self._thread.start()
@@ -137,24 +141,24 @@ class Stream:
 
     @property
     def over(self) -> bool:
-        """Whether nothing will come any more."""
+        """True once nothing will come any more."""
         return self._state in OVER or self._closing.is_set()
 
     @property
     def alive(self) -> bool:
-        """Whether a thread of its or of its sources still runs, so that it takes memory and time."""
+        """True while a thread of its or of its sources runs, so that it takes memory and time."""
         captures = [*self._abandoned, *([self._capture] if self._capture is not None else [])]
         return self._thread.is_alive() or any(capture.alive for capture in captures) or self._bounds.busy
 
     @property
     def viewers(self) -> int:
-        """Who watches, on the network or by a subscription of their own, a recording for one."""
+        """Number of those who watch, on the network or by a subscription of their own, a recording for one."""
         broadcasts = list(self.broadcasts.values())
         return len(self._subscriptions) - len(broadcasts) + sum(len(broadcast) for broadcast in broadcasts)
 
     @property
     def info(self) -> SourceInfo | None:
-        """What is known of the source, or None before it was first open."""
+        """Properties of the source, or None before it was first open."""
         capture = self._capture
         return None if capture is None else capture.info
 
@@ -170,31 +174,21 @@ class Stream:
             UsageError: the options do not fit the model.
             Busy: it is being drawn with too many different options already.
         """
-        options = options or PLAIN
+        subscription = Subscription(self, self._views.take(options or PLAIN))
         with self._changed:
-            look = self._looks.get(options)
-        made = look or Look(options, self._model)
-        with self._changed:
-            look = self._looks.get(options)
-            if look is None:
-                if len(self._looks) >= MAX_LOOKS:
-                    raise Busy(f"this stream is drawn with {MAX_LOOKS} sets of options already", 5.0, 429)
-                look = self._looks[options] = made
-            look.users += 1
-            subscription = Subscription(self, options, look)
             self._subscriptions.add(subscription)
-            self.touched = time.monotonic()
+            self.touched = self._now()
         return subscription
 
     def newest(self) -> Prediction | None:
         """The newest result with usual options, or None before the first one."""
-        shot = self._shot
-        return None if shot is None else self._plain.see(shot, picture=False)[1]
+        result = self._result
+        return None if result is None else self._views.plain(result)
 
     def status(self) -> dict[str, Any]:
         """Everything about it, for JSON; see `perception.server.routes.streams`."""
         newest = self.newest()
-        p50, p95 = self._figures.latency_ms
+        p50, p95 = self._statistics.latency_ms
         frame = None if newest is None else newest.frame
         info = self.info
         return {
@@ -205,7 +199,7 @@ class Stream:
             "message": self._message,
             "width": frame.width if frame else info.width if info else 0,
             "height": frame.height if frame else info.height if info else 0,
-            "fps": round(self._figures.fps, 2),
+            "fps": round(self._statistics.fps, 2),
             "latency_ms": {"p50": round(p50, 2), "p95": round(p95, 2)},
             "frames": self.frames,
             "dropped": self.dropped,
@@ -214,7 +208,7 @@ class Stream:
             "engine": self._model.engine.description,
             "legend": legend(newest, self._model.card),
             "boxes": 0 if newest is None or newest.detections is None else len(newest.detections),
-            "age_s": round(time.monotonic() - frame.arrived, 3) if frame else None,
+            "age_s": round(self._now() - frame.arrived, 3) if frame else None,
         }
 
     def close(self, wait: bool = True) -> None:
@@ -231,67 +225,37 @@ class Stream:
 
     # For subscriptions.
 
-    def newer_than(self, number: int, timeout: float | None, closed: Callable[[], bool]) -> Shot | None:
+    def newer_than(self, number: int, timeout: float | None, closed: Callable[[], bool]) -> Result | None:
         """The newest result if its number is above ``number``, waiting for one; None once ``closed`` or too late."""
 
         def newer() -> bool:
-            return closed() or self.over or (self._shot is not None and self._shot.number > number)
+            return closed() or self.over or (self._result is not None and self._result.number > number)
 
         with self._changed:
             self._changed.wait_for(newer, timeout)
-            shot = self._shot
-            return None if closed() or shot is None or shot.number <= number else shot
+            result = self._result
+            return None if closed() or result is None or result.number <= number else result
 
     def leave(self, subscription: Subscription) -> None:
         """A subscription is closed."""
+        self._views.leave(subscription.view)
         with self._changed:
             self._subscriptions.discard(subscription)
-            look = subscription.look
-            look.users -= 1
-            if not look.users and self._looks.get(subscription.options) is look:
-                del self._looks[subscription.options]
-            self.touched = time.monotonic()
+            self.touched = self._now()
             self._changed.notify_all()
 
-    # In the threads of the capture and of the scheduler.
+    # In the thread of the capture.
+
+    @property
+    def _resting(self) -> bool:
+        return self._arrived - self.touched > WANTED_S and not self.viewers and not self._views.has_stages
 
     def _deliver(self, frame: Frame) -> None:
-        self._arrived = time.monotonic()
-        if self._arrived - self._submitted < RESTING_S and self._arrived - self.touched > WANTED_S and not self.viewers:
+        self._arrived = self._now()
+        if self._arrived - self._submitted < RESTING_S and self._resting:
             return
         self._submitted = self._arrived
-        try:
-            future = self._scheduler.infer(frame, client=f"stream {self.id}", live=True)
-        except Busy:
-            self._drop()
-        except EngineError as error:
-            self._engine_failed(error)
-        else:
-            future.add_done_callback(self._inferred)
-
-    def _inferred(self, future: Future[Inference]) -> None:
-        if future.cancelled():
-            self._drop()
-            return
-        error = future.exception()
-        if error is not None:
-            self._engine_failed(error)
-            return
-        with self._changed:
-            late, self._ready = self._ready, future.result()
-            self._engine_errors = 0
-            self._changed.notify_all()
-        if late is not None:
-            self._drop()
-
-    def _engine_failed(self, error: BaseException) -> None:
-        with self._changed:
-            self._engine_errors += 1
-            if isinstance(error, PerceptionError):
-                self._engine_error = error
-            else:
-                self._engine_error = EngineError(f"the model failed: {type(error).__name__}: {error}")
-            self._changed.notify_all()
+        self._intake.submit(frame)
 
     def _drop(self, count: int = 1) -> None:
         with self._changed:
@@ -310,11 +274,11 @@ class Stream:
                     return
                 info = self.info
                 finite = info is not None and not info.live and error is None
-                if not self._reconnect or finite or isinstance(error, (UsageError, EngineError, Forbidden)):
+                if not self._reconnect or finite or isinstance(error, (UsageError, EngineError, StageError, Forbidden)):
                     self._enter("ended" if error is None else "failed", "" if error is None else error.message)
                     return
                 failures = 1 if settled else failures + 1
-                pause = self._patience.pause(failures)
+                pause = self._timeouts.pause(failures)
                 self._enter(
                     "reconnecting", f"{error.message if error else 'the source stopped'}; trying again in {pause:.1f} s"
                 )
@@ -332,8 +296,8 @@ class Stream:
             return EngineError(
                 f"given up: {len(self._abandoned)} connections hang and cannot be ended", self.name
             ), False
-        patience = self._patience
-        began, self._arrived, lost = time.monotonic(), 0.0, 0
+        timeouts = self._timeouts
+        began, self._arrived, lost = self._now(), 0.0, 0
         capture = Capture(self._connect, self._deliver, self._wake, self._clock, loop=self._loop, name=self.name)
         self._capture = capture
         try:
@@ -344,57 +308,67 @@ class Stream:
                 if capture.dropped > lost:
                     self._drop(capture.dropped - lost)
                     lost = capture.dropped
-                now, arrived = time.monotonic(), self._arrived
-                settled = bool(arrived) and now - began > patience.settled
-                if self._engine_errors >= ENGINE_ERRORS:
-                    return self._engine_error, settled
+                now, arrived = self._now(), self._arrived
+                settled = bool(arrived) and now - began > timeouts.settled
+                if self._intake.errors >= ENGINE_ERRORS:
+                    return self._intake.error, settled
+                if self._stage_errors >= STAGE_ERRORS:
+                    return StageError(f"given up: {self._views.problem}"), settled
                 if capture.ended:
                     return capture.error, settled
                 if not arrived:
-                    if now - began > patience.opening:
-                        return SourceError(f"no picture came in {patience.opening:g} s", self.name), False
+                    if now - began > timeouts.opening:
+                        return SourceError(f"no picture came in {timeouts.opening:g} s", self.name), False
                     continue
                 silent = now - arrived
                 # Local files are played by this machine's clock, and images may stand for long.
                 watched = capture.info is not None and (capture.info.live or capture.info.kind == "stream")
-                if watched and silent > patience.silence:
-                    return SourceError(f"no picture came for {patience.silence:g} s", self.name), settled
-                if watched and silent > patience.stall:
+                if watched and silent > timeouts.silence:
+                    return SourceError(f"no picture came for {timeouts.silence:g} s", self.name), settled
+                if watched and silent > timeouts.stall:
                     self._enter("stalled")
                 else:
-                    late = f"results take longer than {patience.age:g} s and are not shown: this machine is too busy"
-                    self._enter("running", late if self._late >= LATE else "")
+                    self._enter("running", self._complaint())
             return None, False
         finally:
             capture.stop()
             self._abandoned = [c for c in (*self._abandoned, capture) if c.alive]
 
+    @property
+    def _stage_errors(self) -> int:
+        stages = self._views.stages
+        return 0 if stages is None else stages.failures
+
+    def _complaint(self) -> str:
+        """One line on what is wrong though results come; mostly empty."""
+        if self._late >= LATE:
+            return f"results take longer than {self._timeouts.age:g} s and are not shown: this machine is too busy"
+        problem = self._views.problem
+        return f"{problem}; shown without stages" if problem else ""
+
     def _next_inference(self, capture: Capture) -> Inference | None:
         """The next result, or None where there is something else to see to, or nothing for a while."""
-        errors = self._engine_errors
+        errors = self._intake.errors
         with self._changed:
             self._changed.wait_for(
-                lambda: (
-                    self._ready is not None or capture.ended or self._closing.is_set() or self._engine_errors > errors
-                ),
-                min(0.25, self._patience.stall / 4),
+                lambda: self._intake.ready or capture.ended or self._closing.is_set() or self._intake.errors > errors,
+                min(0.25, self._timeouts.stall / 4),
             )
-            inference, self._ready = self._ready, None
-        return inference
+            return self._intake.take()
 
     def _publish(self, inference: Inference) -> None:
-        age = time.monotonic() - inference.frame.arrived
-        if age > self._patience.age:
+        arrived = inference.frame.arrived
+        if self._now() - arrived > self._timeouts.age:
             self._late += 1
             self._drop()
             return
         self._late = 0
-        shot = Shot(self.frames, inference)
-        self._metrics.frame_done(self._plain.see(shot, picture=False)[1], "stream")
+        result = Result(self.frames, inference)
+        self._metrics.frame_done(self._views.advance(result), "stream")
         with self._changed:
-            self._shot = shot
+            self._result = result
             self.frames += 1
-            self._figures.add(age)
+            self._statistics.add(self._now() - arrived)
             self._changed.notify_all()
 
     def _enter(self, state: State, message: str = "") -> None:

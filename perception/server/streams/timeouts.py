@@ -1,4 +1,4 @@
-"""How long a stream waits for what."""
+"""Time-outs of a stream."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a stream waits for what, in seconds.
+class Timeouts:
+    """Time-outs of a stream, and its pauses before it reconnects, in seconds.
 
     Attributes:
         stall: without a frame for so long, a live source is shown as stalled.
@@ -29,6 +29,6 @@ class Patience:
     age: float = 1.0
 
     def pause(self, failures: int) -> float:
-        """How long to wait after that many failures in a row, at least 1."""
+        """The pause after that many failures in a row, at least 1: exponential back-off with jitter."""
         longest = min(self.first_pause * 2.0 ** min(failures - 1, 30), self.longest_pause)
         return longest * random.uniform(2 / 3, 1)

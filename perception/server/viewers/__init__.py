@@ -1,1 +1,1 @@
-"""What viewers get of a stream."""
+"""Sinks of a stream's rendered predictions: encoders and recordings for its viewers."""

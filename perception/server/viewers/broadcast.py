@@ -41,7 +41,7 @@ class Viewer(Generic[Piece]):
 
     @property
     def over(self) -> bool:
-        """Whether all was taken and nothing will come any more."""
+        """True once all was taken and nothing will come any more."""
         return self._over and not self._pieces
 
     def offer(self, piece: Piece) -> None:
@@ -74,7 +74,7 @@ class Viewer(Generic[Piece]):
 
 
 class Broadcast(ABC, Generic[Piece]):
-    """What is made of a stream's results under one set of options, for all viewers who want it.
+    """Sink of a stream's rendered predictions under one set of options, for all viewers who have it.
 
     It starts with its first viewer and ends with its last. All methods but ``make`` are for the event loop.
     """
@@ -105,13 +105,13 @@ class Broadcast(ABC, Generic[Piece]):
 
     @abstractmethod
     def make(self, prediction: Prediction) -> list[Piece]:
-        """What viewers get of a result that has its picture. Runs in the broadcast's thread."""
+        """Make the pieces for viewers of a rendered prediction. Runs in the broadcast's thread."""
 
     def finish(self) -> None:
         """Give back what ``make`` took. Runs in the broadcast's thread, once it makes nothing more."""
 
     def new_viewer(self) -> Viewer[Piece]:
-        """What holds the pieces of one viewer."""
+        """Make the queue of one viewer's pieces."""
         return Viewer(self)
 
     def __len__(self) -> int:

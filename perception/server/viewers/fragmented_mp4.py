@@ -62,7 +62,7 @@ _TRY_AGAIN, _POLICY, _GONE = 1013, 1008, 1001
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """What a player has to know before the first segment.
+    """Initialisation of a player, before the first segment.
 
     Attributes:
         data: the initialisation segment, ``ftyp`` and ``moov``.
@@ -134,7 +134,7 @@ class SegmentEncoder:
         self.head = Head(data, f"video/mp4; codecs=avc1.{profile}", self._maker.width, self._maker.height)
 
     def fits(self, picture: Picture) -> bool:
-        """Whether a picture has the size of the first one."""
+        """True if a picture has the size of the first one."""
         return size_of(picture) == self._size
 
     def encode(self, picture: Picture, seconds: float, key: bool = False) -> list[Segment]:

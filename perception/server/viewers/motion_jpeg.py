@@ -16,7 +16,7 @@ BOUNDARY = "perception-frame"
 CONTENT_TYPE = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
 
 REPEAT_S = 2.0
-"""Where nothing new comes, the last frame is sent again after so long: that is how a viewer who left is noticed."""
+"""Seconds without a new frame after which the last one is sent again, which notices a viewer who has left."""
 
 
 class Mjpeg(Broadcast[bytes]):

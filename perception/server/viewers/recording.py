@@ -78,7 +78,7 @@ class Recording:
         self._thread.start()
 
     def status(self) -> dict[str, Any]:
-        """What it is and how far, for JSON."""
+        """Name, state and progress, for JSON."""
         size = 0
         with suppress(OSError):
             size = self.path.stat().st_size

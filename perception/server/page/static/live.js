@@ -1,6 +1,6 @@
-// The Live tab: one stage that shows a source, its controls, its figures and what is in view.
+// The Live tab: one stage that shows a source, its controls, its statistics and what is in view.
 
-import { Figures, drawPlot } from "./figures.js";
+import { StreamStatistics, drawPlot } from "./statistics.js";
 import { mapCells } from "./geometry.js";
 import { legendRows } from "./legend.js";
 import { Overlay } from "./overlay.js";
@@ -33,7 +33,7 @@ class Live {
       ["stage", "video", "image", "canvas", "state", "message", "start", "pause", "snapshot", "record", "choose", "file",
         "note", "fps", "p50", "p95", "dropped", "plot", "engine", "legend"].map((name) => [name, find(name)]),
     );
-    this.figures = new Figures();
+    this.statistics = new StreamStatistics();
     this.overlay = new Overlay();
     this.view = null;
     this.result = null;
@@ -48,7 +48,7 @@ class Live {
     new ResizeObserver(() => this.onResize()).observe(parts.stage);
     for (const event of ["resize", "loadedmetadata"])
       parts.video.addEventListener(event, () => this.size(parts.video.videoWidth, parts.video.videoHeight));
-    setInterval(() => this.showFigures(), 1000);
+    setInterval(() => this.showStatistics(), 1000);
   }
 
   get model() {
@@ -106,6 +106,7 @@ class Live {
       status: (status) => this.onStatus(status),
       size: (width, height) => this.size(width, height),
       error: (text) => this.note(text, true),
+      problem: (text) => this.note(text), // stays, until an empty one says that all is well
     };
   }
 
@@ -116,13 +117,13 @@ class Live {
     this.parts.pause.textContent = "Pause";
     this.result = null;
     this.status = null;
-    this.figures.clear();
+    this.statistics.clear();
     this.enable(false);
     this.state("");
     this.note("");
     this.legend([]);
     this.redraw();
-    this.showFigures();
+    this.showStatistics();
     this.guarded(() => this.endRecording()); // what was recorded is kept, and nothing records on unseen
   }
 
@@ -166,7 +167,7 @@ class Live {
     if (this.passing) this.note("");
     this.redraw();
     const now = performance.now();
-    this.figures.add(now, now - taken, result.timings);
+    this.statistics.add(now, now - taken, result.timings);
     if (now - (this.legendAt ?? 0) > 250) this.showLegend();
   }
 
@@ -274,7 +275,7 @@ class Live {
     for (const name of ["pause", "snapshot", "record"]) this.parts[name].disabled = !running;
   }
 
-  // Words and figures
+  // Words and statistics
 
   tell(text, button = "") {
     const { message, start } = this.parts;
@@ -302,25 +303,25 @@ class Live {
     if (width && height) this.parts.stage.style.setProperty("--pv-ratio", width / height);
   }
 
-  figuresNow() {
+  statisticsNow() {
     if (!this.status) {
-      const now = this.figures.now();
+      const now = this.statistics.now();
       return { ...now, dropped: this.view ? (this.view.pacing?.dropped ?? 0) : NaN };
     }
     const { fps, latency_ms: latency, dropped } = this.status;
     return { fps, p50: latency?.p50, p95: latency?.p95, dropped };
   }
 
-  showFigures() {
-    const now = this.figuresNow();
+  showStatistics() {
+    const now = this.statisticsNow();
     const { parts } = this;
     const text = (value, digits, unit = "") => (Number.isFinite(value) ? `${value.toFixed(digits)}${unit}` : "–");
     parts.fps.textContent = text(this.view ? now.fps : NaN, 1);
     parts.p50.textContent = text(now.p50, 0, " ms");
     parts.p95.textContent = text(now.p95, 0, " ms");
     parts.dropped.textContent = text(now.dropped, 0);
-    if (this.view && !this.view.paused) this.figures.point(now);
-    drawPlot(parts.plot, this.figures.points);
+    if (this.view && !this.view.paused) this.statistics.point(now);
+    drawPlot(parts.plot, this.statistics.points);
   }
 
   showLegend() {

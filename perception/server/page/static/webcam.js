@@ -29,7 +29,7 @@ export function cameraProblem(error) {
 export class WebcamView {
   /**
    * @param video the <video> that plays.
-   * @param on {state(name, message), model(ready), result(result, latency), error(text)}
+   * @param on {state(name, message), model(ready), result(result, latency), error(text), problem(text)}
    */
   constructor(video, on) {
     this.video = video;
@@ -176,6 +176,8 @@ export class WebcamView {
       this.on.model(message);
       this.on.state(this.paused ? "paused" : "running");
       if (this.paused) this.again();
+    } else if (message.type === "problem") {
+      this.on.problem(message.problem);
     } else if (message.type === "dropped") {
       this.pacing.refused(message.frame);
     } else if (message.frame !== null) {

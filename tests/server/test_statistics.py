@@ -1,10 +1,8 @@
-"""Figures of a stream against their definitions, by a clock of the test's own."""
+"""Statistics of a stream against their definitions, by a clock of the test's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,43 +10,41 @@ import pytest
 from perception.card import read_card
 from perception.picture.letterbox import Letterbox
 from perception.postprocess.class_maps import MaskClassMap
-from perception.server.streams import statistics as figures
-from perception.server.streams.statistics import Figures, legend
+from perception.server.streams.statistics import StreamStatistics, legend
 from perception.types import Frame, Prediction
 from tests.models import solid, write_model
+from tests.server.clocks import ManualClock
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    made = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(figures, "time", SimpleNamespace(monotonic=lambda: made.now))
-    yield made
+def clock() -> ManualClock:
+    return ManualClock()
 
 
-def test_before_the_first_result_all_is_0(clock: SimpleNamespace) -> None:
-    assert (Figures().fps, Figures().latency_ms) == (0.0, (0.0, 0.0))
+def test_before_the_first_result_all_is_0(clock: ManualClock) -> None:
+    assert (StreamStatistics(clock).fps, StreamStatistics(clock).latency_ms) == (0.0, (0.0, 0.0))
 
 
 @pytest.mark.parametrize("rate", [2.5, 25.0, 100.0])
-def test_the_rate_is_that_of_the_last_seconds(clock: SimpleNamespace, rate: float) -> None:
-    kept = Figures()
+def test_the_rate_is_that_of_the_last_seconds(clock: ManualClock, rate: float) -> None:
+    kept = StreamStatistics(clock)
     for _ in range(200):
-        clock.now += 0.01  # a faster time that is long past
+        clock.advance(0.01)  # a faster time that is long past
         kept.add(0.0)
-    clock.now += 10
+    clock.advance(10)
     assert kept.fps == 0
     for _ in range(150):
-        clock.now += 1 / rate
+        clock.advance(1 / rate)
         kept.add(0.0)
     assert kept.fps == pytest.approx(rate, rel=1e-6)
-    clock.now += 4
+    clock.advance(4)
     assert kept.fps == 0  # it has stopped
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_latencies_are_percentiles_of_the_latest(clock: SimpleNamespace, seed: int) -> None:
+def test_latencies_are_percentiles_of_the_latest(clock: ManualClock, seed: int) -> None:
     seconds = np.random.default_rng(seed).exponential(0.02, 1000)
-    kept = Figures()
+    kept = StreamStatistics(clock)
     for value in seconds:
         kept.add(value)
     latest = np.sort(seconds[-300:]) * 1e3

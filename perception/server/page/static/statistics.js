@@ -1,4 +1,4 @@
-// Live figures: rate, latency, drops, and how they went over the last minute.
+// Live statistics: rate, latency, drops, and how they went over the last minute.
 
 const KEPT_S = 60;
 const RATE_S = 2;
@@ -11,7 +11,7 @@ export function percentile(values, part) {
 }
 
 /** Counts results as they come; the plot has one point for each second. */
-export class Figures {
+export class StreamStatistics {
   constructor() {
     this.clear();
   }

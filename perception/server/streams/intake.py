@@ -1,0 +1,86 @@
+"""Frames of a stream on their way through the model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from perception.errors import EngineError, PerceptionError
+from perception.model import Inference
+from perception.server.inference.scheduler import Scheduler
+from perception.server.problems import Busy
+from perception.types import Frame
+
+
+class Intake:
+    """Gives frames to the scheduler and holds the newest result until it is taken; older ones are dropped.
+
+    Args:
+        scheduler: runs the model.
+        client: name of the stream to the scheduler.
+        changed: of the stream; notified of each result and each error.
+        drop: counts a frame that came to nothing.
+
+    Attributes:
+        error: the last one of the engine, or None.
+        errors: frames in a row that the engine failed on.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, client: str, changed: threading.Condition, drop: Callable[[], None]
+    ) -> None:
+        self.error: PerceptionError | None = None
+        self.errors = 0
+        self._scheduler = scheduler
+        self._client = client
+        self._changed = changed
+        self._drop = drop
+        self._ready: Inference | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True while a result waits to be taken."""
+        return self._ready is not None
+
+    def submit(self, frame: Frame) -> None:
+        """Have a frame inferred. Does not wait."""
+        try:
+            future = self._scheduler.infer(frame, client=self._client, live=True)
+        except Busy:
+            self._drop()
+        except EngineError as error:
+            self._failed(error)
+        else:
+            future.add_done_callback(self._inferred)
+
+    def take(self) -> Inference | None:
+        """The result that waits, if there is one. For who holds the condition."""
+        inference, self._ready = self._ready, None
+        return inference
+
+    # In the threads of the scheduler.
+
+    def _inferred(self, future: Future[Inference]) -> None:
+        if future.cancelled():
+            self._drop()
+            return
+        error = future.exception()
+        if error is not None:
+            self._failed(error)
+            return
+        with self._changed:
+            late, self._ready = self._ready, future.result()
+            self.errors = 0
+            self._changed.notify_all()
+        if late is not None:
+            self._drop()
+
+    def _failed(self, error: BaseException) -> None:
+        with self._changed:
+            self.errors += 1
+            if isinstance(error, PerceptionError):
+                self.error = error
+            else:
+                self.error = EngineError(f"the model failed: {type(error).__name__}: {error}")
+            self._changed.notify_all()

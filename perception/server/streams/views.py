@@ -1,0 +1,172 @@
+"""From the results of a stream to what its viewers see: interpreted, through the stages, drawn; each once for all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from perception.model import Inference, Model
+from perception.pipeline import StageChain
+from perception.postprocess.post_processing import DetectionOptions
+from perception.server.live_stages import LiveStages
+from perception.server.options import Options
+from perception.server.problems import Busy
+from perception.stages.factories import StageFactory
+from perception.types import Prediction
+
+PLAIN = Options()
+"""The options of a viewer who asks for nothing."""
+
+MAX_VIEWS = 8
+"""Sets of options that one stream is drawn with at once."""
+
+
+class Result:
+    """The network's outputs for one frame, and a number that counts results."""
+
+    __slots__ = ("inference", "number")
+
+    def __init__(self, number: int, inference: Inference) -> None:
+        self.number = number
+        self.inference = inference
+
+
+class Interpretation:
+    """Predictions under one set of detection options: of each result once, in order, through stages of their own."""
+
+    def __init__(self, options: DetectionOptions, model: Model, stages: LiveStages | None) -> None:
+        self.options = options
+        self.stages = stages
+        self._model = model.with_options(options)
+        self._lock = threading.Lock()
+        self._number = -1
+        self._prediction: Prediction | None = None
+
+    def of(self, result: Result) -> tuple[int, Prediction]:
+        """The number and prediction of a result, or of a newer one that somebody else has asked for meanwhile."""
+        with self._lock:
+            if self._prediction is None or self._number < result.number:
+                prediction = self._model.interpret(result.inference)
+                self._prediction = prediction if self.stages is None else self.stages.apply(prediction)
+                self._number = result.number
+            return self._number, self._prediction
+
+
+class RenderedView:
+    """Drawn predictions under one set of options, made for the first one who asks and shared by all others."""
+
+    def __init__(self, options: Options, interpretation: Interpretation, chain: StageChain) -> None:
+        self.options = options
+        self.interpretation = interpretation
+        self.users = 0
+        self._chain = chain
+        self._lock = threading.Lock()
+        self._number = -1
+        self._prediction: Prediction | None = None
+
+    def of(self, result: Result, picture: bool) -> tuple[int, Prediction]:
+        """The number and prediction of a result, or of a newer one that somebody else has asked for meanwhile.
+
+        Args:
+            result: of the stream.
+            picture: with its annotated picture.
+        """
+        with self._lock:
+            if self._prediction is None or self._number < result.number:
+                number, prediction = self.interpretation.of(result)
+                self._prediction = self._chain.apply(prediction)
+                self._number = number
+            if picture and self._prediction.picture is None:
+                self._prediction = self._chain.render(self._prediction)
+            return self._number, self._prediction
+
+
+class Views:
+    """All views of one stream.
+
+    The plain interpretation is always there. Those of other options come and go with the viewers who want them. Where
+    the operator has set stages, each interpretation sees every result while it is there; else none is made unasked.
+
+    Args:
+        model: of the stream.
+        stages: the operator's; each interpretation has them with state of its own.
+        name: of the stream, for the log.
+
+    Raises:
+        UsageError: a stage refuses the model.
+    """
+
+    def __init__(self, model: Model, stages: Sequence[StageFactory], name: str) -> None:
+        self._model = model
+        self._stages = stages
+        self._name = name
+        self._changing = threading.Lock()
+        self._views: dict[Options, RenderedView] = {}
+        self._plain = self._interpretation(PLAIN.detection(model.card))
+        self._running: tuple[Interpretation, ...] = (self._plain,)
+
+    @property
+    def has_stages(self) -> bool:
+        """True where every result goes through the operator's stages, watched or not."""
+        return bool(self._stages)
+
+    @property
+    def stages(self) -> LiveStages | None:
+        """The stages of the plain interpretation: how they do is how the stream's stages do."""
+        return self._plain.stages
+
+    @property
+    def problem(self) -> str:
+        """The failure of a stage in one line; empty where all is well."""
+        return next((i.stages.problem for i in self._running if i.stages is not None and i.stages.problem), "")
+
+    def plain(self, result: Result) -> Prediction:
+        """The prediction of a result under plain options."""
+        return self._plain.of(result)[1]
+
+    def advance(self, result: Result) -> Prediction:
+        """Take the next result: all stages see it. The prediction under plain options."""
+        for interpretation in self._running if self._stages else ():
+            interpretation.of(result)
+        return self.plain(result)
+
+    def take(self, options: Options) -> RenderedView:
+        """The view of some options, for one more user, who gives it back with `leave`.
+
+        Raises:
+            UsageError: the options do not fit the model.
+            Busy: there are as many views as may be.
+        """
+        with self._changing:  # and not what advances: a view may take a while to make
+            view = self._views.get(options)
+            if view is None:
+                if len(self._views) >= MAX_VIEWS:
+                    raise Busy(f"this stream is drawn with {MAX_VIEWS} sets of options already", 5.0, 429)
+                view = self._views[options] = self._view(options)
+                self._update()
+            view.users += 1
+            return view
+
+    def leave(self, view: RenderedView) -> None:
+        """One user fewer."""
+        with self._changing:
+            view.users -= 1
+            if not view.users:
+                del self._views[view.options]
+                self._update()
+
+    def _view(self, options: Options) -> RenderedView:
+        card = self._model.card
+        detection = options.detection(card)
+        interpretation = next((i for i in self._running if i.options == detection), None)
+        # What a view needs is not the operator's: it has no state, and runs only where somebody looks.
+        chain = StageChain(card, options.view_stages(self._stages), options.annotator(card))
+        return RenderedView(options, interpretation or self._interpretation(detection), chain)
+
+    def _interpretation(self, options: DetectionOptions) -> Interpretation:
+        stages = LiveStages(self._model.card, self._stages, self._name) if self._stages else None
+        return Interpretation(options, self._model, stages)
+
+    def _update(self) -> None:
+        running = [self._plain, *(view.interpretation for view in self._views.values())]
+        self._running = tuple(dict.fromkeys(running))
