@@ -167,7 +167,7 @@ def choose(page: Any, control: str, option: str) -> None:
 
 def start_camera(page: Any) -> None:
     """Show the browser's camera, and wait until results are drawn over it."""
-    choose(page, "pv-source", "camera of this browser")
+    choose(page, "pv-source", "this browser's camera")
     page.click(".pv-start")
     results(page, 3)
 

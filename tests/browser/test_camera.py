@@ -121,7 +121,7 @@ def test_pause(page: Any) -> None:
     page.wait_for_timeout(1000)
     assert page.evaluate("window.perception.live.statistics.total") == total
     assert near(overlay_at(page, *MIRRORED), BLUE, 0.5)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     results(page, 3)
 
 
@@ -203,7 +203,7 @@ def test_a_setting_acts_on_a_paused_picture_though_the_server_hung_up(page: Any)
 
 def test_a_camera_that_is_denied_is_said_in_words(open_page: Callable[..., Any]) -> None:
     page = open_page(camera=False)
-    choose(page, "pv-source", "camera of this browser")
+    choose(page, "pv-source", "this browser's camera")
     page.click(".pv-start")
     page.wait_for_function("() => document.querySelector('.pv-message').innerText.includes('denied')")
     assert page.get_by_role("button", name="Try again").is_visible()
@@ -243,7 +243,7 @@ def test_a_lost_connection_comes_back(page: Any) -> None:
 
 
 def test_a_file_is_played_and_analysed(page: Any, site: Site) -> None:
-    choose(page, "pv-source", "video file of yours")
+    choose(page, "pv-source", "a video file")
     page.set_input_files(".pv-live .pv-file", str(site.video))
     results(page, 3)
     assert near(overlay_at(page, *CENTER), BLUE, 0.5)  # a file is never mirrored

@@ -79,7 +79,7 @@ def test_pause_and_go_on(page: Any) -> None:
     at = page.evaluate("window.perception.live.parts.video.currentTime")
     page.wait_for_timeout(700)
     assert page.evaluate("window.perception.live.parts.video.currentTime") == at
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     wait_for_picture(page)
 
 
@@ -152,7 +152,7 @@ def test_a_lost_connection_comes_back(page: Any) -> None:
 
 
 def test_an_address_that_is_not_allowed_is_refused_in_words(page: Any) -> None:
-    choose(page, "pv-source", "address of a stream")
+    choose(page, "pv-source", "stream URL")
     page.fill("#pv-url input, #pv-url textarea", "rtsp://elsewhere.test/1")
     page.press("#pv-url input, #pv-url textarea", "Enter")
     page.wait_for_function("() => /allow/.test(document.querySelector('.pv-message p').innerText)")

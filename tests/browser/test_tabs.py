@@ -170,7 +170,7 @@ def test_controls_follow_the_model_and_the_source(open_page: Callable[..., Any])
         "() => document.querySelector('#pv-score input[type=number]').value === '0.3'"
         " && window.perception.settings.score === 0.3 && window.perception.settings.model === 'colors'"
     )
-    choose(page, "pv-source", "address of a stream")
+    choose(page, "pv-source", "stream URL")
     address.wait_for(state="visible")
     choose(page, "pv-source", "street")
     address.wait_for(state="hidden")

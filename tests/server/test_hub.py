@@ -82,7 +82,7 @@ def test_what_nobody_watches_is_closed(hub_of):
     clock.advance(IDLE_S)
     wait_for(lambda: idle.over)
     assert not watched.over  # which was looked at just then
-    with pytest.raises(NotFound, match="nobody watched"):
+    with pytest.raises(NotFound, match="no viewers"):
         hub.get("park")
     wait_for(lambda: 'stream="park"' not in metrics.render().decode())
     viewer.close()

@@ -35,9 +35,9 @@ def test_sources_are_those_that_the_operator_offers(tmp_path: Path) -> None:
     assert [tuple(choice) for choice in source["choices"]] == [
         ("front door", "server:front_door"),
         ("camera 2 of the server", "server:2"),
-        ("camera of this browser", "webcam"),
-        ("video file of yours", "file"),
-        ("address of a stream", "url"),
+        ("this browser's camera", "webcam"),
+        ("a video file", "file"),
+        ("stream URL", "url"),
     ]
     assert source["value"] == "server:front_door"
 

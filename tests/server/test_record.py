@@ -58,7 +58,7 @@ def test_what_is_recorded_is_what_was_seen(tmp_path, scheduler, recordings):
     with stream_of(video, scheduler) as stream:
         recording = recordings.start(stream, PLAIN)
         wait_for(lambda: recording.frames >= 30)
-        with pytest.raises(Conflict, match="still being recorded"):
+        with pytest.raises(Conflict, match="still recording"):
             recordings.video(recording.id)
         assert stream.viewers == 1
         recording.stop()

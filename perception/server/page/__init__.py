@@ -88,8 +88,8 @@ def sources(service: Service) -> list[tuple[str, str]]:
     settings = service.settings
     named = [(name.replace("_", " "), f"server:{name}") for name in settings.sources]
     cameras = [(f"camera {number} of the server", f"server:{number}") for number in settings.cameras]
-    own = [("camera of this browser", WEBCAM), ("video file of yours", FILE)]
-    return [*named, *cameras, *own, *([("address of a stream", URL)] if settings.allow else [])]
+    own = [("this browser's camera", WEBCAM), ("a video file", FILE)]
+    return [*named, *cameras, *own, *([("stream URL", URL)] if settings.allow else [])]
 
 
 def models(service: Service) -> dict[str, dict[str, Any]]:
@@ -158,13 +158,13 @@ def _settings(service: Service) -> None:
     score = gr.Slider(
         0, 1, first.get("score", _SCORE), step=0.01, label="Confidence", visible=boxes, elem_id="pv-score"
     )
-    iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="IoU of one object", visible=boxes, elem_id="pv-iou")
+    iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="Merge overlap", visible=boxes, elem_id="pv-iou")
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
     view = gr.Radio(
         list(VIEWS),
         value="boxes",
         label="Objects as",
-        info="Outlines: on streams, videos and pictures; a camera of this browser has boxes.",
+        info="Outlines: on streams, videos and pictures; this browser's camera has boxes.",
         visible="panoptic" in first.get("views", ()),
         elem_id="pv-view",
     )

@@ -255,7 +255,7 @@ async def snapshot(request: Request, id: Id, query: Annotated[SnapshotQuery, Que
     while not stream.frames:
         _check_running(stream)
         if time.monotonic() > deadline:
-            raise Busy(f"the stream is {stream.state}; there is no picture of it yet", 5.0)
+            raise Busy(f"the stream is {stream.state}; no picture yet", 5.0)
         await asyncio.sleep(0.05)
     data = await asyncio.to_thread(_snapshot, stream, options, query.annotated)
     headers = {"Content-Disposition": f'inline; filename="{stem(stream.id)}.png"', "Cache-Control": "no-store"}

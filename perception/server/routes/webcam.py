@@ -270,7 +270,7 @@ class Session:
             return
         except Exception:
             _log.exception("webcam")
-            await self._refuse(PerceptionError("a fault in the server, which its log describes"), number)
+            await self._refuse(PerceptionError("internal error; see the server's log"), number)
             return
         self._bad = 0
         self._service.metrics.frame_done(prediction, "webcam")

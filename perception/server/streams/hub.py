@@ -131,7 +131,7 @@ class StreamHub:
         found = found or check_source(source, self._settings)
         kind = kind_of(found.uri)
         if kind == "stdin":
-            raise UsageError("standard input cannot be a stream of a server", found.name)
+            raise UsageError("a server cannot stream standard input", found.name)
         scheduler = self._models.scheduler(model)
         # One spelling of a URL, so that a camera is open once.
         key = (found.uri if found.confined else source, model or self._models.default)
@@ -203,7 +203,7 @@ class StreamHub:
                 if stream.id == id:
                     stream.touched = self._now()
                     return stream
-        raise NotFound(f"there is no stream {id[:80]!r}; it may have been closed because nobody watched it")
+        raise NotFound(f"there is no stream {id[:80]!r}; it may have been closed because it had no viewers")
 
     @property
     def streams(self) -> list[Stream]:

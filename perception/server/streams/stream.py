@@ -294,7 +294,7 @@ class Stream:
         """Connect, and show what comes until it ends; the error that ended it, and whether it had lasted a while."""
         if len(self._abandoned) >= MAX_ABANDONED:
             return EngineError(
-                f"given up: {len(self._abandoned)} connections hang and cannot be ended", self.name
+                f"gave up: {len(self._abandoned)} connections hang and cannot be closed", self.name
             ), False
         timeouts = self._timeouts
         began, self._arrived, lost = self._now(), 0.0, 0
@@ -318,13 +318,13 @@ class Stream:
                     return capture.error, settled
                 if not arrived:
                     if now - began > timeouts.opening:
-                        return SourceError(f"no picture came in {timeouts.opening:g} s", self.name), False
+                        return SourceError(f"no picture within {timeouts.opening:g} s", self.name), False
                     continue
                 silent = now - arrived
                 # Local files are played by this machine's clock, and images may stand for long.
                 watched = capture.info is not None and (capture.info.live or capture.info.kind == "stream")
                 if watched and silent > timeouts.silence:
-                    return SourceError(f"no picture came for {timeouts.silence:g} s", self.name), settled
+                    return SourceError(f"no picture for {timeouts.silence:g} s", self.name), settled
                 if watched and silent > timeouts.stall:
                     self._enter("stalled")
                 else:

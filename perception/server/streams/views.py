@@ -141,7 +141,7 @@ class Views:
             view = self._views.get(options)
             if view is None:
                 if len(self._views) >= MAX_VIEWS:
-                    raise Busy(f"this stream is drawn with {MAX_VIEWS} sets of options already", 5.0, 429)
+                    raise Busy(f"this stream already has viewers with {MAX_VIEWS} different sets of options", 5.0, 429)
                 view = self._views[options] = self._view(options)
                 self._update()
             view.users += 1

@@ -220,7 +220,7 @@ class Recordings:
         with self._lock:
             found = self._recordings.get(id)
         if found is None:
-            raise NotFound(f"there is no recording {id[:40]!r}; it may have been deleted when its time was over")
+            raise NotFound(f"there is no recording {id[:40]!r}; it may have been deleted after its retention time")
         return found
 
     def video(self, id: str) -> tuple[Path, str]:
@@ -233,7 +233,7 @@ class Recordings:
         with self._lock:
             found = self._recordings.get(id)
         if found is not None and found.state == "recording":
-            raise Conflict("it is still being recorded; stop it first")
+            raise Conflict("it is still recording; stop it first")
         path = self._folder / f"{id}.mp4"
         if not _FILE.fullmatch(path.name) or (found is None and not path.is_file()):
             raise NotFound(f"there is no recording {id[:40]!r}")

@@ -32,7 +32,7 @@ export class Explain {
     if (file !== this.file || settings.model !== this.model) {
       this.abort?.abort();
       this.parts.heat.hidden = true;
-      this.note("Or click a point of the picture.");
+      this.note("Or click a point in the picture.");
     }
     this.file = file;
     this.model = settings.model;
@@ -109,7 +109,7 @@ export class Explain {
       const what = decodeURIComponent(answer.headers.get("X-Explained"));
       parts.heat.querySelector("figcaption").textContent = `${parts.method.value}: ${what}`;
       parts.heat.hidden = false;
-      this.note("Or click a point of the picture.");
+      this.note("Or click a point in the picture.");
     } catch (error) {
       if (abort.signal.aborted) this.note("Cancelled.");
       else this.note(error.message);

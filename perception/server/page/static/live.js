@@ -65,7 +65,7 @@ class Live {
     if (this.known.problem) return this.tell(this.known.problem);
     if (settings.source === "webcam") this.tell("Your camera plays here, in the browser; small copies of its pictures go to the server.", "Start the camera");
     else if (settings.source === "file") this.tell("Choose a video. It plays here, in the browser; small copies of its pictures go to the server.");
-    else if (settings.source === "url") this.tell(settings.url ? "" : "Type the address of a stream, then Enter.", settings.url && "Start");
+    else if (settings.source === "url") this.tell(settings.url ? "" : "Type the URL of a stream, then press Enter.", settings.url && "Start");
     else this.start();
   }
 
@@ -226,7 +226,7 @@ class Live {
   togglePause() {
     const resume = this.view.paused;
     this.guarded(() => (resume ? this.view.resume() : this.view.pause()));
-    this.parts.pause.textContent = resume ? "Pause" : "Go on";
+    this.parts.pause.textContent = resume ? "Pause" : "Resume";
   }
 
   async snapshot() {
@@ -266,7 +266,7 @@ class Live {
     if (!stop) return;
     this.recording = null;
     this.parts.record.textContent = "Record";
-    this.note("The recording is being finished …");
+    this.note("Finishing the recording …");
     await stop();
     this.note("The recording is in your downloads.");
   }

@@ -204,7 +204,7 @@ export class StreamView {
     } catch (error) {
       this.segments = [];
       this.socket.close(); // begins anew, with an empty buffer
-      this.on.error(`The video cannot be played on: ${error.message}`);
+      this.on.error(`Playback failed: ${error.message}`);
     }
     if (video.paused && !this.paused && buffer.buffered.length) video.play().catch(() => {});
   }

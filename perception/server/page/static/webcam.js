@@ -15,7 +15,7 @@ const ANSWER_MS = 10_000; // longer without an answer counts as a lost connectio
 export function cameraProblem(error) {
   switch (error?.name) {
     case "NotAllowedError":
-      return "The camera was denied. Allow it for this page in the browser's address bar, then start again.";
+      return "Camera access was denied. Allow it for this page in the browser's address bar, then start again.";
     case "NotFoundError":
     case "OverconstrainedError":
       return "No camera was found. Plug one in, or choose another source.";
@@ -53,7 +53,7 @@ export class WebcamView {
     }
     if (this.closed) return stream.getTracks().forEach((track) => track.stop());
     const [track] = stream.getVideoTracks();
-    track.addEventListener("ended", () => this.fail("The camera was unplugged or taken away."));
+    track.addEventListener("ended", () => this.fail("The camera was disconnected."));
     this.stream = stream;
     this.front = track.getSettings().facingMode !== "environment";
     this.video.srcObject = stream;
@@ -242,7 +242,7 @@ export class WebcamView {
     try {
       message = this.take(number);
     } catch (error) {
-      return this.on.error(`The picture cannot be taken: ${error.message}`);
+      return this.on.error(`Cannot take the picture: ${error.message}`);
     }
     pacing.sent(number, now, performance.now());
     const { socket } = this;
@@ -262,7 +262,7 @@ export class WebcamView {
     this.context ??= this.canvas.getContext("2d", { alpha: false, willReadFrequently: true });
     this.context.drawImage(this.video, 0, 0, width, height);
     const url = this.canvas.toDataURL("image/jpeg", QUALITY);
-    if (!url.startsWith("data:image/jpeg")) throw new Error("this browser makes no JPEG");
+    if (!url.startsWith("data:image/jpeg")) throw new Error("this browser cannot encode JPEG");
     const text = atob(url.slice(url.indexOf(",") + 1));
     const message = new Uint8Array(4 + text.length);
     new DataView(message.buffer).setUint32(0, number, true);
