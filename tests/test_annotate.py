@@ -64,7 +64,7 @@ def test_no_output_is_a_file_that_is_still_to_be_read(tmp_path: Path) -> None:
     for name in ("a.mkv", "a.mp4"):
         (tmp_path / name).touch()
     # a.mkv comes first, and makes an a.mp4
-    with pytest.raises(UsageError, match=r"a\.mp4: this is one of the files to be read"):
+    with pytest.raises(UsageError, match=r"a\.mp4: this file is also an input"):
         plan([str(tmp_path)], Outputs(video=str(tmp_path)))
     (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mkv")
     with pytest.raises(UsageError, match=r"link\.mp4"):

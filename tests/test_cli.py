@@ -156,7 +156,7 @@ def test_config_sets_what_flags_set_and_flags_win(tmp_path: Path, model: str, ma
     config.write_text("max_frame: 3\n")
     wrong = main_here("annotate", SCENE, "--config", str(config))
     assert wrong.returncode == 2
-    assert "did you mean 'max_frames'" in wrong.stderr
+    assert "did you mean 'max-frames'" in wrong.stderr
 
 
 @pytest.mark.parametrize(

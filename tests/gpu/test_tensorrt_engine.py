@@ -218,7 +218,7 @@ def test_a_file_for_a_fixed_number_of_frames(stand_in: StandIn, tmp_path: Path) 
         assert engine.input_shape == (3, 48, 64, 3)
         masks = engine.infer(np.stack([solid("red"), solid("green"), solid("blue")]))["class_logits"]
         assert [int(np.unique(m)[0]) for m in masks] == [0, 1, 2]
-        with pytest.raises(EngineError, match=r"3 frame\(s\) a call, got 1"):
+        with pytest.raises(EngineError, match=r"3 frame\(s\) per call, got 1"):
             engine.infer(noise(1, 48, 64, 3))
 
 

@@ -122,7 +122,7 @@ def test_progress_counts_pictures(original: onnx.ModelProto) -> None:
 
 
 def test_what_cannot_be_quantised_is_said(tmp_path: Path, quantised: onnx.ModelProto) -> None:
-    with pytest.raises(UsageError, match="quantised already"):
+    with pytest.raises(UsageError, match="already quantised"):
         post_training_quantised(quantised, "frames", PICTURES)
     old = onnx.load(str(write_deep(tmp_path / "old.onnx", opset=12)))
     with pytest.raises(ModelError, match="opset 12"):
