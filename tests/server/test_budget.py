@@ -142,9 +142,12 @@ def test_places_to_wait_in_are_few_and_shared() -> None:
             await settle()
             with pytest.raises(Busy, match="your address") as share:
                 await one.take(1, "a")
-            tasks += [asyncio.create_task(one.take(1, "b")) for _ in range(2)]
+            one_of_a = tasks.pop()
+            tasks += [asyncio.create_task(one.take(1, name)) for name in ("b", "d", "e")]
             await settle()
-            with pytest.raises(Busy) as full:
+            with pytest.raises(Busy):  # e came into a full queue, and a had most of it
+                await one_of_a
+            with pytest.raises(Busy) as full:  # now all have as little
                 await one.take(1, "c")
             assert (share.value.status, full.value.status) == (429, 503)
             assert one.try_take(1, "c") is None
@@ -183,3 +186,28 @@ def test_what_was_begun_holds_it_too() -> None:
     assert one.in_progress == 100
     work[1].cancel()
     assert one.in_progress == 0
+
+
+def test_a_full_queue_makes_room_for_who_has_less_in_it() -> None:
+    async def main() -> None:
+        one = budget(10, waiting=6, share=0.5)
+        held = await one.take(10, "first")
+        greedy = [asyncio.create_task(one.take(1, name)) for name in ("a", "a", "a", "b", "b", "b")]
+        await settle()
+        good = asyncio.create_task(one.take(1, "good"))
+        await settle()
+        refused = [task for task in greedy if task.done()]
+        assert len(refused) == 1 and not good.done()
+        with pytest.raises(Busy):
+            refused[0].result()
+        with pytest.raises(Busy):  # as many of its own as anybody has
+            await one.take(1, "b")
+        held.leave()
+        await settle()
+        (await good).leave()
+        for task in greedy:
+            if task not in refused:
+                (await task).leave()
+        assert (one.in_progress, one.waiting) == (0, 0)
+
+    asyncio.run(main())

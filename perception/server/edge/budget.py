@@ -114,10 +114,10 @@ class Budget:
                     raise Busy(f"the server is busy with other {self._what}; try again shortly", 2.0) from None
         except BaseException:
             with self._lock:
-                if turn.granted.done():
-                    self._release(turn.cost, client)
-                else:
+                if not turn.granted.done():
                     self._remove(turn)
+                elif turn.granted.exception() is None:
+                    self._release(turn.cost, client)
             raise
         return Hold(self, turn.cost, client)
 
@@ -138,8 +138,18 @@ class Budget:
                 2.0,
                 TOO_MANY_REQUESTS,
             )
-        if sum(map(len, self._queues.values())) > self._places:
+        if sum(map(len, self._queues.values())) > self._places and not self._make_room(client):
             raise Busy(f"the server is busy with other {self._what}; try again shortly", 2.0)
+
+    def _make_room(self, client: str) -> bool:
+        """Refuse the newest request of the client that has most waiting, if that is more than this one has."""
+        greediest = max(self._queues, key=lambda name: len(self._queues[name]))
+        if len(self._queues[greediest]) <= len(self._queues[client]):
+            return False
+        turn = self._queues[greediest][-1]
+        self._remove(turn)
+        turn.granted.set_exception(Busy(f"the server is busy with other {self._what}; try again shortly", 2.0))
+        return True
 
     def _remove(self, turn: _Waiting) -> None:
         queue = self._queues[turn.client]
