@@ -211,7 +211,7 @@ def test_a_camera_that_is_denied_is_said_in_words(open_page: Callable[..., Any])
 
 def test_a_camera_that_is_unplugged(page: Any) -> None:
     page.evaluate("window.perception.live.view.stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
-    page.wait_for_function("() => document.querySelector('.pv-message').innerText.includes('unplugged')")
+    page.wait_for_function("() => document.querySelector('.pv-message').innerText.includes('disconnected')")
     page.get_by_role("button", name="Try again").click()
     results(page, 3)
 

@@ -32,7 +32,7 @@ def opened(page: Any, folder: Path) -> Any:
     here = tab(page, "Picture")
     here.locator(".pv-file").set_input_files(str(folder / "in.png"))
     here.locator(".pv-pair").wait_for()
-    here.get_by_text("Explain: what did").click()
+    here.get_by_text("Explain: which pixels").click()
     return here
 
 
