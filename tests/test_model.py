@@ -243,18 +243,18 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "image",
+    ("image", "message"),
     [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((0, 4, 3), np.uint8),
-        [[1, 2, 3]],
+        (np.zeros((4, 4), np.uint8), "an image must be a uint8 array"),
+        (np.zeros((4, 4, 4), np.uint8), "an image must be a uint8 array"),
+        (np.zeros((4, 4, 3), np.float32), "an image must be a uint8 array"),
+        (np.zeros((0, 4, 3), np.uint8), "the image is empty: 4x0"),
+        ([[1, 2, 3]], "an image must be a uint8 array"),
     ],
     ids=["gray", "alpha", "float", "empty", "list"],
 )
-def test_images_that_are_none(image: Any, tmp_path: Path) -> None:
-    with colors(tmp_path) as model, pytest.raises(UsageError, match=r"an image must|the image is empty"):
+def test_images_that_are_none(image: Any, message: str, tmp_path: Path) -> None:
+    with colors(tmp_path) as model, pytest.raises(UsageError, match=message):
         model.predict(image)
 
 

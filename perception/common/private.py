@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -99,26 +98,8 @@ def warn_if_others_read(path: Path) -> None:
         log.warning("%s: contains a secret, and other users of this machine can read it; chmod 600 it", path)
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read and write; it appears whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mode 600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def read_private(path: Path) -> bytes:
-    """Read a file that `write_private` wrote; None if there is none that can be trusted."""
+    """Read a file that `perception.common.files.write_atomic` wrote; None if there is none that can be trusted."""
     try:
         return read_own(path)
     except (OSError, NotOwnError):
