@@ -28,6 +28,7 @@ from perception.commands.export import export
 from perception.commands.live import live
 from perception.commands.models import models
 from perception.commands.options import JsonCommand
+from perception.commands.pseudo_label import pseudo_label
 from perception.commands.quantize import quantize
 from perception.commands.summary import summary
 from perception.commands.train import train
@@ -55,7 +56,7 @@ app = typer.Typer(
 )
 _COMMANDS: tuple[Callable[..., Any], ...] = (
     *(annotate, demo, live, doctor, build, verify),
-    *(adapt, bench, train, export, quantize, explain, summary),
+    *(adapt, bench, train, pseudo_label, export, quantize, explain, summary),
 )
 for _command in _COMMANDS:
     app.command(cls=JsonCommand)(_command)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -118,11 +119,17 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
     """
     os.umask(0o077)  # what is written from here on, by any library, is this user's alone
     share_arenas()  # before there are threads
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)
         config = make_config(app, settings.limits, raise_descriptor_limit())
         with suppress(KeyboardInterrupt):  # raised again once all is closed; it is how a server is ended
             _Server(config, lambda: started and started(_url(settings, listener))).run([listener])
+
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread that computes in Python keeps the event loop waiting. It gives the interpreter away at each system
+call; with Python's own 5 ms, a few such threads would hold up every request at every step."""
 
 
 class _Server(uvicorn.Server):

@@ -165,8 +165,7 @@ async def receive_file(
 
 def read_image(data: bytes, limits: Limits) -> U8:
     """Check and decode an uploaded image: `image_size` and `decode` in one."""
-    image_size(data, limits)
-    return decode(data)
+    return decode(data, *image_size(data, limits))
 
 
 def image_size(data: bytes, limits: Limits) -> tuple[int, int]:

@@ -63,7 +63,12 @@ class SegmentationFolder:
         self.images = root / config.images
         self.classes = len(names)
         self.ignore = ignore
-        for folder in (self.images, root / config.labels):
+        labels_folder = root / config.labels
+        if (
+            not labels_folder.exists() and config.labels.exists()
+        ):  # made by `perception pseudo-label`, not part of the data
+            labels_folder = config.labels
+        for folder in (self.images, labels_folder):
             if not folder.is_dir():
                 raise SourceError("no such folder; check data.root in the recipe", folder)
         ignored = [ignore] if config.ignore is None else config.ignore
@@ -75,7 +80,7 @@ class SegmentationFolder:
         known = None if self.labelled.all() else self.labelled
         weight, distilled = (config.weight, config.distil) if isinstance(config, MaskSetConfig) else (1.0, True)
         files = LabelFolder(
-            self.images, root / config.labels, ids, ignored, select=config.takes, partly_labelled=config.partly_labelled
+            self.images, labels_folder, ids, ignored, select=config.takes, partly_labelled=config.partly_labelled
         )
         self.samples: list[Sample] = []
         self.boxes_of: Callable[[NDArray[np.uint8]], BoxLabels] | None = None

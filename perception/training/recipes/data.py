@@ -18,6 +18,8 @@ LabelId = Annotated[int, Field(ge=0, le=255)]
 class FolderConfig(Strict):
     """A folder of images and one of label PNGs of the same names, both relative to ``data.root``.
 
+    The labels, if they are not there, are relative to the working directory.
+
     Attributes:
         name: what the set is called in logs; the first part of ``images`` if left out.
         ids: our class name by the id in the label files; None where they hold our ids. Ids that are in neither
