@@ -173,7 +173,7 @@ def test_labels_that_are_not_beside_the_pictures_are_looked_for_in_the_working_d
     (tmp_path / "work").mkdir()
     (tmp_path / "set" / "labels").rename(tmp_path / "work" / "made")
     config = MaskSetConfig.model_validate({"images": "set/images", "labels": "made"})
-    with pytest.raises(SourceError, match="no such folder; check data.root in the recipe"):
+    with pytest.raises(SourceError, match=r"no such folder; check data\.root in the recipe"):
         SegmentationFolder(config, tmp_path, NAMES)
     monkeypatch.chdir(tmp_path / "work")
     assert [ids_of(sample) for sample in SegmentationFolder(config, tmp_path, NAMES).samples] == [[0, 1]]
