@@ -364,7 +364,9 @@ def test_a_threshold_moves_no_box_of_the_model_that_ships() -> None:
             for agnostic in (True, False):
 
                 def found(threshold: float | dict[str, float], agnostic: bool = agnostic) -> Detections:
-                    options = DetectionOptions(score_threshold=threshold, class_agnostic=agnostic, max_detections=30_000)
+                    options = DetectionOptions(
+                        score_threshold=threshold, class_agnostic=agnostic, max_detections=30_000
+                    )
                     detections = model.with_options(options).interpret(inference).detections  # noqa: B023
                     assert detections is not None
                     return detections
