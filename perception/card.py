@@ -116,8 +116,8 @@ class DetectionTask(_ColoredTask):
         iou_threshold: boxes of a class that overlap more are suppressed.
         max_detections: at most this many boxes a frame.
         class_agnostic: boxes of other classes that overlap more are suppressed too.
-        vote_iou: what is kept becomes the weighted mean of the boxes that overlap it at least so much, see
-            `perception.postprocess.detection.decode`; None keeps it as it is.
+        vote_iou: what is kept becomes the weighted mean of the boxes that overlap it at least so much, those below
+            the score threshold included, see `perception.postprocess.detection.decode`; None keeps it as it is.
     """
 
     boxes: str = "boxes"

@@ -20,6 +20,8 @@ def adapt(
 ) -> None:
     """Rewrite a foreign ONNX detector or segmenter as a model that runs like any other.
 
+    docs/foreign.md lists the outputs that a card can describe.
+
     [bold]Example[/bold]
 
       perception adapt yolov8n.onnx --card configs/cards/yolov8.yaml -o yolov8n-adapted.onnx

@@ -111,7 +111,10 @@ def annotate(
     size: Size = None,
     score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Score threshold of boxes.", show_default=IN_CARD, rich_help_panel=MODEL),
+        typer.Option(
+            min=0, max=1, help="Leave out boxes with a lower score; the others do not change.", show_default=IN_CARD,
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     iou: Annotated[
         float | None,
