@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from perception.commands.options import MODEL_HELP, Overwrite
-from perception.errors import UsageError, require
+from perception.common.distribution import require
+from perception.errors import UsageError
 
 weights = typer.Typer(
     no_args_is_help=True,

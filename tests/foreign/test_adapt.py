@@ -80,7 +80,7 @@ def test_adapt_writes_a_model_that_needs_no_card(tmp_path: Path) -> None:
     assert read_card(output) == written
     with load_model(output, precision="fp32") as model:
         check_scene(model)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="overwrite=True"):
         adapt(path, card, output)
     adapt(path, card, output, overwrite=True)
 
