@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from perception.common.palette import class_colors
-from perception.common.settings import read_yaml
+from perception.common.settings import nearest, read_yaml
 from perception.errors import ModelError
 
 METADATA_KEY = "perception"
@@ -249,14 +249,34 @@ def validate_card(data: Any, where: str | Path, kind: type[CardT] = ModelCard) -
         raise ModelError(f"the model card is not valid: {'; '.join(faults)}", where) from None
 
 
+def card_file(card: str | Path) -> Path:
+    """Find a YAML card: a path as it is, or the name of one of those that ship for foreign models, such as ``yolov8``.
+
+    Raises:
+        ModelError: there is neither; names the cards that ship.
+    """
+    path = Path(card)
+    if path.suffix or len(path.parts) != 1 or path.exists():
+        return path
+    shipped = shipped_cards()
+    if path.name not in shipped:
+        raise ModelError(f"no card is called that{nearest(path.name, shipped)}; or give a YAML file", card)
+    return shipped[path.name]
+
+
+def shipped_cards() -> dict[str, Path]:
+    """Return the YAML cards for foreign models that ship, by name."""
+    return {file.stem: file for file in sorted((Path(__file__).parent / "foreign" / "cards").glob("*.yaml"))}
+
+
 def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
-    """Read the card of the model file ``path``, or the YAML file ``card`` instead of it.
+    """Read the card of the model file ``path``, or ``card`` instead of it: a YAML file, or a name (see `card_file`).
 
     Raises:
         ModelError: the file is missing, is not ONNX, has no card, or its card is not valid.
     """
     if card is not None:
-        return validate_card(read_yaml(card, "card", ModelError), card)
+        return validate_card(read_yaml(card_file(card), "card", ModelError), card)
     import json
 
     model = load_onnx(path)

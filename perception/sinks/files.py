@@ -27,7 +27,7 @@ _REASONS = {
     errno.EACCES: "no permission to write here; choose another place",
     errno.EPERM: "no permission to write here; choose another place",
     errno.EROFS: "the file system is read-only; choose another place",
-    errno.EEXIST: "another program created the file meanwhile; give another name, or `overwrite=True` to replace it",
+    errno.EEXIST: "created by another program meanwhile; give another name, or `overwrite=True` to replace it",
     errno.ENOENT: "no such folder; create it first",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EISDIR: "this is a folder, not a file",
