@@ -33,9 +33,9 @@ def sections(model: type[BaseModel], found: dict[str, type[BaseModel]] | None = 
     found[model.__name__] = model
 
     def visit(annotation: Any) -> None:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            if annotation.__name__ not in found:
-                sections(annotation, found)
+        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        if is_section and annotation.__name__ not in found:
+            sections(annotation, found)
         for inner in get_args(annotation):
             visit(inner)
 
