@@ -78,6 +78,16 @@ def test_an_engine_that_refuses_is_reported(tmp_path: Path, monkeypatch: pytest.
     assert faults[0].least == 0 and faults[0].verdict == "failed"
 
 
+@pytest.mark.parametrize(
+    ("precision", "share", "verdict"),
+    [("fp32", 0.9995, "good"), ("fp32", 0.99, "differs"), ("fp16", 0.99, "good"), ("bf16", 0.9, "differs"),
+     ("int8", 0.9, "quantised"), ("int8", 0.3, "differs")],
+)  # fmt: skip
+def test_what_is_good_depends_on_the_precision(precision: str, share: float, verdict: str) -> None:
+    for shares in ({"mask": share, "boxes": 1.0}, {"mask": 1.0, "boxes": share}, {"mask": share}):
+        assert verify.Agreement("openvino", precision, **shares).verdict == verdict
+
+
 def test_what_cannot_be_verified(tmp_path: Path) -> None:
     path = write_model(tmp_path / "colors.onnx")
     with pytest.raises(UsageError, match="no frames"):

@@ -72,5 +72,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     limits = ", ".join(f"{share:.1%} in {name}" for name, share in EXPECTED.items() if name != "int8")
     typer.echo(f"verdict: good where at least so many pixels and boxes agree: {limits}")
     if any(row["verdict"] == "quantised" for row in rows):
-        typer.echo("quantised: another model, which differs by more than rounding; `perception eval` says how good it is")
+        typer.echo(
+            "quantised: another model, which differs by more than rounding; `perception eval` says how good it is"
+        )
     typer.echo(f"NOT GOOD: {', '.join(bad)}" if bad else "All engines agree as far as their precisions allow.")

@@ -72,7 +72,6 @@ class Agreement:
         """Lower of the shares of pixels and of boxes; 1 where there is neither, 0 after a fault."""
         return 0.0 if self.fault else min([1.0] + [share for share in (self.mask, self.boxes) if share is not None])
 
-
     @property
     def verdict(self) -> Literal["reference", "good", "quantised", "differs", "failed"]:
         """Whether it agrees as far as its precision allows, by `EXPECTED`."""
