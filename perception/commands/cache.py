@@ -59,10 +59,11 @@ def cache_clear() -> None:
 
       perception cache clear
     """
+    from perception.common.text import counted
     from perception.engines.trt.cache import EngineCache
 
     count, size = EngineCache().clear()
-    typer.echo(f"removed {count} engine{'' if count == 1 else 's'}, {size / 1e6:.1f} MB")
+    typer.echo(f"removed {counted(count, 'engine')}, {size / 1e6:.1f} MB")
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from perception.commands.options import (
     EngineChoice,
     Stages,
 )
+from perception.common.distribution import require
 from perception.common.precision import Precision, parse_precision
-from perception.errors import require
 from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:

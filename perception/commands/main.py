@@ -1,7 +1,7 @@
 """The ``perception`` command: its subcommands, each in a file of its own, and its exit codes.
 
 Results go to standard output, everything about them (progress, warnings, summaries, errors) to standard error.
-Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 3 partly done, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from perception.commands.options import INPUT, MODEL_HELP, Json, JsonCommand, JsonFile, Overwrite
-from perception.errors import UsageError, require
+from perception.common.distribution import require
+from perception.errors import UsageError
 
 weights = typer.Typer(
     no_args_is_help=True,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import SourceError, require
+from perception.common.distribution import require
+from perception.errors import SourceError
 from perception.evaluation.boxes import OVERLAP, compare, draw_comparison
 from perception.evaluation.classes import ClassMatch, match_classes
 from perception.evaluation.coco import BoxedImage, CocoFile

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from perception.card import ModelCard, validate_card
+from perception.card import ModelCard, card_file, validate_card
 from perception.common.settings import read_yaml
 from perception.errors import ModelError
 
@@ -312,12 +312,12 @@ class ForeignCard(ModelCard):
 
 
 def read_foreign_card(path: str | Path) -> ForeignCard | None:
-    """Read the card in a YAML file if it has an ``adapter`` section, else None (see `perception.card.read_card`).
+    """Read a card (see `perception.card.card_file`) if it has an ``adapter`` section, else return None.
 
     Raises:
         ModelError: the file cannot be read, is not YAML, or is not valid: every field that is missing or wrong.
     """
-    data = read_yaml(path, "card", ModelError)
+    data = read_yaml(card_file(path), "card", ModelError)
     if not isinstance(data, dict) or "adapter" not in data:
         return None
     if not isinstance(data["adapter"], dict):

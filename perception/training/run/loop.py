@@ -122,7 +122,7 @@ class Trainer:
         self.device = self.distributed.device
         self.half = config.precision == "bf16" and has_bfloat16(self.device)
         if config.precision == "bf16" and not self.half:
-            log.info("this CPU does not compute in bfloat16: training in float32")
+            log.info("this CPU does not compute in bf16: training in fp32")
         network = self.task.build()
         if self.distributed.world_size > 1 and self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
