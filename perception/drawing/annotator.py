@@ -12,6 +12,7 @@ import numpy as np
 from perception.card import ModelCard
 from perception.common.settings import nearest
 from perception.drawing.canvas import Canvas, Color, drawable, make_canvas
+from perception.drawing.labels import draw_labels
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
 from perception.picture.buffer_pool import BufferPool
@@ -34,7 +35,8 @@ class Annotator:
         opacity: of the class colours, 0 to 1.
         masks: draw the class map.
         boxes: draw detections.
-        labels: write class, score and track beside boxes, and whole-image classes.
+        labels: write class, score and track beside boxes, and whole-image classes. Labels of boxes do not cover one
+            another: where they are many, those of the highest scores are written.
         legend: list the classes present, with their share of the frame.
         fps: write how many pictures are made a second.
         line_width: of boxes, in pixels; None: follows the frame's size.
@@ -128,29 +130,34 @@ class Annotator:
 
     def _draw_boxes(self, canvas: Canvas, detections: Detections, line: int) -> None:
         width = self._line_width(canvas)
-        tracks = detections.track_ids
+        shown = np.flatnonzero(self._box_shown[detections.class_ids])
+        class_ids = detections.class_ids[shown].tolist()
+        corners = np.rint(detections.boxes[shown]).astype(np.int32)
         # The best box is drawn last, over the others.
-        for i in reversed(np.flatnonzero(self._box_shown[detections.class_ids]).tolist()):
-            class_id = int(detections.class_ids[i])
+        for class_id, (x0, y0, x1, y1) in zip(reversed(class_ids), reversed(corners.tolist()), strict=True):
             color = self._box_colors[class_id]
-            x0, y0, x1, y1 = np.rint(detections.boxes[i]).astype(int).tolist()
             x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
             canvas.fill(x0, y0, x1, y0 + width, color)
             canvas.fill(x0, y1 - width, x1, y1, color)
             canvas.fill(x0, y0, x0 + width, y1, color)
             canvas.fill(x1 - width, y0, x1, y1, color)
-            if not self.labels:
-                continue
-            text = f"{self._box_names[class_id]} {detections.scores[i]:.0%}"
-            if tracks is not None and tracks[i] >= 0:
-                text = f"#{tracks[i]} {text}"
-            _write_label(canvas, text, color, x0, y0, line)
+        if not self.labels:
+            return
+        texts = [
+            f"{self._box_names[class_id]} {score:.0%}"
+            for class_id, score in zip(class_ids, detections.scores[shown].tolist(), strict=True)
+        ]
+        if detections.track_ids is not None:
+            tracks = detections.track_ids[shown].tolist()
+            texts = [f"#{t} {text}" if t >= 0 else text for t, text in zip(tracks, texts, strict=True)]
+        draw_labels(canvas, corners[:, :2], [*zip(texts, (self._box_colors[i] for i in class_ids), strict=True)], line)
 
     def _draw_things(self, canvas: Canvas, view: Panoptic, line: int) -> None:
         """Outline each thing that has a score, the best one last, over the others."""
         width = self._line_width(canvas) + 1
         shown = [s for s in view.segments if s.score is not None and self._shown[s.class_id]]
-        for segment in sorted(shown, key=lambda s: s.score or 0.0):
+        shown.sort(key=lambda s: s.score or 0.0)
+        for segment in shown:
             x0, y0, x1, y1 = segment.box
             pixels = (view.ids[y0:y1, x0:x1] == segment.id).view(np.uint8)
             contours, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
@@ -159,19 +166,14 @@ class Annotator:
             color = self._colors[segment.class_id]
             canvas.outline(contours, width + 2, _RIM)
             canvas.outline(contours, width, color)
-            if self.labels:
-                _write_label(canvas, f"{self._names[segment.class_id]} {segment.score:.0%}", color, x0, y0, line)
+        if not self.labels:
+            return
+        best = shown[::-1]
+        labels = [(f"{self._names[s.class_id]} {s.score:.0%}", self._colors[s.class_id]) for s in best]
+        draw_labels(canvas, np.array([s.box[:2] for s in best], np.int32).reshape(-1, 2), labels, line)
 
     def _line_width(self, canvas: Canvas) -> int:
         return self.line_width or max(round(min(canvas.width, canvas.height) / 360), 1)
-
-
-def _write_label(canvas: Canvas, text: str, color: Color, x0: int, y0: int, line: int) -> None:
-    """Above the place ``x0, y0``, or below it where there is no room; inside the picture in any case."""
-    patch = label_patch(text, color, line, canvas.width)
-    x = min(max(x0, 0), max(canvas.width - patch.width, 0))
-    y = y0 - patch.height if y0 >= patch.height else max(y0, 0)
-    canvas.paste(patch, x, min(y, max(canvas.height - patch.height, 0)))
 
 
 class _Rate:

@@ -34,6 +34,12 @@ def text_width(text: str, line_height: int) -> int:
     return int(cv2.getTextSize(text, FONT, scale, thickness)[0][0])
 
 
+def label_size(text: str, line_height: int, max_width: int) -> tuple[int, int]:
+    """Width and height in pixels that a `label_patch` has at most; both are even."""
+    width = min(text_width(text, line_height) + 2 * (line_height // 4), max_width)
+    return max(width + 1 & ~1, 2), line_height + 1 & ~1
+
+
 @lru_cache(maxsize=1024)
 def label_patch(text: str, color: Color, line_height: int, max_width: int) -> Patch:
     """Draw a line of text on a background of ``color``; cut, with dots, if it is wider than ``max_width`` pixels."""
