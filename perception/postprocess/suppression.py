@@ -230,7 +230,7 @@ def vote(boxes, scores, ids, picked, threshold):  # type: ignore[no-untyped-def]
         if total > 0:
             voted[m, 0], voted[m, 1], voted[m, 2], voted[m, 3] = x1 / total, y1 / total, x2 / total, y2 / total
         else:
-            voted[m] = boxes[k]
+            voted[m, 0], voted[m, 1], voted[m, 2], voted[m, 3] = boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3]
     return voted
 
 
