@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 _KERNELS = (
     "perception.postprocess.segmentation",
     "perception.postprocess.suppression",

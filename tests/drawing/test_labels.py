@@ -44,7 +44,7 @@ def test_labels_never_meet_and_the_first_come_first(seed: int) -> None:
     kept = [rect for rect in rects if rect is not None]
     assert len(kept) <= most
     for i, rect in enumerate(kept):
-        assert 0 <= rect[0] and rect[2] <= width and 0 <= rect[1] and rect[3] <= height
+        assert rect[0] >= 0 and rect[2] <= width and rect[1] >= 0 and rect[3] <= height
         assert not any(meet(rect, other) for other in kept[:i])
     for i, rect in enumerate(rects):  # one gives way only to those before it
         before = [other for other in rects[:i] if other is not None]
