@@ -9,7 +9,7 @@ from numba.core import types
 from numpy.typing import NDArray
 
 from perception.common.jit import kernel
-from perception.drawing.canvas import Canvas, Color
+from perception.drawing.canvas import Canvas, Color, Rectangle
 from perception.drawing.text import label_patch, label_size
 
 MOST_LABELS = 40
@@ -19,14 +19,17 @@ _I32_2D = types.Array(types.int32, 2, "C")
 _I32_2D_IN = types.Array(types.int32, 2, "C", readonly=True)
 
 
-@kernel(types.int64(_I32_2D_IN, _I32_2D_IN, types.int64, types.int64, types.int64, _I32_2D))
-def _place(corners, sizes, width, height, most, places):  # type: ignore[no-untyped-def]
+@kernel(types.void(_I32_2D_IN, _I32_2D_IN, _I32_2D_IN, types.int64, types.int64, types.int64, _I32_2D))
+def _place(corners, sizes, taken, width, height, most, places):  # type: ignore[no-untyped-def]
     """See `place_labels`; ``places`` gets a row for each label, -1 where it is left out."""
-    kept = np.empty((most, 4), np.int64)
-    n = 0
+    m = len(taken)
+    kept = np.empty((m + most, 4), np.int64)
+    for k in range(m):
+        kept[k, 0], kept[k, 1], kept[k, 2], kept[k, 3] = taken[k, 0], taken[k, 1], taken[k, 2], taken[k, 3]
+    n = m
     for i in range(len(corners)):
         places[i, 0] = places[i, 1] = -1
-        if n == most:
+        if n == m + most:
             continue
         w, h = np.int64(sizes[i, 0]), np.int64(sizes[i, 1])
         x = max(min(np.int64(corners[i, 0]), width - w), 0)
@@ -43,11 +46,15 @@ def _place(corners, sizes, width, height, most, places):  # type: ignore[no-unty
                 n += 1
                 places[i, 0], places[i, 1] = x, y
                 break
-    return n
 
 
 def place_labels(
-    corners: NDArray[np.int32], sizes: NDArray[np.int32], width: int, height: int, most: int = MOST_LABELS
+    corners: NDArray[np.int32],
+    sizes: NDArray[np.int32],
+    width: int,
+    height: int,
+    most: int = MOST_LABELS,
+    taken: Sequence[Rectangle] = (),
 ) -> NDArray[np.int32]:
     """Choose the labels that are drawn and their places: in order, each where none before it lies.
 
@@ -59,16 +66,23 @@ def place_labels(
         sizes: (width, height) of each label, int32 ``[N, 2]``.
         width, height: of the picture, in pixels.
         most: labels at most.
+        taken: where no label may lie.
 
     Returns:
         Top left corner (x, y) of each label, int32 ``[N, 2]``; -1 for labels that are left out.
     """
     places = np.empty(corners.shape, np.int32)
-    _place(corners, sizes, width, height, most, places)
+    _place(corners, sizes, np.array(taken, np.int32).reshape(-1, 4), width, height, most, places)
     return places
 
 
-def draw_labels(canvas: Canvas, corners: NDArray[np.int32], labels: Sequence[tuple[str, Color]], line: int) -> None:
+def draw_labels(
+    canvas: Canvas,
+    corners: NDArray[np.int32],
+    labels: Sequence[tuple[str, Color]],
+    line: int,
+    taken: Sequence[Rectangle] = (),
+) -> None:
     """Write the labels of boxes, as many as can be read; see `place_labels`.
 
     Args:
@@ -76,11 +90,12 @@ def draw_labels(canvas: Canvas, corners: NDArray[np.int32], labels: Sequence[tup
         corners: top left corner (x, y) of each box, int32 ``[N, 2]``, the most important one first.
         labels: words and colour of the label of each box.
         line: height of a line of text, in pixels.
+        taken: where no label may lie.
     """
     if not labels:
         return
     sizes = np.array([label_size(text, line, canvas.width) for text, _ in labels], np.int32)
-    places = place_labels(np.ascontiguousarray(corners, np.int32), sizes, canvas.width, canvas.height)
+    places = place_labels(np.ascontiguousarray(corners, np.int32), sizes, canvas.width, canvas.height, taken=taken)
     for (text, color), (x, y) in zip(labels, places.tolist(), strict=True):
         if x >= 0:
             canvas.paste(label_patch(text, color, line, canvas.width), x, y)

@@ -1,4 +1,4 @@
-"""The page for everybody: axe-core finds nothing on any tab, the keyboard is seen and gets round, fingers find targets."""
+"""The page for everybody: axe-core finds nothing, the keyboard is seen and gets round, fingers find their targets."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def check(page: Any, where: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=list(SIZES))
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(
-    open_page: Callable[..., Any], tmp_path: Path, scheme: str, size: tuple[int, int]
-) -> None:
+def test_axe_finds_nothing(open_page: Callable[..., Any], tmp_path: Path, scheme: str, size: tuple[int, int]) -> None:
     page = open_page(size, scheme)
     page.wait_for_function("() => window.perception.live.status?.state === 'running'")
     check(page, "Live")

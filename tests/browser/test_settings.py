@@ -11,7 +11,8 @@ from tests.browser.conftest import Site, choose, pages, results
 from tests.browser.test_tabs import tab
 
 ALL = ("pv-source", "pv-score", "pv-iou", "pv-opacity", "pv-view", "pv-mirror", "pv-url")
-SHOWN = """() => [...document.querySelectorAll("#pv-show input")].filter((box) => box.checkVisibility()).map((box) => box.name)"""
+SHOWN = """() => [...document.querySelectorAll("#pv-show input")]
+  .filter((box) => box.checkVisibility()).map((box) => box.name)"""
 
 
 @pytest.fixture(scope="module")

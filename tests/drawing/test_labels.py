@@ -12,7 +12,7 @@ from perception.drawing.canvas import BgrCanvas, Patch
 from perception.drawing.labels import MOST_LABELS, draw_labels, place_labels
 from perception.drawing.text import label_patch, label_size
 from perception.types import Detections, Frame, Prediction
-from tests.drawing.test_annotator import make_card
+from tests.drawing.test_annotator import make_card, quarters
 
 Rect = tuple[int, int, int, int]
 
@@ -55,6 +55,29 @@ def test_labels_never_meet_and_the_first_come_first(seed: int) -> None:
             inside = max(min(int(corners[i, 1]), height - int(sizes[i, 1])), 0)
             below = (alone[0], inside, alone[2], inside + int(sizes[i, 1]))
             assert any(meet(below, other) for other in before)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_label_lies_where_something_else_is(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    corners = random.integers(0, [620, 460], (100, 2)).astype(np.int32)
+    sizes = random.integers([8, 8], [100, 30], (100, 2)).astype(np.int32)
+    taken = [(10, 10, 200, 150), (500, 0, 640, 40)]
+    places = place_labels(corners, sizes, 640, 480, 100, taken)
+    kept = [(x, y, x + w, y + h) for (x, y), (w, h) in zip(places.tolist(), sizes.tolist(), strict=True) if x >= 0]
+    assert len(kept) > 20
+    assert not any(meet(rect, other) for rect in kept for other in taken)
+
+
+def test_labels_give_way_to_the_legend() -> None:
+    image = np.zeros((240, 320, 3), np.uint8)
+    card = make_card()
+    class_map = quarters(320, 240)
+    legend = Annotator(card, masks=True)(Prediction(Frame(image), class_map=class_map))
+    boxes = np.array([[12, 30, 300, 200], [200, 120, 300, 230]], np.float32)
+    found = Detections(boxes, np.array([0.9, 0.8], np.float32), np.array([1, 2], np.int32))
+    both = Annotator(card, masks=True)(Prediction(Frame(image), found, class_map))
+    assert (both[14:28, 14:60] == legend[14:28, 14:60]).all()  # type: ignore[index]
 
 
 def test_the_second_place_is_inside_the_box() -> None:

@@ -48,10 +48,9 @@ def test_the_log_says_when_it_is_ready(tmp_path: Path) -> None:
     with server_process(tmp_path) as server:
         wait_for(lambda: "ready after" in server.said(), 90)
         said = server.said()
-    preparing, address, ready = (
-        re.search(pattern, said, re.M)
-        for pattern in (r"^\d\d:\d\d:\d\d preparing; .*$", r"^perception live: http", r"^(\S+) ready after \d+ s: colors, .*$")
-    )
+    preparing = re.search(r"^\d\d:\d\d:\d\d preparing; .*$", said, re.M)
+    address = re.search(r"^perception live: http", said, re.M)
+    ready = re.search(r"^(\S+) ready after \d+ s: colors, .*$", said, re.M)
     assert preparing and address and ready
     assert preparing.start() < address.start() < ready.start()
     assert re.fullmatch(r"\d\d:\d\d:\d\d", ready[1])
