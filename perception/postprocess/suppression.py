@@ -295,7 +295,7 @@ def vote(boxes, scores, ids, picked, threshold, share):  # type: ignore[no-untyp
                 bottom / total,
             )
         else:
-            voted[m] = boxes[k]
+            voted[m, 0], voted[m, 1], voted[m, 2], voted[m, 3] = boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3]
     return voted
 
 

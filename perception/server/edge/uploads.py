@@ -20,6 +20,7 @@ from PIL import Image
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from perception.common.files import file_size
 from perception.common.private import private_file
 from perception.errors import PerceptionError, SinkError, SourceError
 from perception.server.edge.decoding import FORMATS as IMAGE_FORMATS
@@ -227,5 +228,4 @@ def check_video(path: Path, name: str, limits: Limits) -> None:
 
 
 def _too_large(what: str, limit: int) -> TooLarge:
-    size = f"{limit / 1e6:.0f} MB" if limit >= 1_000_000 else f"{limit} bytes"
-    return TooLarge(f"{what} is larger than the limit of {size}")
+    return TooLarge(f"{what} is larger than the limit of {file_size(limit)}")
