@@ -6,7 +6,9 @@ a YAML file instead. Colours are RGB here, as people write them; the rest of the
 
 from __future__ import annotations
 
+import math
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -26,6 +28,12 @@ from perception.common.settings import read_yaml
 from perception.errors import ModelError
 
 METADATA_KEY = "perception"
+
+UNKNOWN = "unknown"
+"""Name of pixels that are of no class."""
+
+HIGHEST_LOGIT = 3e38
+"""No logit is as high."""
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 
@@ -84,6 +92,42 @@ class _ColoredTask(_Task):
         return classes
 
 
+class UnknownScale(_Strict):
+    """How sure the network is where it is right: the floor under the logits that makes the rest unknown.
+
+    Attributes:
+        id: of unknown pixels in masks, after those of the classes.
+        logits: the best logit of the pixels that are classified correctly, at evenly spaced quantiles from 0 to 1: a
+            floor at quantile ``q`` makes the part ``q`` of them unknown.
+        calibrated_on: the sets that it was measured on.
+    """
+
+    id: int = Field(ge=1, le=255)
+    logits: list[FiniteFloat] = Field(min_length=2)
+    calibrated_on: list[str] = []
+
+    @field_validator("logits")
+    @classmethod
+    def _logits_rise(cls, logits: list[float]) -> list[float]:
+        if any(b < a for a, b in pairwise(logits)):
+            raise ValueError("logits must not fall")
+        return logits
+
+    def floor(self, loss: float) -> float | None:
+        """Return the logit below which a pixel is unknown, or None where none is.
+
+        Args:
+            loss: part of the correct pixels that may become unknown, 0 to 1; 1 leaves no pixel a class.
+        """
+        if loss <= 0:
+            return None
+        if loss >= 1:
+            return HIGHEST_LOGIT
+        at = loss * (len(self.logits) - 1)
+        below = int(at)
+        return self.logits[below] + (at - below) * (self.logits[below + 1] - self.logits[below])
+
+
 class SegmentationTask(_ColoredTask):
     """A class for each pixel.
 
@@ -91,11 +135,21 @@ class SegmentationTask(_ColoredTask):
         output: graph output, float32 ``[N, C, h, w]`` logits at the network's own stride.
         classes: C classes, in the order of the logits' channels; at most 255.
         ignored: class ids that are never drawn (a background).
+        unknown: how pixels are told of which the network is not sure; None where that was not measured.
     """
 
     output: str = "class_logits"
     classes: list[ClassInfo] = Field(min_length=1, max_length=255)
     ignored: list[int] = []
+    unknown: UnknownScale | None = None
+
+    @model_validator(mode="after")
+    def _unknown_is_no_class(self) -> SegmentationTask:
+        if self.unknown is not None and self.unknown.id != len(self.classes):
+            raise ValueError(f"the id of unknown must be {len(self.classes)}, after those of the classes")
+        if self.unknown is not None and UNKNOWN in self.names:
+            raise ValueError(f"a class is called {UNKNOWN!r}, as pixels of no class are")
+        return self
 
     @model_validator(mode="after")
     def _ignored_exist(self) -> SegmentationTask:
@@ -105,6 +159,34 @@ class SegmentationTask(_ColoredTask):
         return self
 
 
+class ScoreCalibration(_Strict):
+    """What makes a score the chance that its box is right (Platt scaling): ``sigmoid(logit(s) / temperature + bias)``.
+
+    A box is right that overlaps an object of its class by at least half (IoU).
+
+    Attributes:
+        temperature, bias: the two parameters.
+        calibrated_on: the sets that they were fitted on.
+    """
+
+    temperature: float = Field(gt=0, le=100, allow_inf_nan=False)
+    bias: float = Field(default=0.0, ge=-100, le=100)
+    calibrated_on: list[str] = []
+
+    def calibrated(self, score: float) -> float:
+        """Return the chance that belongs to a score of the graph, 0..1."""
+        if not 0 < score < 1:
+            return score
+        return 1 / (1 + math.exp(-(math.log(score / (1 - score)) / self.temperature + self.bias)))
+
+    def raw(self, chance: float) -> float:
+        """Return the score of the graph that has that chance: the inverse of `calibrated`."""
+        if not 0 < chance < 1:
+            return chance
+        logit = (math.log(chance / (1 - chance)) - self.bias) * self.temperature
+        return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+
+
 class DetectionTask(_ColoredTask):
     """Boxes.
 
@@ -112,7 +194,8 @@ class DetectionTask(_ColoredTask):
         boxes: graph output, float32 ``[N, K, 4]`` xyxy in input pixels.
         scores: graph output, float32 ``[N, K, C]`` in 0..1.
         classes: C classes, in the order of the scores' last axis.
-        score_threshold: least score of a detection, unless the user sets one.
+        calibration: makes those scores chances; None leaves them as they are.
+        score_threshold: least score of a detection, calibrated, unless the user sets one.
         iou_threshold: boxes of a class that overlap more are suppressed.
         max_detections: at most this many boxes a frame.
         class_agnostic: boxes of other classes that overlap more are suppressed too.
@@ -122,6 +205,7 @@ class DetectionTask(_ColoredTask):
 
     boxes: str = "boxes"
     scores: str = "scores"
+    calibration: ScoreCalibration | None = None
     score_threshold: float = Field(0.3, ge=0, le=1)
     iou_threshold: float = Field(0.6, ge=0, le=1)
     max_detections: int = Field(300, ge=1)
@@ -172,6 +256,31 @@ class Quantization(_Strict):
     tool: str = ""
 
 
+class SetAccuracy(_Strict):
+    """Accuracy on one set of labelled pictures.
+
+    Attributes:
+        set: its name.
+        kind: what was compared.
+        images: how many pictures.
+        metrics: such as ``{"miou": 0.71}``.
+        classes: IoU, or average precision at an IoU of 0.5, of each class that occurs.
+    """
+
+    set: str
+    kind: Literal["segmentation", "detection"]
+    images: int = Field(ge=1)
+    metrics: dict[str, FiniteFloat]
+    classes: dict[str, FiniteFloat] = {}
+
+
+class SuiteAccuracy(_Strict):
+    """Accuracy on the sets of a suite, see `perception.evaluation.suite`; its ``name``."""
+
+    name: str
+    sets: list[SetAccuracy]
+
+
 class ModelCard(_Strict):
     """Everything that is known about a model.
 
@@ -186,6 +295,7 @@ class ModelCard(_Strict):
         licence: what the weights may be used for.
         trained_on: data sets, each with its licence.
         metrics: measured accuracy, such as ``{"camvid_val_miou": 0.71}``.
+        suite: measured accuracy on many sets.
         quantization: how it was quantised, if it was.
     """
 
@@ -201,6 +311,7 @@ class ModelCard(_Strict):
     licence: str = Field(min_length=1)
     trained_on: list[str] = []
     metrics: dict[str, FiniteFloat] = {}
+    suite: SuiteAccuracy | None = None
     date: PlainText = ""
     quantization: Quantization | None = None
 

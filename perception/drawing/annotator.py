@@ -113,7 +113,8 @@ class Annotator:
         elif self.boxes and prediction.detections is not None and self.card.detection is not None:
             self._draw_boxes(canvas, prediction.detections, line)
         if self.legend and class_map is not None:
-            draw_legend(canvas, self._names, self._colors, class_map.shares.tolist(), self._shown, line)
+            shares = class_map.shares[: len(self._names)].tolist()
+            draw_legend(canvas, self._names, self._colors, shares, self._shown, line)
         if self.labels and prediction.labels and self.card.classification is not None:
             names = self.card.classification.names
             lines = [f"{names[i]} {p:.0%}" for i, p in prediction.labels]

@@ -12,6 +12,7 @@ from perception.postprocess import suppression
 from perception.types import F32, Detections
 
 if TYPE_CHECKING:
+    from perception.card import ScoreCalibration
     from perception.picture.letterbox import Letterbox
 
 NmsMethod = Literal["nms", "soft-linear", "soft-gaussian"]
@@ -33,6 +34,7 @@ def decode(
     sigma: float = 0.5,
     vote_iou: float | None = None,
     class_filter: Iterable[int] | None = None,
+    calibration: ScoreCalibration | None = None,
 ) -> Detections:
     """Decode the detections of one frame from a network's outputs.
 
@@ -55,10 +57,12 @@ def decode(
             so much, weighted by the cube of their scores (box voting: Gidaris & Komodakis, "Object detection via a
             multi-region & semantic segmentation-aware CNN model", ICCV 2015). None leaves boxes as they are.
         class_filter: class ids to keep; None keeps all.
+        calibration: makes the scores of what is returned chances. It changes neither which boxes these are nor
+            their order; ``score_threshold`` is of scores as they come, see `raw_thresholds`.
 
     Returns:
         Detections sorted by score, highest first, ties by index of the box and then of the class. Scores are those
-        after soft-NMS.
+        after soft-NMS, calibrated.
 
     Raises:
         ValueError: shapes do not fit together, or an option is out of range.
@@ -86,13 +90,35 @@ def decode(
         picked = _nms(candidate, score, group, threshold, max_detections)
         if vote_iou is not None:
             voted = suppression.vote(candidate, score, class_id, picked, np.float32(vote_iou))
-            return Detections(voted, score[picked], class_id[picked])
+            return Detections(voted, _calibrated(score[picked], calibration), class_id[picked])
     else:
         gaussian = method == "soft-gaussian"
         picked = suppression.soft_nms(
             candidate, score, floor, group, threshold, gaussian, np.float32(sigma), max_detections
         )
-    return Detections(candidate[picked], score[picked], class_id[picked])
+    return Detections(candidate[picked], _calibrated(score[picked], calibration), class_id[picked])
+
+
+def raw_thresholds(chances: F32, calibration: ScoreCalibration) -> F32:
+    """float32 ``[C]``: the least scores before calibration of boxes with at least these ``chances``."""
+    raw = np.array([calibration.raw(float(chance)) for chance in chances], np.float32)
+    for direction in (1, 0):  # past what rounding has changed, then back as far as it goes
+        for _ in range(8):
+            following = np.nextafter(raw, np.float32(direction))
+            short = _calibrated(raw, calibration) < chances
+            move = short if direction else _calibrated(following, calibration) >= chances
+            raw = np.where(move & np.isfinite(chances), following, raw)
+    return raw
+
+
+def _calibrated(scores: F32, calibration: ScoreCalibration | None) -> F32:
+    """Return scores as chances, float32; 0 and 1 stay."""
+    if calibration is None:
+        return scores
+    inside = (scores > 0) & (scores < 1)
+    wide = np.where(inside, scores, 0.5).astype(np.float64)
+    chances = 1 / (1 + np.exp(-((np.log(wide) - np.log1p(-wide)) / calibration.temperature + calibration.bias)))
+    return np.where(inside, chances, scores).astype(np.float32)
 
 
 def nms(

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from perception.errors import SourceError
 from perception.evaluation.faults import Fault, refuse
 from perception.evaluation.folders import LabelFolder
+from perception.evaluation.sets import FolderConfig
 from perception.training.data.boxes import BoxLabels
-from perception.training.recipes.data import FolderConfig, MaskSetConfig
+from perception.training.recipes.data import MaskSetConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
