@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from perception.common.files import write_atomic
 from perception.common.palette import class_colors
 from perception.common.settings import read_yaml
 from perception.errors import ModelError
@@ -419,3 +420,28 @@ def write_card(model: Any, card: ModelCard) -> None:
     entry = model.metadata_props.add()
     entry.key = METADATA_KEY
     entry.value = card.model_dump_json(exclude_none=True)
+
+
+def keep_in_card(path: str | Path, output: str | Path | None = None, **changes: Any) -> ModelCard:
+    """Change entries of the card in a model file; the graph and its weights stay as they are.
+
+    Args:
+        path: the file.
+        output: where to write it; None replaces the file.
+        **changes: the entries, by their names in `ModelCard`.
+
+    Returns:
+        The new card.
+
+    Raises:
+        ModelError: see `read_card`; or the file cannot be written.
+    """
+    card = validate_card({**read_card(path).model_dump(), **changes}, path)
+    model = load_onnx(path)
+    write_card(model, card)
+    target = Path(path if output is None else output)
+    try:
+        write_atomic(target, model.SerializeToString())
+    except OSError as error:
+        raise ModelError(f"cannot write the model: {error.strerror or error}", target) from None
+    return card

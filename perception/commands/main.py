@@ -29,6 +29,7 @@ from perception.commands.live import live
 from perception.commands.models import models
 from perception.commands.options import JsonCommand
 from perception.commands.quantize import quantize
+from perception.commands.suite import eval_suite, eval_table
 from perception.commands.summary import summary
 from perception.commands.train import train
 from perception.commands.verify import verify
@@ -59,6 +60,8 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
 )
 for _command in _COMMANDS:
     app.command(cls=JsonCommand)(_command)
+evaluation.command("suite", cls=JsonCommand)(eval_suite)
+evaluation.command("table")(eval_table)
 app.add_typer(models, name="models")
 app.add_typer(cache, name="cache")
 app.add_typer(evaluation, name="eval")

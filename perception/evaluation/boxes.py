@@ -97,7 +97,7 @@ def compare(truth: BoxedImage, predicted: Detections, classes: int) -> Compariso
     objects = np.flatnonzero(~truth.crowd)
     crowds = np.flatnonzero(truth.crowd)
     overlaps = box_iou(predicted.boxes, truth.boxes[objects])
-    inside = _share_inside(predicted.boxes, truth.boxes[crowds])
+    inside = share_inside(predicted.boxes, truth.boxes[crowds])
     taken = np.full(len(truth.boxes), -1)
     right = np.zeros(len(predicted), np.bool_)
     same = (predicted.class_ids[:, None] == truth.category_ids[None, :]) | (truth.category_ids == IGNORED)
@@ -130,7 +130,8 @@ def box_iou(a: F32, b: F32) -> NDArray[np.float64]:
     return common / np.maximum(union, 1e-12)
 
 
-def _share_inside(a: F32, b: F32) -> NDArray[np.float64]:
+def share_inside(a: F32, b: F32) -> NDArray[np.float64]:
+    """Part of each box ``[N, 4]`` that is inside each of ``[M, 4]``, ``[N, M]``."""
     return _intersection(a, b) / np.maximum(_area(a)[:, None], 1e-12)
 
 

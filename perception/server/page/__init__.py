@@ -107,7 +107,8 @@ def _describe(card: ModelCard) -> dict[str, Any]:
         described[name] = [] if task is None else [{"name": c.name, "color": list(c.color)} for c in task.classes]
     if card.detection is not None:
         described |= {"score": card.detection.score_threshold, "iou": card.detection.iou_threshold}
-    return {**described, "views": views(card)}
+    unknown = card.segmentation is not None and card.segmentation.unknown is not None
+    return {**described, "views": views(card), "unknown": unknown}
 
 
 def _tab(name: str, service: Service) -> None:
@@ -133,6 +134,7 @@ def _known(service: Service) -> dict[str, Any]:
     known: dict[str, Any] = {
         "source": sources(service)[0][1],
         "default": service.models.default,
+        "unknown": service.settings.unknown,
         "methods": METHODS,
         "lacking": missing(),  # for explanations
     }
@@ -159,6 +161,16 @@ def _settings(service: Service) -> None:
         0, 1, first.get("score", _SCORE), step=0.01, label="Confidence", visible=boxes, elem_id="pv-score"
     )
     iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="Merge overlap", visible=boxes, elem_id="pv-iou")
+    unknown = gr.Slider(
+        0,
+        1,
+        service.settings.unknown,
+        step=0.01,
+        label="Unknown pixels",
+        info="So many of the right ones may stay uncoloured, so that most wrong ones do.",
+        visible=bool(first.get("unknown")),
+        elem_id="pv-unknown",
+    )
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
     view = gr.Radio(
         list(VIEWS),
@@ -176,6 +188,7 @@ def _settings(service: Service) -> None:
         "model": model,
         "score": score,
         "iou": iou,
+        "unknown": unknown,
         "view": view,
         "opacity": opacity,
         "show": show,
@@ -187,7 +200,7 @@ def _settings(service: Service) -> None:
     source.change(fn=None, inputs=[source], outputs=[url], js=_SHOWS_ADDRESS, show_progress="hidden")
     url.submit(fn=None, inputs=[url], js=_sets("url"), show_progress="hidden")
     follow = _FOLLOW.replace("KNOWN", json.dumps(_of_models(known)))
-    model.change(fn=None, inputs=[model], outputs=[score, iou, view], js=follow, show_progress="hidden")
+    model.change(fn=None, inputs=[model], outputs=[score, iou, unknown, view], js=follow, show_progress="hidden")
 
 
 _SHOWS_ADDRESS = f'(value) => ({{ __type__: "update", visible: value === "{URL}" }})'
@@ -200,6 +213,7 @@ def _of_models(known: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any
         name: [
             {"visible": bool(described.get("detection")), "value": described.get("score", _SCORE)},
             {"visible": bool(described.get("detection")), "value": described.get("iou", _IOU)},
+            {"visible": bool(described.get("unknown"))},
             {"visible": "panoptic" in described.get("views", ())},
         ]
         for name, described in {**known, "": {}}.items()

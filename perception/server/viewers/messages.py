@@ -13,8 +13,8 @@ typed arrays over it::
     f32[N,4] boxes, xyxy in pixels of the frame
     f32[N]   scores, highest first
     i32[N]   class ids, into the card's detection classes
-    f32[C]   part of the frame that each segmentation class has; the last one is that of unknown pixels, where the client
-             asked for such
+    f32[C]   part of the frame that each segmentation class has, and at last unknown pixels, where the client asked
+             for such
     i32[L] f32[L]  class ids and probabilities of the whole-image labels, most likely first
     u8[...]  class map as runs, see `perception.postprocess.runs`
 
