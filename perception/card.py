@@ -6,16 +6,12 @@ a YAML file instead. Colours are RGB here, as people write them; the rest of the
 
 from __future__ import annotations
 
-import math
 from datetime import date
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     FiniteFloat,
     ValidationError,
@@ -23,9 +19,11 @@ from pydantic import (
     model_validator,
 )
 
+from perception.common.calibration import ScoreCalibration, UnknownScale
 from perception.common.files import write_atomic
 from perception.common.palette import class_colors
 from perception.common.settings import read_yaml
+from perception.common.strict import Strict
 from perception.errors import ModelError
 
 METADATA_KEY = "perception"
@@ -33,27 +31,20 @@ METADATA_KEY = "perception"
 UNKNOWN = "unknown"
 """Name of pixels that are of no class."""
 
-HIGHEST_LOGIT = 3e38
-"""No logit is as high."""
-
 Channel = Annotated[int, Field(ge=0, le=255)]
 
 PlainText = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, (int, date)) else v)]
 """Text that YAML takes for a number or a date when it has no quotes: ``version: 2``, ``date: 2026-11-22``."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassInfo(_Strict):
+class ClassInfo(Strict):
     """One class: its name and its colour (RGB, 0..255). In a card a name alone will do; the colour is then chosen."""
 
     name: str = Field(min_length=1)
     color: tuple[Channel, Channel, Channel]
 
 
-class _Task(_Strict):
+class _Task(Strict):
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
 
     @field_validator("classes", mode="before")
@@ -93,42 +84,6 @@ class _ColoredTask(_Task):
         return classes
 
 
-class UnknownScale(_Strict):
-    """How sure the network is where it is right: the floor under the logits that makes the rest unknown.
-
-    Attributes:
-        id: of unknown pixels in masks, after those of the classes.
-        logits: the best logit of the pixels that are classified correctly, at evenly spaced quantiles from 0 to 1: a
-            floor at quantile ``q`` makes the part ``q`` of them unknown.
-        calibrated_on: the sets that it was measured on.
-    """
-
-    id: int = Field(ge=1, le=255)
-    logits: list[FiniteFloat] = Field(min_length=2)
-    calibrated_on: list[str] = []
-
-    @field_validator("logits")
-    @classmethod
-    def _logits_rise(cls, logits: list[float]) -> list[float]:
-        if any(b < a for a, b in pairwise(logits)):
-            raise ValueError("logits must not fall")
-        return logits
-
-    def floor(self, loss: float) -> float | None:
-        """Return the logit below which a pixel is unknown, or None where none is.
-
-        Args:
-            loss: part of the correct pixels that may become unknown, 0 to 1; 1 leaves no pixel a class.
-        """
-        if loss <= 0:
-            return None
-        if loss >= 1:
-            return HIGHEST_LOGIT
-        at = loss * (len(self.logits) - 1)
-        below = int(at)
-        return self.logits[below] + (at - below) * (self.logits[below + 1] - self.logits[below])
-
-
 class SegmentationTask(_ColoredTask):
     """A class for each pixel.
 
@@ -141,7 +96,7 @@ class SegmentationTask(_ColoredTask):
 
     output: str = "class_logits"
     classes: list[ClassInfo] = Field(min_length=1, max_length=255)
-    ignored: list[int] = []
+    ignored: list[int] = Field(default=[])
     unknown: UnknownScale | None = None
 
     @model_validator(mode="after")
@@ -158,34 +113,6 @@ class SegmentationTask(_ColoredTask):
         if wrong:
             raise ValueError(f"ignored ids {wrong} are not among the {len(self.classes)} classes")
         return self
-
-
-class ScoreCalibration(_Strict):
-    """What makes a score the chance that its box is right (Platt scaling): ``sigmoid(logit(s) / temperature + bias)``.
-
-    A box is right that overlaps an object of its class by at least half (IoU).
-
-    Attributes:
-        temperature, bias: the two parameters.
-        calibrated_on: the sets that they were fitted on.
-    """
-
-    temperature: float = Field(gt=0, le=100, allow_inf_nan=False)
-    bias: float = Field(default=0.0, ge=-100, le=100)
-    calibrated_on: list[str] = []
-
-    def calibrated(self, score: float) -> float:
-        """Return the chance that belongs to a score of the graph, 0..1."""
-        if not 0 < score < 1:
-            return score
-        return 1 / (1 + math.exp(-(math.log(score / (1 - score)) / self.temperature + self.bias)))
-
-    def raw(self, chance: float) -> float:
-        """Return the score of the graph that has that chance: the inverse of `calibrated`."""
-        if not 0 < chance < 1:
-            return chance
-        logit = (math.log(chance / (1 - chance)) - self.bias) * self.temperature
-        return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
 
 
 class DetectionTask(_ColoredTask):
@@ -220,7 +147,7 @@ class ClassificationTask(_Task):
     output: str = "probabilities"
 
 
-class InputSpec(_Strict):
+class InputSpec(Strict):
     """The graph input: uint8 ``[N, height, width, 3]`` BGR.
 
     Attributes:
@@ -237,7 +164,7 @@ class InputSpec(_Strict):
     multiple: int | None = Field(None, ge=1)
 
 
-class Quantization(_Strict):
+class Quantization(Strict):
     """The way in which a model came to compute in eight bits.
 
     Attributes:
@@ -252,12 +179,12 @@ class Quantization(_Strict):
     precision: Literal["int8"] = "int8"
     source_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     calibrated_on: list[str] = Field(min_length=1)
-    float_layers: list[str] = []
-    before: dict[str, FiniteFloat] = {}
+    float_layers: list[str] = Field(default=[])
+    before: dict[str, FiniteFloat] = Field(default={})
     tool: str = ""
 
 
-class SetAccuracy(_Strict):
+class SetAccuracy(Strict):
     """Accuracy on one set of labelled pictures.
 
     Attributes:
@@ -272,17 +199,17 @@ class SetAccuracy(_Strict):
     kind: Literal["segmentation", "detection"]
     images: int = Field(ge=1)
     metrics: dict[str, FiniteFloat]
-    classes: dict[str, FiniteFloat] = {}
+    classes: dict[str, FiniteFloat] = Field(default={})
 
 
-class SuiteAccuracy(_Strict):
+class SuiteAccuracy(Strict):
     """Accuracy on the sets of a suite, see `perception.evaluation.suite`; its ``name``."""
 
     name: str
     sets: list[SetAccuracy]
 
 
-class ModelCard(_Strict):
+class ModelCard(Strict):
     """Everything that is known about a model.
 
     Attributes:
@@ -310,8 +237,8 @@ class ModelCard(_Strict):
     classification: ClassificationTask | None = None
     things: dict[str, list[str]] | None = None
     licence: str = Field(min_length=1)
-    trained_on: list[str] = []
-    metrics: dict[str, FiniteFloat] = {}
+    trained_on: list[str] = Field(default=[])
+    metrics: dict[str, FiniteFloat] = Field(default={})
     suite: SuiteAccuracy | None = None
     date: PlainText = ""
     quantization: Quantization | None = None

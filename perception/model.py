@@ -97,6 +97,11 @@ class Model:
     """
 
     def __init__(self, card: ModelCard, engine: Engine, post_processing: PostProcessing) -> None:
+        if post_processing.needs_logits and engine.gives_masks:
+            raise UsageError(
+                f"{engine.name} makes masks by itself, and how sure the network is of a pixel does not come with them: "
+                "unknown pixels need --engine openvino or onnxruntime"
+            )
         self.card = card
         self.engine = engine
         self._post_processing = post_processing

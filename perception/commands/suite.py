@@ -1,4 +1,4 @@
-"""The commands ``perception eval suite`` and ``perception eval table``."""
+"""The commands ``perception eval suite``, ``perception eval table`` and ``perception eval calibrate``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from perception.commands.options import (
     Engine,
     Json,
     JsonFile,
+    Model,
     Overwrite,
     PrecisionOption,
     Size,
@@ -133,3 +134,66 @@ def eval_table(model: Models = None, as_markdown: Markdown = False) -> None:
         typer.echo(markdown(kept), nl=False)
     else:
         print_rows(", ".join(dict.fromkeys(suite.name for suite in kept.values())), table(kept))
+
+
+def eval_calibrate(
+    suite: SuiteFile,
+    model: Model = DEFAULT_MODEL,
+    data: DataRoot = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="The model with the calibration in its card; its weights stay as they are.",
+            show_default="not written", rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    engine: Engine = "auto",
+    precision: PrecisionOption = "auto",
+    device: Device = "CPU",
+    threads: Threads = None,
+    size: Size = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    json_file: JsonFile = None,
+) -> None:  # fmt: skip
+    """Measure how sure a model is where it is right, for --unknown and for scores that are chances.
+
+    The pictures must be other ones than those that it learnt from.
+
+    [bold]Examples[/bold]
+
+      perception eval calibrate configs/suites/street.yaml -m street
+
+      perception eval calibrate configs/suites/street.yaml -m new.onnx -o new.onnx --overwrite
+    """
+    from perception.card import keep_in_card
+    from perception.commands.terminal import progress_of_several, write_json
+    from perception.common.console import print_rows, stderr
+    from perception.common.settings import size as parse_size
+    from perception.evaluation.calibrate import calibrate
+    from perception.evaluation.suite import read_suite
+    from perception.sinks.files import check_output
+    from perception.weights.library import find_model
+
+    path = find_model(model)
+    if output is not None:
+        check_output(output, overwrite)
+    with progress_of_several() as progress:
+        result = calibrate(
+            model, read_suite(suite, data), progress=progress, engine=engine, precision=precision, device=device,
+            threads=threads, size=parse_size(size),
+        )  # fmt: skip
+    if not write_json(result.as_dict(), as_json, json_file):
+        if result.pixels:
+            print_rows("--unknown: part of the right and of the wrong pixels that become unknown", result.pixel_rows())
+        if result.boxes:
+            print_rows("expected calibration error of boxes, each half by the fit on the other", result.box_rows())
+            task = result.card.detection
+            assert task is not None and task.calibration is not None
+            typer.echo(
+                f"temperature {task.calibration.temperature:g}, bias {task.calibration.bias:g}; "
+                f"score threshold {task.score_threshold:g}"
+            )
+    if output is not None:
+        keep_in_card(path, output, **result.changes())
+        stderr().print(str(output), markup=False)

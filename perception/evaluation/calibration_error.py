@@ -11,7 +11,7 @@ from perception.evaluation.boxes import IGNORED, OVERLAP, box_iou, share_inside
 from perception.evaluation.coco import BoxedImage
 from perception.types import Detections
 
-BINS = 15
+BINS = 10
 LEAST_SCORE = 0.1
 """Boxes with a lower score are not looked at: there are thousands, nearly all wrong, and nobody sees them."""
 
@@ -76,3 +76,14 @@ def calibration_error(
     number = np.minimum((scores * bins).astype(np.int64), bins - 1)
     apart = np.bincount(number, scores, bins) - np.bincount(number, right, bins)
     return float(np.abs(apart).sum() / len(scores))
+
+
+def error_by_chance(scores: NDArray[np.float64], least: float = LEAST_SCORE, bins: int = BINS) -> float:
+    """Return the error that scores without fault are expected to have, for there are so few boxes: a mean of 100 draws.
+
+    Args:
+        scores, least, bins: as of `calibration_error`.
+    """
+    draw = np.random.default_rng(0)
+    errors = [calibration_error(scores, draw.random(len(scores)) < scores, least, bins) for _ in range(100)]
+    return float(np.mean(errors))

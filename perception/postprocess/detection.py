@@ -12,7 +12,7 @@ from perception.postprocess import suppression
 from perception.types import F32, Detections
 
 if TYPE_CHECKING:
-    from perception.card import ScoreCalibration
+    from perception.common.calibration import ScoreCalibration
     from perception.picture.letterbox import Letterbox
 
 NmsMethod = Literal["nms", "soft-linear", "soft-gaussian"]

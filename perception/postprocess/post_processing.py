@@ -98,6 +98,11 @@ class PostProcessing:
             "class_filter": None if keep.all() else tuple(np.flatnonzero(keep).tolist()),
         }
 
+    @property
+    def needs_logits(self) -> bool:
+        """Whether masks that an engine makes by itself do not do: they do not tell how sure the network is."""
+        return self._floor is not None
+
     def __call__(
         self, outputs: Mapping[str, F32], letterbox: Letterbox
     ) -> tuple[Detections | None, ClassMap | None, list[tuple[int, float]] | None]:
@@ -121,11 +126,6 @@ class PostProcessing:
         from perception.postprocess.class_maps import LogitsClassMap, MaskClassMap
 
         if output.dtype == np.uint8:
-            if self._floor is not None:
-                raise UsageError(
-                    "this engine makes masks by itself, and how sure the network is of a pixel does not come with "
-                    "them: unknown pixels need --engine openvino or onnxruntime"
-                )
             ids = output.astype(np.uint8, copy=False)
             return MaskClassMap(ids, len(task.classes), letterbox, self._ignored)
         return LogitsClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored, self._floor)

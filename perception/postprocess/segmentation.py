@@ -15,7 +15,7 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-from perception.card import HIGHEST_LOGIT
+from perception.common.calibration import HIGHEST_LOGIT
 from perception.common.jit import (
     F32_1D,
     F32_3D_IN,

@@ -19,7 +19,7 @@ class MaskSink(Sink):
     """Writes the class mask of each frame into a folder, as 8-bit palette PNG.
 
     Files are named by frame index, or by the image's stem if the source is images. Unknown pixels have the id that the
-    card says (`perception.card.UnknownScale`), after those of the classes, and are black.
+    card says (`perception.common.calibration.UnknownScale`), after those of the classes, and are black.
 
     Args:
         path: the folder; it is made.
