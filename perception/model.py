@@ -68,7 +68,11 @@ def load_model(
         path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size,
         batch=batch,
     )  # fmt: skip
-    return Model(read, opened, post)
+    try:
+        return Model(read, opened, post)
+    except UsageError:
+        opened.close()
+        raise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +98,9 @@ class Model:
     Attributes:
         card: everything that is known about the model.
         engine: what runs the network.
+
+    Raises:
+        UsageError: unknown pixels are asked for of an engine that gives masks and no logits.
     """
 
     def __init__(self, card: ModelCard, engine: Engine, post_processing: PostProcessing) -> None:

@@ -101,14 +101,13 @@ def decode(
 
 def raw_thresholds(chances: F32, calibration: ScoreCalibration) -> F32:
     """float32 ``[C]``: the least scores before calibration of boxes with at least these ``chances``."""
-    raw = np.array([calibration.raw(float(chance)) for chance in chances], np.float32)
-    for direction in (1, 0):  # past what rounding has changed, then back as far as it goes
-        for _ in range(8):
-            following = np.nextafter(raw, np.float32(direction))
-            short = _calibrated(raw, calibration) < chances
-            move = short if direction else _calibrated(following, calibration) >= chances
-            raw = np.where(move & np.isfinite(chances), following, raw)
-    return raw
+    low = np.zeros(len(chances), np.uint32)
+    high = np.full(len(chances), np.float32(1)).view(np.uint32)
+    while (low < high).any():  # positive floats are in the order of their bits
+        middle = (low + high) // 2
+        reaches = _calibrated(middle.view(np.float32), calibration) >= chances
+        low, high = np.where(reaches, low, np.minimum(middle + 1, high)), np.where(reaches, middle, high)
+    return np.where(np.isfinite(chances), high.view(np.float32), chances)
 
 
 def _calibrated(scores: F32, calibration: ScoreCalibration | None) -> F32:
