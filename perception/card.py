@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     FiniteFloat,
     ValidationError,
@@ -22,11 +20,17 @@ from pydantic import (
     model_validator,
 )
 
+from perception.common.calibration import ScoreCalibration, UnknownScale
+from perception.common.files import write_atomic
 from perception.common.palette import class_colors
 from perception.common.settings import nearest, read_yaml
+from perception.common.strict import Strict
 from perception.errors import ModelError
 
 METADATA_KEY = "perception"
+
+UNKNOWN = "unknown"
+"""Name of pixels that are of no class."""
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 
@@ -34,18 +38,14 @@ PlainText = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, (in
 """Text that YAML takes for a number or a date when it has no quotes: ``version: 2``, ``date: 2026-11-22``."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassInfo(_Strict):
+class ClassInfo(Strict):
     """One class: its name and its colour (RGB, 0..255). In a card a name alone will do; the colour is then chosen."""
 
     name: str = Field(min_length=1)
     color: tuple[Channel, Channel, Channel]
 
 
-class _Task(_Strict):
+class _Task(Strict):
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
 
     @field_validator("classes", mode="before")
@@ -92,11 +92,21 @@ class SegmentationTask(_ColoredTask):
         output: graph output, float32 ``[N, C, h, w]`` logits at the network's own stride.
         classes: C classes, in the order of the logits' channels; at most 255.
         ignored: class ids that are never drawn (a background).
+        unknown: how pixels are told of which the network is not sure; None where that was not measured.
     """
 
     output: str = "class_logits"
     classes: list[ClassInfo] = Field(min_length=1, max_length=255)
-    ignored: list[int] = []
+    ignored: list[int] = Field(default=[])
+    unknown: UnknownScale | None = None
+
+    @model_validator(mode="after")
+    def _unknown_is_no_class(self) -> SegmentationTask:
+        if self.unknown is not None and self.unknown.id != len(self.classes):
+            raise ValueError(f"the id of unknown must be {len(self.classes)}, after those of the classes")
+        if self.unknown is not None and UNKNOWN in self.names:
+            raise ValueError(f"a class is called {UNKNOWN!r}, as pixels of no class are")
+        return self
 
     @model_validator(mode="after")
     def _ignored_exist(self) -> SegmentationTask:
@@ -113,7 +123,8 @@ class DetectionTask(_ColoredTask):
         boxes: graph output, float32 ``[N, K, 4]`` xyxy in input pixels.
         scores: graph output, float32 ``[N, K, C]`` in 0..1.
         classes: C classes, in the order of the scores' last axis.
-        score_threshold: least score of a detection, unless the user sets one.
+        calibration: makes those scores chances; None leaves them as they are.
+        score_threshold: least score of a detection, calibrated, unless the user sets one.
         iou_threshold: boxes of a class that overlap more are suppressed.
         max_detections: at most this many boxes a frame.
         class_agnostic: boxes of other classes that overlap more are suppressed too.
@@ -123,6 +134,7 @@ class DetectionTask(_ColoredTask):
 
     boxes: str = "boxes"
     scores: str = "scores"
+    calibration: ScoreCalibration | None = None
     score_threshold: float = Field(0.3, ge=0, le=1)
     iou_threshold: float = Field(0.6, ge=0, le=1)
     max_detections: int = Field(300, ge=1)
@@ -136,7 +148,7 @@ class ClassificationTask(_Task):
     output: str = "probabilities"
 
 
-class InputSpec(_Strict):
+class InputSpec(Strict):
     """The graph input: uint8 ``[N, height, width, 3]`` BGR.
 
     Attributes:
@@ -153,7 +165,7 @@ class InputSpec(_Strict):
     multiple: int | None = Field(None, ge=1)
 
 
-class Quantization(_Strict):
+class Quantization(Strict):
     """The way in which a model came to compute in eight bits.
 
     Attributes:
@@ -168,12 +180,37 @@ class Quantization(_Strict):
     precision: Literal["int8"] = "int8"
     source_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     calibrated_on: list[str] = Field(min_length=1)
-    float_layers: list[str] = []
-    before: dict[str, FiniteFloat] = {}
+    float_layers: list[str] = Field(default=[])
+    before: dict[str, FiniteFloat] = Field(default={})
     tool: str = ""
 
 
-class ModelCard(_Strict):
+class SetAccuracy(Strict):
+    """Accuracy on one set of labelled pictures.
+
+    Attributes:
+        set: its name.
+        kind: what was compared.
+        images: how many pictures.
+        metrics: such as ``{"miou": 0.71}``.
+        classes: IoU, or average precision at an IoU of 0.5, of each class that occurs.
+    """
+
+    set: str
+    kind: Literal["segmentation", "detection"]
+    images: int = Field(ge=1)
+    metrics: dict[str, FiniteFloat]
+    classes: dict[str, FiniteFloat] = Field(default={})
+
+
+class SuiteAccuracy(Strict):
+    """Accuracy on the sets of a suite, see `perception.evaluation.suite`; its ``name``."""
+
+    name: str
+    sets: list[SetAccuracy]
+
+
+class ModelCard(Strict):
     """Everything that is known about a model.
 
     Attributes:
@@ -187,6 +224,7 @@ class ModelCard(_Strict):
         licence: what the weights may be used for.
         trained_on: data sets, each with its licence.
         metrics: measured accuracy, such as ``{"camvid_val_miou": 0.71}``.
+        suite: measured accuracy on many sets.
         quantization: how it was quantised, if it was.
     """
 
@@ -200,8 +238,9 @@ class ModelCard(_Strict):
     classification: ClassificationTask | None = None
     things: dict[str, list[str]] | None = None
     licence: str = Field(min_length=1)
-    trained_on: list[str] = []
-    metrics: dict[str, FiniteFloat] = {}
+    trained_on: list[str] = Field(default=[])
+    metrics: dict[str, FiniteFloat] = Field(default={})
+    suite: SuiteAccuracy | None = None
     date: PlainText = ""
     quantization: Quantization | None = None
 
@@ -347,3 +386,28 @@ def write_card(model: Any, card: ModelCard) -> None:
     entry = model.metadata_props.add()
     entry.key = METADATA_KEY
     entry.value = card.model_dump_json(exclude_none=True)
+
+
+def keep_in_card(path: str | Path, output: str | Path | None = None, **changes: Any) -> ModelCard:
+    """Change entries of the card in a model file; the graph and its weights stay as they are.
+
+    Args:
+        path: the file.
+        output: where to write it; None replaces the file.
+        **changes: the entries, by their names in `ModelCard`.
+
+    Returns:
+        The new card.
+
+    Raises:
+        ModelError: see `read_card`; or the file cannot be written.
+    """
+    card = validate_card({**read_card(path).model_dump(), **changes}, path)
+    model = load_onnx(path)
+    write_card(model, card)
+    target = Path(path if output is None else output)
+    try:
+        write_atomic(target, model.SerializeToString())
+    except OSError as error:
+        raise ModelError(f"cannot write the model: {error.strerror or error}", target) from None
+    return card

@@ -106,7 +106,7 @@ def test_precisions_are_spelled_the_same(name: str, given: str, parsed: str, cap
     needed: dict[str, str] = {
         "annotate": "a.mp4", "build": "street", "segmentation": "--images i --labels l",
         "detection": "--images i --annotations a.json", "panoptic": "--images i --annotations a.json",
-        "classification": "--data d",
+        "classification": "--data d", "suite": "s.yaml", "calibrate": "s.yaml",
     }  # fmt: skip
     words = [*name.split()[1:], *shlex.split(needed.get(name.split()[-1], "")), "--precision", given]
     assert parse(words).params["precision"] == parsed

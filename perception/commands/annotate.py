@@ -25,6 +25,7 @@ from perception.commands.options import (
     Stages,
     Things,
     Threads,
+    Unknown,
 )
 from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
@@ -138,6 +139,7 @@ def annotate(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    unknown: Unknown = 0.0,
     max_detections: Annotated[
         int | None,
         typer.Option(min=1, help="Maximum number of boxes per frame.", show_default=IN_CARD, rich_help_panel=MODEL),
@@ -238,7 +240,7 @@ def annotate(
     with load_model(
         model, card=card, engine=engine, precision=precision, device=device, threads=threads, mode="throughput",
         score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
-        class_agnostic=class_agnostic, classes=wanted, size=parse_size(size),
+        class_agnostic=class_agnostic, classes=wanted, unknown=unknown, size=parse_size(size),
     ) as loaded:  # fmt: skip
         annotator = Annotator(
             loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)

@@ -30,6 +30,7 @@ from perception.commands.models import models
 from perception.commands.options import JsonCommand
 from perception.commands.pseudo_label import pseudo_label
 from perception.commands.quantize import quantize
+from perception.commands.suite import eval_calibrate, eval_suite, eval_table
 from perception.commands.summary import summary
 from perception.commands.train import train
 from perception.commands.verify import verify
@@ -60,6 +61,9 @@ _COMMANDS: tuple[Callable[..., Any], ...] = (
 )
 for _command in _COMMANDS:
     app.command(cls=JsonCommand)(_command)
+evaluation.command("suite", cls=JsonCommand)(eval_suite)
+evaluation.command("calibrate", cls=JsonCommand)(eval_calibrate)
+evaluation.command("table")(eval_table)
 app.add_typer(models, name="models")
 app.add_typer(cache, name="cache")
 app.add_typer(evaluation, name="eval")

@@ -79,6 +79,13 @@ Things = Annotated[
         show_default=IN_CARD, rich_help_panel=MODEL,
     ),
 ]  # fmt: skip
+Unknown = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, rich_help_panel=MODEL,
+        help="Leave pixels unknown of which the network is not sure: so large a part of those that it has right.",
+    ),
+]  # fmt: skip
 Stages = Annotated[
     list[str] | None,
     typer.Option(

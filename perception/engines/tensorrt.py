@@ -80,6 +80,7 @@ class TensorRtEngine(Engine):
         flavour = find_flavour()
         card = options.card or read_card(path)
         self.path = path
+        self.gives_masks = card.segmentation is not None
         self.precision = _choose_precision(path, options.precision)
         width, height = options.size
         recipe = make_recipe(

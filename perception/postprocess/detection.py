@@ -12,6 +12,7 @@ from perception.postprocess import suppression
 from perception.types import F32, Detections
 
 if TYPE_CHECKING:
+    from perception.common.calibration import ScoreCalibration
     from perception.picture.letterbox import Letterbox
 
 NmsMethod = Literal["nms", "soft-linear", "soft-gaussian"]
@@ -38,6 +39,7 @@ def decode(
     sigma: float = 0.5,
     vote_iou: float | None = None,
     class_filter: Iterable[int] | None = None,
+    calibration: ScoreCalibration | None = None,
 ) -> Detections:
     """Decode the detections of one frame from a network's outputs.
 
@@ -64,10 +66,12 @@ def decode(
             multi-region & semantic segmentation-aware CNN model", ICCV 2015). Those with less than `VOTE_SHARE` of
             the box's score have no vote, others do even below the threshold. None leaves boxes as they are.
         class_filter: class ids to keep; None keeps all.
+        calibration: makes the scores of what is returned chances. It changes neither which boxes these are nor
+            their order; ``score_threshold`` is of scores as they come, see `raw_thresholds`.
 
     Returns:
         Detections sorted by score, highest first, ties by index of the box and then of the class. Scores are those
-        after soft-NMS.
+        after soft-NMS, calibrated.
 
     Raises:
         ValueError: shapes do not fit together, or an option is out of range.
@@ -112,7 +116,28 @@ def decode(
     found = candidate[picked]
     if voting:
         found = suppression.vote(*voters, strong[picked], np.float32(vote_iou), np.float32(VOTE_SHARE))
-    return Detections(found, score[picked], class_id[picked])
+    return Detections(found, _calibrated(score[picked], calibration), class_id[picked])
+
+
+def raw_thresholds(chances: F32, calibration: ScoreCalibration) -> F32:
+    """float32 ``[C]``: the least scores before calibration of boxes with at least these ``chances``."""
+    low = np.zeros(len(chances), np.uint32)
+    high = np.full(len(chances), np.float32(1)).view(np.uint32)
+    while (low < high).any():  # positive floats are in the order of their bits
+        middle = (low + high) // 2
+        reaches = _calibrated(middle.view(np.float32), calibration) >= chances
+        low, high = np.where(reaches, low, np.minimum(middle + 1, high)), np.where(reaches, middle, high)
+    return np.where(np.isfinite(chances), high.view(np.float32), chances)
+
+
+def _calibrated(scores: F32, calibration: ScoreCalibration | None) -> F32:
+    """Return scores as chances, float32; 0 and 1 stay."""
+    if calibration is None:
+        return scores
+    inside = (scores > 0) & (scores < 1)
+    wide = np.where(inside, scores, 0.5).astype(np.float64)
+    chances = 1 / (1 + np.exp(-((np.log(wide) - np.log1p(-wide)) / calibration.temperature + calibration.bias)))
+    return np.where(inside, chances, scores).astype(np.float32)
 
 
 def nms(

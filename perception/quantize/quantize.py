@@ -195,6 +195,7 @@ class _Draft:
             update={
                 "name": name if name.endswith(SUFFIX) else name + SUFFIX,
                 "metrics": _named(name, after),
+                "suite": None,  # measured on the model before
                 "date": date.today().isoformat(),
                 "quantization": Quantization(
                     source_sha256=file_sha256(self._source),

@@ -137,6 +137,7 @@ class ServerSettings(_Strict):
         model: the default model, a name or a path; clients choose it or others by name.
         card: YAML card for a default model that has none.
         engine, precision, device: see `perception.engines.open_engine`.
+        unknown: what the page's slider for unknown pixels begins with; see `perception.server.options.Options`.
         stages: steps on predictions before they are drawn, in order: ``panoptic`` or ``module:function``, see
             `perception.stages.factories.find_stage`. Each source has them with state of its own.
         user, password: credentials for people; both or neither.
@@ -161,6 +162,7 @@ class ServerSettings(_Strict):
     engine: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] = "auto"
     precision: Annotated[Precision, BeforeValidator(respell)] = "auto"
     device: str = "CPU"
+    unknown: float = Field(default=0.0, ge=0, le=1)
     stages: Annotated[tuple[Annotated[str, AfterValidator(_stage)], ...], BeforeValidator(_texts)] = ()
     user: str | None = Field(default=None, min_length=1)
     password: SecretStr | None = Field(default=None, min_length=1)

@@ -13,7 +13,6 @@ import pytest
 
 from perception.server.app import create_app
 from perception.server.inference import explain_process
-from perception.server.inference.explain_process import missing
 from perception.server.settings import make_settings
 from tests.browser.conftest import SQUARE_XYXY, Site, pages, scene
 from tests.browser.test_tabs import tab

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from perception.errors import SourceError
 from perception.evaluation.faults import Fault, refuse
 from perception.evaluation.folders import LabelFolder
+from perception.evaluation.sets import FolderConfig
 from perception.training.data.boxes import BoxLabels
-from perception.training.recipes.data import FolderConfig, MaskSetConfig
+from perception.training.recipes.data import MaskSetConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,11 +64,7 @@ class SegmentationFolder:
         self.images = root / config.images
         self.classes = len(names)
         self.ignore = ignore
-        labels_folder = root / config.labels
-        if (
-            not labels_folder.exists() and config.labels.exists()
-        ):  # made by `perception pseudo-label`, not part of the data
-            labels_folder = config.labels
+        labels_folder = config.labels_in(root)
         for folder in (self.images, labels_folder):
             if not folder.is_dir():
                 raise SourceError("no such folder; check data.root in the recipe", folder)

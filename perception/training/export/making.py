@@ -16,8 +16,8 @@ from pathlib import Path
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from perception.common.settings import nearest, read_yaml
+from perception.common.strict import Strict
 from perception.errors import PerceptionError, UsageError
-from perception.training.recipes.base import Strict
 
 
 class Step(Strict):

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from perception.common.settings import read_yaml
+from perception.common.strict import Strict
 from perception.errors import UsageError
-from perception.training.recipes.base import Strict, is_taken
+from perception.evaluation.sets import is_taken
 
 View = Annotated[tuple[float, float, float, float], Field()]
 

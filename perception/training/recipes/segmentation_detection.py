@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from perception.common.strict import Strict
+from perception.evaluation.sets import BoxFileConfig
 from perception.networks.backbone import BackboneName
 from perception.networks.fcn import STRIDE as FCN_STRIDE
 from perception.networks.lite import EXPANDING_BLOCKS
-from perception.training.recipes.base import Fraction, RunConfig, StartConfig, Strict
+from perception.training.recipes.base import Fraction, RunConfig, StartConfig
 from perception.training.recipes.data import DataConfig
-from perception.training.recipes.detection import BoxFileConfig, DetectionConfig
+from perception.training.recipes.detection import DetectionConfig
 
 
 class NetworkConfig(StartConfig):
