@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,6 +110,22 @@ Network = Annotated[str, AfterValidator(_network)]
 """An IP address or a network."""
 
 
+_OWN = (
+    *("v1", "static", "assets", "docs", "login", "logout", "metrics", "healthz", "readyz"),
+    *("openapi.json", "theme.css", "favicon.ico", "manifest.json"),
+)
+
+
+def _root_path(value: str) -> str:
+    path = value.strip("/")
+    parts = path.split("/") if path else []
+    if any(not re.fullmatch(r"[A-Za-z0-9._~-]+", part) or part in (".", "..") for part in parts):
+        raise ValueError("give the path of the reverse proxy, such as /perception: letters, digits, - . _ ~ between /")
+    if parts and parts[0] in _OWN:
+        raise ValueError(f"/{parts[0]} is an address of the server itself; choose another path")
+    return f"/{path}" if path else ""
+
+
 def _named(value: Any) -> Any:
     return {"uri": value} if isinstance(value, str) else value
 
@@ -147,6 +164,8 @@ class ServerSettings(_Strict):
             reverse proxy's address belongs here.
         proxies: addresses of reverse proxies, which are believed where a request comes from and over what
             (``X-Forwarded-For``, ``X-Forwarded-Proto``). Of nobody else is that believed.
+        root_path: path of a reverse proxy under which browsers find the server, ``/perception``; empty: it has a host
+            of its own. Whether the proxy takes it off before it passes a request on or not makes no difference.
         allow: patterns of stream URLs that clients may open, such as ``rtsp://cam1.local/*``; see
             `perception.server.edge.allowlist`.
         cameras: numbers of this machine's cameras that clients may open.
@@ -170,6 +189,7 @@ class ServerSettings(_Strict):
     insecure: bool = False
     origins: Annotated[tuple[Origin, ...], BeforeValidator(_texts)] = ()
     proxies: Annotated[tuple[Network, ...], BeforeValidator(_texts)] = ()
+    root_path: Annotated[str, AfterValidator(_root_path)] = ""
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
     sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = {}

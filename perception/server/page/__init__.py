@@ -66,7 +66,7 @@ def mount_page(app: FastAPI, service: Service) -> None:
     page.has_launched = True
     mount = app.routes[-1]
     assert isinstance(mount, Mount)
-    mount.app = GradioEdge(mount.app)
+    mount.app = GradioEdge(mount.app, service.settings.root_path)
 
 
 def build_page(service: Service) -> gr.Blocks:
