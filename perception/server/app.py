@@ -173,7 +173,7 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=128)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        hint = "; is another server running there? --port chooses another one" if port else ""
+        hint = "; is another server running there? choose another port: `port=0` takes a free one" if port else ""
         raise UsageError(f"cannot listen on port {port}: {reason}{hint}", host) from None
 
 

@@ -203,7 +203,7 @@ class ServerSettings(_Strict):
         if not self.local and not self.guarded and not self.insecure:
             raise ValueError(
                 f"listening on {self.host} lets others in: set a token, or a user and password, "
-                "or allow everyone with --insecure"
+                "or allow everyone: `insecure=True`"
             )
         return self
 

@@ -28,7 +28,7 @@ def test_loopback_needs_no_credentials(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "camera-box", ""])
 def test_listening_elsewhere_needs_credentials(host: str) -> None:
-    with pytest.raises(UsageError, match="--insecure"):
+    with pytest.raises(UsageError, match="insecure=True"):
         make_settings({"host": host})
     for credentials in ({"token": "0123456789"}, {"user": "me", "password": "x"}, {"insecure": True}):
         settings = make_settings({"host": host, **credentials})
