@@ -6,14 +6,13 @@ a YAML file instead. Colours are RGB here, as people write them; the rest of the
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     FiniteFloat,
     ValidationError,
@@ -21,11 +20,17 @@ from pydantic import (
     model_validator,
 )
 
+from perception.common.calibration import ScoreCalibration, UnknownScale
+from perception.common.files import write_atomic
 from perception.common.palette import class_colors
-from perception.common.settings import read_yaml
+from perception.common.settings import nearest, read_yaml
+from perception.common.strict import Strict
 from perception.errors import ModelError
 
 METADATA_KEY = "perception"
+
+UNKNOWN = "unknown"
+"""Name of pixels that are of no class."""
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 
@@ -33,18 +38,14 @@ PlainText = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, (in
 """Text that YAML takes for a number or a date when it has no quotes: ``version: 2``, ``date: 2026-11-22``."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassInfo(_Strict):
+class ClassInfo(Strict):
     """One class: its name and its colour (RGB, 0..255). In a card a name alone will do; the colour is then chosen."""
 
     name: str = Field(min_length=1)
     color: tuple[Channel, Channel, Channel]
 
 
-class _Task(_Strict):
+class _Task(Strict):
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
 
     @field_validator("classes", mode="before")
@@ -91,11 +92,21 @@ class SegmentationTask(_ColoredTask):
         output: graph output, float32 ``[N, C, h, w]`` logits at the network's own stride.
         classes: C classes, in the order of the logits' channels; at most 255.
         ignored: class ids that are never drawn (a background).
+        unknown: how pixels are told of which the network is not sure; None where that was not measured.
     """
 
     output: str = "class_logits"
     classes: list[ClassInfo] = Field(min_length=1, max_length=255)
-    ignored: list[int] = []
+    ignored: list[int] = Field(default=[])
+    unknown: UnknownScale | None = None
+
+    @model_validator(mode="after")
+    def _unknown_is_no_class(self) -> SegmentationTask:
+        if self.unknown is not None and self.unknown.id != len(self.classes):
+            raise ValueError(f"the id of unknown must be {len(self.classes)}, after those of the classes")
+        if self.unknown is not None and UNKNOWN in self.names:
+            raise ValueError(f"a class is called {UNKNOWN!r}, as pixels of no class are")
+        return self
 
     @model_validator(mode="after")
     def _ignored_exist(self) -> SegmentationTask:
@@ -112,16 +123,18 @@ class DetectionTask(_ColoredTask):
         boxes: graph output, float32 ``[N, K, 4]`` xyxy in input pixels.
         scores: graph output, float32 ``[N, K, C]`` in 0..1.
         classes: C classes, in the order of the scores' last axis.
-        score_threshold: least score of a detection, unless the user sets one.
+        calibration: makes those scores chances; None leaves them as they are.
+        score_threshold: least score of a detection, calibrated, unless the user sets one.
         iou_threshold: boxes of a class that overlap more are suppressed.
         max_detections: at most this many boxes a frame.
         class_agnostic: boxes of other classes that overlap more are suppressed too.
-        vote_iou: what is kept becomes the weighted mean of the boxes that overlap it at least so much, see
-            `perception.postprocess.detection.decode`; None keeps it as it is.
+        vote_iou: what is kept becomes the weighted mean of the boxes that overlap it at least so much, those below
+            the score threshold included, see `perception.postprocess.detection.decode`; None keeps it as it is.
     """
 
     boxes: str = "boxes"
     scores: str = "scores"
+    calibration: ScoreCalibration | None = None
     score_threshold: float = Field(0.3, ge=0, le=1)
     iou_threshold: float = Field(0.6, ge=0, le=1)
     max_detections: int = Field(300, ge=1)
@@ -135,7 +148,7 @@ class ClassificationTask(_Task):
     output: str = "probabilities"
 
 
-class InputSpec(_Strict):
+class InputSpec(Strict):
     """The graph input: uint8 ``[N, height, width, 3]`` BGR.
 
     Attributes:
@@ -152,7 +165,7 @@ class InputSpec(_Strict):
     multiple: int | None = Field(None, ge=1)
 
 
-class Quantization(_Strict):
+class Quantization(Strict):
     """The way in which a model came to compute in eight bits.
 
     Attributes:
@@ -167,12 +180,37 @@ class Quantization(_Strict):
     precision: Literal["int8"] = "int8"
     source_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     calibrated_on: list[str] = Field(min_length=1)
-    float_layers: list[str] = []
-    before: dict[str, FiniteFloat] = {}
+    float_layers: list[str] = Field(default=[])
+    before: dict[str, FiniteFloat] = Field(default={})
     tool: str = ""
 
 
-class ModelCard(_Strict):
+class SetAccuracy(Strict):
+    """Accuracy on one set of labelled pictures.
+
+    Attributes:
+        set: its name.
+        kind: what was compared.
+        images: how many pictures.
+        metrics: such as ``{"miou": 0.71}``.
+        classes: IoU, or average precision at an IoU of 0.5, of each class that occurs.
+    """
+
+    set: str
+    kind: Literal["segmentation", "detection"]
+    images: int = Field(ge=1)
+    metrics: dict[str, FiniteFloat]
+    classes: dict[str, FiniteFloat] = Field(default={})
+
+
+class SuiteAccuracy(Strict):
+    """Accuracy on the sets of a suite, see `perception.evaluation.suite`; its ``name``."""
+
+    name: str
+    sets: list[SetAccuracy]
+
+
+class ModelCard(Strict):
     """Everything that is known about a model.
 
     Attributes:
@@ -186,6 +224,7 @@ class ModelCard(_Strict):
         licence: what the weights may be used for.
         trained_on: data sets, each with its licence.
         metrics: measured accuracy, such as ``{"camvid_val_miou": 0.71}``.
+        suite: measured accuracy on many sets.
         quantization: how it was quantised, if it was.
     """
 
@@ -199,8 +238,9 @@ class ModelCard(_Strict):
     classification: ClassificationTask | None = None
     things: dict[str, list[str]] | None = None
     licence: str = Field(min_length=1)
-    trained_on: list[str] = []
-    metrics: dict[str, FiniteFloat] = {}
+    trained_on: list[str] = Field(default=[])
+    metrics: dict[str, FiniteFloat] = Field(default={})
+    suite: SuiteAccuracy | None = None
     date: PlainText = ""
     quantization: Quantization | None = None
 
@@ -248,14 +288,34 @@ def validate_card(data: Any, where: str | Path, kind: type[CardT] = ModelCard) -
         raise ModelError(f"the model card is not valid: {'; '.join(faults)}", where) from None
 
 
+def card_file(card: str | Path) -> Path:
+    """Find a YAML card: a path as it is, or the name of one of those that ship for foreign models, such as ``yolov8``.
+
+    Raises:
+        ModelError: there is neither; names the cards that ship.
+    """
+    path = Path(card)
+    if path.suffix or len(path.parts) != 1 or path.exists():
+        return path
+    shipped = shipped_cards()
+    if path.name not in shipped:
+        raise ModelError(f"no card is called that{nearest(path.name, shipped)}; or give a YAML file", card)
+    return shipped[path.name]
+
+
+def shipped_cards() -> dict[str, Path]:
+    """Return the YAML cards for foreign models that ship, by name."""
+    return {file.stem: file for file in sorted((Path(__file__).parent / "foreign" / "cards").glob("*.yaml"))}
+
+
 def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
-    """Read the card of the model file ``path``, or the YAML file ``card`` instead of it.
+    """Read the card of the model file ``path``, or ``card`` instead of it: a YAML file, or a name (see `card_file`).
 
     Raises:
         ModelError: the file is missing, is not ONNX, has no card, or its card is not valid.
     """
     if card is not None:
-        return validate_card(read_yaml(card, "card", ModelError), card)
+        return validate_card(read_yaml(card_file(card), "card", ModelError), card)
     import json
 
     model = load_onnx(path)
@@ -269,10 +329,28 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
     inputs = [i.name for i in model.graph.input]
     outputs = [o.name for o in model.graph.output]
     raise ModelError(
-        f"no model card in this ONNX file (metadata key {METADATA_KEY!r}); describe it in a YAML file with name, "
-        f"licence, input (width, height) and segmentation or detection (classes), and pass that file with --card; "
+        f"no model card in this ONNX file; write one to a YAML file, such as {template(path, model)}, and give "
+        f"`card=FILE.yaml` (see docs/cards.md; `perception adapt --list-formats`); "
         f"the graph's inputs are {inputs}, its outputs {outputs}",
         path,
+    )
+
+
+def template(path: str | Path, model: Any) -> str:
+    """Return a card to begin with, as YAML in one line: of a detector, with the adapter of the commonest format.
+
+    Args:
+        path: the file, after which it is named.
+        model: its ``onnx.ModelProto``, from whose input the size is taken where that is told.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).strip("-._") or "mine"
+    shapes = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input]
+    sides = next((shape[2:] if shape[1] <= shape[3] else shape[1:3] for shape in shapes if len(shape) == 4), [])
+    height, width = sides if all(sides) and sides else (640, 640)
+    return (
+        f"{{name: {name}, licence: unknown, input: {{width: {width}, height: {height}, resize: letterbox}}, "
+        "detection: {classes: [person, car]}, "
+        "adapter: {input: {channels: RGB, scale: 1/255}, detection: {format: yolov8}}}"
     )
 
 
@@ -308,3 +386,28 @@ def write_card(model: Any, card: ModelCard) -> None:
     entry = model.metadata_props.add()
     entry.key = METADATA_KEY
     entry.value = card.model_dump_json(exclude_none=True)
+
+
+def keep_in_card(path: str | Path, output: str | Path | None = None, **changes: Any) -> ModelCard:
+    """Change entries of the card in a model file; the graph and its weights stay as they are.
+
+    Args:
+        path: the file.
+        output: where to write it; None replaces the file.
+        **changes: the entries, by their names in `ModelCard`.
+
+    Returns:
+        The new card.
+
+    Raises:
+        ModelError: see `read_card`; or the file cannot be written.
+    """
+    card = validate_card({**read_card(path).model_dump(), **changes}, path)
+    model = load_onnx(path)
+    write_card(model, card)
+    target = Path(path if output is None else output)
+    try:
+        write_atomic(target, model.SerializeToString())
+    except OSError as error:
+        raise ModelError(f"cannot write the model: {error.strerror or error}", target) from None
+    return card

@@ -68,7 +68,11 @@ def load_model(
         path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size,
         batch=batch,
     )  # fmt: skip
-    return Model(read, opened, post)
+    try:
+        return Model(read, opened, post)
+    except UsageError:
+        opened.close()
+        raise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,9 +98,17 @@ class Model:
     Attributes:
         card: everything that is known about the model.
         engine: what runs the network.
+
+    Raises:
+        UsageError: unknown pixels are asked for of an engine that gives masks and no logits.
     """
 
     def __init__(self, card: ModelCard, engine: Engine, post_processing: PostProcessing) -> None:
+        if post_processing.needs_logits and engine.gives_masks:
+            raise UsageError(
+                f"{engine.name} makes masks by itself, and how sure the network is of a pixel does not come with them: "
+                "unknown pixels need --engine openvino or onnxruntime"
+            )
         self.card = card
         self.engine = engine
         self._post_processing = post_processing

@@ -66,7 +66,7 @@ class Frame:
     At least one of ``image`` and ``planes`` is given; ``image`` is made from the planes when it is first asked for.
 
     Attributes:
-        index: number of the frame in its source, from 0, counting frames skipped by ``--every``.
+        index: number of the frame in its source, from 0, counting frames skipped by ``every``.
         time: seconds from the source's own clock (its PTS), not ``index / fps``.
         source: the URI it came from.
         pts: presentation time stamp in units of ``time_base``, as in the source, or None.
@@ -218,13 +218,18 @@ class ClassMap(ABC):
     Attributes:
         classes: number of classes C.
         letterbox: how the frame was fitted into the network's input.
-        ignored: class ids that are never drawn nor counted as shown (a background, say).
+        unknown: id of pixels whose class the model is not sure of, after those of the classes: C; None where every
+            pixel is of a class.
+        ignored: ids that are never drawn nor counted as shown: of a background, say, and ``unknown``.
     """
 
-    def __init__(self, classes: int, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, classes: int, letterbox: Letterbox, ignored: tuple[int, ...] = (), *, unknown: int | None = None
+    ) -> None:
         self.classes = classes
         self.letterbox = letterbox
-        self.ignored = ignored
+        self.unknown = unknown
+        self.ignored = ignored if unknown is None else (*ignored, unknown)
         self._lock = threading.RLock()
         self._mask: U8 | None = None
         self._shares: F32 | None = None
@@ -239,7 +244,10 @@ class ClassMap(ABC):
 
     @property
     def shares(self) -> F32:
-        """float32 ``[C]``: the part of the frame's pixels that each class has, in 0..1; sums to 1."""
+        """float32 ``[C]``: the part of the frame's pixels that each class has, in 0..1; sums to 1.
+
+        With ``unknown``, ``[C + 1]``.
+        """
         with self._lock:
             if self._shares is None:
                 self._shares = counts_to_shares(self._count())
@@ -273,7 +281,7 @@ class ClassMap(ABC):
 
     @abstractmethod
     def _count(self) -> NDArray[np.int64]:
-        """int64 ``[C]``: the frame's pixels of each class."""
+        """int64 ``[C]``, with ``unknown`` ``[C + 1]``: the frame's pixels of each class."""
 
     @abstractmethod
     def _blend(

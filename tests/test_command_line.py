@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -58,7 +59,8 @@ def test_help_has_examples_that_parse(name: str) -> None:
         words = [shlex.split(part) for part in line.split("|")]
         (ours,) = [part[part.index("perception") :] for part in words if "perception" in part]
         assert " ".join(ours).startswith(name)
-        parse(ours[1:])
+        with suppress(typer.Exit):  # of an option that lists something
+            parse(ours[1:])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -104,7 +106,7 @@ def test_precisions_are_spelled_the_same(name: str, given: str, parsed: str, cap
     needed: dict[str, str] = {
         "annotate": "a.mp4", "build": "street", "segmentation": "--images i --labels l",
         "detection": "--images i --annotations a.json", "panoptic": "--images i --annotations a.json",
-        "classification": "--data d",
+        "classification": "--data d", "suite": "s.yaml", "calibrate": "s.yaml",
     }  # fmt: skip
     words = [*name.split()[1:], *shlex.split(needed.get(name.split()[-1], "")), "--precision", given]
     assert parse(words).params["precision"] == parsed

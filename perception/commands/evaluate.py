@@ -23,6 +23,7 @@ from perception.commands.options import (
     Size,
     Things,
     Threads,
+    Unknown,
 )
 from perception.weights import DEFAULT_MODEL
 
@@ -76,6 +77,7 @@ def eval_segmentation(
     images: Images,
     labels: Labels,
     ignore: Ignore = None,
+    unknown: Unknown = 0.0,
     model: Model = DEFAULT_MODEL,
     card: Card = None,
     engine: Engine = "auto",
@@ -98,7 +100,7 @@ def eval_segmentation(
     from perception.evaluation.segmentation import evaluate_segmentation
 
     _evaluate(
-        evaluate_segmentation, model, images, labels, ignore=ignore or (),
+        evaluate_segmentation, model, images, labels, ignore=ignore or (), unknown=unknown,
         card=card, engine=engine, precision=precision, device=device, threads=threads, size=parse_size(size),
         report=report, overwrite=overwrite, as_json=as_json, json_file=json_file,
     )  # fmt: skip

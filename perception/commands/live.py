@@ -25,8 +25,8 @@ from perception.commands.options import (
     EngineChoice,
     Stages,
 )
+from perception.common.distribution import require
 from perception.common.precision import Precision, parse_precision
-from perception.errors import require
 from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -71,6 +71,13 @@ def live(
     ] = None,
     device: Annotated[
         str | None, typer.Option(help=DEVICE_HELP, show_default=DEVICE_DEFAULT, rich_help_panel=MODEL)
+    ] = None,
+    unknown: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, show_default="0", rich_help_panel=MODEL,
+            help="Unknown pixels: where the page's slider begins. So large a part of the right ones stays uncoloured.",
+        ),
     ] = None,
     stage: Stages = None,
     user: Annotated[
@@ -158,9 +165,9 @@ def live(
 
     given = {
         "host": host, "port": port, "model": model, "card": card, "engine": engine, "precision": precision,
-        "device": device, "user": user, "password": read_secret(password_file), "token": read_secret(token_file),
-        "insecure": insecure or None, "origins": origin, "proxies": proxy, "allow": allow, "cameras": camera,
-        "data_dir": data_dir, "stages": stage,
+        "device": device, "unknown": unknown, "user": user, "password": read_secret(password_file),
+        "token": read_secret(token_file), "insecure": insecure or None, "origins": origin, "proxies": proxy,
+        "allow": allow, "cameras": camera, "data_dir": data_dir, "stages": stage,
     }  # fmt: skip
     values = {} if config is None else read_settings(config)
     values |= {name: value for name, value in given.items() if value is not None}

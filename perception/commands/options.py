@@ -49,7 +49,8 @@ Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP, rich_help_
 Card = Annotated[
     Path | None,
     typer.Option(
-        help="YAML model card, for an .onnx file made elsewhere.", show_default="the card in the file",
+        help="Model card for an .onnx file made elsewhere: YAML file, or a name (`perception adapt --list-formats`).",
+        show_default="the card in the file",
         rich_help_panel=MODEL,
     ),
 ]  # fmt: skip
@@ -76,6 +77,13 @@ Things = Annotated[
     typer.Option(
         metavar="PIXELS=BOX+BOX,...", help="Panoptic: which classes of boxes belong to which class of pixels.",
         show_default=IN_CARD, rich_help_panel=MODEL,
+    ),
+]  # fmt: skip
+Unknown = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, rich_help_panel=MODEL,
+        help="Leave pixels unknown of which the network is not sure: so large a part of those that it has right.",
     ),
 ]  # fmt: skip
 Stages = Annotated[

@@ -138,7 +138,7 @@ def _openvino_devices() -> str:
     devices = []
     for device in core.available_devices:
         capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-        native = [name for name in ("FP32", "BF16", "FP16", "INT8") if name in capabilities]
+        native = [name for name in ("fp32", "bf16", "fp16", "int8") if name.upper() in capabilities]
         devices.append(f"{device} ({', '.join(native)})")
     return ", ".join(devices)
 

@@ -122,7 +122,8 @@ class Annotator:
             corners, labels = self._draw_boxes(canvas, prediction.detections)
         taken = None
         if self.legend and class_map is not None:
-            taken = draw_legend(canvas, self._names, self._colors, class_map.shares.tolist(), self._shown, line)
+            shares = class_map.shares[: len(self._names)].tolist()
+            taken = draw_legend(canvas, self._names, self._colors, shares, self._shown, line)
         if self.labels:
             draw_labels(canvas, corners, labels, line, [] if taken is None else [taken])
         if self.labels and prediction.labels and self.card.classification is not None:

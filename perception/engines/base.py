@@ -80,6 +80,7 @@ class Engine(ABC):
         batch: how many frames `infer_frames` computes together at most. Where it is 1, frames that wait at the same
             time are best given one by one, over the streams.
         input_shape: ``(N, H, W, 3)`` of the frames; N is None where any number is taken in one call.
+        gives_masks: class masks come in place of class logits, see `infer`.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Engine(ABC):
     streams: int
     batch: int = 1
     input_shape: tuple[int | None, int, int, int]
+    gives_masks: bool = False
 
     def infer(self, frames: U8) -> dict[str, F32]:
         """Run the network.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,13 +11,44 @@ from numpy.typing import NDArray
 
 from perception.drawing.canvas import BgrCanvas
 from perception.drawing.text import label_patch, text_height
-from perception.evaluation.coco import BoxedImage
+from perception.evaluation.classes import ClassMatch
+from perception.evaluation.coco import BoxedImage, CocoFile
 from perception.types import F32, U8, Detections
 
 OVERLAP = 0.5
 """Least IoU of a box that finds an object."""
 
-_WRONG = (40, 40, 230)  # BGR
+IGNORED = -1
+"""Stands for the class of boxes that count for nothing, whatever is found there."""
+
+_WRONG, _GRAY = (40, 40, 230), (128, 128, 128)  # BGR
+
+
+@dataclass(frozen=True)
+class BoxTruth:
+    """Pictures with boxes, and what their classes are to a model.
+
+    Attributes:
+        file: the pictures.
+        match: the classes that are evaluated.
+        in_truth: evaluated class by category id, or `IGNORED`; boxes of other categories are left out.
+        min_score: boxes that a detector made with a lower score are ignored.
+    """
+
+    file: CocoFile
+    match: ClassMatch
+    in_truth: Mapping[int, int]
+    min_score: float = 0.0
+
+    def of(self, image: BoxedImage) -> BoxedImage:
+        """Return a picture with evaluated classes as category ids; what is ignored is a crowd."""
+        keep = np.array([i in self.in_truth for i in image.category_ids.tolist()], np.bool_)
+        ids = np.array([self.in_truth[i] for i in image.category_ids[keep].tolist()], np.int64)
+        ids[image.scores[keep] < self.min_score] = IGNORED
+        return BoxedImage(
+            image.id, image.path, image.width, image.height, image.boxes[keep], ids,
+            image.crowd[keep] | (ids == IGNORED), image.areas[keep], image.scores[keep],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +89,7 @@ def compare(truth: BoxedImage, predicted: Detections, classes: int) -> Compariso
     left over and lies in a crowd of its class is neither right nor wrong: it is not counted.
 
     Args:
-        truth: ``category_ids`` are below ``classes``.
+        truth: ``category_ids`` are below ``classes``, or `IGNORED`.
         predicted: of the same picture, class ids below ``classes``.
         classes: number of classes K.
     """
@@ -66,10 +97,10 @@ def compare(truth: BoxedImage, predicted: Detections, classes: int) -> Compariso
     objects = np.flatnonzero(~truth.crowd)
     crowds = np.flatnonzero(truth.crowd)
     overlaps = box_iou(predicted.boxes, truth.boxes[objects])
-    inside = _share_inside(predicted.boxes, truth.boxes[crowds])
+    inside = share_inside(predicted.boxes, truth.boxes[crowds])
     taken = np.full(len(truth.boxes), -1)
     right = np.zeros(len(predicted), np.bool_)
-    same = predicted.class_ids[:, None] == truth.category_ids[None, :]
+    same = (predicted.class_ids[:, None] == truth.category_ids[None, :]) | (truth.category_ids == IGNORED)
     for own in (True, False):
         for n in np.argsort(-predicted.scores, kind="stable").tolist():
             if right[n] or (not own and (taken == n).any()):
@@ -99,7 +130,8 @@ def box_iou(a: F32, b: F32) -> NDArray[np.float64]:
     return common / np.maximum(union, 1e-12)
 
 
-def _share_inside(a: F32, b: F32) -> NDArray[np.float64]:
+def share_inside(a: F32, b: F32) -> NDArray[np.float64]:
+    """Part of each box ``[N, 4]`` that is inside each of ``[M, 4]``, ``[N, M]``."""
     return _intersection(a, b) / np.maximum(_area(a)[:, None], 1e-12)
 
 
@@ -132,6 +164,9 @@ def draw_comparison(
     left, right = (BgrCanvas(picture.copy()) for _ in range(2))
     for m, box in enumerate(truth.boxes):
         k = int(truth.category_ids[m])
+        if k == IGNORED:
+            _draw(left, box, "not counted", _GRAY, True)
+            continue
         text = f"{names[k]} (crowd)" if truth.crowd[m] else names[k]
         _draw(left, box, text, bgr[k], bool(comparison.found[m]))
     for n in reversed(range(len(predicted))):  # the best is drawn last, over the others

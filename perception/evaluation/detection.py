@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.errors import SourceError, require
-from perception.evaluation.boxes import OVERLAP, compare, draw_comparison
+from perception.card import ModelCard
+from perception.common.distribution import require
+from perception.errors import SourceError
+from perception.evaluation.boxes import IGNORED, OVERLAP, BoxTruth, compare, draw_comparison
 from perception.evaluation.classes import ClassMatch, match_classes
 from perception.evaluation.coco import BoxedImage, CocoFile
 from perception.evaluation.faults import Fault, listing, refuse
-from perception.evaluation.precision import MAX_DETECTIONS, coco_precision
+from perception.evaluation.precision import MAX_DETECTIONS, Truth, coco_precision
 from perception.evaluation.result import (
     Confusion,
     Curve,
@@ -50,6 +52,7 @@ class DetectionEvaluation(Evaluation):
         scores: the score that gives that recall, same shape.
         confusion: at the card's score threshold and an IoU of 0.5; last row: nothing there, last column: missed.
         left_out: boxes in truth by class that the model lacks.
+        pairs: what is there in each picture and what was found, both with evaluated classes as ids.
     """
 
     match: ClassMatch
@@ -58,6 +61,7 @@ class DetectionEvaluation(Evaluation):
     scores: NDArray[np.float64]
     confusion: NDArray[np.int64]
     left_out: dict[str, int]
+    pairs: list[tuple[BoxedImage, Detections]]
 
     def average_precision(self, iou: float | None = None) -> NDArray[np.float64]:
         """AP of each evaluated class ``[K]``, mean over IoU 0.5 to 0.95 or at one IoU; NaN without boxes in truth."""
@@ -145,7 +149,7 @@ def evaluate_detection(
         images: folder of the pictures.
         annotations: the COCO file.
         synonyms: names of the model by names of the file, where they differ.
-        score_threshold: boxes with a lower score do not exist.
+        score_threshold: boxes with a lower score do not exist; of scores as the graph gives them, not calibrated.
         worst: how many of the pictures with most mistakes (at the card's own score threshold) to give back.
         progress: told of every picture.
         card: YAML card of a foreign model.
@@ -157,19 +161,44 @@ def evaluate_detection(
         UsageError: no class in common, or synonyms that do not fit.
         PerceptionError: the model cannot be loaded or does no detection.
     """
-    require("faster_coco_eval", "eval", "evaluating boxes")
     path, card, read = find_for("detection", model, card)
     task = read.detection
     assert task is not None
     file = CocoFile(annotations, images)
     match = match_classes(task.names, list(file.categories.values()), synonyms)
+    truth = BoxTruth(file, match, {key: match.of_data[n] for key, n in file.categories.items() if n in match.of_data})
+    return measure_boxes(
+        path, read, truth, score_threshold=score_threshold, worst=worst, progress=progress, card=card, **options
+    )
+
+
+def measure_boxes(
+    path: Path,
+    read: ModelCard,
+    truth: BoxTruth,
+    *,
+    score_threshold: float = SCORE_THRESHOLD,
+    worst: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> DetectionEvaluation:
+    """Run a model over pictures and compare its boxes with what is there, see `evaluate_detection`.
+
+    Args:
+        path, read: file of the model, and its card.
+        truth: pictures with boxes.
+        score_threshold, worst, progress, options: see `evaluate_detection`.
+    """
+    require("faster_coco_eval", "eval", "evaluating boxes")
+    task = read.detection
+    assert task is not None
+    file, match = truth.file, truth.match
     counts = file.box_counts()
-    left_out = {name: counts[name] for name in match.left_out}
     faults = list(file.faults)
     broken = threading.Event()  # from then on only faults are looked for
     if any(fault.fatal for fault in faults):
         broken.set()
-    elif not any(counts[name] for name in match.of_data):
+    elif not any(counts[file.categories[key]] for key, k in truth.in_truth.items() if k != IGNORED):
         reason = f": {listing(faults)}" if faults else ""
         raise SourceError(f"this file has no boxes of the classes {', '.join(match.names)}{reason}", file.path)
     evaluated = np.full(len(task.classes), -1, np.int64)
@@ -177,9 +206,9 @@ def evaluate_detection(
     joined = len(match.of_model) > len(match.names)
     given = options.get("iou_threshold")
     iou_threshold = task.iou_threshold if given is None else given
-    in_truth = {key: match.of_data.get(name, -1) for key, name in file.categories.items()}
+    least = score_threshold if task.calibration is None else task.calibration.calibrated(score_threshold)
     with load_model(
-        path, card=card, mode="throughput", score_threshold=score_threshold, max_detections=MAX_DETECTIONS,
+        path, mode="throughput", score_threshold=least, max_detections=MAX_DETECTIONS,
         classes=[task.names[i] for i in match.of_model], **{"class_agnostic": False} | options,
     ) as loaded:  # fmt: skip
 
@@ -196,7 +225,7 @@ def evaluate_detection(
             found = Detections(found.boxes, found.scores, evaluated[found.class_ids].astype(np.int32))
             if joined:  # a thing found as two classes that now are one would count as wrong the second time
                 found = found.select(nms(found.boxes, found.scores, found.class_ids, iou_threshold))
-            return _evaluated(image, in_truth), found, sum(prediction.timings.values()), picture
+            return truth.of(image), found, sum(prediction.timings.values()), picture
 
         loaded.warmup(*loaded.size)
         start = time.perf_counter()
@@ -208,26 +237,26 @@ def evaluate_detection(
             if isinstance(result, Fault):
                 faults.append(result)
             elif result is not None:
-                truth, found, ms, picture = result
+                there, found, ms, picture = result
                 times.append(ms)
-                pairs.append((truth, found))
+                pairs.append((there, found))
                 likely = found.select(found.scores >= task.score_threshold)
-                comparison = compare(truth, likely, len(match.names))
+                comparison = compare(there, likely, len(match.names))
                 confusion += comparison.confusion
-                shown.add(comparison.mistakes, lambda: (picture, truth, likely, comparison))  # noqa: B023
+                shown.add(comparison.mistakes, lambda: (picture, there, likely, comparison))  # noqa: B023
         refuse(faults, file.entries, file.path, "images")
-        objects = [(t.boxes, t.category_ids, t.crowd, t.areas) for t, _ in pairs]
+        objects = [_as_coco(there, len(match.names)) for there, _ in pairs]
         precision, scores = coco_precision(objects, [found for _, found in pairs], len(match.names))
         boxes: Counter[int] = Counter()
-        for truth, _ in pairs:
-            boxes.update(truth.category_ids[~truth.crowd].tolist())
+        for there, _ in pairs:
+            boxes.update(there.category_ids[~there.crowd].tolist())
         colors = [
             task.classes[next(m for m, n in match.of_model.items() if n == k)].color for k in range(len(match.names))
         ]
         return DetectionEvaluation(
             card=loaded.card,
             engine=loaded.engine.description,
-            data=str(annotations),
+            data=str(file.path),
             images=len(times),
             ms_per_image=float(np.median(times)),
             seconds=time.perf_counter() - start,
@@ -237,18 +266,18 @@ def evaluate_detection(
             precision=precision,
             scores=scores,
             confusion=confusion,
-            left_out=left_out,
+            left_out={name: counts[name] for name in match.left_out if name in counts},
+            pairs=pairs,
         )
 
 
-def _evaluated(image: BoxedImage, in_truth: Mapping[int, int]) -> BoxedImage:
-    """Return the image with evaluated classes as category ids, without boxes of others."""
-    ids = np.array([in_truth[i] for i in image.category_ids.tolist()], np.int64)
-    keep = ids >= 0
-    return BoxedImage(
-        image.id, image.path, image.width, image.height,
-        image.boxes[keep], ids[keep], image.crowd[keep], image.areas[keep], image.scores[keep],
-    )  # fmt: skip
+def _as_coco(image: BoxedImage, classes: int) -> Truth:
+    """COCO's crowds belong to a class: a region that counts for nothing becomes one of each."""
+    everywhere = image.category_ids == IGNORED
+    times = np.where(everywhere, classes, 1)
+    ids = np.repeat(image.category_ids, times)
+    ids[ids == IGNORED] = np.tile(np.arange(classes), int(everywhere.sum()))
+    return np.repeat(image.boxes, times, 0), ids, np.repeat(image.crowd, times), np.repeat(image.areas, times)
 
 
 def _example(

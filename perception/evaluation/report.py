@@ -108,7 +108,9 @@ def _confusion(table: Confusion) -> str:
     if len(table.rows) > SHOWN_CLASSES:
         mistakes = table.counts.copy()
         np.fill_diagonal(mistakes, 0)
-        rows = columns = np.sort(np.argsort(-(mistakes.sum(0) + mistakes.sum(1)))[:SHOWN_CLASSES]).tolist()
+        each = mistakes.sum(0)[: len(rows)] + mistakes.sum(1)
+        rows = np.sort(np.argsort(-each)[:SHOWN_CLASSES]).tolist()
+        columns = [*rows, *columns[len(table.rows) :]]
         note = f" Only the {SHOWN_CLASSES} classes that are mistaken most are shown."
     head = "".join(f"<th>{escape(table.columns[c])}</th>" for c in columns)
     body = []

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from perception.card import ModelCard
 from perception.errors import UsageError
 from perception.evaluation.faults import Fault, refuse
 from perception.evaluation.folders import LabelFolder, Sample, check_ignored
-from perception.evaluation.metrics import ConfusionMatrix
+from perception.evaluation.labelling import Labelling, own_labelling
+from perception.evaluation.metrics import NO_CLASS, ConfusionMatrix
 from perception.evaluation.result import Confusion, Evaluation, Example, Rows, Worst, load_for, number_or_none
 from perception.evaluation.workers import Progress, in_order
+from perception.model import Model
 from perception.types import U8
 
 
@@ -27,22 +28,22 @@ class SegmentationEvaluation(Evaluation):
 
     Attributes:
         confusion: pixels of all pictures together.
+        labelling: the classes that were evaluated.
+        unknown: part of the counted pixels that got no class, where the model may say so; else None.
     """
 
     confusion: ConfusionMatrix
-
-    @property
-    def names(self) -> list[str]:
-        """Class names in the order of their ids."""
-        assert self.card.segmentation is not None
-        return self.card.segmentation.names
+    labelling: Labelling
+    unknown: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """``miou``, ``iou`` by class (None where it is neither present nor predicted), ``pixel_accuracy``, ..."""
+        iou = self.confusion.iou()
         return {
             "miou": self.confusion.mean_iou(),
-            "iou": dict(zip(self.names, map(number_or_none, self.confusion.iou()), strict=True)),
+            "iou": {name: number_or_none(iou[i]) for i, name in self.labelling.evaluated.items()},
             "pixel_accuracy": self.confusion.pixel_accuracy(),
+            **({} if self.unknown is None else {"unknown": self.unknown}),
             "images": self.images,
             "ms_per_image": self.ms_per_image,
         }
@@ -60,11 +61,12 @@ class SegmentationEvaluation(Evaluation):
                 "recall": _cell(hits[i] / truth[i] if truth[i] else np.nan),
                 "pixels": f"{truth[i] / total:.2%}",
             }
-            for i, name in enumerate(self.names)
+            for i, name in self.labelling.evaluated.items()
         ]
         whole = {
             "mIoU": _cell(self.confusion.mean_iou()),
             "pixel accuracy": _cell(self.confusion.pixel_accuracy()),
+            **({} if self.unknown is None else {"unknown": f"{self.unknown:.2%}"}),
             "images": self.images,
             "ms an image": round(self.ms_per_image, 2),
         }
@@ -72,12 +74,13 @@ class SegmentationEvaluation(Evaluation):
 
     @property
     def confusion_table(self) -> Confusion:
-        return Confusion(self.names, self.names, self.confusion.counts, "pixels")
+        rows = list(self.labelling.evaluated)
+        names = [self.labelling.names[i] for i in rows]
+        return Confusion(names, self.labelling.names, self.confusion.counts[rows], "pixels")
 
     @property
     def legend(self) -> dict[str, tuple[int, int, int]]:
-        assert self.card.segmentation is not None
-        return {c.name: c.color for c in self.card.segmentation.classes}
+        return {name: self.labelling.colors[i] for i, name in self.labelling.evaluated.items()}
 
 
 def evaluate_segmentation(
@@ -86,6 +89,7 @@ def evaluate_segmentation(
     labels: str | Path,
     *,
     ignore: Collection[int] = (),
+    unknown: float | None = None,
     worst: int = 0,
     progress: Progress | None = None,
     **options: Any,
@@ -100,6 +104,8 @@ def evaluate_segmentation(
         images: folder of pictures.
         labels: folder of PNGs of the same stems and sizes; values are the model's class ids.
         ignore: label ids whose pixels count for nothing.
+        unknown: see `perception.postprocess.post_processing.DetectionOptions`; a pixel without a class is missed by
+            its own and held against none.
         worst: how many of the pictures with the lowest mean IoU to give back.
         progress: told of every picture.
         options: of `load_model`.
@@ -109,78 +115,114 @@ def evaluate_segmentation(
         PerceptionError: the model cannot be loaded or does no segmentation.
     """
     check_ignored(ignore)  # before the model is loaded
-    with load_for("segmentation", model, **options) as loaded:
-        card = loaded.card
-        assert card.segmentation is not None
-        classes = len(card.segmentation.classes)
-        folder = LabelFolder(images, labels, classes, ignore)
-        faults = list(folder.faults)
-        broken = threading.Event()  # from then on only faults are looked for
-        if any(fault.fatal for fault in faults):
+    with load_for("segmentation", model, unknown=unknown, **options) as loaded:
+        task = loaded.card.segmentation
+        assert task is not None
+        folder = LabelFolder(images, labels, len(task.classes), ignore)
+        return measure_masks(loaded, folder, own_labelling(task, ignore, bool(unknown)), worst=worst, progress=progress)
+
+
+def measure_masks(
+    loaded: Model,
+    folder: LabelFolder,
+    labelling: Labelling,
+    *,
+    worst: int = 0,
+    progress: Progress | None = None,
+) -> SegmentationEvaluation:
+    """Run a loaded model over a folder and compare its masks with the labels, see `evaluate_segmentation`.
+
+    Args:
+        loaded: the model.
+        folder: pictures with labels.
+        labelling: what the ids on both sides stand for.
+        worst, progress: see `evaluate_segmentation`.
+    """
+    faults = list(folder.faults)
+    broken = threading.Event()  # from then on only faults are looked for
+    if any(fault.fatal for fault in faults):
+        broken.set()
+
+    def work(index: int) -> Fault | tuple[_Compared, ConfusionMatrix, int, float] | None:
+        sample = folder.read(index)
+        if isinstance(sample, Fault):
             broken.set()
-
-        def work(index: int) -> Fault | tuple[Sample, U8, ConfusionMatrix, float] | None:
-            sample = folder.read(index)
-            if isinstance(sample, Fault):
-                broken.set()
-                return sample
-            if broken.is_set():
-                return None
-            prediction = loaded.predict(sample.image)
-            assert prediction.class_map is not None
-            start = time.perf_counter()
-            mask = prediction.class_map.mask
-            ms = sum(prediction.timings.values()) + (time.perf_counter() - start) * 1e3
-            counts = ConfusionMatrix(classes, ignore)
-            counts.add(mask, sample.labels)
-            return sample, mask, counts, ms
-
-        loaded.warmup(*loaded.size)
+            return sample
+        if broken.is_set():
+            return None
+        prediction = loaded.predict(sample.image)
+        class_map = prediction.class_map
+        assert class_map is not None
         start = time.perf_counter()
-        total = ConfusionMatrix(classes, ignore)
-        times: list[float] = []
-        shown: Worst[tuple[float, Sample, U8]] = Worst(worst)
-        for result in in_order(work, range(len(folder)), len(folder), loaded.engine.streams, progress):
-            if isinstance(result, Fault):
-                faults.append(result)
-            elif result is not None:
-                sample, mask, counts, ms = result
-                total.counts += counts.counts
-                times.append(ms)
-                if counts.counts.any():
-                    miou = counts.mean_iou()
-                    shown.add(-miou, lambda: (miou, sample, mask))  # noqa: B023 - called at once
-        refuse(faults, len(folder), images)
-        if not total.counts.any():
-            raise UsageError("every pixel of the labels is ignored, so there is nothing to measure", labels)
-        return SegmentationEvaluation(
-            card=card,
-            engine=loaded.engine.description,
-            data=str(images),
-            images=len(times),
-            ms_per_image=float(np.median(times)),
-            seconds=time.perf_counter() - start,
-            confusion=total,
-            examples=[_example(card, total.ignored, *item) for item in shown.items()],
-        )
+        mask = class_map.mask
+        ms = sum(prediction.timings.values()) + (time.perf_counter() - start) * 1e3
+        if class_map.unknown is not None:
+            told.set()
+        compared = _Compared(sample, labelling.of_labels[sample.labels], labelling.of_masks[mask])
+        counts = ConfusionMatrix(len(labelling.names), labelling.ignored)
+        counts.add(compared.found, compared.truth)
+        unknown = int(((mask == class_map.unknown) & (compared.truth != NO_CLASS)).sum())
+        return compared, counts, unknown, ms
+
+    told = threading.Event()  # of pixels without a class
+    loaded.warmup(*loaded.size)
+    start = time.perf_counter()
+    total = ConfusionMatrix(len(labelling.names), labelling.ignored)
+    unknown = 0
+    times: list[float] = []
+    shown: Worst[tuple[float, _Compared]] = Worst(worst)
+    for result in in_order(work, range(len(folder)), len(folder), loaded.engine.streams, progress):
+        if isinstance(result, Fault):
+            faults.append(result)
+        elif result is not None:
+            compared, counts, without_class, ms = result
+            total.counts += counts.counts
+            unknown += without_class
+            times.append(ms)
+            if counts.counts.any():
+                miou = counts.mean_iou()
+                shown.add(-miou, lambda: (miou, compared))  # noqa: B023 - called at once
+    refuse(faults, len(folder), folder.images)
+    if not total.counts.any():
+        raise UsageError("every pixel of the labels is ignored, so there is nothing to measure", folder.labels)
+    return SegmentationEvaluation(
+        card=loaded.card,
+        engine=loaded.engine.description,
+        data=str(folder.images),
+        images=len(times),
+        ms_per_image=float(np.median(times)),
+        seconds=time.perf_counter() - start,
+        confusion=total,
+        labelling=labelling,
+        unknown=unknown / int(total.counts.sum()) if told.is_set() else None,
+        examples=[_example(labelling, *item) for item in shown.items()],
+    )
 
 
-def _example(card: ModelCard, ignored: np.ndarray[Any, Any], miou: float, sample: Sample, mask: U8) -> Example:
-    assert card.segmentation is not None
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """A picture, and evaluated classes of its pixels ``[H, W]``: as they are, and as they were found."""
+
+    sample: Sample
+    truth: U8
+    found: U8
+
+
+def _example(labelling: Labelling, miou: float, compared: _Compared) -> Example:
     palette = np.zeros((256, 3), np.uint8)
-    palette[: len(card.segmentation.classes)] = [c.color[::-1] for c in card.segmentation.classes]
-    void = sample.labels >= len(ignored)
-    void[~void] = ignored[sample.labels[~void]]
-    gray = np.repeat(sample.image.mean(2, keepdims=True), 3, 2)
+    palette[: len(labelling.colors)] = np.array(labelling.colors, np.uint8)[:, ::-1]
+    image, truth, found = compared.sample.image, compared.truth, compared.found
+    void = truth == NO_CLASS
+    gray = np.repeat(image.mean(2, keepdims=True), 3, 2)
     mistakes = (gray / 2 + 64).astype(np.uint8)
-    mistakes[(mask != sample.labels) & ~void] = (40, 40, 230)
+    mistakes[(found != truth) & ~void] = (40, 40, 230)
     mistakes[void] = 0
     return Example(
-        f"{sample.name}: mIoU {miou:.3f}",
+        f"{compared.sample.name}: mIoU {miou:.3f}",
         [
-            ("image", sample.image),
-            ("truth", np.where(void[..., None], np.uint8(0), _blend(sample.image, palette[sample.labels]))),
-            ("prediction", _blend(sample.image, palette[mask])),
+            ("image", image),
+            ("truth", np.where(void[..., None], np.uint8(0), _blend(image, palette[truth]))),
+            ("prediction", _blend(image, palette[found])),
             ("mistakes", mistakes),
         ],
     )

@@ -4,6 +4,9 @@ Bilinear interpolation is convex. Where one class is best at the four corners of
 everywhere inside. In the other cells a class that another class beats at all four corners is out; along an output
 row each of the few left is a straight line, so the best class changes where the upper envelope of lines breaks.
 
+A floor under the logits makes pixels whose best logit is lower those of no class. It is one more channel of the argmax,
+of a constant that interpolation leaves as it is: so its cells are exact as well, and it is nowhere in memory.
+
 The frame's rows are walked from top to bottom. Each step yields only what differs from the row above, as updates
 ``(start, stop, class)``: a consumer keeps one row of state (class ids, colours) and mostly leaves it alone.
 """
@@ -60,13 +63,21 @@ def _axis(pixels: int, size: int, start: float, step: float) -> tuple[NDArray[np
     return np.searchsorted(cell, np.arange(size + 2)).astype(np.int64), (position - whole).astype(np.float32)
 
 
-@kernel(types.boolean(F32_3D_IN, U8_2D))
-def label(logits, labels):  # type: ignore[no-untyped-def]
-    """Write the argmax over classes of ``logits [C, h, w]`` into ``labels [h, w]``; say whether all are finite."""
+NO_FLOOR = np.float32(-np.inf)
+"""Every pixel is of a class."""
+
+
+@kernel(types.boolean(F32_3D_IN, types.float32, U8_2D))
+def label(logits, floor, labels):  # type: ignore[no-untyped-def]
+    """Write the argmax over classes of ``logits [C, h, w]`` into ``labels [h, w]``; say whether all are finite.
+
+    Where none reaches the floor it is ``C``.
+    """
     classes, height, width = logits.shape
     best = np.empty(width, np.float32)
     index = np.empty(width, np.int32)
     strange = 0
+    none = np.int32(classes)
     for y in range(height):
         for x in range(width):
             best[x] = -np.inf
@@ -79,7 +90,7 @@ def label(logits, labels):  # type: ignore[no-untyped-def]
                 index[x] = c if better else index[x]
                 strange |= v - v != 0  # NaN for NaN and for infinities
         for x in range(width):
-            labels[y, x] = index[x]
+            labels[y, x] = none if best[x] < floor else index[x]
     return strange == 0
 
 
@@ -91,7 +102,7 @@ class Scratch(NamedTuple):
         start, stop, cls: the updates of this row.
         cell: int64 ``[w + 1]``, columns of this row of cells that hold several classes ("mixed"), first ones valid.
         n: number of candidate classes of each mixed cell.
-        who: their ids, ``[w + 1, C]``.
+        who: their ids, ``[w + 1, C]``. Here and below C counts the floor as a class, where there is one.
         corner: their logits at the corners, ``[w + 1, C, 4]``: left top, left bottom, right top, right bottom.
         a, b, x: what the row above had in each mixed cell: class ``a`` up to column ``x``, then class ``b``.
         line: float32 ``[2, C]``, a row's values at the left and right edge of the cell.
@@ -114,8 +125,9 @@ class Scratch(NamedTuple):
 
 
 @helper
-def make_scratch(classes, w, width):  # type: ignore[no-untyped-def]
-    cells = w + 1
+def make_scratch(logits, floor, width):  # type: ignore[no-untyped-def]
+    classes = logits.shape[0] + (1 if floor > NO_FLOOR else 0)
+    cells = logits.shape[2] + 1
     return Scratch(
         np.full(cells, -1, np.int32),
         np.empty(width + 1, np.int64),
@@ -148,7 +160,7 @@ def _emit(s, n, start, stop, c):  # type: ignore[no-untyped-def]
 
 
 @helper
-def enter_cells(s, logits, labels, xs, k, rows):  # type: ignore[no-untyped-def]
+def enter_cells(s, logits, floor, labels, xs, k, rows):  # type: ignore[no-untyped-def]
     """Begin row ``k`` of cells, of which ``rows`` frame rows will be walked.
 
     Returns:
@@ -179,13 +191,15 @@ def enter_cells(s, logits, labels, xs, k, rows):  # type: ignore[no-untyped-def]
         s.state[j] = -1
         s.cell[mixed] = j
         s.a[mixed] = -1
-        s.n[mixed] = _candidates(logits, top, bottom, left, right, c0, c1, c2, c3, s.who[mixed], s.corner[mixed])
+        s.n[mixed] = _candidates(logits, floor, top, bottom, left, right, c0, c1, c2, c3, s.who[mixed], s.corner[mixed])
         mixed += 1
     return mixed, n
 
 
 @inline_helper
-def _candidates(logits, top, bottom, left, right, c0, c1, c2, c3, who, corner):  # type: ignore[no-untyped-def]
+def _candidates(  # type: ignore[no-untyped-def]
+    logits, floor, top, bottom, left, right, c0, c1, c2, c3, who, corner
+):
     """Collect the classes that can be best somewhere in a cell; ``c0..c3`` are best at its corners."""
     n = 0
     for c in (c0, c1, c2, c3):
@@ -200,13 +214,17 @@ def _candidates(logits, top, bottom, left, right, c0, c1, c2, c3, who, corner): 
             who[i] = c
             n += 1
     winners = n
+    classes = logits.shape[0]
     for i in range(winners):
         c = who[i]
+        if c == classes:
+            corner[i, :] = floor
+            continue
         corner[i, 0] = logits[c, top, left]
         corner[i, 1] = logits[c, bottom, left]
         corner[i, 2] = logits[c, top, right]
         corner[i, 3] = logits[c, bottom, right]
-    for c in range(logits.shape[0]):
+    for c in range(classes):
         if c in (c0, c1, c2, c3):
             continue
         v0 = logits[c, top, left]
@@ -222,6 +240,14 @@ def _candidates(logits, top, bottom, left, right, c0, c1, c2, c3, who, corner): 
             corner[n, 1] = v1
             corner[n, 2] = v2
             corner[n, 3] = v3
+            n += 1
+    if floor > NO_FLOOR and classes not in (c0, c1, c2, c3):
+        beaten = False
+        for i in range(winners):
+            beaten |= min(corner[i, 0], corner[i, 1], corner[i, 2], corner[i, 3]) >= floor
+        if not beaten:
+            who[n] = classes
+            corner[n, :] = floor
             n += 1
     return n
 

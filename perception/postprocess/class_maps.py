@@ -18,22 +18,28 @@ class LogitsClassMap(ClassMap):
 
     Attributes:
         logits: float32 ``[C, h, w]``, as the network gave them (its own stride).
+        floor: pixels whose best upsampled logit is lower are of no class; None: every pixel is of one.
     """
 
-    def __init__(self, logits: F32, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
-        super().__init__(int(logits.shape[0]), letterbox, ignored)
+    def __init__(
+        self, logits: F32, letterbox: Letterbox, ignored: tuple[int, ...] = (), floor: float | None = None
+    ) -> None:
+        classes = int(logits.shape[0])
+        super().__init__(classes, letterbox, ignored, unknown=None if floor is None else classes)
         self.logits = logits
+        self.floor = floor
 
     def resized(self, width: int, height: int) -> U8:
-        return segmentation.class_mask(self.logits, replace(self.letterbox, frame_width=width, frame_height=height))
+        letterbox = replace(self.letterbox, frame_width=width, frame_height=height)
+        return segmentation.class_mask(self.logits, letterbox, floor=self.floor)
 
     def _count(self) -> NDArray[np.int64]:
-        return segmentation.class_counts(self.logits, self.letterbox)
+        return segmentation.class_counts(self.logits, self.letterbox, self.floor)
 
     def _blend(
         self, picture: Picture, palette_bgr: U8, opacity: float, out: Picture, hidden: Sequence[int]
     ) -> NDArray[np.int64]:
-        return segmentation.overlay(picture, self.logits, self.letterbox, palette_bgr, opacity, out, hidden)
+        return segmentation.overlay(picture, self.logits, self.letterbox, palette_bgr, opacity, out, hidden, self.floor)
 
 
 class MaskClassMap(ClassMap):

@@ -29,14 +29,18 @@ class DetectionOptions:
     """Thresholds, classes and suppression of post-processing. What is None is the card's.
 
     Attributes:
-        score_threshold: least score of a detection, in 0..1: one for all classes, or by class name (the card's
-            for the names left out).
+        score_threshold: least score of a detection, in 0..1, calibrated where the card says how: one for all classes,
+            or by class name (the card's for the names left out). It filters: boxes and scores of what is left do not
+            depend on it.
         iou_threshold: boxes that overlap more are suppressed, in 0..1.
         max_detections: most boxes a frame.
         classes: names of the classes to keep; other boxes and labels are dropped, other segments not drawn.
         nms: greedy suppression, or soft-NMS with linear or Gaussian decay (Bodla et al., "Soft-NMS: Improving
             Object Detection With One Line of Code", ICCV 2017).
         class_agnostic: suppress boxes across classes too.
+        unknown: pixels of which the network is not sure are of no class: as many of those that it classifies
+            correctly as this says, in 0..1, by the calibration in the card; most of what it takes for something that
+            it is not goes with them. 0 or None: every pixel is of a class. 1: none is.
     """
 
     score_threshold: float | Mapping[str, float] | None = None
@@ -45,6 +49,7 @@ class DetectionOptions:
     classes: Sequence[str] | None = None
     nms: Suppression = "nms"
     class_agnostic: bool | None = None
+    unknown: float | None = None
 
 
 class PostProcessing:
@@ -70,6 +75,7 @@ class PostProcessing:
             _check_unit("iou_threshold", iou_threshold)
         for name in classes or ():
             _check_class(name, card)
+        self._floor = _floor(card, options.unknown)
         self._ignored: tuple[int, ...] = ()
         if card.segmentation is not None:
             shown = _kept(card.segmentation, classes)
@@ -83,14 +89,20 @@ class PostProcessing:
             return
         keep = _kept(task, classes)
         self._decode_options: dict[str, Any] = {
-            "score_threshold": _score_threshold(task, score_threshold, card),
+            "score_threshold": _raw_threshold(task, _score_threshold(task, score_threshold, card)),
             "iou_threshold": task.iou_threshold if iou_threshold is None else iou_threshold,
             "max_detections": max_detections or task.max_detections,
             "class_agnostic": task.class_agnostic if options.class_agnostic is None else options.class_agnostic,
             "method": nms,
             "vote_iou": task.vote_iou,
+            "calibration": task.calibration,
             "class_filter": None if keep.all() else tuple(np.flatnonzero(keep).tolist()),
         }
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether masks that an engine makes by itself do not do: they do not tell how sure the network is."""
+        return self._floor is not None
 
     def __call__(
         self, outputs: Mapping[str, F32], letterbox: Letterbox
@@ -117,12 +129,29 @@ class PostProcessing:
         if output.dtype == np.uint8:
             ids = output.astype(np.uint8, copy=False)
             return MaskClassMap(ids, len(task.classes), letterbox, self._ignored)
-        return LogitsClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored)
+        return LogitsClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored, self._floor)
 
     def _decode(self, outputs: Mapping[str, F32], task: DetectionTask, letterbox: Letterbox) -> Detections:
         from perception.postprocess.detection import decode
 
         return decode(outputs[task.boxes][0], outputs[task.scores][0], letterbox, **self._decode_options)
+
+
+def _floor(card: ModelCard, unknown: float | None) -> float | None:
+    """Return the logit below which pixels are unknown, or None where all are of a class."""
+    if unknown is not None:
+        _check_unit("unknown", unknown)
+    if not unknown:
+        return None
+    if card.segmentation is None:
+        _log.info("%s has no masks: unknown has no effect", card.name)
+        return None
+    if card.segmentation.unknown is None:
+        raise UsageError(
+            f"it was not measured how sure {card.name} is of its pixels, so that none can be unknown; "
+            f"`perception eval calibrate` measures it"
+        )
+    return card.segmentation.unknown.floor(unknown)
 
 
 def _kept(
@@ -142,6 +171,15 @@ def _score_threshold(task: DetectionTask, wanted: float | Mapping[str, float] | 
         return np.array([wanted.get(name, task.score_threshold) for name in task.names], np.float32)
     _check_unit("score_threshold", wanted)
     return wanted
+
+
+def _raw_threshold(task: DetectionTask, wanted: float | F32) -> float | F32:
+    """Return the threshold before calibration."""
+    if task.calibration is None:
+        return wanted
+    from perception.postprocess.detection import raw_thresholds
+
+    return raw_thresholds(np.broadcast_to(np.asarray(wanted, np.float32), len(task.classes)), task.calibration)
 
 
 def _check_class(name: str, card: ModelCard) -> None:

@@ -2,7 +2,8 @@
 
 All of them equal "upsample the logits bilinearly (half-pixel centres, edges clamped; ``align_corners=False``), then
 take the argmax", except where two classes tie or differ by float rounding; see `perception.postprocess.cells` for
-how. Ties go to the lower class id where the logits themselves tie. NaN and infinite logits count as -1e30 and +-1e30.
+how. Ties go to the lower class id where the logits themselves tie. With a floor, pixels whose best upsampled logit is
+lower are of no class: they have the id C and are counted as such. NaN and infinite logits count as -1e30 and +-1e30.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
+from perception.common.calibration import HIGHEST_LOGIT
 from perception.common.jit import (
     F32_1D,
     F32_3D_IN,
@@ -27,40 +29,41 @@ from perception.common.jit import (
     row,
 )
 from perception.postprocess.blending import blend_arrays, blend_tables, check_plane
-from perception.postprocess.cells import enter_cells, label, make_grid, make_scratch, walk_row
+from perception.postprocess.cells import NO_FLOOR, enter_cells, label, make_grid, make_scratch, walk_row
 from perception.types import F32, U8, Picture, Planes
 
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
 
-_WALK = (F32_3D_IN, U8_2D, I64_1D, I64_1D, F32_1D, types.float64, types.float64)
+_WALK = (F32_3D_IN, types.float32, U8_2D, I64_1D, I64_1D, F32_1D, types.float64, types.float64)
 
 
-def class_mask(logits: F32, letterbox: Letterbox, out: U8 | None = None) -> U8:
+def class_mask(logits: F32, letterbox: Letterbox, out: U8 | None = None, floor: float | None = None) -> U8:
     """Compute the class of each frame pixel.
 
     Args:
         logits: float32 ``[C, h, w]``, C at most 255.
         letterbox: how the frame was fitted into the network's input.
         out: uint8 ``[H, W]`` to be written; made if None.
+        floor: finite; least logit of a class. None takes any.
 
     Returns:
         uint8 ``[H, W]`` of class ids.
     """
-    logits, labels = _label(logits)
+    logits, least, labels = _label(logits, floor)
     if out is None:
         out = np.empty((letterbox.frame_height, letterbox.frame_width), np.uint8)
     check_plane("out", out, (letterbox.frame_height, letterbox.frame_width))
     grid = make_grid(letterbox, *labels.shape)
-    _walk(logits, labels, *grid, out)
+    _walk(logits, least, labels, *grid, out)
     return out
 
 
-def class_counts(logits: F32, letterbox: Letterbox) -> NDArray[np.int64]:
-    """int64 ``[C]``: the number of frame pixels of each class; arguments as for `class_mask`."""
-    logits, labels = _label(logits)
+def class_counts(logits: F32, letterbox: Letterbox, floor: float | None = None) -> NDArray[np.int64]:
+    """int64 ``[C]``, with a floor ``[C + 1]``: frame pixels of each class; arguments as for `class_mask`."""
+    logits, least, labels = _label(logits, floor)
     grid = make_grid(letterbox, *labels.shape)
-    counts: NDArray[np.int64] = _walk(logits, labels, *grid, np.empty((0, 0), np.uint8))
+    counts: NDArray[np.int64] = _walk(logits, least, labels, *grid, np.empty((0, 0), np.uint8))
     return counts
 
 
@@ -72,6 +75,7 @@ def overlay(
     opacity: float,
     out: Picture,
     hidden: Sequence[int] = (),
+    floor: float | None = None,
 ) -> NDArray[np.int64]:
     """Blend the class colours over a picture, in one pass; planes in their own colour space.
 
@@ -84,45 +88,53 @@ def overlay(
         palette_bgr: uint8 ``[C, 3]`` BGR.
         opacity: 0 (picture) to 1 (colour), rounded to a multiple of 1/64.
         out: of the same kind and size, to be written; may be ``picture``. BGR must be C-contiguous.
-        hidden: class ids that leave the picture as it is.
+        hidden: class ids that leave the picture as it is; pixels of no class always do.
+        floor: see `class_mask`.
 
     Returns:
-        int64 ``[C]``: the number of frame pixels of each class, hidden ones too.
+        int64 ``[C]``, with a floor ``[C + 1]``: the number of frame pixels of each class, hidden ones too.
 
     Raises:
         ValueError: sizes, types, opacity or the number of colours do not fit.
     """
     arrays = blend_arrays(picture, out, letterbox.frame_width, letterbox.frame_height)
-    logits, labels = _label(logits)
-    keep, colors = blend_tables(palette_bgr, len(logits), opacity, hidden, picture)
+    logits, least, labels = _label(logits, floor)
+    classes = len(logits)
+    if floor is not None and len(palette_bgr) == classes:
+        palette_bgr = np.concatenate((palette_bgr, np.zeros((1, 3), np.uint8)))
+        classes, hidden = classes + 1, [*hidden, classes]
+    keep, colors = blend_tables(palette_bgr, classes, opacity, hidden, picture)
     grid = make_grid(letterbox, *labels.shape)
     blend = _overlay_planes if isinstance(picture, Planes) else _overlay_bgr
-    counts: NDArray[np.int64] = blend(logits, labels, *grid, keep, colors, *arrays)
+    counts: NDArray[np.int64] = blend(logits, least, labels, *grid, keep, colors, *arrays)
     return counts
 
 
-def _label(logits: F32) -> tuple[F32, U8]:
+def _label(logits: F32, floor: float | None) -> tuple[F32, np.float32, U8]:
     if logits.ndim != 3 or not 1 <= logits.shape[0] <= 255 or 0 in logits.shape:
         raise ValueError(f"logits must be [C, h, w] with C in 1..255, got {list(logits.shape)}")
+    if floor is not None and not abs(floor) <= HIGHEST_LOGIT:
+        raise ValueError(f"the floor must be within {HIGHEST_LOGIT:g}, got {floor}")
+    least = NO_FLOOR if floor is None else np.float32(floor)
     logits = np.ascontiguousarray(logits, np.float32)
     labels = np.empty(logits.shape[1:], np.uint8)
-    if not label(logits, labels):
+    if not label(logits, least, labels):
         logits = np.nan_to_num(logits, nan=-1e30, posinf=1e30, neginf=-1e30)
-        label(logits, labels)
-    return logits, labels
+        label(logits, least, labels)
+    return logits, least, labels
 
 
 @kernel(I64_1D(*_WALK, U8_ROWS))
-def _walk(logits, labels, xs, ys, fy, x0, dx, out):  # type: ignore[no-untyped-def]
+def _walk(logits, floor, labels, xs, ys, fy, x0, dx, out):  # type: ignore[no-untyped-def]
     """Count the pixels of each class, and write the class of each unless ``out`` is empty."""
-    classes, h, w = logits.shape
+    _, h, w = logits.shape
     width = out.shape[1]
-    s = make_scratch(classes, w, xs[w + 1])
+    s = make_scratch(logits, floor, xs[w + 1])
     now = np.empty(width, np.uint8)
     for k in range(h + 1):
         if ys[k] == ys[k + 1]:
             continue
-        mixed, n = enter_cells(s, logits, labels, xs, k, ys[k + 1] - ys[k])
+        mixed, n = enter_cells(s, logits, floor, labels, xs, k, ys[k + 1] - ys[k])
         for y in range(ys[k], ys[k + 1]):
             n = walk_row(s, mixed, n, fy[y], xs, x0, dx)
             if width:
@@ -136,18 +148,20 @@ def _walk(logits, labels, xs, ys, fy, x0, dx, out):  # type: ignore[no-untyped-d
 
 
 @kernel(I64_1D(*_WALK, U16_1D, U16_2D, U8_ROWS_IN, U8_ROWS))
-def _overlay_bgr(logits, labels, xs, ys, fy, x0, dx, keep, colors, source, out):  # type: ignore[no-untyped-def]
+def _overlay_bgr(  # type: ignore[no-untyped-def]
+    logits, floor, labels, xs, ys, fy, x0, dx, keep, colors, source, out
+):
     """``out = (source * keep + color) >> 8``; ``colors`` holds colour * weight + 128 for rounding."""
-    classes, h, w = logits.shape
+    _, h, w = logits.shape
     width = xs[w + 1]
-    s = make_scratch(classes, w, width)
+    s = make_scratch(logits, floor, width)
     # One row of weights and weighted colours is kept up to date; blending it is then one plain loop over bytes.
     weight = np.empty(width * 3, np.uint16)
     color = np.empty(width * 3, np.uint16)
     for k in range(h + 1):
         if ys[k] == ys[k + 1]:
             continue
-        mixed, n = enter_cells(s, logits, labels, xs, k, ys[k + 1] - ys[k])
+        mixed, n = enter_cells(s, logits, floor, labels, xs, k, ys[k + 1] - ys[k])
         for y in range(ys[k], ys[k + 1]):
             n = walk_row(s, mixed, n, fy[y], xs, x0, dx)
             for i in range(n):
@@ -168,14 +182,14 @@ def _overlay_bgr(logits, labels, xs, ys, fy, x0, dx, keep, colors, source, out):
 
 @kernel(I64_1D(*_WALK, U16_1D, U16_2D, U8_ROWS_IN, U8_ROWS_IN, U8_ROWS_IN, U8_ROWS, U8_ROWS, U8_ROWS))
 def _overlay_planes(  # type: ignore[no-untyped-def]
-    logits, labels, xs, ys, fy, x0, dx, keep, colors, src_y, src_u, src_v, out_y, out_u, out_v
+    logits, floor, labels, xs, ys, fy, x0, dx, keep, colors, src_y, src_u, src_v, out_y, out_u, out_v
 ):
     """``keep`` and the weights in ``colors`` are in 64ths."""
-    classes, h, w = logits.shape
+    _, h, w = logits.shape
     width = xs[w + 1]
     height = ys[h + 1]
     half = (width + 1) // 2
-    s = make_scratch(classes, w, width)
+    s = make_scratch(logits, floor, width)
     weight = np.empty(2 * half, np.uint16)
     color_y = np.empty(2 * half, np.uint16)
     color_u = np.empty(2 * half, np.uint16)
@@ -186,7 +200,7 @@ def _overlay_planes(  # type: ignore[no-untyped-def]
     for k in range(h + 1):
         if ys[k] == ys[k + 1]:
             continue
-        mixed, n = enter_cells(s, logits, labels, xs, k, ys[k + 1] - ys[k])
+        mixed, n = enter_cells(s, logits, floor, labels, xs, k, ys[k + 1] - ys[k])
         for y in range(ys[k], ys[k + 1]):
             n = walk_row(s, mixed, n, fy[y], xs, x0, dx)
             for i in range(n):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -124,6 +125,7 @@ def serve(
     """
     os.umask(0o077)  # what is written from here on, by any library, is this user's alone
     share_arenas()  # before there are threads
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)
         config = make_config(app, settings.limits, raise_descriptor_limit())
@@ -141,6 +143,11 @@ def serve(
 def _tell_ready(service: Service, ready: Callable[[str], None]) -> None:
     service.ready.wait()
     ready(f"{service.models.default}, {service.models.scheduler().model.engine.description}")
+
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread that computes in Python keeps the event loop waiting. It gives the interpreter away at each system
+call; with Python's own 5 ms, a few such threads would hold up every request at every step."""
 
 
 class _Server(uvicorn.Server):

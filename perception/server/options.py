@@ -55,6 +55,8 @@ class Options(BaseModel):
         iou: boxes that overlap more are one; None: the card's.
         max_detections: most boxes a frame; None: the card's.
         classes: only these, by name, as a list or as a row of names; None: all.
+        unknown: part of the correct pixels that may become unknown, so that the network's guesses do; only for models
+            that are calibrated, see `perception.postprocess.post_processing.DetectionOptions`.
         view: objects as boxes, or as outlines of their pixels, for models that have masks and boxes.
         opacity: of the class colours.
         masks, boxes, labels, legend: whether they are drawn.
@@ -66,6 +68,7 @@ class Options(BaseModel):
     iou: Unit | None = None
     max_detections: int | None = Field(default=None, ge=1, le=1000)
     classes: Annotated[tuple[Name, ...] | None, Field(max_length=1000), BeforeValidator(_split)] = None
+    unknown: Unit = 0.0
     view: View = "boxes"
     opacity: Unit = 0.5
     masks: bool = True
@@ -91,6 +94,7 @@ class Options(BaseModel):
             iou_threshold=own(self.iou, task and task.iou_threshold),
             max_detections=own(self.max_detections, task and task.max_detections),
             classes=None if classes is None else tuple(sorted(set(classes))),
+            unknown=self.unknown or None,
         )
 
     def applied_to(self, model: Model) -> Model:

@@ -18,7 +18,8 @@ from perception.types import U8, Prediction, SourceInfo
 class MaskSink(Sink):
     """Writes the class mask of each frame into a folder, as 8-bit palette PNG.
 
-    Files are named by frame index, or by the image's stem if the source is images.
+    Files are named by frame index, or by the image's stem if the source is images. Unknown pixels have the id that the
+    card says (`perception.common.calibration.UnknownScale`), after those of the classes, and are black.
 
     Args:
         path: the folder; it is made.
@@ -41,7 +42,7 @@ class MaskSink(Sink):
             )
         if card is not None and card.segmentation is not None:
             colors = [c.color for c in card.segmentation.classes]
-            self._palette = np.array(colors, np.uint8)
+            self._palette = np.array(colors if card.segmentation.unknown is None else [*colors, (0, 0, 0)], np.uint8)
         else:
             self._palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
         self._folder.open(info)
@@ -52,9 +53,6 @@ class MaskSink(Sink):
         self._folder.put(prediction.frame, encode_palette_png(prediction.class_map.mask, self._palette))
 
     def close(self) -> None:
-        pass
-
-    def abort(self) -> None:
         pass
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perception.card import ModelCard
+from perception.card import UNKNOWN, ModelCard
 
 
 class ClassNames:
@@ -15,6 +15,8 @@ class ClassNames:
     def __init__(self, card: ModelCard | None) -> None:
         self.detections = card.detection.names if card and card.detection else []
         self.segments = card.segmentation.names if card and card.segmentation else []
+        unknown = card.segmentation.unknown if card and card.segmentation else None
+        self._unknown = None if unknown is None else unknown.id
         self.image_classes = card.classification.names if card and card.classification else []
 
     def detection(self, class_id: int) -> str:
@@ -22,7 +24,9 @@ class ClassNames:
         return _name(self.detections, class_id)
 
     def segment(self, class_id: int) -> str:
-        """Return the name of a pixel's class."""
+        """Return the name of a pixel's class, or of pixels without one."""
+        if class_id == self._unknown:
+            return UNKNOWN
         return _name(self.segments, class_id)
 
     def image_class(self, class_id: int) -> str:

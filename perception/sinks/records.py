@@ -18,7 +18,7 @@ class Recorder:
     and what the model gives: ``detections``, a list of ``box`` (xyxy, pixels), ``score``, ``class``, ``class_id``
     and, if tracked, ``track_id``; ``shares``, the part of the frame's pixels of each class that has any; ``labels``,
     a list of ``class``, ``class_id`` and ``probability``; and, on request, ``masks``, a COCO RLE of each class
-    present that is not ignored.
+    present that is not ignored. Pixels without a class are called ``unknown`` in both.
 
     Args:
         card: the model's card, for class names; None: numbers.
@@ -73,5 +73,6 @@ class Recorder:
     def _masks(self, class_map: ClassMap) -> dict[str, Any]:
         from perception.sinks.rle import encode_classes
 
+        left_out = {*class_map.ignored} - {class_map.unknown}
         found = encode_classes(class_map.mask)
-        return {self._names.segment(i): rle for i, rle in found.items() if i not in class_map.ignored}
+        return {self._names.segment(i): rle for i, rle in found.items() if i not in left_out}

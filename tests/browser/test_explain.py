@@ -13,7 +13,6 @@ import pytest
 
 from perception.server.app import create_app
 from perception.server.inference import explain_process
-from perception.server.inference.explain_process import missing
 from perception.server.settings import make_settings
 from tests.browser.conftest import SQUARE_XYXY, Site, pages, scene
 from tests.browser.test_tabs import tab
@@ -100,6 +99,7 @@ def test_without_torch_the_page_says_how_to_get_it(
         button = here.get_by_role("button", name="Explain", exact=True)
         button.wait_for()  # at once, before there is a picture
         assert button.is_disabled()
-        assert missing() in here.locator(".pv-lacking").inner_text()
+        said = here.locator(".pv-lacking").inner_text()
+        assert said.startswith("explanations need a_package_that_is_not_there; install them with: pip install '")
         choose_picture(here, tmp_path)
         assert button.is_disabled() and here.locator(".pv-explain").is_hidden()

@@ -47,6 +47,14 @@ test("the panoptic view is asked for where the model has it, and nowhere else", 
   assert.ok(!("view" in options(both)));
 });
 
+test("unknown pixels are asked for where the model can tell them, and nowhere else", () => {
+  const sure = { ...MODEL, unknown: true };
+  assert.equal(options(sure).unknown, 0);
+  settings.unknown = 0.05;
+  assert.equal(options(sure).unknown, 0.05);
+  for (const model of [{ ...MODEL, unknown: false }, MODEL, undefined]) assert.ok(!("unknown" in options(model)));
+});
+
 test("a query holds texts, escaped", () => {
   assert.equal(query({ name: "a b&c.mp4", masks: true, classes: ["road", "traffic light"] }).toString(), "name=a+b%26c.mp4&masks=true&classes=road%2Ctraffic+light");
 });

@@ -21,6 +21,7 @@ import yaml  # noqa: E402
 from perception.card import read_card  # noqa: E402
 from perception.engines.openvino import native_precisions  # noqa: E402
 from perception.errors import ModelError, PerceptionError  # noqa: E402
+from perception.evaluation.sets import CocoConfig  # noqa: E402
 from perception.model import load_model  # noqa: E402
 from perception.training.data.augment import Augmenter  # noqa: E402
 from perception.training.data.batches import BatchMaker  # noqa: E402
@@ -29,7 +30,6 @@ from perception.training.data.coco import CocoFolder  # noqa: E402
 from perception.training.data.training_data import TrainingData  # noqa: E402
 from perception.training.export.export import export  # noqa: E402
 from perception.training.export.release import release  # noqa: E402
-from perception.training.recipes.detection import CocoConfig  # noqa: E402
 from perception.training.recipes.read import parse_config, read_config  # noqa: E402
 from perception.training.run.import_model import import_model  # noqa: E402
 from perception.training.run.loop import Trainer, TrainResult, train  # noqa: E402

@@ -7,9 +7,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from perception.card import ClassInfo
-from perception.training.recipes.base import Fraction, PicturesConfig, RunConfig, StartConfig, Strict
+from perception.common.strict import Strict
+from perception.evaluation.sets import CocoConfig
+from perception.training.recipes.base import Fraction, PicturesConfig, RunConfig, StartConfig
 from perception.training.recipes.classification import PictureAugmentConfig
-from perception.training.recipes.detection import CocoConfig
 
 
 class LocalisationDataConfig(PicturesConfig):

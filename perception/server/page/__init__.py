@@ -109,7 +109,8 @@ def _describe(card: ModelCard) -> dict[str, Any]:
     described["ignored"] = [] if card.segmentation is None else card.segmentation.ignored
     if card.detection is not None:
         described |= {"score": card.detection.score_threshold, "iou": card.detection.iou_threshold}
-    return {**described, "views": views(card)}
+    unknown = card.segmentation is not None and card.segmentation.unknown is not None
+    return {**described, "views": views(card), "unknown": unknown}
 
 
 def _tab(name: str, service: Service) -> gr.HTML:
@@ -136,6 +137,7 @@ def _known(service: Service) -> dict[str, Any]:
         "source": sources(service)[0][1],
         "sources": sources(service),
         "default": service.models.default,
+        "unknown": service.settings.unknown,
         "methods": METHODS,
         "lacking": missing(),  # for explanations
     }
@@ -153,6 +155,15 @@ def _settings(service: Service) -> None:
     first = known.get(service.models.default, {})
     score = gr.Slider(0, 1, first.get("score", _SCORE), step=0.01, label="Confidence", elem_id="pv-score")
     iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="Merge overlap", elem_id="pv-iou")
+    unknown = gr.Slider(
+        0,
+        1,
+        service.settings.unknown,
+        step=0.01,
+        label="Unknown pixels",
+        info="So many of the right ones may stay uncoloured, so that most wrong ones do.",
+        elem_id="pv-unknown",
+    )
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
     view = gr.Radio(list(VIEWS), value="boxes", label="Objects as", elem_id="pv-view")
     show = gr.CheckboxGroup(list(SHOWN), value=list(SHOWN), label="Show", elem_id="pv-show")
@@ -162,6 +173,7 @@ def _settings(service: Service) -> None:
     controls: dict[str, Any] = {
         "score": score,
         "iou": iou,
+        "unknown": unknown,
         "view": view,
         "opacity": opacity,
         "show": show,

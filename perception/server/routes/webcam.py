@@ -135,12 +135,14 @@ def describe(model: Model, name: str) -> dict[str, Any]:
         "size": list(model.size),
         "tasks": card.tasks,
         "ignored": [],
+        "unknown": False,
         "segmentation": [],
         "detection": [],
         "classification": [],
     }
     if card.segmentation is not None:
         described["ignored"] = card.segmentation.ignored
+        described["unknown"] = card.segmentation.unknown is not None
         described["segmentation"] = [{"name": c.name, "color": list(c.color)} for c in card.segmentation.classes]
     if card.detection is not None:
         described["detection"] = [{"name": c.name, "color": list(c.color)} for c in card.detection.classes]

@@ -7,13 +7,14 @@ typed arrays over it::
     u32      number of the frame, as the client gave it
     u16 u16  width and height of the frame in pixels
     u16 u16  width and height of the class map in cells (0 where there is none)
-    u16 u16 u16 u16  N boxes, C segmentation classes (0 where there is no map), L whole-image labels, 0
+    u16 u16 u16 u16  N boxes, C ids of the class map (0 where there is none), L whole-image labels, 0
     u32      bytes of the class map's code
     f32[6]   milliseconds: decode, wait, resize, infer, postprocess, and all from the message's arrival to the answer
     f32[N,4] boxes, xyxy in pixels of the frame
     f32[N]   scores, highest first
     i32[N]   class ids, into the card's detection classes
-    f32[C]   part of the frame that each segmentation class has
+    f32[C]   part of the frame that each segmentation class has, and at last unknown pixels, where the client asked
+             for such
     i32[L] f32[L]  class ids and probabilities of the whole-image labels, most likely first
     u8[...]  class map as runs, see `perception.postprocess.runs`
 
@@ -81,7 +82,7 @@ def pack(number: int, prediction: Prediction, timings: dict[str, float], *, long
     shares = np.zeros(0, np.float32)
     code = np.zeros(0, np.uint8)
     if prediction.class_map is not None:
-        classes = prediction.class_map.classes
+        classes = prediction.class_map.classes + (prediction.class_map.unknown is not None)
         if longest:
             width, height = map_size(frame.width, frame.height, longest)
             code, counts = encode_runs(prediction.class_map.resized(width, height))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from perception.errors import SourceError
 from perception.evaluation.coco import BoxedImage, CocoFile
 from perception.evaluation.faults import Fault, refuse
+from perception.evaluation.sets import CocoConfig
 from perception.training.data.boxes import BoxLabels
 from perception.training.data.masks import Sample
-from perception.training.recipes.detection import CocoConfig
 
 
 class CocoFolder:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from perception.errors import SourceError
 from perception.evaluation.faults import Fault, refuse
 from perception.evaluation.folders import LabelFolder
+from perception.evaluation.sets import FolderConfig
 from perception.training.data.boxes import BoxLabels
-from perception.training.recipes.data import FolderConfig, MaskSetConfig
+from perception.training.recipes.data import MaskSetConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +64,8 @@ class SegmentationFolder:
         self.images = root / config.images
         self.classes = len(names)
         self.ignore = ignore
-        for folder in (self.images, root / config.labels):
+        labels_folder = config.labels_in(root)
+        for folder in (self.images, labels_folder):
             if not folder.is_dir():
                 raise SourceError("no such folder; check data.root in the recipe", folder)
         ignored = [ignore] if config.ignore is None else config.ignore
@@ -75,7 +77,7 @@ class SegmentationFolder:
         known = None if self.labelled.all() else self.labelled
         weight, distilled = (config.weight, config.distil) if isinstance(config, MaskSetConfig) else (1.0, True)
         files = LabelFolder(
-            self.images, root / config.labels, ids, ignored, select=config.takes, partly_labelled=config.partly_labelled
+            self.images, labels_folder, ids, ignored, select=config.takes, partly_labelled=config.partly_labelled
         )
         self.samples: list[Sample] = []
         self.boxes_of: Callable[[NDArray[np.uint8]], BoxLabels] | None = None

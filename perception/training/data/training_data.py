@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import PerceptionError, SourceError
+from perception.evaluation.sets import BoxFileConfig, CocoConfig, FolderConfig
 from perception.training.data.coco import CocoFolder
 from perception.training.data.components import boxes_from_mask
 from perception.training.data.masks import SegmentationFolder
 from perception.training.data.sets import MaskSets, SampleSets
-from perception.training.recipes.data import FolderConfig, MaskSetConfig
-from perception.training.recipes.detection import BoxFileConfig, CocoConfig, DetectionConfig
+from perception.training.recipes.data import MaskSetConfig
+from perception.training.recipes.detection import DetectionConfig
 from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig
 
 Set = TypeVar("Set")
@@ -59,7 +60,7 @@ class TrainingData:
         self.masks_val = folders[len(data.train) :]
         self.boxes: SampleSets | None = None
         self.boxes_val: list[CocoFolder] = []
-        absent = _without(self.masks.class_pixels(), names)
+        absent = [name for name in _without(self.masks.class_pixels(), names) if name not in data.unlabelled]
         if absent:
             raise SourceError(f"no training pixel has the class {', '.join(absent)}", root)
         if detection is None:

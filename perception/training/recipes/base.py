@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from perception.common.precision import respell
+from perception.common.strict import Strict
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Strict(BaseModel):
-    """A part of a recipe: unknown fields are faults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def is_taken(stem: str, only: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Return whether a picture of that stem is among ``only`` (all, if there is none) and not among ``exclude``."""
-    if any(fnmatchcase(stem, pattern) for pattern in exclude):
-        return False
-    return not only or any(fnmatchcase(stem, pattern) for pattern in only)
 
 
 class OptimiserConfig(Strict):
@@ -53,7 +39,7 @@ class ModelConfig(Strict):
     version: str = "1"
     description: str = ""
     licence: str = Field(min_length=1)
-    trained_on: list[str] = []
+    trained_on: list[str] = Field(default=[])
     things: dict[str, list[str]] | None = None
 
 

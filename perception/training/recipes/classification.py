@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from perception.training.recipes.base import Fraction, PicturesConfig, RunConfig, StartConfig, Strict
+from perception.common.strict import Strict
+from perception.training.recipes.base import Fraction, PicturesConfig, RunConfig, StartConfig
 
 
 class LabelledDataConfig(PicturesConfig):

@@ -2,51 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from perception.card import ClassInfo
+from perception.evaluation.sets import BoxFileConfig, FolderConfig, check_titles
 from perception.picture.letterbox import ResizeMode
-from perception.training.recipes.base import PicturesConfig, Strict, is_taken
-from perception.training.recipes.detection import BoxFileConfig, check_titles
-
-LabelId = Annotated[int, Field(ge=0, le=255)]
-
-
-class FolderConfig(Strict):
-    """A folder of images and one of label PNGs of the same names, both relative to ``data.root``.
-
-    Attributes:
-        name: what the set is called in logs; the first part of ``images`` if left out.
-        ids: our class name by the id in the label files; None where they hold our ids. Ids that are in neither
-            ``ids`` nor ``ignore`` are faults.
-        ignore: ids of pixels that count for nothing; None stands for ``data.ignore``.
-        labelled: classes that the set labels; None for all. Where it labels some only, its pixels decide between
-            these: they say nothing for or against the others, which may have been painted over.
-        only, exclude: shell patterns of the stems that are taken, and of those that are not.
-        partly_labelled: pictures without a label file are passed over instead of refused.
-    """
-
-    images: Path
-    labels: Path
-    name: str = ""
-    ids: dict[LabelId, str] | None = None
-    ignore: list[LabelId] | None = None
-    labelled: list[str] | None = Field(default=None, min_length=2)
-    only: list[str] = Field(default=[])
-    exclude: list[str] = Field(default=[])
-    partly_labelled: bool = False
-
-    @property
-    def title(self) -> str:
-        """Name of the set in logs."""
-        return self.name or self.images.parts[0]
-
-    def takes(self, stem: str) -> bool:
-        """Return whether the picture of that stem belongs to the set."""
-        return is_taken(stem, self.only, self.exclude)
+from perception.training.recipes.base import PicturesConfig
 
 
 class MaskSetConfig(FolderConfig):
@@ -78,6 +41,7 @@ class DataConfig(PicturesConfig):
         dev: further sets that are measured; the score is the mean over ``val`` and these.
         resize: how pictures of another shape are fitted into that: ``stretch`` or ``letterbox``, as in a model's card.
         classes: the classes, in the order of their ids.
+        unlabelled: classes that no set to train on has: the network learns never to name them.
         ignore: label id of pixels that count for nothing.
     """
 
@@ -86,6 +50,7 @@ class DataConfig(PicturesConfig):
     dev: list[FolderConfig] = Field(default=[])
     resize: ResizeMode = "stretch"
     classes: list[ClassInfo] = Field(min_length=2, max_length=255)
+    unlabelled: list[str] = Field(default=[])
     ignore: int = Field(default=255, ge=0, le=255)
 
     @property
@@ -121,6 +86,9 @@ class DataConfig(PicturesConfig):
             clash = sorted(set(part.ids or {}) & set(ignored))
             if clash:
                 raise ValueError(f"set {part.title}: ids {clash} are both a class and ignored")
+        wrong = sorted(set(self.unlabelled) - set(self.names))
+        if wrong:
+            raise ValueError(f"unlabelled: unknown classes {', '.join(wrong)}; there are {', '.join(self.names)}")
         check_titles(self.train)
         check_titles(self.dev)
         return self

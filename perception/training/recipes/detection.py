@@ -2,60 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal, Protocol
-
 from pydantic import Field, model_validator
 
 from perception.card import ClassInfo
-from perception.training.recipes.base import Fraction, Strict, is_taken
+from perception.common.strict import Strict
+from perception.evaluation.sets import BoxFileConfig, CocoConfig, check_titles
+from perception.training.recipes.base import Fraction
 
 
-class BoxFileConfig(Strict):
-    """Boxes in a COCO JSON file; its path is relative to ``data.root``, else to the working directory.
-
-    Attributes:
-        names: our class name by the file's; None takes the names as they are.
-        others: what becomes of the file's other classes: an ``error``, ``drop`` (their boxes are background), or
-            ``ignore`` (their boxes count for nothing).
-        labelled: classes that every object of is labelled; the others' absence teaches nothing. None for all that the
-            file has a name for.
-        min_score: boxes that a detector made with a lower ``score`` count for nothing: neither object nor background.
-    """
-
-    annotations: Path
-    names: dict[str, str] | None = None
-    others: Literal["error", "drop", "ignore"] = "error"
-    labelled: list[str] | None = None
-    min_score: Fraction = 0.0
-
-
-class CocoConfig(BoxFileConfig):
-    """Pictures with boxes in a COCO JSON file; both paths are relative to ``data.root``.
+class BoxSetConfig(CocoConfig):
+    """A set of pictures with boxes to train on.
 
     Attributes:
-        name: what the set is called in logs; the first part of ``images`` if left out.
-        only, exclude: shell patterns of the pictures' stems that are taken, and of those that are not.
-        share: how often its pictures are taken to train on, as of a set with masks.
+        share: how often its pictures are taken, as of a set with masks.
         licence: of pictures and boxes, for the card.
     """
 
-    images: Path
-    name: str = ""
-    only: list[str] = Field(default=[])
-    exclude: list[str] = Field(default=[])
     share: float | None = Field(default=None, gt=0)
     licence: str = ""
-
-    @property
-    def title(self) -> str:
-        """Name of the set in logs."""
-        return self.name or self.images.parts[0]
-
-    def takes(self, stem: str) -> bool:
-        """Return whether the picture of that stem belongs to the set."""
-        return is_taken(stem, self.only, self.exclude)
 
 
 class ComponentConfig(Strict):
@@ -157,7 +121,7 @@ class DetectionConfig(Strict):
     """
 
     classes: list[ClassInfo] = Field(min_length=1, max_length=1000)
-    train: list[CocoConfig] = Field(min_length=1)
+    train: list[BoxSetConfig] = Field(min_length=1)
     val: CocoConfig
     dev: list[CocoConfig] = Field(default=[])
     from_masks: MaskBoxesConfig | None = None
@@ -195,22 +159,3 @@ class DetectionConfig(Strict):
         check_titles(self.train)
         check_titles(self.dev)
         return self
-
-
-class Titled(Protocol):
-    """A set with a name."""
-
-    @property
-    def title(self) -> str: ...
-
-
-def check_titles(sets: Sequence[Titled]) -> None:
-    """Refuse sets of equal names: logs could not tell them apart.
-
-    Raises:
-        ValueError: naming them.
-    """
-    titles = [part.title for part in sets]
-    twice = sorted({title for title in titles if titles.count(title) > 1})
-    if twice:
-        raise ValueError(f"two sets are called {', '.join(twice)}: give each a name")

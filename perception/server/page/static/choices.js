@@ -22,6 +22,7 @@ export function facts(model, { tab = "live", source = "" }) {
     pvTab: tab,
     pvSource: source.replace(/^server:.*/, "server"),
     pvTasks: tasks.join(" "),
+    pvUnknown: model?.unknown ? "yes" : "no",
     pvViews: here ? "boxes" : (model?.views ?? []).join(" "),
   };
 }

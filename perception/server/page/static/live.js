@@ -18,6 +18,7 @@ export function mount(element, known) {
     model: known.default,
     score: known.models[known.default]?.score ?? 0.3,
     iou: known.models[known.default]?.iou ?? 0.6,
+    unknown: known.unknown,
     opacity: 0.5,
     show: ["Masks", "Boxes", "Labels", "Legend"],
     mirror: true,

@@ -31,7 +31,7 @@ export function address(path, websocket = false, base = document.baseURI) {
   return url;
 }
 
-/** The settings as OPTIONS of the routes; score and iou only where the model has boxes, the view where it has it. */
+/** The settings as OPTIONS of the routes: score, iou, view and unknown only where the model has such. */
 export function options(model, { legend = settings.show.includes("Legend") } = {}) {
   const chosen = {
     opacity: settings.opacity,
@@ -41,6 +41,7 @@ export function options(model, { legend = settings.show.includes("Legend") } = {
     legend,
   };
   if (settings.view === "panoptic" && model?.views?.includes("panoptic")) chosen.view = settings.view;
+  if (model?.unknown) chosen.unknown = settings.unknown ?? 0;
   if (model?.detection?.length) Object.assign(chosen, { score: settings.score, iou: settings.iou });
   if (model && settings.hidden.size) chosen.classes = classNames(model).filter((name) => !settings.hidden.has(name));
   return chosen;

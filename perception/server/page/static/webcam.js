@@ -86,9 +86,10 @@ export class WebcamView {
   configure() {
     if (this.asleep) return this.connect(); // which sends them
     if (this.socket?.readyState !== WebSocket.OPEN) return;
-    const wanted = { model: settings.model, map_cells: settings.mapCells ?? 320 };
-    if (this.model?.model === settings.model && this.model.detection.length)
-      Object.assign(wanted, { score: settings.score, iou: settings.iou });
+    const model = this.model?.model === settings.model ? this.model : null;
+    const unknown = model?.unknown ? (settings.unknown ?? 0) : 0; // what another model was asked for does not stay
+    const wanted = { model: settings.model, map_cells: settings.mapCells ?? 320, unknown };
+    if (model?.detection.length) Object.assign(wanted, { score: settings.score, iou: settings.iou });
     this.socket.send(JSON.stringify(wanted));
     if (this.paused) this.again();
   }
@@ -170,7 +171,7 @@ export class WebcamView {
       const other = this.model?.model !== message.model;
       if (other) this.pacing.forget(); // what is still to come of those is not this model's
       this.model = message;
-      if (other && message.detection.length) this.configure(); // thresholds mean something only now
+      if (other && (message.detection.length || message.unknown)) this.configure(); // thresholds mean something only now
       this.ready = true;
       this.retry.worked();
       this.on.model(message);
