@@ -105,6 +105,8 @@ test("the bar: a quarter for the upload, the rest for the frames", () => {
   assert.deepEqual(job("running", 7, null), { part: undefined, text: "a.mp4: 7 frames" });
   assert.equal(jobDone({ name: "a.mp4", fps: 31.26, progress: { frames: 9 } }), "a.mp4: 9 frames at 31.3 a second");
   assert.equal(jobDone({ name: "a.mp4", fps: null, progress: { frames: 9 } }), "a.mp4: 9 frames");
+  assert.equal(jobDone({ name: "a.mp4", fps: null, progress: { frames: 1 } }), "a.mp4: 1 frame");
+  assert.equal(job("running", 0, 1).text, "a.mp4: 0 of 1 frame");
 });
 
 test("statistics: rate and latency of the last seconds, one point a second for a minute", () => {
@@ -168,12 +170,15 @@ test("what a model is for, and which settings mean something", () => {
   assert.equal(firstSentence("Streets, at 4.5 m. A network."), "Streets, at 4.5 m.");
   assert.equal(firstSentence("no stop"), "no stop");
   const both = { ...task("segmentation", "detection"), views: ["boxes", "panoptic"] };
-  assert.deepEqual(facts(both, { source: "server:a b" }), { pvTab: "live", pvSource: "server", pvTasks: "segmentation detection", pvViews: "boxes panoptic" });
+  assert.deepEqual(facts(both, { source: "server:a b" }), {
+    pvTab: "live", pvSource: "server", pvTasks: "segmentation detection", pvUnknown: "no", pvViews: "boxes panoptic",
+  });
+  assert.equal(facts({ ...both, unknown: true }, {}).pvUnknown, "yes");
   for (const source of ["webcam", "file"]) {
     assert.equal(facts(both, { tab: "live", source }).pvViews, "boxes"); // drawn by the browser
     assert.equal(facts(both, { tab: "video", source }).pvViews, "boxes panoptic");
   }
-  assert.deepEqual(facts(undefined, {}), { pvTab: "live", pvSource: "", pvTasks: "", pvViews: "" });
+  assert.deepEqual(facts(undefined, {}), { pvTab: "live", pvSource: "", pvTasks: "", pvUnknown: "no", pvViews: "" });
 });
 
 test("keys lead round the switches", () => {

@@ -38,12 +38,19 @@ _QUEUE_S = 60.0
 _SCORE, _IOU, _OPACITY = 0.3, 0.6, 0.5
 _FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # of the machine: nothing is fetched from anywhere
 _MONO = ["ui-monospace", "monospace"]
+_SMALL_TEXT = {
+    f"{name}{scheme}": color
+    for name in ("body_text_color_subdued", "block_info_text_color", "block_title_text_color", "block_label_text_color")
+    for scheme, color in (("", "#475569"), ("_dark", "#b6c2d1"))
+}
+"""Colours whose contrast to either background is above 4.5 (WCAG 1.4.3); that of Gradio's own is not."""
 
 
 def mount_page(app: FastAPI, service: Service) -> None:
     """Mount the page at ``/`` and its scripts at ``/static/perception`` of an application."""
     app.mount("/static/perception", StaticFiles(directory=FOLDER / "static"), name="page")
     theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
+    theme.set(**_SMALL_TEXT)
     page = build_page(service)
     gr.mount_gradio_app(
         app,
