@@ -12,7 +12,7 @@ LIVE    := $(VENV)/.live-installed
 MEDIA   := $(VENV)/.media-installed
 SYSTEM  := $(VENV)/.system-installed
 
-.PHONY: help demo live test run-tests test-slow test-lowest attack lint bench classics clean
+.PHONY: help demo live test run-tests test-slow test-lowest attack lint bench models classics clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ attack: $(DEV)  ## attack the live service for five minutes (PERCEPTION_ATTACK_S
 
 bench: $(DEV) $(MEDIA)  ## measure every speed in the README
 	$(BIN)/perception bench
+
+models: $(DEV)  ## print how each model that ships is made, with hours; then: perception weights make NAME --run
+	$(BIN)/perception weights make
 
 classics: $(DEV)  ## train the classics (hours) and print what they reached
 	$(BIN)/perception classics train $(filter-out %cifar100.yaml,$(wildcard configs/classics/*.yaml))

@@ -1,7 +1,7 @@
 """Run somebody else's model: an ONNX file, and a card in YAML that describes its inputs and outputs.
 
 python demos/foreign_model.py                                        # a tiny YOLOX-like network, made here
-python demos/foreign_model.py yolov8n.onnx configs/cards/yolov8.yaml street.mp4
+python demos/foreign_model.py yolov8n.onnx yolov8 street.mp4
 """
 
 import sys

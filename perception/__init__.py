@@ -26,6 +26,10 @@ _LAZY = {
     "Model": "model",
     "ModelCard": "card",
     "Prediction": "types",
+    "Report": "pipeline",
+    "Sink": "sinks",
+    "SourceInfo": "types",
+    "Stage": "types",
     "load_model": "model",
     "open_sink": "sinks",
     "open_source": "sources",
@@ -46,8 +50,12 @@ __all__ = [
     "ModelError",
     "PerceptionError",
     "Prediction",
+    "Report",
+    "Sink",
     "SinkError",
     "SourceError",
+    "SourceInfo",
+    "Stage",
     "UsageError",
     "__version__",
     "load_model",
@@ -63,11 +71,11 @@ if TYPE_CHECKING:
     from perception.drawing.annotator import Annotator
     from perception.model import Model, load_model
     from perception.picture.conversions import to_bgr
-    from perception.pipeline import predict, run
+    from perception.pipeline import Report, predict, run
     from perception.postprocess.post_processing import DetectionOptions
-    from perception.sinks import open_sink
+    from perception.sinks import Sink, open_sink
     from perception.sources import open_source
-    from perception.types import ClassMap, Detections, Frame, Prediction
+    from perception.types import ClassMap, Detections, Frame, Prediction, SourceInfo, Stage
 
 
 def __getattr__(name: str) -> Any:

@@ -11,26 +11,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.pipeline import Report, run
+from perception.sinks import PICTURES, Sink, open_sink
+from perception.sinks.shared import SharedSink
 from perception.sources.address import Address
-from perception.sources.uri import is_folder, kind_of, redact
+from perception.sources.media import check_there, find_media
+from perception.sources.uri import exists, is_folder, kind_of, redact
 
 if TYPE_CHECKING:
     from perception.model import Model
     from perception.sources.base import Source
     from perception.stages.factories import StageFactory
     from perception.types import Picture, Prediction, Stage
-
-VIDEO_SUFFIXES = (
-    *(".3gp", ".asf", ".avi", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
-)
-"""Files in a folder that are taken for videos."""
 
 STDOUT = "-"
 
@@ -39,10 +37,12 @@ STDOUT = "-"
 class Outputs:
     """Files and folders for results.
 
-    For one source each is a file (or a folder that ends in ``/``); for several, a folder.
+    For one source each is a file (or a folder that ends in ``/``). For several, a folder; those of `TABLES` may be one
+    file for all, in which each row names its source.
 
     Attributes:
-        video: annotated video (``.mp4``, ``.mkv``, ``.webm``, ``.mov``); annotated pictures if the source is images.
+        video: annotated video (``.mp4``, ``.mkv``, ``.webm``, ``.mov``), or an annotated picture (``.jpg``, ``.png``,
+            ``.webp``); in a folder, annotated pictures if the source is images.
         jsonl: JSON Lines, one object a frame. ``-`` is standard output.
         coco: COCO JSON of detections.
         csv: one row per detection.
@@ -50,6 +50,7 @@ class Outputs:
         masks: folder of class-mask PNGs.
         images: folder of annotated frames.
         panoptic: folder of COCO panoptic PNGs and their JSON; wants a `perception.stages.panoptic.PanopticStage`.
+        counts: CSV of the number of boxes by class, one row per frame.
     """
 
     video: str | None = None
@@ -60,67 +61,89 @@ class Outputs:
     masks: str | None = None
     images: str | None = None
     panoptic: str | None = None
+    counts: str | None = None
 
     def given(self) -> dict[str, str]:
         """Return the outputs that are asked for, by kind."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
-SUFFIXES = {"video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet"}
+SUFFIXES = {
+    "video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet", "counts": ".counts.csv",
+}  # fmt: skip
 """The ending of a file that is named after its source."""
+
+FILES = (*SUFFIXES, "picture")
+"""Outputs that are files; the others are folders."""
+
+TABLES = ("jsonl", "csv", "parquet", "counts")
+"""Outputs that may be one file for several sources: their rows carry the source."""
 
 
 @dataclass
 class Result:
-    """The outcome of one source: a report, or the error that ended it (``report`` is then None)."""
+    """The outcome of one source: a report, or the error that ended it, or neither where it was skipped.
+
+    Attributes:
+        source: what was opened.
+        outputs: paths by kind.
+        report: what was done, where nothing failed.
+        error: what failed.
+        skipped: its outputs were there already.
+        number, total: its place among the sources, from 1.
+    """
 
     source: str
     outputs: dict[str, str] = field(default_factory=dict)
     report: Report | None = None
     error: PerceptionError | None = None
+    skipped: bool = False
+    number: int = 1
+    total: int = 1
+
+    def is_there(self) -> bool:
+        """Return whether all of its outputs exist."""
+        return all(_is_there(kind, Path(path)) for kind, path in self.outputs.items())
 
 
-def expand(sources: Sequence[str]) -> list[str]:
-    """Sources with each folder that holds videos replaced by those videos, sorted by name."""
-    expanded: list[str] = []
-    for source in sources:
-        expanded += _videos(Path(source)) or [source]
-    return expanded
+def _is_there(kind: str, path: Path) -> bool:
+    if is_folder(path):
+        return any(path.iterdir())
+    return kind in FILES and exists(path)
 
 
-def _videos(folder: Path) -> list[str]:
-    """Return the videos in a folder; none where it cannot be read, which is told when it is opened as a source."""
-    if not is_folder(folder):
-        return []
-    try:
-        return sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    except OSError:
-        return []
-
-
-def plan(sources: Sequence[str], outputs: Outputs) -> list[Result]:
+def plan(sources: Sequence[str], outputs: Outputs, *, recursive: bool = False) -> list[Result]:
     """Plan the outputs that each source makes; nothing is opened yet.
+
+    Args:
+        sources: URIs. Folders and globs stand for the videos that they hold, and for their images.
+        outputs: what to write where.
+        recursive: look into subfolders too; folders of outputs keep their structure.
 
     Raises:
         UsageError: no output at all, several sources or outputs for one file, or an output that is a source.
     """
     given = outputs.given()
     if not given:
-        raise UsageError(
-            "nothing to write: give -o OUT, or one of --jsonl, --coco, --csv, --parquet, --masks, --images, --panoptic"
-        )
-    sources = expand(sources)
+        raise UsageError(f"nothing to write: give at least one output ({', '.join(f.name for f in fields(Outputs))})")
+    own = {Path(path).resolve() for kind, path in given.items() if kind not in SUFFIXES or _names_folder(path)}
+    found = [media for source in sources for media in find_media(source, recursive, own)]
     results, taken = [], set()
-    for source in sources:
-        name = unique = stem(source)
+    for media in found:
+        name = unique = "/".join(filter(None, [*map(_plain, media.folder.split("/")), stem(media.uri)]))
         number = 2
         while unique in taken:
             unique, number = f"{name}-{number}", number + 1
         taken.add(unique)
-        made = dict(_place(kind, path, source, unique, len(sources) > 1) for kind, path in given.items())
-        results.append(Result(source, made))
+        made = dict(_place(kind, path, media.uri, unique, len(found) > 1) for kind, path in given.items())
+        results.append(Result(media.uri, made, number=len(results) + 1, total=len(found)))
     _check_files(results)
     return results
+
+
+def _common(results: Sequence[Result]) -> dict[str, str]:
+    """Return the outputs that are one file for all sources: tables."""
+    return dict(results[0].outputs.items() & results[1].outputs.items()) if len(results) > 1 else {}
 
 
 def _check_files(results: Sequence[Result]) -> None:
@@ -133,7 +156,7 @@ def _check_files(results: Sequence[Result]) -> None:
     for result in results:
         names: dict[str, str] = {}
         for kind, path in result.outputs.items():
-            if kind not in SUFFIXES:
+            if kind not in FILES:
                 continue
             other = names.setdefault(path if path == STDOUT else str(Path(path).resolve()), kind)
             if other != kind:
@@ -161,7 +184,12 @@ def stem(source: str) -> str:
         name = _url_name(source)
     else:
         name = Path(source.partition(":")[0] if source.startswith("synthetic:") else source).stem
-    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "source"
+    return _plain(name) or _plain(Path(source).resolve().name if is_folder(Path(source)) else "") or "source"
+
+
+def _plain(name: str) -> str:
+    """Return a name that every file system takes."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._")
 
 
 def _url_name(url: str) -> str:
@@ -173,18 +201,25 @@ def _url_name(url: str) -> str:
     return f"{'csi' if address.scheme == 'csi' else ''}{address.host}"
 
 
+def _names_folder(path: str) -> bool:
+    return path.endswith("/") or is_folder(Path(path))
+
+
 def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple[str, str]:
     """Return the kind and path of one output of one source."""
     suffix = SUFFIXES.get(kind)
     if suffix is None:  # a folder in any case
         return kind, str(Path(path) / name) if several else path
-    folder = path.endswith("/") or is_folder(Path(path))
+    folder = _names_folder(path)
     if several and not folder:
-        if path == STDOUT or Path(path).suffix:
+        named = path == STDOUT or Path(path).suffix
+        if named and kind in TABLES:
+            return kind, path
+        if named:
             raise UsageError(f"several sources need a folder for {kind}, not a file: for example out/", path)
         folder = True
     if not folder:
-        return kind, path
+        return "picture" if kind == "video" and Path(path).suffix[1:].lower() in PICTURES else kind, path
     if kind == "video" and _is_images(source):
         return "images", str(Path(path) / name) if several else path
     return kind, str(Path(path) / f"{name}{suffix}")
@@ -208,12 +243,14 @@ def annotate_all(
     source_options: dict[str, Any] | None = None,
     sink_options: dict[str, dict[str, Any]] | None = None,
     overwrite: bool = False,
+    recursive: bool = False,
+    skip_existing: bool = False,
     started: Callable[[Result, Source], Callable[[int, int], None] | None] | None = None,
 ) -> Iterator[Result]:
     """Annotate sources one after the other.
 
     Args:
-        sources: URIs; folders of videos are expanded.
+        sources: URIs; folders and globs stand for the videos and images that they hold.
         model: a loaded model.
         outputs: what to write where.
         annotator: draws predictions.
@@ -221,6 +258,9 @@ def annotate_all(
         source_options: arguments of ``open_source``.
         sink_options: arguments of ``open_sink`` by kind of output.
         overwrite: replace existing files.
+        recursive: look into subfolders too.
+        skip_existing: skip sources whose outputs are all there. A source of which only some are there is done again
+            if ``overwrite`` is given, and an error else.
         started: called when a source is open; may return a progress callback (frames done, frames dropped).
 
     Yields:
@@ -229,21 +269,34 @@ def annotate_all(
     Raises:
         UsageError: the outputs do not fit the sources.
     """
-    from perception.sinks import open_sink
     from perception.sources import open_source
 
-    for result in plan(sources, outputs):
-        try:
-            with open_source(result.source, **(source_options or {})) as source:
-                options = sink_options or {}
-                sinks = [
-                    open_sink(path, kind=kind, overwrite=overwrite, **options.get(kind, {}))
-                    for kind, path in result.outputs.items()
-                ]
-                progress = started(result, source) if started is not None else None
-                result.report = run(source, model, sinks=sinks, annotator=annotator, stages=stages, progress=progress)
-        except PerceptionError as error:
-            result.error = error
-        yield result
-        if result.report is not None and result.report.interrupted:
-            return
+    results = plan(sources, outputs, recursive=recursive)
+    options = sink_options or {}
+
+    def sink(kind: str, path: str) -> Sink:
+        return open_sink(path, kind=kind, overwrite=overwrite, **options.get(kind, {}))
+
+    common = _common(results)
+    if skip_existing and common:
+        raise UsageError("a table of several sources cannot skip any; give it a folder", *list(common.values())[:1])
+    with ExitStack() as batch:
+        shared = {kind: batch.enter_context(SharedSink(sink(kind, path))) for kind, path in common.items()}
+        for result in results:
+            if skip_existing and result.is_there():
+                result.skipped = True
+                yield result
+                continue
+            try:
+                check_there(result.source)
+                with open_source(result.source, **(source_options or {})) as source:
+                    sinks = [shared.get(kind) or sink(kind, path) for kind, path in result.outputs.items()]
+                    progress = started(result, source) if started is not None else None
+                    result.report = run(
+                        source, model, sinks=sinks, annotator=annotator, stages=stages, progress=progress
+                    )
+            except PerceptionError as error:
+                result.error = error
+            yield result
+            if result.report is not None and result.report.interrupted:
+                return

@@ -6,6 +6,7 @@ a YAML file instead. Colours are RGB here, as people write them; the rest of the
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,7 +23,7 @@ from pydantic import (
 from perception.common.calibration import ScoreCalibration, UnknownScale
 from perception.common.files import write_atomic
 from perception.common.palette import class_colors
-from perception.common.settings import read_yaml
+from perception.common.settings import nearest, read_yaml
 from perception.common.strict import Strict
 from perception.errors import ModelError
 
@@ -127,8 +128,8 @@ class DetectionTask(_ColoredTask):
         iou_threshold: boxes of a class that overlap more are suppressed.
         max_detections: at most this many boxes a frame.
         class_agnostic: boxes of other classes that overlap more are suppressed too.
-        vote_iou: what is kept becomes the weighted mean of the boxes that overlap it at least so much, see
-            `perception.postprocess.detection.decode`; None keeps it as it is.
+        vote_iou: what is kept becomes the weighted mean of the boxes that overlap it at least so much, those below
+            the score threshold included, see `perception.postprocess.detection.decode`; None keeps it as it is.
     """
 
     boxes: str = "boxes"
@@ -287,14 +288,34 @@ def validate_card(data: Any, where: str | Path, kind: type[CardT] = ModelCard) -
         raise ModelError(f"the model card is not valid: {'; '.join(faults)}", where) from None
 
 
+def card_file(card: str | Path) -> Path:
+    """Find a YAML card: a path as it is, or the name of one of those that ship for foreign models, such as ``yolov8``.
+
+    Raises:
+        ModelError: there is neither; names the cards that ship.
+    """
+    path = Path(card)
+    if path.suffix or len(path.parts) != 1 or path.exists():
+        return path
+    shipped = shipped_cards()
+    if path.name not in shipped:
+        raise ModelError(f"no card is called that{nearest(path.name, shipped)}; or give a YAML file", card)
+    return shipped[path.name]
+
+
+def shipped_cards() -> dict[str, Path]:
+    """Return the YAML cards for foreign models that ship, by name."""
+    return {file.stem: file for file in sorted((Path(__file__).parent / "foreign" / "cards").glob("*.yaml"))}
+
+
 def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
-    """Read the card of the model file ``path``, or the YAML file ``card`` instead of it.
+    """Read the card of the model file ``path``, or ``card`` instead of it: a YAML file, or a name (see `card_file`).
 
     Raises:
         ModelError: the file is missing, is not ONNX, has no card, or its card is not valid.
     """
     if card is not None:
-        return validate_card(read_yaml(card, "card", ModelError), card)
+        return validate_card(read_yaml(card_file(card), "card", ModelError), card)
     import json
 
     model = load_onnx(path)
@@ -308,10 +329,28 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
     inputs = [i.name for i in model.graph.input]
     outputs = [o.name for o in model.graph.output]
     raise ModelError(
-        f"no model card in this ONNX file (metadata key {METADATA_KEY!r}); describe it in a YAML file with name, "
-        f"licence, input (width, height) and segmentation or detection (classes), and pass that file with --card; "
+        f"no model card in this ONNX file; write one to a YAML file, such as {template(path, model)}, and give "
+        f"`card=FILE.yaml` (see docs/cards.md; `perception adapt --list-formats`); "
         f"the graph's inputs are {inputs}, its outputs {outputs}",
         path,
+    )
+
+
+def template(path: str | Path, model: Any) -> str:
+    """Return a card to begin with, as YAML in one line: of a detector, with the adapter of the commonest format.
+
+    Args:
+        path: the file, after which it is named.
+        model: its ``onnx.ModelProto``, from whose input the size is taken where that is told.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).strip("-._") or "mine"
+    shapes = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input]
+    sides = next((shape[2:] if shape[1] <= shape[3] else shape[1:3] for shape in shapes if len(shape) == 4), [])
+    height, width = sides if all(sides) and sides else (640, 640)
+    return (
+        f"{{name: {name}, licence: unknown, input: {{width: {width}, height: {height}, resize: letterbox}}, "
+        "detection: {classes: [person, car]}, "
+        "adapter: {input: {channels: RGB, scale: 1/255}, detection: {format: yolov8}}}"
     )
 
 

@@ -45,9 +45,6 @@ class SinkError(PerceptionError):
 class StageError(PerceptionError):
     """A stage of the pipeline failed on a frame."""
 
-    def __str__(self) -> str:
-        return f"{super().__str__()} (--debug shows where)"
-
 
 class ModelError(PerceptionError):
     """A model file, its card, or the two together are not usable."""
@@ -59,15 +56,3 @@ class EngineError(PerceptionError):
     """An engine is not installed, refuses the model, or fails while running it."""
 
     exit_code = 1
-
-
-def require(module: str, extra: str, purpose: str) -> None:
-    """Check that an optional dependency is installed, before any work starts.
-
-    Raises:
-        UsageError: it is not; says how to get it.
-    """
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise UsageError(f"{purpose} needs {module}; install it with: pip install 'perception[{extra}]'")

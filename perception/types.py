@@ -66,7 +66,7 @@ class Frame:
     At least one of ``image`` and ``planes`` is given; ``image`` is made from the planes when it is first asked for.
 
     Attributes:
-        index: number of the frame in its source, from 0, counting frames skipped by ``--every``.
+        index: number of the frame in its source, from 0, counting frames skipped by ``every``.
         time: seconds from the source's own clock (its PTS), not ``index / fps``.
         source: the URI it came from.
         pts: presentation time stamp in units of ``time_base``, as in the source, or None.

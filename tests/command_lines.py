@@ -27,7 +27,8 @@ def parse(words: list[str]) -> Any:
     command: Any = typer.main.get_command(app)
     rest, path = list(words), "perception"
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
-        name = rest.pop(0)
+        default = getattr(command, "otherwise", None)
+        name = default if default and rest[0] not in command.commands else rest.pop(0)
         assert name in command.commands, f"{path} has no command {name!r}"
         command, path = command.commands[name], f"{path} {name}"
     return command.make_context(path, rest)

@@ -11,7 +11,7 @@ over a colour that is not in the palette (gray) gives exactly one box with exact
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ def build_model(
     multiple: int | None = None,
     ignored: Sequence[int] = (),
     name: str = "colors",
+    called: Mapping[str, str] | None = None,
     with_card: bool = True,
 ) -> onnx.ModelProto:
     """A network of a cast, a transpose, a pooling and a 1x1 convolution, with its card inside.
@@ -79,6 +80,7 @@ def build_model(
         multiple: leave height and width of the graph free, and say so in the card. Not with detection.
         ignored: class ids that the card says are never drawn.
         name: name in the card.
+        called: other names of classes in the card, by their name in `PALETTE`.
         with_card: False leaves the card out, as in a foreign file.
     """
     names = list(PALETTE)[:classes] if isinstance(classes, int) else list(classes)
@@ -153,13 +155,14 @@ def build_model(
     onnx.checker.check_model(model)
     if with_card:
         tasks = {"segmentation": segmentation, "detection": detection, "classification": classification}
-        write_card(model, _card(name, names, width, height, resize, multiple, ignored, tasks))
+        write_card(model, _card(name, names, called or {}, width, height, resize, multiple, ignored, tasks))
     return model
 
 
 def _card(
     name: str,
     names: Sequence[str],
+    called: Mapping[str, str],
     width: int,
     height: int,
     resize: str,
@@ -167,7 +170,7 @@ def _card(
     ignored: Sequence[int],
     tasks: dict[str, bool],
 ) -> ModelCard:
-    classes = [{"name": n, "color": PALETTE[n]} for n in names]
+    classes = [{"name": called.get(n, n), "color": PALETTE[n]} for n in names]
     data: dict[str, Any] = {task: {"classes": classes} for task, wanted in tasks.items() if wanted}
     if "segmentation" in data:
         data["segmentation"]["ignored"] = list(ignored)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from perception.annotate import Outputs, expand, plan, stem
+from perception.annotate import Outputs, plan, stem
 from perception.commands.main import app
 from perception.errors import UsageError
 from tests.media import make_video
@@ -82,13 +82,50 @@ def test_no_output_is_an_error() -> None:
         plan(["a.mp4"], Outputs())
 
 
-def test_a_folder_of_videos_is_its_videos(tmp_path: Path) -> None:
-    for name in ("b.mp4", "a.MKV", "notes.txt"):
-        (tmp_path / name).touch()
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "x.png").touch()
-    assert expand([str(tmp_path), "c.mp4"]) == [str(tmp_path / "a.MKV"), str(tmp_path / "b.mp4"), "c.mp4"]
-    assert expand([str(tmp_path / "images")]) == [str(tmp_path / "images")]
+def test_a_folder_is_its_videos_and_its_images(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    touch(folder, "b.mp4", "a.MKV", "notes.txt", "x.png", "y.jpg", "deep/c.mp4", "deep/deeper/c.mp4", "deep/z.png")
+    assert placed(folder, tmp_path) == {"a.MKV": "a.mp4", "b.mp4": "b.mp4", "": "in"}
+    assert placed(folder, tmp_path, recursive=True) == {
+        "a.MKV": "a.mp4", "b.mp4": "b.mp4", "": "in",
+        "deep/c.mp4": "deep/c.mp4", "deep": "deep", "deep/deeper/c.mp4": "deep/deeper/c.mp4",
+    }  # fmt: skip
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def placed(folder: Path, root: Path, **options: bool) -> dict[str, str]:
+    """Where the annotated video or pictures of each source go, both relative."""
+    made = plan([str(folder)], Outputs(video=f"{root}/out/"), **options)
+    sources = [Path(result.source).relative_to(folder).as_posix() for result in made]
+    paths = [Path(*result.outputs.values()).relative_to(root / "out").as_posix() for result in made]
+    return {source.replace(".", "", source == "."): path for source, path in zip(sources, paths, strict=True)}
+
+
+def test_what_a_run_has_written_is_no_source_of_the_next(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "sub/b.mp4", "out/a.mp4", "out/sub/b.mp4", "masks/a/000000.png")
+    made = plan([str(tmp_path)], Outputs(video=f"{tmp_path}/out/", masks=f"{tmp_path}/masks"), recursive=True)
+    assert [Path(result.source).relative_to(tmp_path).as_posix() for result in made] == ["a.mp4", "sub/b.mp4"]
+
+
+@pytest.mark.parametrize(("path", "kind"), [("a.jpg", "picture"), ("d/a.PNG", "picture"), ("a.mp4", "video")])
+def test_the_name_says_whether_a_photo_becomes_a_photo(path: str, kind: str) -> None:
+    assert outputs_of(["photo.heic"], video=path) == [{kind: path}]
+
+
+def test_a_table_may_be_one_for_all(tmp_path: Path) -> None:
+    paths = {"jsonl": "-", "csv": "all.csv", "parquet": "x/all.parquet", "counts": "n.csv"}
+    assert outputs_of(["a.mp4", "b.mp4"], **paths) == [paths, paths]
+    assert outputs_of(["a.mp4", "b.mp4"], csv="out") == [{"csv": "out/a.csv"}, {"csv": "out/b.csv"}]
+    assert outputs_of(["a.mp4"], csv=f"{tmp_path}", counts=f"{tmp_path}") == [
+        {"csv": f"{tmp_path}/a.csv", "counts": f"{tmp_path}/a.counts.csv"}
+    ]
+    with pytest.raises(UsageError, match="need a folder for coco"):
+        plan(["a.mp4", "b.mp4"], Outputs(coco="all.json"))
 
 
 @pytest.mark.parametrize(

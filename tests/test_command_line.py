@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -58,7 +59,8 @@ def test_help_has_examples_that_parse(name: str) -> None:
         words = [shlex.split(part) for part in line.split("|")]
         (ours,) = [part[part.index("perception") :] for part in words if "perception" in part]
         assert " ".join(ours).startswith(name)
-        parse(ours[1:])
+        with suppress(typer.Exit):  # of an option that lists something
+            parse(ours[1:])
 
 
 @pytest.mark.parametrize("name", COMMANDS)

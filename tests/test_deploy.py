@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
@@ -141,3 +142,28 @@ def test_systemd_understands_the_service(tmp_path: Path) -> None:
     )
     said = [line for line in done.stderr.splitlines() if unit.name in line]
     assert done.returncode == 0 and not said, done.stderr
+
+
+def test_a_jetson_builds_verifies_and_serves_one_engine() -> None:
+    """One input size throughout the page, its settings and its service: another one would be built for minutes."""
+    page = (ROOT / "docs" / "jetson.md").read_text()
+    settings = yaml.safe_load((ROOT / "configs" / "jetson.yaml").read_text())
+    service = (ROOT / "deploy" / "perception-live.service").read_text()
+    live = yaml.safe_load((ROOT / "configs" / "live.yaml").read_text())
+    used = re.findall(r"^\s+.*\bperception (?:build|verify|bench|annotate|live) .*", page, re.MULTILINE)
+    sizes = {size for line in [*used, service] for size in re.findall(r"--size[ =](\S+)", line)}
+    sizes |= {str(one["size"]) for one in (settings, live) if "size" in one}
+    assert len(used) >= 5 and not sizes
+    card = read_card(model_paths()["street"])
+    assert f"its own size, {card.input.width}x{card.input.height}" in page
+    assert {str(settings["precision"])} == set(re.findall(r"perception build \w+ --precision (\w+)", page)) == {"fp16"}
+    assert settings["model"] == live["model"] == "street"
+
+
+def test_the_gpu_page_says_what_to_install_before_its_tests() -> None:
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    steps = page[page.index("With a GPU, in this order") :]
+    extras = {name for group in re.findall(r"pip install -e '\.\[([\w,-]+)\]'", steps) for name in group.split(",")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"dev", "tensorrt"} <= extras <= set(project["optional-dependencies"])
+    assert steps.index("pip install") < steps.index("pytest tests/gpu")

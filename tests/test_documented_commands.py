@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "perception"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMENTED = [
-    ROOT / "Dockerfile", ROOT / "Makefile", *sorted(ROOT.glob("configs/**/*.yaml")), *sorted(ROOT.glob("deploy/*"))
+    ROOT / "Dockerfile", ROOT / "Makefile", *sorted(ROOT.glob("configs/**/*.yaml")), *sorted(ROOT.glob("deploy/*")),
+    *sorted(PACKAGE.glob("foreign/cards/*.yaml")),
 ]  # fmt: skip
 SOURCES = [*sorted(PACKAGE.rglob("*.py")), *sorted((ROOT / "demos").glob("*.py"))]
 

@@ -10,6 +10,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from perception.common.distribution import DISTRIBUTION
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # which pytest brings
@@ -29,7 +31,7 @@ INDIRECT = {"starlette"}
 def requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
-    found = [r for r in map(Requirement, texts) if canonicalize_name(r.name) not in {"perception", *TOOLS, *ELSEWHERE}]
+    found = [r for r in map(Requirement, texts) if canonicalize_name(r.name) not in {DISTRIBUTION, *TOOLS, *ELSEWHERE}]
     return [r for r in found if not any(specifier.operator == "==" for specifier in r.specifier)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from perception import EngineError, ModelError, UsageError, load_model
 from perception.card import read_card, write_card
 from perception.model import Model
 from perception.postprocess.post_processing import DetectionOptions
-from perception.types import Frame
+from perception.sources.synthetic.source import SyntheticSource
+from perception.types import Detections, Frame
 from perception.weights.library import find_model, list_models
 from tests.models import PALETTE, build_model, solid, write_model
 
@@ -318,7 +320,7 @@ def test_a_download_that_was_cut_short(tmp_path: Path) -> None:
 
 def test_a_foreign_file_with_a_card_of_yaml(tmp_path: Path) -> None:
     path = write_model(tmp_path / "foreign.onnx", with_card=False)
-    with pytest.raises(ModelError, match=r"foreign\.onnx: no model card.*--card.*'frames'.*'class_logits'"):
+    with pytest.raises(ModelError, match=r"foreign\.onnx: no model card.*card=FILE.*'frames'.*'class_logits'"):
         load_model(path)
     own = tmp_path / "own.onnx"
     onnx.save(build_model(), str(own))
@@ -349,3 +351,38 @@ def test_models_with_options_share_an_engine_and_differ_in_what_they_make_of_it(
         assert len(model.predict(frame).detections) == 1
         with pytest.raises(UsageError, match="no class 'grene'"):
             model.with_options(DetectionOptions(classes=["grene"]))
+
+
+def test_a_threshold_moves_no_box_of_the_model_that_ships() -> None:
+    pictures = [frame for seed in range(4) for frame in islice(SyntheticSource((640, 360), seed=seed), 2)]
+    with load_model("street") as model:
+        task = model.card.detection
+        assert task is not None and task.vote_iou is not None
+        several = 0
+        for picture in pictures:
+            inference = model.infer(picture)
+            for agnostic in (True, False):
+
+                def found(threshold: float | dict[str, float], agnostic: bool = agnostic) -> Detections:
+                    options = DetectionOptions(
+                        score_threshold=threshold, class_agnostic=agnostic, max_detections=30_000
+                    )
+                    detections = model.with_options(options).interpret(inference).detections  # noqa: B023
+                    assert detections is not None
+                    return detections
+
+                low = found(0.01)
+                for threshold in (0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.6):
+                    expected = low.select(low.scores >= np.float32(threshold))
+                    several += len(expected) > 1
+                    assert_same(found(threshold), expected)
+                    few = {name: threshold if i % 2 else 0.01 for i, name in enumerate(task.names)}
+                    own = np.array([few[name] for name in task.names], np.float32)
+                    assert_same(found(few), low.select(low.scores >= own[low.class_ids]))
+        assert several > 20
+
+
+def assert_same(found: Detections, expected: Detections) -> None:
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)

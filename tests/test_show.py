@@ -20,8 +20,9 @@ from perception.pipeline import Report
 
 def test_a_summary_has_no_password() -> None:
     done = Result("rtsp://bob:s3cret@camera/live?token=s3cret", {"video": "o.mp4"}, Report(frames=3, seconds=1.0))
-    assert "s3cret" not in summary(done)
-    assert "rtsp://camera/..." in summary(done)
+    said = "".join(summary(done))
+    assert "s3cret" not in said
+    assert "rtsp://camera/..." in said
 
 
 def tables() -> Iterator[tuple[str, list[dict[str, object]]]]:

@@ -42,6 +42,8 @@ def test_every_engine_that_is_present_agrees(tmp_path: Path) -> None:
         assert result.boxes == 1 if exact else result.boxes > 0.9
         assert result.probabilities is not None and result.probabilities < (1e-5 if exact else 0.05)
         assert result.least == min(result.mask, result.boxes)
+        assert result.verdict == "good"
+    assert results[0].verdict == "reference"
 
 
 def test_an_engine_that_is_wrong_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +63,7 @@ def test_an_engine_that_is_wrong_is_seen(tmp_path: Path, monkeypatch: pytest.Mon
     (result,) = [r for r in verify.verify(path, frames()) if r.engine == "onnxruntime"]
     assert result.logits is not None and result.logits > 1
     assert result.mask is not None and 0.4 < result.mask < 0.95 and result.boxes == 0 and result.least == 0
+    assert result.verdict == "differs"
 
 
 def test_an_engine_that_refuses_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +75,17 @@ def test_an_engine_that_refuses_is_reported(tmp_path: Path, monkeypatch: pytest.
     results = verify.verify(path, frames(1))
     faults = [r for r in results if r.fault]
     assert {r.engine for r in faults} == {"onnxruntime"} and "no such layer" in faults[0].fault
-    assert faults[0].least == 0
+    assert faults[0].least == 0 and faults[0].verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("precision", "share", "verdict"),
+    [("fp32", 0.9995, "good"), ("fp32", 0.99, "differs"), ("fp16", 0.99, "good"), ("bf16", 0.9, "differs"),
+     ("int8", 0.9, "quantised"), ("int8", 0.3, "differs")],
+)  # fmt: skip
+def test_what_is_good_depends_on_the_precision(precision: str, share: float, verdict: str) -> None:
+    for shares in ({"mask": share, "boxes": 1.0}, {"mask": 1.0, "boxes": share}, {"mask": share}):
+        assert verify.Agreement("openvino", precision, **shares).verdict == verdict
 
 
 def test_what_cannot_be_verified(tmp_path: Path) -> None:
@@ -113,11 +126,17 @@ def test_the_command(tmp_path: Path) -> None:
     rows = json.loads(result.stdout)
     assert rows[0]["engine"] == "torch" and {"openvino", "onnxruntime"} <= {row["engine"] for row in rows}
     assert all(row["mask"] > 0.9 for row in rows[1:])
+    text = CliRunner().invoke(app, [word for word in arguments if word != "--json"]).stdout
+    shown = [key for key in rows[1] if key in text and rows[1][key] not in (None, "")]
+    explained = [line.partition(":")[0] for line in text.splitlines() if ": " in line]
+    assert {"logits", "mask", "worst_mask"} <= set(shown) <= {"engine", "precision", "description", *explained}
+    assert text.strip().splitlines()[-1] == "All engines agree as far as their precisions allow."
 
 
 def test_the_command_fails_when_engines_disagree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perception.engines.onnxruntime.open_model", lambda *_: 1 / 0)
     path = str(write_model(tmp_path / "colors.onnx"))
     arguments = ["verify", path, "--clip", "synthetic:?size=64x48&frames=2", "--frames", "1"]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0 and shown.stdout.strip().splitlines()[-1].startswith("NOT GOOD: onnxruntime")
     assert CliRunner().invoke(app, [*arguments, "--require", "0.9"]).exit_code == 1

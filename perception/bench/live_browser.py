@@ -27,7 +27,8 @@ import av
 import cv2
 import numpy as np
 
-from perception.errors import PerceptionError, require
+from perception.common.distribution import require
+from perception.errors import PerceptionError
 from perception.model import Model
 from perception.sources import open_source
 

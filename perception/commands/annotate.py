@@ -27,6 +27,7 @@ from perception.commands.options import (
     Threads,
     Unknown,
 )
+from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def annotate(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", help="Annotated video, or a folder.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
+            "-o", "--output", help="Annotated video or photo, or a folder.", show_default=NOT_WRITTEN,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     jsonl: Annotated[
@@ -83,7 +85,20 @@ def annotate(
             help="Folder for COCO panoptic PNGs and JSON.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
         ),
     ] = None,
+    counts: Annotated[
+        str | None,
+        typer.Option(
+            help="CSV of boxes by class, one row per frame.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
+        ),
+    ] = None,
     overwrite: Overwrite = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing", rich_help_panel=OUTPUT,
+            help="Skip sources whose outputs are all there; with --overwrite, redo those of which some are.",
+        ),
+    ] = False,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -112,7 +127,10 @@ def annotate(
     size: Size = None,
     score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Score threshold of boxes.", show_default=IN_CARD, rich_help_panel=MODEL),
+        typer.Option(
+            min=0, max=1, help="Leave out boxes with a lower score; the others do not change.", show_default=IN_CARD,
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     iou: Annotated[
         float | None,
@@ -142,6 +160,9 @@ def annotate(
     ] = None,
     things: Things = None,
     stage: Stages = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Search subfolders of folders too.", rich_help_panel=INPUT)
+    ] = False,
     start: Annotated[float, typer.Option(min=0, help="Start at this second.", rich_help_panel=INPUT)] = 0.0,
     duration: Annotated[
         float | None,
@@ -172,6 +193,9 @@ def annotate(
     show_fps: Annotated[
         bool, typer.Option("--show-fps", help="Draw the frame rate onto the picture.", rich_help_panel=DRAWING)
     ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print how long each step took.", rich_help_panel=GENERAL)
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=GENERAL)] = False,
     config: Config = None,
 ) -> None:  # fmt: skip
@@ -181,7 +205,9 @@ def annotate(
 
       perception annotate street.mp4 -o annotated.mp4 --jsonl street.jsonl
 
-      perception annotate videos/ -o out/ --masks masks/
+      perception annotate photo.jpg -o annotated.jpg
+
+      perception annotate videos/ -o out/ --counts counts.csv --skip-existing
 
       perception annotate 0 -o webcam.mp4 --duration 10
 
@@ -206,8 +232,11 @@ def annotate(
     hidden = names(hide, ("masks", "boxes", "labels", "legend")) or []
     thing_classes = parse_things(things)
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
-    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images, panoptic)
-    reporter = Reporter(quiet=quiet)
+    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images, panoptic, counts)
+    if not outputs.given():
+        kinds = ", ".join(f"--{kind}" for kind in Outputs.__dataclass_fields__ if kind != "video")
+        raise UsageError(f"nothing to write: give -o OUT, or one of {kinds}")
+    reporter = Reporter(quiet=quiet, stats=stats)
     with load_model(
         model, card=card, engine=engine, precision=precision, device=device, threads=threads, mode="throughput",
         score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
@@ -221,7 +250,8 @@ def annotate(
             stages.append(PanopticStage(loaded.card, thing_classes))
         results = []
         for result in annotate_all(
-            sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, started=reporter.started,
+            sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
+            skip_existing=skip_existing, started=reporter.started,
             source_options={
                 "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
                 "decoder": decoder,
@@ -230,4 +260,5 @@ def annotate(
         ):  # fmt: skip
             reporter.finished(result)
             results.append(result)
+    reporter.ended(results)
     raise typer.Exit(exit_code(results))

@@ -67,12 +67,13 @@ def _print(built: Built) -> None:
     from rich.markup import escape
 
     from perception.common.console import stdout
+    from perception.common.files import file_size
 
     recipe, engine = built.recipe, built.engine
     target = f"compute capability {', '.join(recipe.capabilities)}" if recipe.capabilities else "this GPU"
     how = f"built in {built.seconds:.1f} s: {engine.built}" if engine.built else "cached"
     lines = [
-        f"[bold]{escape(recipe.model)}[/] {recipe.precision} for {target}, {len(engine.plan) / 1e6:.1f} MB",
+        f"[bold]{escape(recipe.model)}[/] {recipe.precision} for {target}, {file_size(len(engine.plan))}",
         f"  {escape(how)}",
         f"  {escape(str(built.inspection))}",
         f"  {escape(recipe.flavour.title)}, {escape(str(recipe.profile))}",

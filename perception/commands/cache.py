@@ -59,10 +59,12 @@ def cache_clear() -> None:
 
       perception cache clear
     """
+    from perception.common.files import file_size
+    from perception.common.text import counted
     from perception.engines.trt.cache import EngineCache
 
     count, size = EngineCache().clear()
-    typer.echo(f"removed {count} engine{'' if count == 1 else 's'}, {size / 1e6:.1f} MB")
+    typer.echo(f"removed {counted(count, 'engine')}, {file_size(size)}")
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from perception.commands.options import Model
-from perception.errors import PerceptionError, require
+from perception.common.distribution import require
+from perception.errors import PerceptionError
 from perception.weights import DEFAULT_MODEL
 
 classics = typer.Typer(

@@ -9,7 +9,8 @@ import typer
 
 from perception.commands.evaluate import Ignore, Names
 from perception.commands.options import INPUT, Json, JsonCommand, JsonFile
-from perception.errors import UsageError, require
+from perception.common.distribution import require
+from perception.errors import UsageError
 
 if TYPE_CHECKING:
     from perception.evaluation.check import DataCheck
@@ -111,9 +112,10 @@ def _print(check: DataCheck) -> None:
     from rich.markup import escape
 
     from perception.common.console import print_rows, stdout
+    from perception.common.text import counted
 
     print_rows("", [{"class": name, check.unit.replace("_", " "): n} for name, n in check.classes.items()])
     for fault in check.faults:
         stdout().print(escape(str(fault)), soft_wrap=True)
     faults = f"faults: {len(check.faults)}" if check.faults else "no faults"
-    stdout().print(f"{escape(check.data)}: {check.images} images, [bold]{faults}[/]", soft_wrap=True)
+    stdout().print(f"{escape(check.data)}: {counted(check.images, 'image')}, [bold]{faults}[/]", soft_wrap=True)

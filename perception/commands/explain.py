@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from perception.commands.options import MODEL_HELP, Card, Overwrite
-from perception.errors import require
+from perception.common.distribution import require
 
 
 def explain(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perception.commands.options import Overwrite
-from perception.errors import require
+from perception.common.distribution import require
 
 
 def export(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,8 +25,8 @@ from perception.commands.options import (
     EngineChoice,
     Stages,
 )
+from perception.common.distribution import require
 from perception.common.precision import Precision, parse_precision
-from perception.errors import require
 from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ def live(
     """
     require("fastapi", "live", "the live server")
     require("gradio", "live", "the live server")
+    began = time.monotonic()
+    _tell("preparing; the first start on a machine takes up to a minute, later ones take seconds")
     from perception.server.app import serve
     from perception.server.settings import make_settings, read_secret, read_settings
     from perception.server.startup import with_source
@@ -169,7 +172,20 @@ def live(
     values = {} if config is None else read_settings(config)
     values |= {name: value for name, value in given.items() if value is not None}
     settings = make_settings(with_source(values, source), config)
-    serve(settings, started=lambda url: _announce(url, settings, browser))
+    serve(
+        settings,
+        started=lambda url: _announce(url, settings, browser),
+        ready=lambda what: _tell(f"ready after {time.monotonic() - began:.0f} s: {what}"),
+    )
+
+
+def _tell(text: str) -> None:
+    """Print a line of the log: the time of day, and how far the server is."""
+    from rich.markup import escape
+
+    from perception.common.console import stderr
+
+    stderr().print(f"{time.strftime('%H:%M:%S')} {escape(text)}")
 
 
 def _announce(url: str, settings: ServerSettings, browser: bool) -> None:

@@ -1,7 +1,7 @@
 """The ``perception`` command: its subcommands, each in a file of its own, and its exit codes.
 
 Results go to standard output, everything about them (progress, warnings, summaries, errors) to standard error.
-Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 3 partly done, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from perception.commands.export import export
 from perception.commands.live import live
 from perception.commands.models import models
 from perception.commands.options import JsonCommand
+from perception.commands.pseudo_label import pseudo_label
 from perception.commands.quantize import quantize
 from perception.commands.suite import eval_calibrate, eval_suite, eval_table
 from perception.commands.summary import summary
@@ -56,7 +57,7 @@ app = typer.Typer(
 )
 _COMMANDS: tuple[Callable[..., Any], ...] = (
     *(annotate, demo, live, doctor, build, verify),
-    *(adapt, bench, train, export, quantize, explain, summary),
+    *(adapt, bench, train, pseudo_label, export, quantize, explain, summary),
 )
 for _command in _COMMANDS:
     app.command(cls=JsonCommand)(_command)

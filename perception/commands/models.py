@@ -1,4 +1,4 @@
-"""The commands ``perception models``, ``perception models get`` and ``perception models catalogue``."""
+"""The commands ``perception models``, with ``show``, ``get`` and ``catalogue``."""
 
 from __future__ import annotations
 
@@ -7,19 +7,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perception.commands.options import INPUT, Json, JsonCommand, JsonFile, JsonGroup, Overwrite
+from perception.commands.options import INPUT, MODEL_HELP, Json, JsonCommand, JsonFile, JsonGroup, Overwrite
 
 if TYPE_CHECKING:
     from perception.weights.library import ModelFile
 
+
+class ModelsGroup(JsonGroup):
+    """Commands, and ``perception models NAME``: a word that is no command is a model to show."""
+
+    otherwise = "show"
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, or else `show`."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else [self.otherwise, *args])
+
+
 models = typer.Typer(
-    cls=JsonGroup,
+    cls=ModelsGroup,
     invoke_without_command=True,
-    help="""List the models that can be used by name; fetch other people's.
+    help="""List the models that can be used by name, show one, fetch other people's.
 
     [bold]Examples[/bold]
 
       perception models
+
+      perception models street
 
       perception models --json
 
@@ -53,6 +66,39 @@ def list_all(ctx: typer.Context, as_json: Json = False, json_file: JsonFile = No
         row["metrics"] = next((f"{name} {value:.3f}" for name, value in row["metrics"].items()), "")
         row["default"] = "yes" if row["default"] else ""
     print_rows("models", rows)
+
+
+@models.command("show", cls=JsonCommand)
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    as_json: Json = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Show the card of a model. `perception models MODEL` is short for it.
+
+    [bold]Examples[/bold]
+
+      perception models show street
+
+      perception models show mine.onnx --json
+    """
+    from perception.card import read_card
+    from perception.commands.terminal import write_json
+    from perception.weights.library import find_model
+
+    path = find_model(model)
+    card = read_card(path).model_dump(mode="json", exclude_none=True)
+    if write_json({"path": str(path), **card}, as_json, json_file):
+        return
+    import yaml
+
+    for task in ("segmentation", "detection", "classification"):
+        if task in card:  # colours are in the JSON
+            card[task]["classes"] = [one["name"] for one in card[task]["classes"]]
+    text = yaml.safe_dump(
+        {"path": str(path), **card}, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
+    )
+    typer.echo(text, nl=False)
 
 
 @models.command("get")

@@ -49,7 +49,8 @@ Model = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP, rich_help_
 Card = Annotated[
     Path | None,
     typer.Option(
-        help="YAML model card, for an .onnx file made elsewhere.", show_default="the card in the file",
+        help="Model card for an .onnx file made elsewhere: YAML file, or a name (`perception adapt --list-formats`).",
+        show_default="the card in the file",
         rich_help_panel=MODEL,
     ),
 ]  # fmt: skip

@@ -113,11 +113,12 @@ def _print(result: Quantised, output: Path) -> None:
     from rich.markup import escape
 
     from perception.common.console import print_rows, stderr
+    from perception.common.text import counted
 
     print_rows("before and after", result.rows())
     facts = result.card.quantization
     assert facts is not None
     kept = f"{len(facts.float_layers)} in float: {', '.join(facts.float_layers)}" if facts.float_layers else "all"
     stderr().print(f"calibrated on {escape('; '.join(facts.calibrated_on))}, by {escape(facts.tool)}")
-    stderr().print(f"{result.layers} layers in eight bits, {escape(kept)}")
+    stderr().print(f"{counted(result.layers, 'layer')} in eight bits, {escape(kept)}")
     stderr().print(f"{escape(str(output))}: {escape(result.card.name)}")

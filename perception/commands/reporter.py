@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from perception.common.console import complain, stderr
+from perception.common.text import counted
 
 if TYPE_CHECKING:
     from perception.annotate import Result
@@ -19,16 +20,21 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it (128 + SIGINT)."""
 
+PARTLY = 3
+"""Exit code where some sources were done and others failed."""
+
 
 class Reporter:
     """Reports on the annotation of one source after another, on standard error.
 
     Args:
         quiet: print errors only. A progress bar is shown only where standard error is a terminal.
+        stats: say for each source how long each step took.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, stats: bool = False) -> None:
         self._quiet = quiet
+        self._stats = stats
         self._progress: Progress | None = None
 
     def say(self, line: str) -> None:
@@ -51,7 +57,7 @@ class Reporter:
             console=console,
             transient=True,
         )
-        name = escape(Path(source.info.uri).name or source.info.uri)
+        name = place(result) + escape(Path(source.info.uri).name or source.info.uri)
         task = self._progress.add_task(name, total=source.info.frame_count, fps=0.0, dropped="")
         self._progress.start()
 
@@ -75,32 +81,61 @@ class Reporter:
         if result.error is not None:
             logging.getLogger("perception").debug("where it failed", exc_info=result.error)
             complain(result.error)
-        elif result.report is not None and not self._quiet:
-            stderr().print(summary(result))
+        elif not self._quiet:
+            for line in summary(result)[: None if self._stats else 1]:
+                stderr().print(line)
+
+    def ended(self, results: Sequence[Result]) -> None:
+        """Print what became of several sources, in one line."""
+        if not self._quiet and results and results[-1].total > 1:
+            stderr().print(escape(batch_summary(results)))
 
 
-def summary(result: Result) -> str:
-    """Say in three lines what was done and where the time went."""
+def place(result: Result) -> str:
+    """Return the place of a source among several: ``[2/4]`` and a space, as Rich's markup."""
+    return escape(f"[{result.number}/{result.total}] ") if result.total > 1 else ""
+
+
+def summary(result: Result) -> list[str]:
+    """Return lines in Rich's markup: what was done; then where the time went."""
     from perception.sources.uri import redact
 
     report = result.report
-    assert report is not None
+    head = f"{place(result)}[bold]{escape(redact(result.source))}[/]"
+    if report is None:
+        return [f"{head} skipped: its outputs are there"]
     state = "interrupted after" if report.interrupted else "done:"
     dropped = f", {report.dropped} dropped" if report.dropped else ""
     written = ", ".join(escape(p) for p in result.outputs.values())
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report.stage_ms.items())
-    return (
-        f"[bold]{escape(redact(result.source))}[/] {state} {report.frames} frames{dropped} in {report.seconds:.1f} s, "
-        f"[bold]{report.fps:.1f} fps[/] -> {written}\n"
-        f"  median ms per frame (stages overlap): {stages}\n"
+    return [
+        f"{head} {state} {counted(report.frames, 'frame')}{dropped} in {report.seconds:.1f} s, "
+        f"[bold]{report.fps:.1f} fps[/] -> {written}",
+        f"  median ms per frame (stages overlap): {stages}",
         f"  {report.cpu_ms_per_frame:.1f} core-ms per frame, cores {100 * report.utilisation:.0f}% busy; "
-        f"{report.engine}"
-    )
+        f"{escape(report.engine)}",
+    ]
+
+
+def batch_summary(results: Sequence[Result]) -> str:
+    """Say what became of several sources: ``3 of 4 done, 1 failed: b.mp4``."""
+    from perception.sources.uri import redact
+
+    failed = [redact(result.source) for result in results if result.error is not None]
+    skipped = sum(result.skipped for result in results)
+    done = sum(result.report is not None and not result.report.interrupted for result in results)
+    parts = [f"{done} of {results[-1].total} done"]
+    parts += [f"{skipped} skipped"] if skipped else []
+    parts += ["interrupted"] if any(r.report is not None and r.report.interrupted for r in results) else []
+    parts += [f"{len(failed)} failed: {', '.join(failed)}"] if failed else []
+    return ", ".join(parts)
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """Choose the exit code of a batch: the first error's, else 130 if it was interrupted, else 0."""
-    for result in results:
-        if result.error is not None:
-            return result.error.exit_code
-    return INTERRUPTED if any(r.report is not None and r.report.interrupted for r in results) else 0
+    """Choose the exit code: 130 after an interrupt, else 3 for partly done, else the first error's, else 0."""
+    errors = [result.error for result in results if result.error is not None]
+    if any(result.report is not None and result.report.interrupted for result in results):
+        return INTERRUPTED
+    if not errors:
+        return 0
+    return errors[0].exit_code if len(errors) == len(results) else PARTLY

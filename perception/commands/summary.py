@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from perception.commands.options import Json, JsonFile
-from perception.errors import require
+from perception.common.distribution import require
 
 
 def summary(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perception.commands.options import OUTPUT, Overwrite
-from perception.errors import require
+from perception.common.distribution import require
 
 if TYPE_CHECKING:
     from perception.training.run.progress import OnProgress, TrainProgress

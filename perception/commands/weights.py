@@ -1,4 +1,4 @@
-"""The commands ``perception weights``: average, shrink, release and store trained weights."""
+"""The commands ``perception weights``: average, shrink, release, store and make trained weights."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from perception.commands.options import MODEL_HELP, Overwrite
-from perception.errors import UsageError, require
+from perception.commands.options import INPUT, MODEL_HELP, Json, JsonCommand, JsonFile, Overwrite
+from perception.common.distribution import require
+from perception.errors import UsageError
 
 weights = typer.Typer(
     no_args_is_help=True,
@@ -157,6 +158,54 @@ def half(
     check_output(output, overwrite)
     change = write_half(find_model(model), output)
     typer.echo(f"{output}: weights changed by at most {change:.2e} of the largest of their tensor")
+
+
+@weights.command("make", cls=JsonCommand)
+def make(
+    name: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Name of a model that ships.", show_default="all")
+    ] = None,
+    plans: Annotated[Path, typer.Option("--plans", help="YAML file of the steps.", rich_help_panel=INPUT)] = Path(
+        "configs/models.yaml"
+    ),
+    run: Annotated[bool, typer.Option("--run", help="Do the steps that are not done yet; takes hours.")] = False,
+    as_json: Json = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Print how the models that ship are made, from data to card, or make them.
+
+    [bold]Examples[/bold]
+
+      perception weights make street
+
+      perception weights make street --run
+    """
+    from perception.commands.terminal import write_json
+    from perception.common.console import print_rows
+    from perception.training.export.making import do, read_plans, steps_of
+
+    steps = steps_of(read_plans(plans), name)
+    rows = [
+        {
+            "model": model,
+            "hours": step.hours,
+            "done": step.done,
+            "command": step.run,
+            "makes": step.makes and str(step.makes),
+        }
+        for model, step in steps
+    ]
+    if not run:
+        if not write_json(rows, as_json, json_file):
+            print_rows("steps", [{**row, "done": "yes" if row["done"] else ""} for row in rows])
+        return
+    for number, (model, step) in enumerate(steps, 1):
+        if step.done:
+            typer.echo(f"[{number}/{len(steps)}] {model}: {step.makes} is there", err=True)
+            continue
+        typer.echo(f"[{number}/{len(steps)}] {model}, about {step.hours:g} hours: {step.run}", err=True)
+        do(step)
+    write_json(rows, as_json, json_file)
 
 
 def _numbers(text: str | None) -> list[float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -30,8 +31,20 @@ def stdout() -> Console:
 
 
 def complain(error: PerceptionError) -> None:
-    """Print an error as one line on standard error."""
-    stderr().print(f"[bold red]error:[/] {escape(str(error))}")
+    """Print an error as one line on standard error, in the words of the command line."""
+    unexpected = error.__cause__ is not None and not isinstance(error.__cause__, (PerceptionError, OSError))
+    where = " (--debug shows where)" if unexpected else ""
+    stderr().print(f"[bold red]error:[/] {escape(in_flags(str(error)))}{where}")
+
+
+def in_flags(text: str) -> str:
+    """Spell arguments of functions as flags: messages have them as code, such as ```overwrite=True```."""
+
+    def flag(found: re.Match[str]) -> str:
+        value = "" if found[2] == "True" else f" {found[2]}"
+        return f"--{found[1].replace('_', '-')}{value}"
+
+    return re.sub(r"`([a-z_]+)=([^`]+)`", flag, text)
 
 
 def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -13,6 +13,17 @@ DRAFTS = ".new-"
 """The beginning of the names of files that are being written; those of a process that died are left behind."""
 
 
+def file_size(size_bytes: float) -> str:
+    """Write a number of bytes as people read it: ``812 bytes``, ``3.4 MB``."""
+    if size_bytes < 999.95:
+        return f"{size_bytes:.0f} byte{'' if size_bytes == 1 else 's'}"
+    value, units = float(size_bytes), ["bytes", "kB", "MB", "GB"]
+    while value >= 999.95 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.1f}".removesuffix(".0") + f" {units[0]}"
+
+
 def write_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file, which appears under its name whole or not at all.
 

@@ -10,19 +10,25 @@ import hashlib
 import logging
 import os
 import stat
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numba
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_name
 from numba.core import cgutils, types
 from numba.core import config as numba_config
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
+from perception.common.hardware import usable_cores
 from perception.common.private import private_cache, private_folder
 from perception.common.version import __version__
 
@@ -152,6 +158,40 @@ def _source_files(function: Callable[..., Any], known: set[str]) -> set[str]:
 @cache
 def _file_digest(path: str) -> bytes:
     return hashlib.sha256(Path(path).read_bytes()).digest()
+
+
+def compile_ahead(modules: Sequence[str]) -> None:
+    """Fill the disk cache with the kernels of some modules, where it has none: in several processes, one a core.
+
+    Compiling is Python's own work, which threads do not share. Where that is not possible, nothing is done: the kernels
+    are then compiled when their modules are imported.
+
+    Args:
+        modules: names of modules with kernels, the one that takes longest first.
+    """
+    folder, cores = cache_directory(), usable_cores()
+    if folder is None or cores < 2 or not sys.executable or getattr(sys, "frozen", False):
+        return
+    sources = [Path(spec.origin) for name in modules if (spec := find_spec(name)) and spec.origin]
+    known = {path for source in sources for path in source.parent.glob("*.py")} | {Path(__file__)}
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version} {get_host_cpu_name()}".encode())
+    for path in sorted(known):
+        digest.update(_file_digest(str(path)))
+    done = Path(folder) / f"compiled-{digest.hexdigest()[:16]}"
+    if done.exists():
+        return
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def compile_one(module: str) -> None:
+        command = [sys.executable, "-c", f"import {module}"]
+        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
+
+    try:
+        with ThreadPoolExecutor(min(cores, len(modules))) as pool:
+            list(pool.map(compile_one, modules))
+        done.touch()
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.debug("kernels are not compiled ahead: %s", error)
 
 
 def _row(typingctx: Any, array: Any, y: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import re
 from collections.abc import Iterable
@@ -75,18 +76,33 @@ def read_yaml(path: str | Path, what: str, error: type[PerceptionError] = UsageE
 
 
 def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | None:
-    """Parse a comma-separated list of names; None if there is no text.
+    """Parse a list of names, see `split_names`; None if there is no text.
 
     Raises:
-        UsageError: a name is not one of ``known``.
+        UsageError: the text is malformed, or a name is not one of ``known``.
     """
     if not text:
         return None
-    found = [name.strip() for name in text.split(",")]
+    found = split_names(text)
     for name in found:
         if known is not None and name not in known:
             raise UsageError(f"unknown name {name!r}{nearest(name, known)}")
     return found
+
+
+def split_names(text: str) -> list[str]:
+    """Split a row of names at its commas; a name that contains a comma is written in double quotes, as in CSV.
+
+    ``car,road`` are two names, and ``"tench, Tinca tinca",car`` are two as well.
+
+    Raises:
+        UsageError: the text is malformed: it has more than one line, or is longer than any list of names.
+    """
+    try:
+        row = next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise UsageError(f"invalid list of names: {error}") from None
+    return [name.strip() for name in row]
 
 
 def size(text: str | None) -> tuple[int, int] | None:
@@ -112,7 +128,7 @@ def things(text: str | None) -> dict[str, list[str]] | None:
     if not text:
         return None
     found: dict[str, list[str]] = {}
-    for part in text.split(","):
+    for part in split_names(text):
         pixels, equals, boxes = (side.strip() for side in part.partition("="))
         kinds = [kind.strip() for kind in boxes.split("+")]
         if not (pixels and equals and all(kinds)) or pixels in found:

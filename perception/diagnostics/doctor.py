@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from perception.common import hardware
+from perception.common.files import file_size
 from perception.common.version import __version__
 from perception.errors import PerceptionError
 
@@ -137,7 +138,7 @@ def _openvino_devices() -> str:
     devices = []
     for device in core.available_devices:
         capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-        native = [name for name in ("FP32", "BF16", "FP16", "INT8") if name in capabilities]
+        native = [name for name in ("fp32", "bf16", "fp16", "int8") if name.upper() in capabilities]
         devices.append(f"{device} ({', '.join(native)})")
     return ", ".join(devices)
 
@@ -268,7 +269,7 @@ def _folder(name: str, folder: Path) -> Check:
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else 0
     free = shutil.disk_usage(there).free
     hint = f"{free / 2**20:.0f} MB left on the disk" if free < _LOW_DISK else ""
-    return Check("folders", name, "warn" if hint else "ok", f"{folder} ({size / 1e6:.1f} MB)", hint)
+    return Check("folders", name, "warn" if hint else "ok", f"{folder} ({file_size(size)})", hint)
 
 
 def _models() -> Iterator[Check]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -28,6 +28,14 @@ REFERENCES = ("torch", "onnxruntime", "openvino")
 
 MATCH_IOU = 0.9
 """Boxes of a class that overlap at least so much are the same box."""
+
+EXPECTED: dict[str, float] = {"fp32": 0.999, "fp16": 0.98, "bf16": 0.97, "int8": 0.5}
+"""Least share of pixels, and of boxes, that agree with fp32 where nothing is wrong.
+
+What is lost to rounding; in eight bits more than that, for the quantised model is another one, with weights of its own.
+"""
+
+_REFERENCE = "reference: "
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "auto")
 
@@ -64,6 +72,17 @@ class Agreement:
         """Lower of the shares of pixels and of boxes; 1 where there is neither, 0 after a fault."""
         return 0.0 if self.fault else min([1.0] + [share for share in (self.mask, self.boxes) if share is not None])
 
+    @property
+    def verdict(self) -> Literal["reference", "good", "quantised", "differs", "failed"]:
+        """Whether it agrees as far as its precision allows, by `EXPECTED`."""
+        if self.fault:
+            return "failed"
+        if self.description.startswith(_REFERENCE):
+            return "reference"
+        if self.least < EXPECTED[self.precision]:
+            return "differs"
+        return "quantised" if self.precision == "int8" else "good"
+
 
 def verify(
     model: str | Path, frames: Iterable[Frame], *, card: Path | None = None, engines: tuple[str, ...] = ENGINES
@@ -92,7 +111,7 @@ def verify(
         raise EngineError(f"there is nothing to compare with: install one of {', '.join(REFERENCES)}")
     with load_model(model, card=card, engine=reference, precision="fp32") as loaded:
         truth = [loaded.predict(frame) for frame in kept]
-        results = [Agreement(reference, loaded.engine.precision, f"reference: {loaded.engine.description}")]
+        results = [Agreement(reference, loaded.engine.precision, _REFERENCE + loaded.engine.description)]
     done = {(reference, "fp32")}
     for name in engines:
         for precision in _PRECISIONS:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.card import ModelCard
 from perception.common.settings import nearest
 from perception.drawing.canvas import Canvas, Color, drawable, make_canvas
+from perception.drawing.labels import draw_labels
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
 from perception.picture.buffer_pool import BufferPool
@@ -19,6 +21,9 @@ from perception.types import Detections, Panoptic, Picture, Prediction
 
 _STATUS: Color = (24, 24, 24)
 _RIM: Color = (255, 255, 255)
+_Labels: TypeAlias = tuple[NDArray[np.int32], list[tuple[str, Color]]]
+"""Of boxes: top left corners, int32 ``[N, 2]``, and the words and colour of each label."""
+
 SPECK = 6
 """Parts of a thing whose outline is shorter than this many line widths are not outlined."""
 
@@ -34,7 +39,8 @@ class Annotator:
         opacity: of the class colours, 0 to 1.
         masks: draw the class map.
         boxes: draw detections.
-        labels: write class, score and track beside boxes, and whole-image classes.
+        labels: write class, score and track beside boxes, and whole-image classes. Labels of boxes do not cover one
+            another: where they are many, those of the highest scores are written.
         legend: list the classes present, with their share of the frame.
         fps: write how many pictures are made a second.
         line_width: of boxes, in pixels; None: follows the frame's size.
@@ -106,15 +112,19 @@ class Annotator:
         if class_map is not None:
             hidden = [i for i, shown in enumerate(self._shown) if not shown]
             class_map.overlay(source, self._palette, self.opacity, canvas.picture, hidden)
+        corners, labels = np.empty((0, 2), np.int32), []
         if self.boxes and self.view == "panoptic":
             if prediction.panoptic is None:
                 raise UsageError("the panoptic view needs a PanopticStage among the stages")
-            self._draw_things(canvas, prediction.panoptic, line)
+            corners, labels = self._draw_things(canvas, prediction.panoptic)
         elif self.boxes and prediction.detections is not None and self.card.detection is not None:
-            self._draw_boxes(canvas, prediction.detections, line)
+            corners, labels = self._draw_boxes(canvas, prediction.detections)
+        taken = None
         if self.legend and class_map is not None:
             shares = class_map.shares[: len(self._names)].tolist()
-            draw_legend(canvas, self._names, self._colors, shares, self._shown, line)
+            taken = draw_legend(canvas, self._names, self._colors, shares, self._shown, line)
+        if self.labels:
+            draw_labels(canvas, corners, labels, line, [] if taken is None else [taken])
         if self.labels and prediction.labels and self.card.classification is not None:
             names = self.card.classification.names
             lines = [f"{names[i]} {p:.0%}" for i, p in prediction.labels]
@@ -127,31 +137,34 @@ class Annotator:
             canvas.paste(patch, canvas.width - patch.width, 0)
         return canvas.picture
 
-    def _draw_boxes(self, canvas: Canvas, detections: Detections, line: int) -> None:
+    def _draw_boxes(self, canvas: Canvas, detections: Detections) -> _Labels:
+        """Draw boxes, the best one last, over the others; return their labels, the best one first."""
         width = self._line_width(canvas)
-        tracks = detections.track_ids
-        # The best box is drawn last, over the others.
-        for i in reversed(np.flatnonzero(self._box_shown[detections.class_ids]).tolist()):
-            class_id = int(detections.class_ids[i])
+        shown = np.flatnonzero(self._box_shown[detections.class_ids])
+        class_ids = detections.class_ids[shown].tolist()
+        corners = np.rint(detections.boxes[shown]).astype(np.int32)
+        for class_id, (x0, y0, x1, y1) in zip(reversed(class_ids), reversed(corners.tolist()), strict=True):
             color = self._box_colors[class_id]
-            x0, y0, x1, y1 = np.rint(detections.boxes[i]).astype(int).tolist()
             x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
             canvas.fill(x0, y0, x1, y0 + width, color)
             canvas.fill(x0, y1 - width, x1, y1, color)
             canvas.fill(x0, y0, x0 + width, y1, color)
             canvas.fill(x1 - width, y0, x1, y1, color)
-            if not self.labels:
-                continue
-            text = f"{self._box_names[class_id]} {detections.scores[i]:.0%}"
-            if tracks is not None and tracks[i] >= 0:
-                text = f"#{tracks[i]} {text}"
-            _write_label(canvas, text, color, x0, y0, line)
+        texts = [
+            f"{self._box_names[class_id]} {score:.0%}"
+            for class_id, score in zip(class_ids, detections.scores[shown].tolist(), strict=True)
+        ]
+        if detections.track_ids is not None:
+            tracks = detections.track_ids[shown].tolist()
+            texts = [f"#{t} {text}" if t >= 0 else text for t, text in zip(tracks, texts, strict=True)]
+        return corners[:, :2], [*zip(texts, (self._box_colors[i] for i in class_ids), strict=True)]
 
-    def _draw_things(self, canvas: Canvas, view: Panoptic, line: int) -> None:
-        """Outline each thing that has a score, the best one last, over the others."""
+    def _draw_things(self, canvas: Canvas, view: Panoptic) -> _Labels:
+        """Outline each thing that has a score, the best one last; return their labels, the best one first."""
         width = self._line_width(canvas) + 1
         shown = [s for s in view.segments if s.score is not None and self._shown[s.class_id]]
-        for segment in sorted(shown, key=lambda s: s.score or 0.0):
+        shown.sort(key=lambda s: s.score or 0.0)
+        for segment in shown:
             x0, y0, x1, y1 = segment.box
             pixels = (view.ids[y0:y1, x0:x1] == segment.id).view(np.uint8)
             contours, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
@@ -160,19 +173,12 @@ class Annotator:
             color = self._colors[segment.class_id]
             canvas.outline(contours, width + 2, _RIM)
             canvas.outline(contours, width, color)
-            if self.labels:
-                _write_label(canvas, f"{self._names[segment.class_id]} {segment.score:.0%}", color, x0, y0, line)
+        best = shown[::-1]
+        labels = [(f"{self._names[s.class_id]} {s.score:.0%}", self._colors[s.class_id]) for s in best]
+        return np.array([s.box[:2] for s in best], np.int32).reshape(-1, 2), labels
 
     def _line_width(self, canvas: Canvas) -> int:
         return self.line_width or max(round(min(canvas.width, canvas.height) / 360), 1)
-
-
-def _write_label(canvas: Canvas, text: str, color: Color, x0: int, y0: int, line: int) -> None:
-    """Above the place ``x0, y0``, or below it where there is no room; inside the picture in any case."""
-    patch = label_patch(text, color, line, canvas.width)
-    x = min(max(x0, 0), max(canvas.width - patch.width, 0))
-    y = y0 - patch.height if y0 >= patch.height else max(y0, 0)
-    canvas.paste(patch, x, min(y, max(canvas.height - patch.height, 0)))
 
 
 class _Rate:

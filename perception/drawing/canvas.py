@@ -14,6 +14,9 @@ from perception.types import U8, Frame, Picture, Planes
 Color: TypeAlias = tuple[int, int, int]
 """BGR, 0..255."""
 
+Rectangle: TypeAlias = tuple[int, int, int, int]
+"""Columns ``x0..x1 - 1`` and rows ``y0..y1 - 1`` of a picture, as (x0, y0, x1, y1)."""
+
 Contour: TypeAlias = NDArray[np.int32]
 """Points x, y of a closed line, int32 ``[N, 1, 2]``, as OpenCV has them."""
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from perception.drawing.canvas import Canvas, Color, Patch
+from perception.drawing.canvas import Canvas, Color, Patch, Rectangle
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 LEAST_SHARE = 0.005
@@ -32,6 +32,12 @@ def text_width(text: str, line_height: int) -> int:
     """Width in pixels of a line of text, without margins."""
     scale, thickness = _style(line_height)
     return int(cv2.getTextSize(text, FONT, scale, thickness)[0][0])
+
+
+def label_size(text: str, line_height: int, max_width: int) -> tuple[int, int]:
+    """Width and height in pixels that a `label_patch` has at most; both are even."""
+    width = min(text_width(text, line_height) + 2 * (line_height // 4), max_width)
+    return max(width + 1 & ~1, 2), line_height + 1 & ~1
 
 
 @lru_cache(maxsize=1024)
@@ -64,14 +70,17 @@ def legend_row(name: str, color: Color, share: str, line_height: int, width: int
 
 def draw_legend(
     canvas: Canvas, names: list[str], colors: list[Color], shares: list[float], shown: list[bool], line_height: int
-) -> None:
+) -> Rectangle | None:
     """Draw one row for each class that is shown and covers enough of the frame, in order of class ids.
 
     The rows are as wide as the widest class name of the model, so that the legend keeps its width.
+
+    Returns:
+        Where it is; None where nothing was drawn.
     """
     width = _legend_width(tuple(names), line_height)
     if width > canvas.width:
-        return
+        return None
     x = y = line_height // 4 * 2
     rows: list[Patch] = []
     for name, color, share, wanted in zip(names, colors, shares, shown, strict=True):
@@ -81,8 +90,11 @@ def draw_legend(
         if y + (len(rows) + 1) * row.height > canvas.height:
             break
         rows.append(row)
-    if rows:  # one blend for all of them: a blend costs more to call than to do
-        canvas.paste(Patch.stack(rows, canvas.matrix, canvas.full_range), x, y, _OPACITY)
+    if not rows:
+        return None
+    whole = Patch.stack(rows, canvas.matrix, canvas.full_range)
+    canvas.paste(whole, x, y, _OPACITY)  # one blend for all of them: a blend costs more to call than to do
+    return x, y, x + whole.width, y + whole.height
 
 
 @lru_cache(maxsize=64)

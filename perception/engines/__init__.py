@@ -14,12 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args
 
-import numpy as np
-
 from perception.card import ModelCard, load_onnx
 from perception.common.precision import Precision, parse_precision
 from perception.engines.base import Engine, EngineOptions, Mode, brief
-from perception.engines.contract import check_graph, check_outputs, fixed_batch
+from perception.engines.contract import check_graph, check_outputs, doubt_boxes, fixed_batch, trial_frames
 from perception.engines.fallback import FallbackEngine
 from perception.engines.quantised import require_quantised
 from perception.errors import EngineError, PerceptionError, UsageError
@@ -131,8 +129,11 @@ def _open(name: str, module: ModuleType, path: Path, options: EngineOptions, car
         raise EngineError(f"{name} cannot load the model: {brief(error)}", path) from error
     try:
         frames = opened.input_shape[0] or opened.batch  # a graph may say that it takes any number, and not do so
-        trial = opened.infer(np.zeros((frames, *opened.input_shape[1:]), np.uint8))
+        trial = opened.infer(trial_frames((frames, *opened.input_shape[1:])))
         check_outputs(trial, frames, card, options.size, path)
+        doubt = doubt_boxes(trial, card, options.size)
+        if doubt is not None:
+            _log.warning("%s: %s", card.name, doubt)
     except BaseException:
         opened.close()
         raise

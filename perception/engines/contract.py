@@ -10,7 +10,22 @@ import numpy as np
 
 from perception.card import ModelCard
 from perception.errors import ModelError
-from perception.types import F32
+from perception.types import F32, U8
+
+_NORMALISED = 2
+"""Normalised boxes reach from 0 to 1, a little over at the rim."""
+_LARGEST = 16
+"""So many times the picture no box is."""
+
+
+def trial_frames(shape: tuple[int, ...]) -> U8:
+    """Frames uint8 ``[N, H, W, 3]`` to try a network on: black above, blocks of colours below."""
+    count, height, width, _ = shape
+    side = max(min(height, width) // 8, 1)
+    blocks = np.random.default_rng(0).integers(0, 256, (count, height // side + 1, width // side + 1, 3), np.uint8)
+    frames = blocks.repeat(side, axis=1).repeat(side, axis=2)[:, :height, :width]
+    frames[:, : height // 2] = 0
+    return np.ascontiguousarray(frames)
 
 
 def check_graph(model: Any, card: ModelCard, size: tuple[int, int], path: str | Path) -> None:
@@ -55,7 +70,7 @@ def check_graph(model: Any, card: ModelCard, size: tuple[int, int], path: str | 
 def check_outputs(
     results: Mapping[str, F32], frames: int, card: ModelCard, size: tuple[int, int], path: str | Path
 ) -> None:
-    """Check what the network really gives, from a trial run with black frames.
+    """Check what the network really gives, from a run with `trial_frames`.
 
     Args:
         results: what the engine gave.
@@ -77,13 +92,51 @@ def check_outputs(
             said = ["N"] + [str(axes.get(axis, "any")) for axis in range(1, rank)]
             faults.append(f"output {output!r} is {list(shape)} for {frames} frame(s), expected [{', '.join(said)}]")
         elif np.isnan(results[output]).any():
-            faults.append(f"output {output!r} has NaN for a black frame (a bad export, or it needs precision fp32)")
+            faults.append(f"output {output!r} has NaN for a trial picture (a bad export, or it needs precision fp32)")
     task = card.detection
     if task is not None and not faults and results[task.boxes].shape[1] != results[task.scores].shape[1]:
         faults.append(f"outputs {task.boxes!r} and {task.scores!r} must have one row per anchor each")
     if faults:
         graph = "outputs " + list_tensors({name: (str(a.dtype), tuple(a.shape)) for name, a in results.items()})
         raise _mismatch(faults, graph, card, size, path)
+
+
+def doubt_boxes(results: Mapping[str, F32], card: ModelCard, size: tuple[int, int]) -> str | None:
+    """Say what is wrong with boxes of which not one can be of the trial picture, and what would mend it.
+
+    Rows without a score, or of zeros, only fill an output up, and tell nothing.
+
+    Args:
+        results, card, size: as in `check_outputs`, which has let them pass.
+    """
+    if card.detection is None:
+        return None
+    boxes, scores = results[card.detection.boxes], results[card.detection.scores]
+    given = (scores > 0).any(axis=2) & np.isfinite(boxes).all(axis=2) & (boxes != 0).any(axis=2)
+    x1, y1, x2, y2 = boxes[given].T
+    if not len(x1):
+        return None
+    width, height = size
+    number = "the only box" if len(x1) == 1 else f"each of {len(x1)} boxes"
+    if np.abs(boxes[given]).max() <= _NORMALISED < min(size):
+        return (
+            f"{number} of a trial picture lies within {_NORMALISED} pixels of its corner, as if normalised to 0..1: is "
+            "`coordinates: normalised` missing under adapter.detection of the card?"
+        )
+    outside = (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height)
+    outside |= (x2 - x1 > _LARGEST * width) | (y2 - y1 > _LARGEST * height)
+    thin = (x2 - x1 < 1) | (y2 - y1 < 1)
+    if not (outside | thin).all():
+        return None
+    if 2 * np.count_nonzero(outside) >= len(x1):
+        return (
+            f"{number} of a trial picture lies outside of its {width}x{height} pixels or is far larger: are they in "
+            "pixels, and `coordinates: normalised` is wrong under adapter.detection of the card, or is `corners`?"
+        )
+    return (
+        f"{number} of a trial picture is less than a pixel wide or high: is `corners` right under adapter.detection of "
+        "the card (xyxy, cxcywh, xywh or yxyx), or is `coordinates: normalised` missing?"
+    )
 
 
 def _wanted(card: ModelCard) -> list[tuple[str, int, dict[int, int]]]:

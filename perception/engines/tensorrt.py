@@ -20,7 +20,7 @@ from perception.common.files import write_atomic
 from perception.common.private import read_private
 from perception.engines.base import Engine, EngineOptions, FrameResult, brief
 from perception.engines.trt.build import DEFAULT_TAIL, GpuMemoryError, kept_batch, obtain, smaller
-from perception.engines.trt.flavour import Flavour, find_flavour, installed
+from perception.engines.trt.flavour import Flavour, find_flavour, installed, not_installed
 from perception.engines.trt.graph import GraphPrecision, is_quantised
 from perception.engines.trt.inspection import Inspection, Tensor
 from perception.engines.trt.recipe import Recipe, graph_precision, make_profile, make_recipe
@@ -43,10 +43,7 @@ def available() -> tuple[bool, str]:
         return False, f"{driver}; TensorRT runs on NVIDIA GPUs only"
     flavours = installed()
     if not flavours:
-        return False, (
-            "TensorRT is not installed; `pip install 'perception[tensorrt-rtx]'` for desktop GPUs, "
-            "`pip install 'perception[tensorrt]'` for servers"
-        )
+        return False, not_installed()
     if find_spec("numba_cuda") is None:
         return False, "numba-cuda is not installed; `pip install 'numba-cuda[cu13]'`"
     try:

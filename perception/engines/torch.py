@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from perception.card import load_onnx
 from perception.common import hardware
+from perception.common.distribution import install_hint
 from perception.engines.base import Engine, EngineOptions
 from perception.errors import EngineError
 from perception.types import F32, U8
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def available() -> tuple[bool, str]:
     """Tell if PyTorch is installed, and its version or how to get it."""
     if find_spec("torch") is None:
-        return False, "PyTorch is not installed; `pip install 'perception[train]'`"
+        return False, f"PyTorch is not installed; `{install_hint('train')}`"
     return True, f"PyTorch {version('torch')}"
 
 

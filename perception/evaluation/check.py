@@ -168,7 +168,7 @@ def check_data(
             return check_labels(images, labels, names, ignore, progress)
         assert annotations is not None
         return check_boxes(images, annotations, names, synonyms, progress)
-    raise UsageError("say what to check: a recipe, --images with --labels, --images with --annotations, or --data")
+    raise UsageError("say what to check: a recipe, images with labels, images with annotations, or data")
 
 
 def _lacking(counts: Mapping[str, int], where: str | Path, thing: str) -> list[Fault]:

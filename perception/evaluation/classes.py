@@ -66,7 +66,7 @@ def match_classes(
     if not groups:
         raise UsageError(
             f"model and data set have no class in common: {', '.join(model_names[:20])} against "
-            f"{', '.join(list(data_names)[:20])}; say which are the same with --names"
+            f"{', '.join(list(data_names)[:20])}; say which are the same: `names=FILE`"
         )
     of_model: dict[int, int] = {}
     for number, members in enumerate(groups):

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.card import ModelCard
-from perception.errors import SourceError, require
+from perception.common.distribution import require
+from perception.errors import SourceError
 from perception.evaluation.boxes import IGNORED, OVERLAP, BoxTruth, compare, draw_comparison
 from perception.evaluation.classes import ClassMatch, match_classes
 from perception.evaluation.coco import BoxedImage, CocoFile

@@ -17,6 +17,8 @@ LabelId = Annotated[int, Field(ge=0, le=255)]
 class FolderConfig(Strict):
     """A folder of images and one of label PNGs of the same names, both relative to ``data.root``.
 
+    The labels, if they are not there, are relative to the working directory.
+
     Attributes:
         name: what the set is called in logs; the first part of ``images`` if left out.
         ids: our class name by the id in the label files; None where they hold our ids. Ids that are in neither
@@ -42,6 +44,11 @@ class FolderConfig(Strict):
     def title(self) -> str:
         """Name of the set in logs."""
         return self.name or self.images.parts[0]
+
+    def labels_in(self, root: Path) -> Path:
+        """Return the folder of the labels: in ``root``, else in the working directory, for those that were made."""
+        there = root / self.labels
+        return self.labels if not there.exists() and self.labels.exists() else there
 
     def takes(self, stem: str) -> bool:
         """Return whether the picture of that stem belongs to the set."""

@@ -248,7 +248,7 @@ def _open_masks(suite: Suite, part: MaskSet) -> OpenMasks:
     ids = suite.ids_of(part)
     ignored = suite.ignore if part.ignore is None else part.ignore
     folder = LabelFolder(
-        suite.root / part.images, suite.root / part.labels, ids, ignored, select=part.takes,
+        suite.root / part.images, part.labels_in(suite.root), ids, ignored, select=part.takes,
         partly_labelled=part.partly_labelled,
     )  # fmt: skip
     labels = {key: name for key, name in ids.items() if part.labelled is None or name in part.labelled}

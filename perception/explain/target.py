@@ -133,7 +133,7 @@ def _pixels(
     index = int(shares.argmax()) if class_name is None else task.names.index(class_name)
     pixels = (class_ids == index).float()
     if not pixels.any():
-        raise UsageError(f"{card.name} finds no {task.names[index]} in this picture; give a point with --at")
+        raise UsageError(f"{card.name} finds no {task.names[index]} in this picture; give a point: `at=X,Y`")
     share = float(pixels.mean())
     return Target(
         f"{task.names[index]} ({share:.0%} of the pixels)",

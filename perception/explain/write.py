@@ -77,5 +77,5 @@ def _point(text: str) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--at takes X,Y in pixels, such as 120,80, not {text!r}") from None
+        raise UsageError(f"a point is X,Y in pixels, such as 120,80, not {text!r}") from None
     return x, y

@@ -60,7 +60,7 @@ def adapt(
     if described is None:
         raise ModelError("the card has no adapter section, which says what the graph takes and gives", card)
     if output.exists() and not overwrite:
-        raise UsageError("the file exists; give another name, or --overwrite to replace it", output)
+        raise UsageError("the file exists; give another name, or `overwrite=True` to replace it", output)
     adapted_model = adapt_model(_load(model), described, model)
     native = described.native()
     try:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from perception.card import ModelCard, validate_card
+from perception.card import ModelCard, card_file, validate_card
 from perception.common.settings import read_yaml
 from perception.errors import ModelError
 
@@ -87,26 +87,10 @@ class YoloxOutput(_Strict):
     strides: list[Annotated[int, Field(ge=1)]] = Field([8, 16, 32], min_length=1)
 
 
-class YoloOutput(_Strict):
-    """Other YOLO versions, decoded in their graphs; boxes in input pixels.
-
-    ``yolov5``: ``[N, A, 5 + C]`` of centre, size, objectness, class scores; also v7, and YOLOX exported with decoding.
-    ``yolov8``: ``[N, 4 + C, A]`` of centre, size, class scores; also v9, v11, v12; ``[N, A, 4 + C]`` is recognised.
-    ``yolov10``: ``[N, K, 6]`` of left, top, right, bottom, score, class id; any graph with suppression inside.
-    """
-
-    format: Literal["yolov5", "yolov8", "yolov10"]
-    output: str | None = None
-
-
-class BoxesOutput(_Strict):
-    """Boxes and scores as two outputs, as RetinaNet and SSD have them, or with labels as a third.
+class _BoxesAndScores(_Strict):
+    """What boxes and scores mean, wherever they stand.
 
     Attributes:
-        boxes: output ``[N, K, 4]``, ``[N, K, 1, 4]`` or ``[K, 4]``.
-        scores: output ``[N, K, C]`` (also ``[N, C, K]``, see ``classes_axis``), or ``[N, K]`` with ``labels``; without
-            N where the boxes have none.
-        labels: output ``[N, K]`` of class ids: each box then has one score, for one class.
         corners: what the four numbers of a box are: ``xywh`` is the top left corner and the size, ``yxyx`` is
             TensorFlow's order.
         coordinates: ``pixels`` of the input, or ``normalised`` to 0..1.
@@ -115,6 +99,101 @@ class BoxesOutput(_Strict):
         first_label: the label that the card's first class has; 1 where 0 is the background.
         indices: for each class of the card its label, or its column among the scores, where counting is not enough:
             COCO's 80 classes have labels from 1 to 90. Other labels and columns are dropped.
+    """
+
+    corners: Literal["xyxy", "cxcywh", "xywh", "yxyx"] = "xyxy"
+    coordinates: Literal["pixels", "normalised"] = "pixels"
+    activation: Literal["none", "sigmoid", "softmax"] = "none"
+    background: int | None = None
+    first_label: int = 0
+    indices: list[Annotated[int, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _indices_alone(self) -> _BoxesAndScores:
+        if self.indices is not None and (self.first_label or self.background is not None):
+            raise ValueError("indices replace first_label and background: give one or the other")
+        return self
+
+
+Part = Literal["box", "score", "label", "classes", "objectness", "batch"]
+
+
+class RowsOutput(_BoxesAndScores):
+    """One output with a row for each box: ``[N, A, columns]``, ``[A, columns]``, or turned: ``[N, columns, A]``.
+
+    Attributes:
+        columns: what a row consists of, from left to right: ``box`` (four numbers), ``classes`` (a score for each
+            class), or ``score`` (one, of the class that ``label`` names); ``objectness`` (the scores are multiplied by
+            it), ``batch`` (the picture's index in the batch, where the pictures' rows follow each other), and a number
+            for so many columns that are passed over: the coefficients of masks, key points.
+        output: name of the graph's output; may be left out where there is only one.
+        labels: output ``[N, A]`` of class ids, where they are no column. One class needs no labels.
+        columns_axis: which axis the columns are, ``last`` or ``second``; may be left out where the sizes tell.
+    """
+
+    format: Literal["rows"]
+    columns: list[Part | Annotated[int, Field(ge=1)]]
+    output: str | None = None
+    labels: str | None = None
+    columns_axis: Literal["last", "second"] | None = None
+
+    @model_validator(mode="after")
+    def _columns_make_detections(self) -> RowsOutput:
+        names = [column for column in self.columns if isinstance(column, str)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"columns has {', '.join(twice)} more than once")
+        if "box" not in names or ("classes" in names) == ("score" in names):
+            raise ValueError("columns needs box, and either classes or score")
+        if "classes" in names and self.labelled:
+            raise ValueError("columns has a score for each class: labels go with one score")
+        if "label" in names and self.labels is not None:
+            raise ValueError("labels are either a column or an output")
+        if not self.labelled and self.first_label:
+            raise ValueError("first_label needs labels; for a score matrix give background")
+        if "score" in names and (self.background is not None or self.activation == "softmax"):
+            raise ValueError("background and softmax belong to a score for each class")
+        return self
+
+    @property
+    def labelled(self) -> bool:
+        return self.labels is not None or "label" in self.columns
+
+
+_YOLO: dict[Any, dict[str, Any]] = {
+    "yolov5": {"columns": ["box", "objectness", "classes"], "corners": "cxcywh"},
+    "yolov8": {"columns": ["box", "classes"], "corners": "cxcywh"},
+    "yolov10": {"columns": ["box", "score", "label"], "corners": "xyxy"},
+}
+
+
+class YoloOutput(RowsOutput):
+    """Other YOLO versions, decoded in their graphs: ``rows`` whose columns and corners are known.
+
+    ``yolov5``: ``[N, A, 5 + C]`` of centre, size, objectness, class scores; also v7, and YOLOX exported with decoding.
+    ``yolov8``: ``[N, 4 + C, A]`` of centre, size, class scores; also v9, v11, v12; ``[N, A, 4 + C]`` is recognised.
+    ``yolov10``: ``[N, K, 6]`` of left, top, right, bottom, score, class id; any graph with suppression inside.
+
+    The fields of `RowsOutput` change what differs: ``columns: [box, classes, 32]`` for a model with masks,
+    ``coordinates: normalised`` for Ultralytics' RT-DETR.
+    """
+
+    format: Literal["yolov5", "yolov8", "yolov10"]  # type: ignore[assignment]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know(cls, data: Any) -> Any:
+        return _YOLO.get(data.get("format"), {}) | data if isinstance(data, dict) else data
+
+
+class BoxesOutput(_BoxesAndScores):
+    """Boxes and scores as two outputs, as RetinaNet and SSD have them, or with labels as a third.
+
+    Attributes:
+        boxes: output ``[N, K, 4]``, ``[N, K, 1, 4]`` or ``[K, 4]``.
+        scores: output ``[N, K, C]`` (also ``[N, C, K]``, see ``classes_axis``), or ``[N, K]`` with ``labels``; without
+            N where the boxes have none.
+        labels: output ``[N, K]`` of class ids: each box then has one score, for one class.
         classes_axis: ``last`` or ``second``.
     """
 
@@ -122,20 +201,12 @@ class BoxesOutput(_Strict):
     boxes: str = "boxes"
     scores: str = "scores"
     labels: str | None = None
-    corners: Literal["xyxy", "cxcywh", "xywh", "yxyx"] = "xyxy"
-    coordinates: Literal["pixels", "normalised"] = "pixels"
-    activation: Literal["none", "sigmoid", "softmax"] = "none"
-    background: int | None = None
-    first_label: int = 0
-    indices: list[Annotated[int, Field(ge=0)]] | None = None
     classes_axis: Literal["last", "second"] = "last"
 
     @model_validator(mode="after")
     def _labels_or_classes(self) -> BoxesOutput:
         if self.labels is None and self.first_label:
             raise ValueError("first_label needs labels; for a score matrix give background")
-        if self.indices is not None and (self.first_label or self.background is not None):
-            raise ValueError("indices replace first_label and background: give one or the other")
         if self.labels is not None and (
             self.background is not None or self.activation == "softmax" or self.classes_axis == "second"
         ):
@@ -148,7 +219,7 @@ class DetrOutput(BoxesOutput):
 
     RT-DETR and Deformable DETR by default: logits ``[N, Q, C]`` for a sigmoid, boxes ``[N, Q, 4]`` as normalised centre
     and size. The first DETR (Carion et al. 2020) has a softmax with "no object" last: ``activation: softmax``,
-    ``background: -1``.
+    ``background: -1``. With boxes and scores in one output it is ``rows``.
     """
 
     format: Literal["detr"]  # type: ignore[assignment]
@@ -159,7 +230,9 @@ class DetrOutput(BoxesOutput):
     activation: Literal["none", "sigmoid", "softmax"] = "sigmoid"
 
 
-ForeignDetection = Annotated[YoloxOutput | YoloOutput | BoxesOutput | DetrOutput, Field(discriminator="format")]
+ForeignDetection = Annotated[
+    YoloxOutput | YoloOutput | RowsOutput | BoxesOutput | DetrOutput, Field(discriminator="format")
+]
 
 
 class ForeignSegmentation(_Strict):
@@ -220,10 +293,13 @@ class ForeignCard(ModelCard):
                 has, lacks = (task, f"adapter.{task}") if getattr(self, task) else (f"adapter.{task}", task)
                 raise ValueError(f"there is a section {has}, so {lacks} is needed too")
         boxes = self.adapter.detection
-        if isinstance(boxes, BoxesOutput) and boxes.indices is not None and self.detection is not None:
+        if isinstance(boxes, _BoxesAndScores) and boxes.indices is not None and self.detection is not None:
             indices, classes = len(boxes.indices), len(self.detection.classes)
             if indices != classes:
                 raise ValueError(f"there are {classes} classes, and {indices} indices for them")
+        several = self.detection is not None and len(self.detection.classes) > 1
+        if several and isinstance(boxes, RowsOutput) and "score" in boxes.columns and not boxes.labelled:
+            raise ValueError("one score a box, and several classes: say where the labels are (label or labels)")
         if self.adapter.segmentation is not None and self.segmentation is not None:
             binary = self.adapter.segmentation.values == "binary"
             if binary and len(self.segmentation.classes) != 2:
@@ -236,12 +312,12 @@ class ForeignCard(ModelCard):
 
 
 def read_foreign_card(path: str | Path) -> ForeignCard | None:
-    """Read the card in a YAML file if it has an ``adapter`` section, else None (see `perception.card.read_card`).
+    """Read a card (see `perception.card.card_file`) if it has an ``adapter`` section, else return None.
 
     Raises:
         ModelError: the file cannot be read, is not YAML, or is not valid: every field that is missing or wrong.
     """
-    data = read_yaml(path, "card", ModelError)
+    data = read_yaml(card_file(path), "card", ModelError)
     if not isinstance(data, dict) or "adapter" not in data:
         return None
     if not isinstance(data["adapter"], dict):

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perception.errors import ModelError, UsageError, require
+from perception.common.distribution import require
+from perception.errors import ModelError, UsageError
 from perception.networks.lite import EfficientNetLite
 from perception.networks.torchvision_backbone import IMAGENET_MEAN, IMAGENET_STD
 

@@ -86,7 +86,7 @@ def summarise_named(name: str, classes: int | None = None, size: tuple[int, int]
     """
     if name.endswith(".onnx") or name in model_paths():
         if classes is not None:
-            raise UsageError("a model file has its classes; leave --classes out", name)
+            raise UsageError("a model file has its classes; leave the number of classes out", name)
         return summarise_graph(name, size)
     network = build_classifier(name, classes)
     channels, height, width = cast("tuple[int, int, int]", network.input_shape)

@@ -102,7 +102,7 @@ class _Lane:
 
     def __init__(self, sink: Sink, failed: Callable[[BaseException], None]) -> None:
         self.sink = sink
-        self.name = type(sink).__name__.removesuffix("Sink").lower()
+        self.name = sink.name
         self.write_ms: deque[float] = deque(maxlen=TIMINGS_KEPT)
         self._failed = failed
         self._queue: queue.Queue[Prediction | None] = queue.Queue(SINK_QUEUE)
@@ -282,6 +282,6 @@ def _as_perception_error(error: BaseException, source: Source) -> BaseException:
     """Return the error itself where it explains itself, else one line that does, with the original as its cause."""
     if isinstance(error, (PerceptionError, KeyboardInterrupt)):
         return error
-    wrapped = PerceptionError(f"{type(error).__name__}: {error} (--debug shows where)", source.info.uri)
+    wrapped = PerceptionError(f"{type(error).__name__}: {error}", source.info.uri)
     wrapped.__cause__ = error
     return wrapped

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+_KERNELS = (
+    "perception.postprocess.segmentation",
+    "perception.postprocess.suppression",
+    "perception.picture.resize",
+    "perception.postprocess.masks",
+)
+"""Modules of kernels, the one that compiles longest first."""
+
 
 def warmup() -> None:
     """Compile every kernel the runtime uses, or load it from the cache, so that no frame waits for it.
 
     Importing a kernel's module compiles it for its one signature; this imports them all. It takes well under a second
-    with a warm cache. See `perception.common.jit.cache_directory` for where the cache is.
+    with a warm cache, and half a minute of one core without. See `perception.common.jit.cache_directory` for where the
+    cache is.
     """
+    from perception.common.jit import compile_ahead
+
+    compile_ahead(_KERNELS)
     import perception.picture.conversions
     import perception.picture.resize
     import perception.postprocess.detection

@@ -20,6 +20,11 @@ NmsMethod = Literal["nms", "soft-linear", "soft-gaussian"]
 MAX_CANDIDATES = 30_000
 """Only that many best-scored boxes of a frame meet suppression, whose time grows with the square of their number."""
 
+VOTE_SHARE = 0.5
+"""A box is voted on by candidates with at least this part of its own score; one below has less than 1/8 of its weight.
+
+It follows the box's score and not the threshold, so that a threshold moves no box."""
+
 
 def decode(
     boxes: F32,
@@ -38,9 +43,12 @@ def decode(
 ) -> Detections:
     """Decode the detections of one frame from a network's outputs.
 
-    Every pair of box and class whose score reaches the threshold is a candidate. Candidates are moved to the frame
-    and clipped to it; those with a NaN or infinite coordinate or without area are dropped; then the chosen method
-    suppresses doubles, by default within each class.
+    Every pair of box and class with enough score is a candidate. Candidates are moved to the frame and clipped to it;
+    those with a NaN or infinite coordinate or without area are dropped; then the chosen method suppresses doubles, by
+    default within each class.
+
+    Thresholds filter and do nothing else: what a higher one returns is what a lower one returns less the detections
+    below it, with the same boxes and scores.
 
     Args:
         boxes: float32 ``[K, 4]`` xyxy in input pixels.
@@ -55,7 +63,8 @@ def decode(
         sigma: width of ``soft-gaussian``.
         vote_iou: each box that ``nms`` keeps becomes the mean of the candidates of its class that overlap it at least
             so much, weighted by the cube of their scores (box voting: Gidaris & Komodakis, "Object detection via a
-            multi-region & semantic segmentation-aware CNN model", ICCV 2015). None leaves boxes as they are.
+            multi-region & semantic segmentation-aware CNN model", ICCV 2015). Those with less than `VOTE_SHARE` of
+            the box's score have no vote, others do even below the threshold. None leaves boxes as they are.
         class_filter: class ids to keep; None keeps all.
         calibration: makes the scores of what is returned chances. It changes neither which boxes these are nor
             their order; ``score_threshold`` is of scores as they come, see `raw_thresholds`.
@@ -80,23 +89,34 @@ def decode(
     if max_detections < 0:
         raise ValueError(f"max_detections must not be negative, got {max_detections}")
     thresholds = class_thresholds(score_threshold, scores.shape[1], class_filter)
-    candidate, score, floor, class_id = suppression.candidates(boxes, scores, thresholds, *placement(letterbox))
+    # Across classes, a box below the threshold of its own class suppresses all the same, and goes afterwards: else that
+    # threshold would bring back the boxes of others.
+    late = class_agnostic and np.ndim(score_threshold) > 0
+    floors = _lowest(thresholds) if late else thresholds
+    voting = method == "nms" and vote_iou is not None
+    least = floors * np.float32(VOTE_SHARE) if voting else floors
+    candidate, score, class_id = suppression.candidates(boxes, scores, least, *placement(letterbox))
     if len(score) > MAX_CANDIDATES:
         best = np.sort(np.argsort(-score, kind="stable")[:MAX_CANDIDATES])
-        candidate, score, floor, class_id = candidate[best], score[best], floor[best], class_id[best]
+        candidate, score, class_id = candidate[best], score[best], class_id[best]
+    voters = candidate, score, class_id
+    if voting:  # the weak ones have a vote, and nothing else
+        strong = np.flatnonzero(score >= floors[class_id])
+        candidate, score, class_id = candidate[strong], score[strong], class_id[strong]
     group = np.zeros(len(score), np.int64) if class_agnostic else class_id.astype(np.int64)
     threshold = float32_below(iou_threshold)
+    limit = len(score) if late else max_detections
     if method == "nms":
-        picked = _nms(candidate, score, group, threshold, max_detections)
-        if vote_iou is not None:
-            voted = suppression.vote(candidate, score, class_id, picked, np.float32(vote_iou))
-            return Detections(voted, _calibrated(score[picked], calibration), class_id[picked])
+        picked = _nms(candidate, score, group, threshold, limit)
     else:
-        gaussian = method == "soft-gaussian"
-        picked = suppression.soft_nms(
-            candidate, score, floor, group, threshold, gaussian, np.float32(sigma), max_detections
-        )
-    return Detections(candidate[picked], _calibrated(score[picked], calibration), class_id[picked])
+        gaussian, floor = method == "soft-gaussian", floors[class_id]
+        picked = suppression.soft_nms(candidate, score, floor, group, threshold, gaussian, np.float32(sigma), limit)
+    if late:
+        picked = picked[score[picked] >= thresholds[class_id[picked]]][:max_detections]
+    found = candidate[picked]
+    if voting:
+        found = suppression.vote(*voters, strong[picked], np.float32(vote_iou), np.float32(VOTE_SHARE))
+    return Detections(found, _calibrated(score[picked], calibration), class_id[picked])
 
 
 def raw_thresholds(chances: F32, calibration: ScoreCalibration) -> F32:
@@ -181,6 +201,12 @@ def class_thresholds(score_threshold: float | ArrayLike, classes: int, class_fil
         drop[wanted] = False
         thresholds[drop] = np.inf
     return thresholds
+
+
+def _lowest(thresholds: F32) -> F32:
+    """Replace each threshold of a wanted class by the lowest."""
+    wanted = thresholds < np.inf
+    return np.where(wanted, np.min(thresholds, where=wanted, initial=np.float32(np.inf)), thresholds)
 
 
 def placement(letterbox: Letterbox) -> tuple[np.float32, ...]:

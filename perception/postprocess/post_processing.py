@@ -30,7 +30,8 @@ class DetectionOptions:
 
     Attributes:
         score_threshold: least score of a detection, in 0..1, calibrated where the card says how: one for all classes,
-            or by class name (the card's for the names left out).
+            or by class name (the card's for the names left out). It filters: boxes and scores of what is left do not
+            depend on it.
         iou_threshold: boxes that overlap more are suppressed, in 0..1.
         max_detections: most boxes a frame.
         classes: names of the classes to keep; other boxes and labels are dropped, other segments not drawn.

@@ -14,6 +14,8 @@ from numba.core import types
 
 from perception.common.jit import F32_1D, F32_1D_IN, F32_2D, F32_2D_IN, I32_1D, I64_1D, helper, kernel
 
+_F = types.float32
+
 
 @helper
 def _order(scores):  # type: ignore[no-untyped-def]
@@ -207,39 +209,99 @@ def soft_nms(boxes, scores, floors, ids, threshold, gaussian, sigma, limit):  # 
     return picked[:m]
 
 
-@kernel(F32_2D(F32_2D_IN, F32_1D_IN, types.Array(types.int32, 1, "C", readonly=True), I64_1D, types.float32))
-def vote(boxes, scores, ids, picked, threshold):  # type: ignore[no-untyped-def]
+@helper
+def _position(edges, value):  # type: ignore[no-untyped-def]
+    """Number of descending ``edges`` that are greater."""
+    low = 0
+    high = len(edges)
+    while low < high:
+        middle = (low + high) // 2
+        if edges[middle] > value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@helper
+def _near(edges, left, right, iou):  # type: ignore[no-untyped-def]
+    """Range of descending left ``edges`` that boxes with an IoU of at least ``iou`` with one can have.
+
+    Their common part is at least ``iou`` times as wide as either. A thousandth more is let through, for rounding.
+    """
+    if iou <= 0:
+        return np.uint64(0), np.uint64(len(edges))
+    width = right - left
+    room = np.float32(0.001) * (width + right)
+    first = _position(edges, left + width * (1 - iou) + room)
+    return np.uint64(first), np.uint64(_position(edges, left - width * (1 / iou - iou) - room))
+
+
+@kernel(F32_2D(F32_2D_IN, F32_1D_IN, types.Array(types.int32, 1, "C", readonly=True), I64_1D, _F, _F))
+def vote(boxes, scores, ids, picked, threshold, share):  # type: ignore[no-untyped-def]
     """float32 ``[M, 4]``: of each picked box, the mean of those of its class that overlap it enough, itself included.
 
-    Weights are the cubes of the scores.
+    Weights are the cubes of the scores; those with less than ``share`` of the picked box's score have no vote.
     """
+    n = len(scores)
     voted = np.empty((len(picked), 4), np.float32)
+    if len(picked) == 0:
+        return voted
+    # By the left edge, highest first, so that only those near a picked box need a look.
+    edge = np.empty(n, np.float32)
+    for i in range(n):
+        edge[i] = boxes[i, 0]
+    order = _order(edge)
+    x1 = np.empty(n, np.float32)
+    y1 = np.empty(n, np.float32)
+    x2 = np.empty(n, np.float32)
+    y2 = np.empty(n, np.float32)
+    score = np.empty(n, np.float32)
+    own = np.empty(n, np.int32)
+    for i in range(n):
+        k = order[i]
+        x1[i], y1[i], x2[i], y2[i] = boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3]
+        score[i], own[i] = scores[k], ids[k]
+    has_vote = np.empty(n, np.uint8)
+    zero = np.float32(0)
     for m in range(len(picked)):
         k = picked[m]
-        total = 0.0
-        x1 = y1 = x2 = y2 = 0.0
-        for j in range(len(boxes)):
-            if j != k and (ids[j] != ids[k] or _iou(boxes, k, j) < threshold):
-                continue
-            weight = np.float64(scores[j]) ** 3
-            total += weight
-            x1 += weight * boxes[j, 0]
-            y1 += weight * boxes[j, 1]
-            x2 += weight * boxes[j, 2]
-            y2 += weight * boxes[j, 3]
+        ax1, ay1, ax2, ay2 = boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3]
+        a = (ax2 - ax1) * (ay2 - ay1)
+        floor = share * scores[k]
+        start, stop = _near(x1, ax1, ax2, threshold)
+        for i in range(start, stop):  # without branches, so that it compiles to vector instructions
+            w = min(ax2, x2[i]) - max(ax1, x1[i])
+            h = min(ay2, y2[i]) - max(ay1, y1[i])
+            w = w if w > zero else zero
+            h = h if h > zero else zero
+            inter = w * h
+            overlaps = inter / (a + (x2[i] - x1[i]) * (y2[i] - y1[i]) - inter) >= threshold
+            has_vote[i] = overlaps & (score[i] >= floor) & (own[i] == ids[k])
+        total = left = top = right = bottom = 0.0
+        for i in range(start, stop):
+            if has_vote[i]:
+                weight = np.float64(score[i]) ** 3
+                total += weight
+                left += weight * x1[i]
+                top += weight * y1[i]
+                right += weight * x2[i]
+                bottom += weight * y2[i]
         if total > 0:
-            voted[m, 0], voted[m, 1], voted[m, 2], voted[m, 3] = x1 / total, y1 / total, x2 / total, y2 / total
+            voted[m, 0], voted[m, 1], voted[m, 2], voted[m, 3] = (
+                left / total,
+                top / total,
+                right / total,
+                bottom / total,
+            )
         else:
-            voted[m] = boxes[k]
+            voted[m, 0], voted[m, 1], voted[m, 2], voted[m, 3] = boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3]
     return voted
 
 
-_F = types.float32
-
-
-@kernel(types.Tuple((F32_2D, F32_1D, F32_1D, I32_1D))(F32_2D_IN, F32_2D_IN, F32_1D, _F, _F, _F, _F, _F, _F))
+@kernel(types.Tuple((F32_2D, F32_1D, I32_1D))(F32_2D_IN, F32_2D_IN, F32_1D, _F, _F, _F, _F, _F, _F))
 def candidates(boxes, scores, thresholds, left, top, sx, sy, width, height):  # type: ignore[no-untyped-def]
-    """Boxes in frame pixels, scores, thresholds and class ids of all pairs of box and class worth a look.
+    """Boxes in frame pixels, scores and class ids of all pairs of box and class worth a look.
 
     Those are the pairs whose score reaches the class's threshold and whose box is finite and has area in the frame.
     """
@@ -257,7 +319,6 @@ def candidates(boxes, scores, thresholds, left, top, sx, sy, width, height):  # 
             found += count
     candidate = np.empty((found, 4), np.float32)
     score = np.empty(found, np.float32)
-    floor = np.empty(found, np.float32)
     class_id = np.empty(found, np.int32)
     zero = np.float32(0)
     m = 0
@@ -278,7 +339,6 @@ def candidates(boxes, scores, thresholds, left, top, sx, sy, width, height):  # 
             if scores[k, c] >= thresholds[c]:
                 candidate[m, 0], candidate[m, 1], candidate[m, 2], candidate[m, 3] = x1, y1, x2, y2
                 score[m] = scores[k, c]
-                floor[m] = thresholds[c]
                 class_id[m] = c
                 m += 1
-    return candidate[:m], score[:m], floor[:m], class_id[:m]
+    return candidate[:m], score[:m], class_id[:m]

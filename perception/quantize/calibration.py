@@ -35,7 +35,7 @@ class CalibrationPictures(Sequence[U8]):
 
     def __init__(self, folders: Sequence[str | Path], spec: InputSpec, count: int = 100) -> None:
         if not folders:
-            raise UsageError("quantisation needs pictures to calibrate on: --images FOLDER")
+            raise UsageError("quantisation needs pictures to calibrate on: `images=FOLDER`")
         if count < 1:
             raise UsageError(f"quantisation needs at least one picture, not {count}")
         self._spec = spec

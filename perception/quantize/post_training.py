@@ -12,7 +12,8 @@ from typing import Any
 
 import onnx
 
-from perception.errors import ModelError, PerceptionError, UsageError, require
+from perception.common.distribution import require
+from perception.errors import ModelError, PerceptionError, UsageError
 from perception.quantize.graph import PRODUCTS, is_quantised, outside_products
 from perception.types import U8
 

@@ -132,7 +132,7 @@ def quantize(
     card = read_card(path)
     validation.check(card)
     if output.exists() and not overwrite:
-        raise UsageError("the file exists; give another name, or --overwrite to replace it", output)
+        raise UsageError("the file exists; give another name, or `overwrite=True` to replace it", output)
     if output.suffix != ".onnx":
         raise UsageError("the name of a model file must end in .onnx", output)
     pictures = CalibrationPictures(folders, card.input, count)

@@ -10,6 +10,8 @@ import asyncio
 import logging
 import os
 import socket
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -105,12 +107,17 @@ def create_app(settings: ServerSettings) -> FastAPI:
     return app
 
 
-def serve(settings: ServerSettings, started: Callable[[str], None] | None = None) -> None:
+def serve(
+    settings: ServerSettings,
+    started: Callable[[str], None] | None = None,
+    ready: Callable[[str], None] | None = None,
+) -> None:
     """Run the server until Ctrl-C or SIGTERM.
 
     Args:
         settings: what the operator set.
         started: called with the server's URL, when it answers.
+        ready: called with the name of the default model and what runs it, when it is loaded; from another thread.
 
     Raises:
         UsageError: the address cannot be listened on.
@@ -118,11 +125,29 @@ def serve(settings: ServerSettings, started: Callable[[str], None] | None = None
     """
     os.umask(0o077)  # what is written from here on, by any library, is this user's alone
     share_arenas()  # before there are threads
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)
         config = make_config(app, settings.limits, raise_descriptor_limit())
+
+        def answers() -> None:
+            if started is not None:
+                started(_url(settings, listener))
+            if ready is not None:
+                threading.Thread(target=_tell_ready, args=(app.state.service, ready), daemon=True).start()
+
         with suppress(KeyboardInterrupt):  # raised again once all is closed; it is how a server is ended
-            _Server(config, lambda: started and started(_url(settings, listener))).run([listener])
+            _Server(config, answers).run([listener])
+
+
+def _tell_ready(service: Service, ready: Callable[[str], None]) -> None:
+    service.ready.wait()
+    ready(f"{service.models.default}, {service.models.scheduler().model.engine.description}")
+
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread that computes in Python keeps the event loop waiting. It gives the interpreter away at each system
+call; with Python's own 5 ms, a few such threads would hold up every request at every step."""
 
 
 class _Server(uvicorn.Server):

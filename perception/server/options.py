@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from perception.card import ModelCard
+from perception.common.settings import split_names
 from perception.drawing.annotator import Annotator
 from perception.errors import UsageError
 from perception.model import Model
@@ -25,12 +26,13 @@ Name = Annotated[str, Field(max_length=200)]
 
 
 def _split(value: Any) -> Any:
-    """A query holds one text, or several; JSON holds a list."""
-    if isinstance(value, (list, tuple)) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, str):
-        return [name.strip() for name in value.split(",") if name.strip()]
-    return value
+    """The names in a row of them, see `split_names`; those of a list are taken as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return [name for name in split_names(value) if name]
+    except UsageError as error:
+        raise ValueError(error.message) from None
 
 
 View = Literal["boxes", "panoptic"]
@@ -46,13 +48,13 @@ def views(card: ModelCard) -> list[View]:
 
 
 class Options(BaseModel):
-    """Thresholds, classes and drawing.
+    """Thresholds, classes and drawing: what a client asks for, in JSON. See `QueryOptions` for a query.
 
     Attributes:
         score: least score of a box; None: the card's.
         iou: boxes that overlap more are one; None: the card's.
         max_detections: most boxes a frame; None: the card's.
-        classes: only these, by name; None: all.
+        classes: only these, by name, as a list or as a row of names; None: all.
         unknown: part of the correct pixels that may become unknown, so that the network's guesses do; only for models
             that are calibrated, see `perception.postprocess.post_processing.DetectionOptions`.
         view: objects as boxes, or as outlines of their pixels, for models that have masks and boxes.
@@ -134,3 +136,20 @@ class Options(BaseModel):
             view=self.view,
             classes=self.classes,
         )
+
+
+class QueryOptions(Options):
+    """Options as the parameters of a query: ``classes=car,road&score=0.4``.
+
+    In a query ``classes`` is a row of names, or several of them: ``classes=car&classes="tench, Tinca tinca"``.
+    """
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _rows(cls, value: Any) -> Any:
+        rows = value if isinstance(value, (list, tuple)) else [value]
+        return [name for row in rows for name in _split(row)] if all(isinstance(row, str) for row in rows) else value
+
+    def plain(self) -> Options:
+        """These options without the query's own fields, equal to those of any other client who asks for the same."""
+        return Options.model_validate({name: getattr(self, name) for name in Options.model_fields})

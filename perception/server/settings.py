@@ -46,7 +46,8 @@ class Limits(_Strict):
         image_bytes: size of an uploaded image.
         upload_bytes: size of an uploaded video.
         upload_seconds: duration of an uploaded video.
-        pixels: width times height of an uploaded image or video.
+        video_pixels: width times height of the frames of an uploaded video, of which a job holds several at once.
+        pixels: width times height of an uploaded image.
         pixels_in_progress: of all clients' pictures that are decoded, looked at and drawn at once; others wait.
         body_timeout_s: seconds without a byte after which an upload is given up.
         body_time_s: seconds in which a picture, or any body but a video, is received.
@@ -69,6 +70,7 @@ class Limits(_Strict):
     image_bytes: int = Field(default=32 << 20, ge=1)
     upload_bytes: int = Field(default=1 << 30, ge=1)
     upload_seconds: float = Field(default=3600, gt=0)
+    video_pixels: int = Field(default=4096 * 3072, ge=1)
     pixels: int = Field(default=50_000_000, ge=1)
     pixels_in_progress: int = Field(default=100_000_000, ge=1)
     body_timeout_s: float = Field(default=30, gt=0)

@@ -18,7 +18,10 @@ from perception.errors import UsageError
 from perception.sinks.base import Sink
 from perception.sinks.files import STDOUT, name_of, sink_errors
 
-__all__ = ["Sink", "open_sink"]
+__all__ = ["PICTURES", "Sink", "open_sink"]
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+"""Endings of the names of annotated pictures."""
 
 _SINKS = {
     "video": ("video", "VideoSink"),
@@ -29,6 +32,8 @@ _SINKS = {
     "masks": ("masks", "MaskSink"),
     "images": ("images", "ImageSink"),
     "panoptic": ("panoptic", "PanopticSink"),
+    "picture": ("picture", "PictureSink"),
+    "counts": ("counts", "CountsSink"),
 }
 _BY_SUFFIX = {
     "mp4": "video",
@@ -41,8 +46,9 @@ _BY_SUFFIX = {
     "json": "coco",
     "csv": "csv",
     "parquet": "parquet",
+    **dict.fromkeys(PICTURES, "picture"),
 }
-_STREAMS = ("video", "jsonl", "csv")
+_STREAMS = ("video", "jsonl", "csv", "counts")
 
 
 def open_sink(
@@ -58,9 +64,11 @@ def open_sink(
     ``coco``     ``.json``                 COCO JSON             ``masks``
     ``csv``      ``.csv``                  a table
     ``parquet``  ``.parquet``              a table
+    ``picture``  ``.jpg .png .webp``       one picture           ``quality``
     ``images``   ``folder/``               annotated pictures    ``format`` (``jpg``, ``png``), ``quality``
     ``masks``    only by kind              palette PNGs
     ``panoptic`` only by kind              COCO panoptic
+    ``counts``   only by kind              boxes by class (CSV)
     ===========  ========================  ====================  ================================================
 
     Args:
@@ -102,8 +110,7 @@ def _kind(path: str, suffix: str) -> str:
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
     known = ", ".join(f".{known}" for known in _BY_SUFFIX)
-    hint = "; for pictures give a folder: a name that ends with a slash" if suffix in ("jpg", "jpeg", "png") else ""
-    raise UsageError(f"the file extension chooses the format; use one of {known}{hint}", path)
+    raise UsageError(f"the file extension chooses the format; use one of {known}", path)
 
 
 def _make(kind: str, path: str | Path, overwrite: bool, options: dict[str, Any]) -> Sink:

@@ -27,6 +27,11 @@ class Sink(ABC):
     wants_picture: ClassVar[bool] = False
     where: str = ""
 
+    @property
+    def name(self) -> str:
+        """Word for it in timings: ``video`` of a ``VideoSink``."""
+        return type(self).__name__.removesuffix("Sink").lower()
+
     @abstractmethod
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
         """Prepare for the frames of a source.
@@ -56,8 +61,7 @@ class Sink(ABC):
             SinkError: the rest cannot be written.
         """
 
-    @abstractmethod
-    def abort(self) -> None:
+    def abort(self) -> None:  # noqa: B027 (many have nothing to undo)
         """Stop after an error. What was written stays valid, and does not look finished. Raises nothing."""
 
     def __enter__(self: AnySink) -> AnySink:

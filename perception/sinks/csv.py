@@ -11,7 +11,7 @@ from perception.card import ModelCard
 from perception.errors import SinkError
 from perception.sinks.base import Sink
 from perception.sinks.files import LineFile, check_not_source
-from perception.sinks.table import Table
+from perception.sinks.table import Rows, Table
 from perception.types import Prediction, SourceInfo
 
 
@@ -30,14 +30,17 @@ class CsvSink(Sink):
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self._file = LineFile(path, overwrite)
         self.where = self._file.where
-        self._table = Table(None)
+        self._table: Rows = Table(None)
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
         if self._file.path is not None:
             check_not_source(self._file.path, info.path)
-        self._table = Table(card)
+        self._table = self._rows_of(card)
         self._file.open()
         self._append([tuple(self._table.columns)])
+
+    def _rows_of(self, card: ModelCard | None) -> Rows:
+        return Table(card)
 
     def write(self, prediction: Prediction) -> None:
         rows = self._table.rows(prediction)

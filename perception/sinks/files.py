@@ -27,7 +27,7 @@ _REASONS = {
     errno.EACCES: "no permission to write here; choose another place",
     errno.EPERM: "no permission to write here; choose another place",
     errno.EROFS: "the file system is read-only; choose another place",
-    errno.EEXIST: "the file was created by another program meanwhile; give another name, or --overwrite to replace it",
+    errno.EEXIST: "created by another program meanwhile; give another name, or `overwrite=True` to replace it",
     errno.ENOENT: "no such folder; create it first",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EISDIR: "this is a folder, not a file",
@@ -79,7 +79,7 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
         if stat.S_ISDIR(mode):
             raise UsageError("this is a folder, not a file", path)
         if stat.S_ISREG(mode) and not overwrite:
-            raise UsageError("the file exists; give another name, or --overwrite to replace it", path)
+            raise UsageError("the file exists; give another name, or `overwrite=True` to replace it", path)
         if not stat.S_ISREG(mode):
             return path
     check_folder(path.parent, path)

@@ -38,7 +38,7 @@ class PictureFolder:
             raise UsageError("this is a file, not a folder; give another name", path)
         if is_folder and not overwrite and any(self.path.glob(f"*{suffix}")):
             raise UsageError(
-                f"the folder already has {suffix} files; give another name, or --overwrite to replace them", path
+                f"the folder already has {suffix} files; give another name, or `overwrite=True` to replace them", path
             )
         check_folder(self.path, self.path)
 

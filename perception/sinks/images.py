@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from perception.card import ModelCard
-from perception.errors import SinkError, UsageError
+from perception.errors import UsageError
 from perception.sinks.base import Sink
 from perception.sinks.folder import PictureFolder
+from perception.sinks.picture import QUALITY, check_quality, encode_picture
 from perception.types import Prediction, SourceInfo
 
 
@@ -36,12 +37,11 @@ class ImageSink(Sink):
         *,
         overwrite: bool = False,
         format: Literal["jpg", "jpeg", "png"] = "jpg",
-        quality: int = 90,
+        quality: int = QUALITY,
     ) -> None:
         if format not in ("jpg", "jpeg", "png"):
             raise UsageError(f"pictures are written as jpg or png, not as {format}", path)
-        if not 1 <= quality <= 100:
-            raise UsageError(f"the quality of JPEG is between 1 and 100, not {quality}", path)
+        check_quality(quality, path)
         suffix = ".png" if format == "png" else ".jpg"
         self._folder = PictureFolder(path, suffix, overwrite)
         self._quality = quality
@@ -51,22 +51,8 @@ class ImageSink(Sink):
         self._folder.open(info)
 
     def write(self, prediction: Prediction) -> None:
-        import cv2
-
-        from perception.picture.conversions import to_bgr
-
-        bgr = to_bgr(prediction.picture if prediction.picture is not None else prediction.frame.picture)
-        if self._folder.suffix == ".png":
-            # Level 1 takes a third of the default's time for a few per cent more bytes.
-            done, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        else:
-            done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
-        if not done:
-            raise SinkError(f"a picture of {bgr.shape[1]}x{bgr.shape[0]} cannot be encoded", self.where)
-        self._folder.put(prediction.frame, data.tobytes())
+        picture = prediction.picture if prediction.picture is not None else prediction.frame.picture
+        self._folder.put(prediction.frame, encode_picture(picture, self._folder.suffix, self._quality, self.where))
 
     def close(self) -> None:
-        pass
-
-    def abort(self) -> None:
         pass

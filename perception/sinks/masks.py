@@ -55,9 +55,6 @@ class MaskSink(Sink):
     def close(self) -> None:
         pass
 
-    def abort(self) -> None:
-        pass
-
 
 def encode_palette_png(mask: U8, palette: U8) -> bytes:
     """Encode an 8-bit palette PNG (PNG specification, third edition, colour type 3).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -13,8 +13,16 @@ from perception.types import Prediction
 
 ColumnType = Literal["int64", "int32", "float64", "float32", "string"]
 
-_FRAME: dict[str, ColumnType] = {"source": "string", "index": "int64", "time": "float64"}
+FRAME: dict[str, ColumnType] = {"source": "string", "index": "int64", "time": "float64"}
 _CLASS: dict[str, ColumnType] = {"class_id": "int32", "class": "string"}
+
+
+class Rows(Protocol):
+    """What predictions become in a table: the type of each column by its name, in order, and the rows of a frame."""
+
+    columns: dict[str, ColumnType]
+
+    def rows(self, prediction: Prediction) -> list[tuple[Any, ...]]: ...
 
 
 class Table:
@@ -43,7 +51,7 @@ class Table:
         else:
             self._task = "classification"
             own = {**_CLASS, "probability": "float32"}
-        self.columns: dict[str, ColumnType] = {**_FRAME, **own}
+        self.columns: dict[str, ColumnType] = {**FRAME, **own}
 
     def rows(self, prediction: Prediction) -> list[tuple[Any, ...]]:
         """Return the rows of one frame, each with a value (or None) for each column."""

@@ -40,7 +40,7 @@ class VideoSink(Sink):
     """Writes the annotated pictures as a video.
 
     Frames keep the source's PTS and time base (MKV and WebM store whole milliseconds), so a variable frame rate stays
-    as it is. Times count from the start of the source file, or from the first frame after ``--start``, or from the
+    as it is. Times count from the start of the source file, or from the first frame after ``start``, or from the
     first frame of a live source. The sound of a file is copied packet for packet where the container takes it, else
     encoded as AAC or Opus; it ends with the video where the video was cut.
 

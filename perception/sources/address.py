@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 
 from perception.errors import SourceError
@@ -73,6 +74,18 @@ class Address:
     def shown(self) -> str:
         """The URL without what may be secret."""
         return f"{self.scheme}://{self.place}{self.tail if self.tail in ('', '/') else '/...'}"
+
+
+def unknown_host(uri: str) -> str:
+    """Return the host of an address if no IP address is known for it, else nothing."""
+    found = _read(uri)
+    if isinstance(found, str) or not found.host:
+        return ""
+    try:
+        socket.getaddrinfo(found.host, None)
+    except (OSError, UnicodeError):
+        return found.host
+    return ""
 
 
 def hidden(uri: str) -> str:

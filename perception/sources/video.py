@@ -151,7 +151,7 @@ class VideoSource(Source):
             self._bounds.check(decoder.where)
             found = next(frames, None)
         if found is None:
-            raise SourceError(f"it ends before second {start:g}, where --start asks to begin", decoder.where)
+            raise SourceError(f"it ends before second {start:g}, where it should begin", decoder.where)
         return frames, found
 
     def _read(self) -> Iterator[Frame]:

@@ -72,13 +72,13 @@ def thing_classes(card: ModelCard, things: Mapping[str, Sequence[str]] | None = 
     segments, boxes = card.segmentation, card.detection
     if segments is None or boxes is None:
         has = " and ".join(card.tasks)
-        raise UsageError(f"the panoptic view needs masks and boxes; {card.name} does {has} only: try -m street")
+        raise UsageError(f"the panoptic view needs masks and boxes; {card.name} does {has} only: try the model street")
     if things is None:
         things = card.things or {name: [name] for name in segments.names if name in boxes.names}
     if not things:
         raise UsageError(
             f"{card.name} has no name for both pixels and boxes: say which boxes belong to which pixels: "
-            f"{segments.names[0]}={boxes.names[0]} (--things)"
+            f"`things={segments.names[0]}={boxes.names[0]}`"
         )
     for name, kinds in things.items():
         if name not in segments.names:

@@ -106,10 +106,10 @@ def get_model(
     entry, folder = entries[name], user_models_dir()
     target = folder / f"{name}.onnx"
     if target.exists() and not overwrite:
-        raise UsageError("this model is already there; give --overwrite to fetch it again", target)
+        raise UsageError("this model is already there; give `overwrite=True` to fetch it again", target)
     if not entry.free and not accept_licence:
         raise UsageError(
-            f"the licence of {name} restricts its use ({entry.licence}); give --accept-licence to fetch it"
+            f"the licence of {name} restricts its use ({entry.licence}); give `accept_licence=True` to fetch it"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

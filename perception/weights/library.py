@@ -28,6 +28,8 @@ class ModelFile:
 def find_model(name_or_path: str | Path) -> Path:
     """Find the file of a model: a path as it is, or the name of a shipped model or of one of the user's own.
 
+    A name is that of the file, or else the one in its card.
+
     Raises:
         ModelError: no such file, or no model of that name, with the nearest names.
     """
@@ -40,6 +42,11 @@ def find_model(name_or_path: str | Path) -> Path:
     named = model_paths()
     if text in named:
         return named[text]
+    called = [file for file in list_models() if file.card.name == text]
+    if len(called) == 1:
+        return called[0].path
+    if called:
+        raise ModelError(f"several models say that they are {text!r}: {', '.join(file.name for file in called)}")
     near = difflib.get_close_matches(text, named, n=3, cutoff=0.5) or sorted(named)
     known = f"did you mean {' or '.join(near)}?" if near else f"there are none in {user_models_dir()}"
     raise ModelError(f"no model is called {text!r}; {known} A path must end in .onnx")

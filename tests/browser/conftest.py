@@ -160,15 +160,13 @@ def set_slider(page: Any, control: str, value: str) -> None:
 
 
 def choose(page: Any, control: str, option: str) -> None:
-    """Take an option of one of the page's lists."""
-    page.click(f"#{control} input")
-    page.get_by_role("option", name=option, exact=True).click()
+    """Take an option of one of the page's lists, by its text or its value."""
+    page.select_option(f"#{control}", option)
 
 
 def start_camera(page: Any) -> None:
     """Show the browser's camera, and wait until results are drawn over it."""
-    choose(page, "pv-source", "this browser's camera")
-    page.click(".pv-start")
+    page.click(".pv-camera")
     results(page, 3)
 
 

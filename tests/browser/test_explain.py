@@ -25,13 +25,18 @@ PICTURE = """async (image) => { const canvas = Object.assign(document.createElem
   return canvas.toDataURL("image/png"); }"""
 
 
+def choose_picture(here: Any, folder: Path) -> None:
+    """Have a picture predicted."""
+    cv2.imwrite(str(folder / "in.png"), scene())
+    here.locator(".pv-file").set_input_files(str(folder / "in.png"))
+    here.locator(".pv-pair").wait_for()
+
+
 def opened(page: Any, folder: Path) -> Any:
     """The part that explains, of a picture that was predicted."""
     page.get_by_role("button", name="Pause").click()
-    cv2.imwrite(str(folder / "in.png"), scene())
     here = tab(page, "Picture")
-    here.locator(".pv-file").set_input_files(str(folder / "in.png"))
-    here.locator(".pv-pair").wait_for()
+    choose_picture(here, folder)
     here.get_by_text("Explain: which pixels").click()
     return here
 
@@ -89,8 +94,12 @@ def test_without_torch_the_page_says_how_to_get_it(
     sources = {"scene": "synthetic:?size=64x48&frames=0"}
     app = create_app(make_settings({"model": str(model), "data_dir": tmp_path / "data", "sources": sources}))
     with served(app) as address, pages(browser, Site(f"http://{address}/", app.state.service, tmp_path)) as open_one:
-        here = opened(open_one(), tmp_path)
-        assert here.locator(".pv-lacking").inner_text() == (
-            "explanations need a_package_that_is_not_there; install them with: pip install 'perception[train]'"
-        )
-        assert here.get_by_role("button", name="Explain", exact=True).is_hidden()
+        page = open_one()
+        here = tab(page, "Picture")
+        button = here.get_by_role("button", name="Explain", exact=True)
+        button.wait_for()  # at once, before there is a picture
+        assert button.is_disabled()
+        said = here.locator(".pv-lacking").inner_text()
+        assert said.startswith("explanations need a_package_that_is_not_there; install them with: pip install '")
+        choose_picture(here, tmp_path)
+        assert button.is_disabled() and here.locator(".pv-explain").is_hidden()

@@ -53,6 +53,14 @@ def test_a_video_goes_up_and_comes_back(page: Any, site: Site, tmp_path: Path) -
     page.wait_for_function("() => document.querySelector('.pv-player').videoWidth === 640")
 
 
+@pytest.mark.parametrize(("size", "words"), [(7, "7 bytes"), (12_340, "12.3 kB"), (3_000_000, "3 MB")])
+def test_the_size_of_a_video_can_be_read(page: Any, tmp_path: Path, size: int, words: str) -> None:
+    (tmp_path / "some.mp4").write_bytes(bytes(size))
+    here = tab(page, "Video")
+    here.locator(".pv-file").set_input_files(str(tmp_path / "some.mp4"))
+    page.wait_for_function("(words) => document.querySelector('#pv-video .pv-note').innerText === words", arg=words)
+
+
 @pytest.mark.parametrize(
     ("content", "words"), [(b"this is no video", "video"), (b"\0" * 6_000_000, "5 MB")], ids=["text", "large"]
 )
@@ -134,6 +142,14 @@ def test_a_picture_before_and_after(page: Any, tmp_path: Path) -> None:
     assert np.abs(image[400, 80].astype(int) - HALF_YELLOW).max() < 5
     before, after = (here.locator(f".pv-{name}").bounding_box() for name in ("before", "after"))
     assert before["y"] == after["y"] and before["width"] == after["width"]  # side by side
+    words = here.locator(".pv-legend").inner_text().split()
+    assert [words[0], words[2], words[3]] == ["blue", "×1", "yellow"]
+    with page.expect_download() as download:
+        here.get_by_text("Data (JSON)").click()
+    assert download.value.suggested_filename.endswith(".json")
+    data = json.loads(Path(download.value.path()).read_text())
+    assert [found["class"] for found in data["detections"]] == ["blue"] and data["size"] == [640, 480]
+    assert words[4] == f"{round(100 * data['shares']['yellow'])}%"
     first = page.evaluate("document.querySelector('.pv-after').src")
     set_slider(page, "pv-opacity", "1")
     page.wait_for_function("(first) => document.querySelector('.pv-after').src !== first", arg=first)

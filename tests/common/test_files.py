@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perception.common.files import draft_of, write_atomic
+from perception.common.files import draft_of, file_size, write_atomic
 
 
 @pytest.mark.parametrize("private", [False, True])
@@ -81,3 +81,14 @@ def test_names_as_long_as_they_may_be(tmp_path: Path) -> None:
     with draft_of(path) as draft:
         draft.write_bytes(b"2")
     assert path.read_bytes() == b"2"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1 kB"), (1234, "1.2 kB"), (999_940, "999.9 kB"),
+        (999_999, "1 MB"), (3_400_000, "3.4 MB"), (5_000_000, "5 MB"), (2e9, "2 GB"), (5e12, "5000 GB"),
+    ],
+)  # fmt: skip
+def test_sizes_as_people_read_them(size: float, text: str) -> None:
+    assert file_size(size) == text

@@ -65,7 +65,7 @@ def test_a_driver_too_old_says_so_before_anything_is_built(tmp_path: Path) -> No
     status, built = ask(tmp_path, version=12040)
     fault = f"the NVIDIA driver is too old: it knows CUDA 12.4, and {flavour.title} needs 13.0; update the driver"
     assert isinstance(status, list) and not status[0] and status[1].startswith(fault)
-    assert str(built).startswith(fault) and "--compute-capability 75" in str(built)
+    assert str(built).startswith(fault) and "compute_capability=75" in str(built)
 
 
 @pytest.mark.skipif("rtx" not in installed(), reason="TensorRT for RTX has no wheel for this system")

@@ -225,7 +225,7 @@ def test_without_a_gpu_the_target_must_be_named(rtx: Flavour, tmp_path: Path, mo
     path = write_model(tmp_path / "m.onnx")
     described = read_card(path)
     recipe = make_recipe(path, described, rtx, "fp32", make_profile(described))
-    with pytest.raises(EngineError, match=r"builds for an NVIDIA GPU.*--compute-capability 75,80"):
+    with pytest.raises(EngineError, match=r"builds for an NVIDIA GPU.*compute_capability=75,80"):
         build(recipe)
 
 

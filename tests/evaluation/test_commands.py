@@ -85,7 +85,7 @@ def test_a_report_is_not_replaced_unasked(tmp_path: Path, model: str) -> None:
     again = call(*args)
     assert isinstance(again.exception, UsageError)
     assert NAME in str(again.exception)
-    assert "--overwrite" in str(again.exception)
+    assert "overwrite=True" in str(again.exception)
     assert (tmp_path / NAME).stat().st_mtime_ns == before
     assert call(*args, "--overwrite").exit_code == 0
     assert (tmp_path / NAME).stat().st_mtime_ns > before

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from perception import ModelError, PerceptionError, UsageError, load_model
-from perception.card import read_card
+from perception.card import read_card, shipped_cards
 from perception.commands.main import app
 from perception.foreign import adapt, adapt_model, adapted
 from perception.foreign.adapter import read_foreign_card
@@ -80,7 +80,7 @@ def test_adapt_writes_a_model_that_needs_no_card(tmp_path: Path) -> None:
     assert read_card(output) == written
     with load_model(output, precision="fp32") as model:
         check_scene(model)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="overwrite=True"):
         adapt(path, card, output)
     adapt(path, card, output, overwrite=True)
 
@@ -271,7 +271,7 @@ def test_a_model_whose_results_do_not_fit_leaves_no_file(tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["card.yaml", "theirs.onnx"]
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs/cards").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", list(shipped_cards().values()), ids=lambda p: p.stem)
 def test_shipped_cards_are_valid(path: Path) -> None:
     card = read_foreign_card(path)
     assert card is not None
@@ -283,6 +283,6 @@ def test_a_shipped_card_runs(tmp_path: Path) -> None:
     rows = net("Sigmoid", net.rows(84, 32))
     net.output(net("Transpose", rows, perm=[0, 2, 1]), "output0", ["batch", 84, 400])
     path = net.write(tmp_path / "yolov8n.onnx")
-    with load_model(path, card="configs/cards/yolov8.yaml") as model:
+    with load_model(path, card="yolov8") as model:
         assert model.predict(scene()).detections is not None
         assert model.card.detection is not None and model.card.detection.names[2] == "car"

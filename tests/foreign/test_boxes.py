@@ -209,7 +209,7 @@ FAULTS: list[tuple[Callable[[Net], Net], dict[str, Any], list[str]]] = [
     (graphs.yolox, {"format": "yolox", "strides": [16]}, ["has 60 rows", "[16] has 12"]),
     (graphs.yolox, {"format": "yolox", "strides": [8, 10]}, ["64x48", "stride 10"]),
     (graphs.yolox, {"format": "yolox", "output": "boxes"}, ["no output 'boxes'", "adapter.detection.output"]),
-    (graphs.yolov8, {"format": "yolov5"}, ["[N, A, 8]", "5 + 3 classes"]),
+    (graphs.yolov8, {"format": "yolov5"}, ["[N, A, 8]", "4 + 1 objectness + 3 classes"]),
     (graphs.yolov5, {"format": "yolov8"}, ["4 + 3 classes"]),
     (graphs.yolov5, {"format": "yolov10"}, ["[N, A, 6]"]),
     (graphs.boxes_scores, {"format": "yolov8"}, ["2 outputs", "adapter.detection.output"]),

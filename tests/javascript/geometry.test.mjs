@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { classColors, rgb, textColor } from "../../perception/server/page/static/colors.js";
-import { boxOnCanvas, labelPlace, mapCells, outline, pointInPicture, sentSize, strokes } from "../../perception/server/page/static/geometry.js";
+import { boxOnCanvas, labelPlaces, mapCells, outline, pointInPicture, sentSize, strokes } from "../../perception/server/page/static/geometry.js";
 import { random } from "./random.mjs";
 
 const size = (width, height) => ({ width, height });
@@ -56,13 +56,38 @@ test("lines and text grow with the shorter side and never vanish", () => {
 });
 
 test("a label is above its box where there is room, and always on the canvas", () => {
-  assert.deepEqual(labelPlace([50, 40], [80, 16], 640), [50, 24]);
-  assert.deepEqual(labelPlace([50, 16], [80, 16], 640), [50, 0]);
-  assert.deepEqual(labelPlace([50, 15], [80, 16], 640), [50, 15]);
-  assert.deepEqual(labelPlace([50, -9], [80, 16], 640), [50, 0]);
-  assert.deepEqual(labelPlace([600, 40], [80, 16], 640), [560, 24]);
-  assert.deepEqual(labelPlace([-7, 40], [80, 16], 640), [0, 24]);
-  assert.deepEqual(labelPlace([600, 40], [800, 16], 640), [0, 24]);
+  const place = (box, high, wide) => labelPlaces([{ box, size: [high, wide] }], size(640, 480))[0];
+  assert.deepEqual(place([50, 40], 80, 16), [50, 24]);
+  assert.deepEqual(place([50, 16], 80, 16), [50, 0]);
+  assert.deepEqual(place([50, 15], 80, 16), [50, 15]);
+  assert.deepEqual(place([50, -9], 80, 16), [50, 0]);
+  assert.deepEqual(place([600, 40], 80, 16), [560, 24]);
+  assert.deepEqual(place([-7, 40], 80, 16), [0, 24]);
+  assert.deepEqual(place([600, 40], 800, 16), [0, 24]);
+  assert.deepEqual(place([50, 470], 80, 16), [50, 454]);
+  assert.deepEqual(place([50, 900], 80, 16), [50, 464]);
+});
+
+test("labels do not cover one another: the second place, or none; the first ones win", () => {
+  const label = (x, y) => ({ box: [x, y], size: [80, 16] });
+  assert.deepEqual(labelPlaces([label(50, 40), label(60, 45), label(55, 41), label(300, 40)], size(640, 480)), [[50, 24], [60, 45], null, [300, 24]]);
+  const next = random(11);
+  for (let i = 0; i < 50; i++) {
+    const labels = Array.from({ length: 120 }, () => ({ box: [next(700) - 30, next(500) - 10], size: [20 + next(120), 14 + next(8)] }));
+    const places = labelPlaces(labels, size(640, 480));
+    const rects = places.map((place, n) => place && [...place, place[0] + labels[n].size[0], place[1] + labels[n].size[1]]);
+    const kept = rects.filter(Boolean);
+    assert.ok(kept.length <= 40);
+    const meet = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+    kept.forEach((a, n) => assert.ok(a[0] >= 0 && a[1] >= 0 && a[2] <= 640 && a[3] <= 480 && !kept.slice(n + 1).some((b) => meet(a, b))));
+    // none is left out while there is room above its box
+    rects.forEach((rect, n) => {
+      if (rect || kept.length === 40) return;
+      const [[x0, y0], [wide, high]] = [labels[n].box, labels[n].size];
+      const [x, y] = [Math.min(Math.max(x0, 0), 640 - wide), y0 >= high ? y0 - high : Math.max(y0, 0)];
+      assert.ok(rects.slice(0, n).some((other) => other && meet([x, y, x + wide, y + high], other)));
+    });
+  }
 });
 
 test("a picture is sent no larger than it is, and no smaller than the network can use", () => {

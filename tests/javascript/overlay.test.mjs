@@ -57,7 +57,20 @@ test("mask, boxes and labels lie where the result says, scaled to the canvas", (
     [[121, 21, 38, 78], "rgb(255 0 0)"],
     [[21, 41, 38, 38], "rgb(0 0 255)"],
   ]);
-  assert.deepEqual(named("fillText").map(({ given }) => given[0]), ["person 41%", "car 90%"]);
+  assert.deepEqual(named("fillText").map(({ given }) => given[0]), ["car 90%", "person 41%"]);
+});
+
+test("labels lie over all boxes, and where they would pile up the surest are written", () => {
+  const many = 160;
+  const boxes = Float32Array.from({ length: 4 * many }, (_, i) => [10, 20, 30, 40][i % 4] + Math.floor(i / 4) / 50);
+  const scores = Float32Array.from({ length: many }, (_, i) => 0.9 - i / 200);
+  const { named, calls } = draw({}, { ...RESULT, boxes, scores, classIds: new Int32Array(many) }, [1000, 500]);
+  assert.equal(named("strokeRect").length, many);
+  const words = named("fillText").map(({ given }) => given[0]);
+  assert.equal(words[0], "car 90%");
+  assert.ok(words.length >= 1 && words.length <= 4, words);
+  const last = calls.findLastIndex(({ name }) => name === "strokeRect");
+  assert.ok(calls.findIndex(({ name }) => name === "fillText") > last);
 });
 
 test("mirrored, everything but the text is mirrored", () => {

@@ -4,8 +4,10 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
 import { StreamStatistics, percentile } from "../../perception/server/page/static/statistics.js";
-import { legendRows } from "../../perception/server/page/static/legend.js";
-import { address, change, classNames, defaults, fileName, onSettings, options, query, settings } from "../../perception/server/page/static/page.js";
+import { facts, firstSentence, purpose } from "../../perception/server/page/static/choices.js";
+import { nextSwitch } from "../../perception/server/page/static/classes.js";
+import { legendRows, pictureRows } from "../../perception/server/page/static/legend.js";
+import { address, change, classNames, clock, defaults, fileName, fileSize, nameRow, onSettings, options, query, settings } from "../../perception/server/page/static/page.js";
 import { jobDone, jobProgress, uploadProgress } from "../../perception/server/page/static/progress.js";
 import { cameraProblem } from "../../perception/server/page/static/webcam.js";
 import { random } from "./random.mjs";
@@ -55,6 +57,21 @@ test("unknown pixels are asked for where the model can tell them, and nowhere el
 
 test("a query holds texts, escaped", () => {
   assert.equal(query({ name: "a b&c.mp4", masks: true, classes: ["road", "traffic light"] }).toString(), "name=a+b%26c.mp4&masks=true&classes=road%2Ctraffic+light");
+});
+
+test("a class name with a comma or a quote is quoted, as in CSV", () => {
+  assert.equal(nameRow(["road", "traffic light"]), "road,traffic light");
+  assert.equal(nameRow(["tench, Tinca tinca", 'the "green" one', "a"]), '"tench, Tinca tinca","the ""green"" one",a');
+  assert.equal(nameRow([]), "");
+  assert.equal(query({ classes: ["a,b", "c"] }).get("classes"), '"a,b",c');
+});
+
+test("sizes and times as people read them", () => {
+  const sizes = { 0: "0 bytes", 1: "1 byte", 999: "999 bytes", 1000: "1 kB", 1234: "1.2 kB", 49_960: "50 kB", 999_940: "999.9 kB",
+    999_999: "1 MB", 3_400_000: "3.4 MB", 2_000_000_000: "2 GB", 5e12: "5000 GB" };
+  for (const [bytes, text] of Object.entries(sizes)) assert.equal(fileSize(Number(bytes)), text);
+  const times = { 0: "0:00", 7.9: "0:07", 60: "1:00", 754: "12:34", 3723: "1:02:03" };
+  for (const [seconds, text] of Object.entries(times)) assert.equal(clock(Number(seconds)), text);
 });
 
 test("each class name once, in the order of the heads", () => {
@@ -130,6 +147,40 @@ test("the legend: parts of the picture and counts, a name once, the largest firs
   const quiet = { shares: [0.99, 0.004], classIds: new Int32Array() };
   assert.deepEqual(legendRows(quiet, MODEL).map(({ name }) => name), ["road"]);
   assert.deepEqual(legendRows(quiet, { ...MODEL, ignored: [0] }), []);
+});
+
+test("a picture's legend: how many boxes, what part of the picture, how sure of the whole", () => {
+  const seen = { detections: [{ class: "person" }, { class: "car" }, { class: "person" }], shares: { road: 0.7, car: 0.2, sky: 0.004, void: 0.1 } };
+  const model = { ...MODEL, segmentation: named("road", "car", "void"), ignored: [2] };
+  assert.deepEqual(pictureRows(seen, model), [
+    { name: "person", css: "rgb(1 1 1)", count: 2 },
+    { name: "car", css: "rgb(0 0 0)", count: 1, share: 0.2 },
+    { name: "road", css: "rgb(0 0 0)", share: 0.7 },
+  ]);
+  const whole = { segmentation: [], detection: [], classification: named("cat", "dog"), ignored: [] };
+  assert.deepEqual(pictureRows({ labels: [{ class: "cat", probability: 0.25 }] }, whole), [{ name: "cat", css: undefined, share: 0.25 }]);
+});
+
+test("what a model is for, and which settings mean something", () => {
+  const task = (...names) => ({ segmentation: [], detection: [], classification: [], ...Object.fromEntries(names.map((n) => [n, named("a")])) });
+  assert.equal(purpose(task("segmentation", "detection")), "masks and boxes");
+  assert.equal(purpose(task("classification")), "a class for the picture");
+  assert.equal(firstSentence("Streets, at 4.5 m. A network."), "Streets, at 4.5 m.");
+  assert.equal(firstSentence("no stop"), "no stop");
+  const both = { ...task("segmentation", "detection"), views: ["boxes", "panoptic"] };
+  assert.deepEqual(facts(both, { source: "server:a b" }), { pvTab: "live", pvSource: "server", pvTasks: "segmentation detection", pvViews: "boxes panoptic" });
+  for (const source of ["webcam", "file"]) {
+    assert.equal(facts(both, { tab: "live", source }).pvViews, "boxes"); // drawn by the browser
+    assert.equal(facts(both, { tab: "video", source }).pvViews, "boxes panoptic");
+  }
+  assert.deepEqual(facts(undefined, {}), { pvTab: "live", pvSource: "", pvTasks: "", pvViews: "" });
+});
+
+test("keys lead round the switches", () => {
+  const ways = { ArrowRight: [1, 2, 0], ArrowDown: [1, 2, 0], ArrowLeft: [2, 0, 1], ArrowUp: [2, 0, 1], Home: [0, 0, 0], End: [2, 2, 2] };
+  for (const [key, to] of Object.entries(ways)) assert.deepEqual([0, 1, 2].map((at) => nextSwitch(key, at, 3)), to);
+  assert.equal(nextSwitch("Tab", 0, 3), undefined);
+  assert.equal(nextSwitch("Home", -1, 0), undefined);
 });
 
 test("why there is no camera, in words", () => {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from perception.picture.letterbox import Letterbox
 from perception.postprocess import detection
-from perception.postprocess.detection import decode, float32_below, nms
+from perception.postprocess.detection import VOTE_SHARE, decode, float32_below, nms
+from perception.types import Detections
 from tests.noise import random_boxes
 
 IDENTITY = Letterbox.fit(1000, 1000, 1000, 1000)
@@ -202,8 +205,9 @@ def plain_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
-@pytest.mark.parametrize("seed", range(6))
-def test_voted_boxes_are_weighted_means(seed: int, agnostic: bool) -> None:
+@pytest.mark.parametrize("vote_iou", [0.0, 0.1, 0.6, 0.8])
+@pytest.mark.parametrize("seed", range(4))
+def test_voted_boxes_are_weighted_means(seed: int, vote_iou: float, agnostic: bool) -> None:
     rng = np.random.default_rng(seed)
     centres = random_boxes(12, rng, size=400, side=150)
     boxes = (centres[rng.integers(0, 12, 200)] + rng.normal(0, 4, (200, 4))).clip(0, 999).astype(np.float32)
@@ -211,18 +215,85 @@ def test_voted_boxes_are_weighted_means(seed: int, agnostic: bool) -> None:
     scores = (rng.random((200, 3)) ** 3).astype(np.float32)
     options = {"score_threshold": 0.2, "iou_threshold": 0.5, "class_agnostic": agnostic}
     plain = decode(boxes, scores, IDENTITY, **options)  # type: ignore[arg-type]
-    voted = decode(boxes, scores, IDENTITY, vote_iou=0.6, **options)  # type: ignore[arg-type]
+    voted = decode(boxes, scores, IDENTITY, vote_iou=vote_iou, **options)  # type: ignore[arg-type]
     np.testing.assert_array_equal(voted.scores, plain.scores)
     np.testing.assert_array_equal(voted.class_ids, plain.class_ids)
     several = 0
     for box, class_id, mean in zip(plain.boxes, plain.class_ids, voted.boxes, strict=True):
         own = scores[:, class_id]
-        voters = [k for k in range(200) if own[k] >= np.float32(0.2) and plain_iou(box, boxes[k]) >= 0.6]
+        least = VOTE_SHARE * own[(boxes == box).all(1)].max()
+        voters = [k for k in range(200) if own[k] >= least and plain_iou(box, boxes[k]) >= vote_iou]
         weights = own[voters].astype(np.float64) ** 3
         expected = (boxes[voters].astype(np.float64) * weights[:, None]).sum(0) / weights.sum()
         np.testing.assert_allclose(mean, expected, rtol=1e-5)
         several += len(voters) > 1
     assert several > 5
+
+
+def crowd(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes around a few objects, as a network gives them, with scores from 0 to 1, many of them low, some equal."""
+    rng = np.random.default_rng(seed)
+    objects = random_boxes(8, rng, size=500, side=200)
+    boxes = (objects[rng.integers(0, 8, 250)] + rng.normal(0, 8, (250, 4))).astype(np.float32)
+    scores = (rng.random((250, classes)) ** 3).astype(np.float32)
+    return boxes, np.where(rng.random(scores.shape) < 0.3, scores.round(2), scores).astype(np.float32)
+
+
+KINDS: list[dict[str, Any]] = [
+    {"method": "nms", "vote_iou": 0.75}, {"method": "nms", "vote_iou": 0.3}, {"method": "nms", "vote_iou": 0.0},
+    {"method": "nms"}, {"method": "soft-linear"}, {"method": "soft-gaussian"},
+]  # fmt: skip
+
+
+def is_filtered(high: Detections, low: Detections, keep: np.ndarray) -> None:
+    """To the last bit, in the same order."""
+    np.testing.assert_array_equal(high.scores, low.scores[keep])
+    np.testing.assert_array_equal(high.class_ids, low.class_ids[keep])
+    np.testing.assert_array_equal(high.boxes, low.boxes[keep])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("classes", [1, 4])
+def test_a_threshold_only_filters(classes: int, agnostic: bool, kind: dict[str, Any]) -> None:
+    for seed in range(12):
+        boxes, scores = crowd(seed, classes)
+        limit = 1000 if seed % 3 else 15
+        options = {"iou_threshold": 0.5, "max_detections": limit, "class_agnostic": agnostic, **kind}
+        low = decode(boxes, scores, IDENTITY, score_threshold=0.0, **options)
+        for threshold in (0.001, 0.02, 0.05, 0.1, 0.25, 0.5, 0.8, 1.0, *low.scores[::7]):
+            high = decode(boxes, scores, IDENTITY, score_threshold=threshold, **options)
+            is_filtered(high, low, low.scores >= np.float32(threshold))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_thresholds_of_classes_only_filter(agnostic: bool, kind: dict[str, Any]) -> None:
+    fewer = 0
+    for seed in range(20):
+        boxes, scores = crowd(seed, 4)
+        options = {"iou_threshold": 0.5, "max_detections": 1000, "class_agnostic": agnostic, **kind}
+        wanted = {"class_filter": [0, 1, 3]} if seed % 2 else {}
+        low = decode(boxes, scores, IDENTITY, score_threshold=0.01, **options, **wanted)
+        thresholds = np.random.default_rng(seed).uniform(0.01, 0.9, 4).astype(np.float32)
+        thresholds[seed % 4] = 0.01
+        high = decode(boxes, scores, IDENTITY, score_threshold=thresholds, **options, **wanted)
+        is_filtered(high, low, low.scores >= thresholds[low.class_ids])
+        few = decode(boxes, scores, IDENTITY, score_threshold=thresholds, **{**options, "max_detections": 6}, **wanted)
+        is_filtered(few, high, np.arange(len(high)) < 6)
+        fewer += len(few) < len(high) < len(low)
+    assert fewer > 10
+
+
+def test_a_threshold_only_filters_where_candidates_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "MAX_CANDIDATES", 100)
+    for seed in range(12):
+        boxes, scores = crowd(seed, 3)
+        options = {"iou_threshold": 0.5, "max_detections": 1000, "vote_iou": 0.4}
+        low = decode(boxes, scores, IDENTITY, score_threshold=0.0, **options)  # type: ignore[arg-type]
+        for threshold in (0.02, 0.1, 0.3, 0.7):
+            high = decode(boxes, scores, IDENTITY, score_threshold=threshold, **options)  # type: ignore[arg-type]
+            is_filtered(high, low, low.scores >= np.float32(threshold))
 
 
 def test_voting_at_the_edges() -> None:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from perception.common import jit
+from perception.common.hardware import usable_cores
 from perception.picture.conversions import planes_to_bgr
 from perception.picture.letterbox import Letterbox
 from perception.picture.resize import to_input
@@ -105,3 +107,29 @@ def test_without_a_writable_cache_directory(tmp_path: Path) -> None:
     private.chmod(0o777)  # as if somebody else could have put files there
     directory, _ = run(WHERE, XDG_CACHE_HOME=str(blocked), TMPDIR=str(elsewhere))
     assert directory == "None"
+
+
+AHEAD = """
+from pathlib import Path
+from perception.common import jit
+ahead = ("perception.postprocess.masks", "perception.postprocess.runs")
+jit.compile_ahead(ahead)
+import perception.postprocess.masks, perception.postprocess.runs
+kernels = [kernel for kernel in jit.KERNELS if kernel.py_func.__module__ in ahead]
+print(len(kernels), sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels))
+print(*(path.stat().st_mtime_ns for path in Path(jit.cache_directory()).glob("compiled-*")))
+"""
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core compiles nothing in parallel")
+def test_kernels_are_compiled_ahead_by_other_processes(tmp_path: Path) -> None:
+    """Once: the process itself then finds them all in the cache, and a second one has nothing to do."""
+    first = run(AHEAD, XDG_CACHE_HOME=str(tmp_path))[0].splitlines()
+    assert first[0] == "4 4"
+    assert len(first[1].split()) == 1
+    assert run(AHEAD, XDG_CACHE_HOME=str(tmp_path))[0].splitlines() == first
+
+
+def test_what_cannot_be_compiled_ahead_is_compiled_on_import(tmp_path: Path) -> None:
+    script = f"import sys; sys.executable = {str(tmp_path / 'nothing')!r}\n{AHEAD}"
+    assert run(script, XDG_CACHE_HOME=str(tmp_path / "cache"))[0].splitlines()[0] == "4 0"

@@ -144,7 +144,7 @@ def test_what_is_asked_for_must_fit(tmp_path: Path, scenes: Path) -> None:
         quantize(source, images, output, validation=Validation(annotations=tmp_path / "boxes.json"))
     with pytest.raises(UsageError, match=r"must end in \.onnx"):
         quantize(source, images, tmp_path / "deep.bin")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="overwrite=True"):
         quantize(source, images, source)
     with pytest.raises(ModelError, match="no such model"):
         quantize(tmp_path / "none.onnx", images, output)
@@ -176,7 +176,7 @@ def test_the_command(tmp_path: Path, scenes: Path) -> None:
     assert data["name"] == "deep-int8" and data["float_layers"] == []
     assert data["variants"][-1]["precision"] == "int8" and data["variants"][-1]["miou"] > 0.5
     refused = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert isinstance(refused.exception, UsageError) and "--overwrite" in str(refused.exception)
+    assert isinstance(refused.exception, UsageError) and "overwrite=True" in str(refused.exception)
     table = CliRunner().invoke(app, [str(a) for a in [*arguments, "--overwrite"]])
     assert table.exit_code == 0
     for word in ("fp32", "int8", "miou", "times faster", "MB"):

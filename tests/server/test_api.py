@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import socket
 import struct
 import threading
@@ -21,9 +23,10 @@ import perception
 from perception.errors import SourceError
 from perception.server.app import create_app
 from perception.server.edge.uploads import read_image
+from perception.server.options import Options, QueryOptions
 from perception.server.problems import NotAcceptable, TooLarge
 from perception.server.routes.pictures import media_type
-from perception.server.settings import Limits
+from perception.server.settings import Limits, make_settings
 from tests.media import corners, quadrants
 from tests.models import PALETTE, solid, write_model
 from tests.server.conftest import wait_until_ready
@@ -84,6 +87,41 @@ def test_options_act(server: httpx.Client) -> None:
     masks = send(server, png(solid("blue")), rle=True).json()["masks"]
     assert set(masks) == {"blue"}
     assert masks["blue"]["size"] == [48, 64]
+
+
+AWKWARD = {"red": "tench, Tinca tinca", "green": 'the "green" one', "blue": "sea,sky"}
+"""Names of classes that a row of names must quote."""
+
+
+def row(*names: str) -> str:
+    """A row of names as the csv module writes it."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="").writerow(names)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("asked", [["red"], ["green", "blue"], ["blue"], ["red", "green", "blue"]])
+def test_class_names_may_contain_commas_and_quotes(tmp_path: Path, asked: list[str]) -> None:
+    model = write_model(tmp_path / "awkward.onnx", detection=True, called=AWKWARD)
+    names = [AWKWARD[name] for name in asked]
+    image = np.full((48, 64, 3), 128, np.uint8)
+    for i, color in enumerate(AWKWARD):
+        image[16:32, 16 * i : 16 * i + 16] = PALETTE[color][::-1]
+    app = create_app(make_settings({"model": str(model), "data_dir": tmp_path / "data"}))
+    with served(app) as address, httpx.Client(base_url=f"http://{address}", timeout=60) as client:
+        for given in (row(*names), [row(name) for name in names], [row(*names), ""]):
+            said = send(client, png(image), classes=given).json()
+            assert sorted(d["class"] for d in said["detections"]) == sorted(names)
+
+
+@pytest.mark.parametrize("names", [[], ["a"], ["a", "b, c"], ["tench, Tinca tinca"], ['say "a"', "b"]])
+def test_options_of_a_query_are_those_of_json(names: list[str]) -> None:
+    plain = Options.model_validate({"classes": names, "opacity": 0.25})
+    assert plain.classes == tuple(names)
+    for given in ([row(*names)], [row(name) for name in names] or [""]):
+        assert QueryOptions.model_validate({"classes": given, "opacity": 0.25}).plain() == plain
+    assert Options.model_validate(plain.model_dump()) == plain
+    assert Options.model_validate_json(plain.model_dump_json()) == plain
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from perception.errors import SourceError
-from perception.server.edge.decoding import decode
+from perception.server.edge import decoding
 
 
 def picture(height: int = 46, width: int = 64) -> np.ndarray:
@@ -18,13 +18,22 @@ def picture(height: int = 46, width: int = 64) -> np.ndarray:
     return cv2.resize(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
+def decode(data: bytes) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            size = header.size
+    except Exception:
+        size = (1, 1)  # what is no picture is refused before
+    return decoding.decode(data, *size)
+
+
 def opencv(data: bytes) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
-def written(form: str, mode: str, **options: object) -> bytes:
+def written(form: str, mode: str, height: int = 46, width: int = 64, **options: object) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture()[..., ::-1]).convert(mode).save(file, form, **options)
+    Image.fromarray(picture(height, width)[..., ::-1]).convert(mode).save(file, form, **options)
     return file.getvalue()
 
 
@@ -99,3 +108,34 @@ def test_a_jpeg_that_was_cut_short_is_shown_as_far_as_it_goes() -> None:
     whole = decode(data)
     assert image.shape == whole.shape
     np.testing.assert_array_equal(image[:120], whole[:120])
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "options"),
+    [
+        ("JPEG", "RGB", {}),
+        ("PNG", "RGB", {"compress_level": 1}),
+        ("PNG", "P", {"compress_level": 1}),
+        ("WEBP", "RGB", {"lossless": True, "method": 0, "quality": 0}),
+        ("BMP", "RGB", {}),
+    ],
+)
+def test_large_pictures(form: str, mode: str, options: dict, capfd: pytest.CaptureFixture[str]) -> None:
+    """They are decoded elsewhere, to the same pixels, and as silently."""
+    height, width = 1700, 2400
+    assert height * width > decoding.LARGE
+    if form in ("JPEG", "PNG"):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options = {**options, "exif": exif}
+    data = written(form, mode, height, width, **options)
+    image = decode(data)
+    assert image.flags.c_contiguous
+    assert image.flags.writeable
+    np.testing.assert_array_equal(image, opencv(data))
+    if form == "PNG":
+        middle = len(data) // 2
+        for damaged in (data[:middle], data[:middle] + bytes(64) + data[middle + 64 :]):
+            with pytest.raises(SourceError, match="the image is damaged"):
+                decode(damaged)
+    assert capfd.readouterr() == ("", "")

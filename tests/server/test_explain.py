@@ -156,9 +156,9 @@ def test_without_torch_it_says_how_to_get_it(server: httpx.Client, monkeypatch: 
     monkeypatch.setattr(explain_process, "NEEDED", ("numpy", "a_package_that_is_not_there"))
     answer = ask(server, png(scene()))
     assert answer.status_code == 501
-    assert answer.json() == {
-        "error": "explanations need a_package_that_is_not_there; install them with: pip install 'perception[train]'"
-    }
+    said = answer.json()["error"]
+    assert said.startswith("explanations need a_package_that_is_not_there; install them with: pip install '")
+    assert "perception" not in said
 
 
 def test_a_process_that_dies_is_told(

@@ -125,7 +125,7 @@ def test_ids_are_not_paths(server: httpx.Client) -> None:
 @pytest.fixture(scope="module")
 def narrow(make: Any) -> Iterator[tuple[httpx.Client, Path]]:
     """A server with small limits, and its folder of jobs."""
-    limits = {"upload_bytes": 1_000_000, "upload_seconds": 30, "pixels": 320 * 240, "jobs_waiting": 2}
+    limits = {"upload_bytes": 1_000_000, "upload_seconds": 30, "video_pixels": 320 * 240, "jobs_waiting": 2}
     settings = make(limits=limits)
     with served(create_app(settings)) as at, httpx.Client(base_url=f"http://{at}", timeout=60) as client:
         wait_until_ready(client)

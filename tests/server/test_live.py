@@ -21,6 +21,8 @@ from perception.commands.main import app
 from tests.media import make_video
 from tests.models import solid
 from tests.server.conftest import wait_until_ready
+from tests.server.process import live as server_process
+from tests.server.waiting import wait_for
 
 DEMO = Path(__file__).parents[2] / "demos" / "client.py"
 TOKEN = "0123456789abcdef"
@@ -40,6 +42,19 @@ def live(*args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     finally:
         process.kill()
         process.communicate(timeout=120)
+
+
+def test_the_log_says_when_it_is_ready(tmp_path: Path) -> None:
+    with server_process(tmp_path) as server:
+        wait_for(lambda: "ready after" in server.said(), 90)
+        said = server.said()
+    preparing = re.search(r"^\d\d:\d\d:\d\d preparing; .*$", said, re.M)
+    address = re.search(r"^perception live: http", said, re.M)
+    ready = re.search(r"^(\S+) ready after \d+ s: colors, .*$", said, re.M)
+    assert preparing and address and ready
+    assert preparing.start() < address.start() < ready.start()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", ready[1])
+    assert "OpenVINO" in ready[0]
 
 
 def switches(pid: int) -> int:

@@ -31,29 +31,28 @@ def test_sources_are_those_that_the_operator_offers(tmp_path: Path) -> None:
     model = str(write_model(tmp_path / "colors.onnx"))
     source = components(
         tmp_path, model=model, sources={"front_door": "synthetic:"}, cameras=[2], allow=["rtsp://cam1.test/*"]
-    )["pv-source"]
-    assert [tuple(choice) for choice in source["choices"]] == [
+    )["pv-choices"]["value"]
+    assert [tuple(choice) for choice in source["sources"]] == [
         ("front door", "server:front_door"),
         ("camera 2 of the server", "server:2"),
         ("this browser's camera", "webcam"),
         ("a video file", "file"),
         ("stream URL", "url"),
     ]
-    assert source["value"] == "server:front_door"
+    assert source["source"] == "server:front_door"
 
 
 def test_without_any_of_them_it_is_the_browsers_own_camera(tmp_path: Path) -> None:
-    source = components(tmp_path, model=str(write_model(tmp_path / "colors.onnx")))["pv-source"]
-    assert [value for _, value in source["choices"]] == ["webcam", "file"]
-    assert source["value"] == "webcam"
+    source = components(tmp_path, model=str(write_model(tmp_path / "colors.onnx")))["pv-choices"]["value"]
+    assert [value for _, value in source["sources"]] == ["webcam", "file"]
+    assert source["source"] == "webcam"
 
 
 @pytest.mark.parametrize("detection", [True, False])
-def test_thresholds_are_there_where_the_model_has_boxes(tmp_path: Path, detection: bool) -> None:
+def test_the_page_knows_the_thresholds_of_a_model_with_boxes(tmp_path: Path, detection: bool) -> None:
     page = components(tmp_path, model=str(write_model(tmp_path / "colors.onnx", detection=detection)))
-    assert page["pv-model"]["value"] == "colors"
-    assert [page[name]["visible"] for name in ("pv-score", "pv-iou")] == [detection, detection]
     known = page["pv-live"]["value"]
+    assert known["default"] == "colors"
     assert known["problem"] is None
     assert [c["name"] for c in known["models"]["colors"]["segmentation"]] == ["red", "green", "blue"]
     assert ("score" in known["models"]["colors"]) == detection

@@ -238,7 +238,7 @@ def test_a_chain_names_classes_that_the_model_has_not(stages: ModuleType, schedu
     with pytest.raises(UsageError, match=rf"the stage {NAME}:unknown gave a box of class 99; colors has 3"):
         chain.apply(scheduler.model.predict(square()))
     chain = Options().chain(scheduler.model.card, [find_stage(f"{NAME}:broken")])
-    with pytest.raises(StageError, match="--debug"):
+    with pytest.raises(StageError, match=rf"the stage {NAME}:broken failed on frame 0"):
         chain.apply(scheduler.model.predict(square()))
 
 

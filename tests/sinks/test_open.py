@@ -8,12 +8,14 @@ import pytest
 from perception.errors import PerceptionError, SinkError, UsageError
 from perception.sinks import Sink, open_sink
 from perception.sinks.coco import CocoSink
+from perception.sinks.counts import CountsSink
 from perception.sinks.csv import CsvSink
 from perception.sinks.images import ImageSink
 from perception.sinks.jsonl import JsonLinesSink
 from perception.sinks.masks import MaskSink
 from perception.sinks.panoptic import PanopticSink
 from perception.sinks.parquet import ParquetSink
+from perception.sinks.picture import PictureSink
 from perception.sinks.video import VideoSink
 from tests.sinks.samples import card, info, pictures, prediction
 
@@ -27,6 +29,8 @@ from tests.sinks.samples import card, info, pictures, prediction
         ("a.json", None, CocoSink),
         ("a.csv", None, CsvSink),
         ("a.parquet", None, ParquetSink),
+        *((f"a.{s}", None, PictureSink) for s in ("jpg", "JPEG", "png", "webp")),
+        ("a.csv", "counts", CountsSink),
         ("a/", None, ImageSink),
         ("a.mp4/", None, ImageSink),
         ("a", "masks", MaskSink),
@@ -56,7 +60,7 @@ def test_standard_output(kind: str | None, expected: type[Sink]) -> None:
     [
         ("a.xyz", {}, r"a\.xyz: the file extension chooses .* \.mp4"),
         ("a", {}, "the file extension chooses"),
-        ("a.png", {}, "ends with a slash"),
+        ("a.heic", {}, r"the file extension chooses .* \.jpg"),
         ("a.mp4", {"crg": 1}, "no option crg; did you mean 'crf'"),
         ("a.csv", {"masks": True}, "kind csv has no option masks"),
         ("a.mp4", {"kind": "vidoe"}, "did you mean 'video'"),
@@ -87,7 +91,7 @@ NAMES = ("a.mp4", "a.mkv", "a.jsonl", "a.json", "a.csv", "a.parquet")
 def test_an_existing_file_is_kept_or_replaced(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"precious" * 10)
-    with pytest.raises(UsageError, match=r"the file exists; .*--overwrite"):
+    with pytest.raises(UsageError, match=r"the file exists; .*overwrite=True"):
         open_sink(path)
     assert path.read_bytes() == b"precious" * 10
     with open_sink(path, overwrite=True) as sink:

@@ -69,7 +69,7 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
         with open_sink(tmp_path, kind="panoptic", overwrite=True) as sink:
             sink.open(info(), card())
             sink.write(prediction(0, panoptic=view()))
-    with pytest.raises(UsageError, match=r"the file exists; .*--overwrite"):
+    with pytest.raises(UsageError, match=r"the file exists; .*overwrite=True"):
         open_sink(tmp_path, kind="panoptic")
     (tmp_path / "panoptic.json").unlink()
     with pytest.raises(UsageError, match=r"already has \.png files"):

@@ -89,7 +89,7 @@ def test_nothing_that_decodes(tmp_path):
 def test_folders(tmp_path):
     assert "no images in this folder" in fault(tmp_path)
     make_video(tmp_path / "v.mp4")
-    assert "no images in this folder" in fault(tmp_path)
+    assert "folder of videos is not one source" in fault(tmp_path)
     named = tmp_path / "folder.mp4"
     named.mkdir()
     assert "no images in this folder" in fault(named)

@@ -108,7 +108,7 @@ def test_a_gpu_that_is_lost_ends_the_source_with_what_to_do(tmp_path, monkeypatc
     packets = list(decoder._packets())
     monkeypatch.setattr(decoder, "_packets", lambda: iter(packets))
     monkeypatch.setattr(decoder, "stream", Lost())
-    with pytest.raises(SourceError, match=r"the GPU failed while decoding: .*--decoder cpu"):
+    with pytest.raises(SourceError, match=r"the GPU failed while decoding: .*decoder=cpu"):
         list(decoder.frames())
 
 

@@ -89,6 +89,14 @@ def test_no_server():
             open_source(f"{scheme}://127.0.0.1:{port}/x", timeout=2)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https", "rtsp", "rtmp"])
+def test_a_host_that_nobody_knows(scheme):
+    with pytest.raises(SourceError) as caught:  # RFC 6761: nothing ends in .invalid
+        open_source(f"{scheme}://bob:s3cret@no-such-camera.invalid/live", timeout=5)
+    assert "the host no-such-camera.invalid cannot be found" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_nothing_comes_over_udp():
     with pytest.raises(SourceError, match=r"no answer in 0\.5 s"):
         open_source("udp://127.0.0.1:45871", timeout=0.5)

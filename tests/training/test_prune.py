@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,13 @@ from torch import Tensor, nn  # noqa: E402
 from perception.networks.detector import DetectionHead  # noqa: E402
 from perception.networks.lite import EfficientNetLite  # noqa: E402
 from perception.networks.segmentation_detection import SegmentationDetectionNetwork  # noqa: E402
+from perception.training.recipes.read import parse_config, read_config  # noqa: E402
+from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig  # noqa: E402
+from perception.training.tasks.networks import build_segmentation_detection  # noqa: E402
+from perception.training.tasks.start import start_from_imagenet  # noqa: E402
 from perception.training.weights.prune import is_narrower, keep, prune  # noqa: E402
+
+SMOKE = Path(__file__).parents[2] / "configs" / "train" / "street-smoke.yaml"
 
 HIDDEN = [8 + i % 3 for i in range(15)]
 
@@ -145,3 +152,27 @@ def test_what_cannot_be_slimmed_is_told() -> None:
 def test_every_block_wants_its_number(hidden: list[int]) -> None:
     with pytest.raises(ValueError, match="each of the 15 expanding blocks"):
         EfficientNetLite(hidden=hidden)
+
+
+def test_a_pruned_backbone_starts_from_imagenet() -> None:
+    """It is nearer to ImageNet's features than the same channels in their first places would be."""
+    data = read_config(SMOKE).model_dump(mode="json")
+    data["network"] |= {"pretrained": True, "hidden": [48, *[80] * 14]}
+    recipe = parse_config(data, "recipe")
+    assert isinstance(recipe, SegmentationDetectionConfig)
+    assert recipe.network.prunes_imagenet
+    narrow = build_segmentation_detection(recipe)
+    pictures = [torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    start_from_imagenet(narrow, recipe, lambda: pictures)
+    wide = EfficientNetLite()
+    wide.load_imagenet()
+    backbone = narrow.backbone.eval()
+    with torch.inference_mode():
+        wanted, got = wide.eval()(pictures[0]), backbone(pictures[0])
+        untrained = build_segmentation_detection(recipe).backbone.eval()(pictures[0])
+
+    def lost(features: dict[int, Tensor]) -> float:
+        return float((features[4] - wanted[4]).square().mean() / wanted[4].square().mean())
+
+    assert lost(got) < 0.5
+    assert lost(got) < 0.5 * lost(untrained)

@@ -166,6 +166,28 @@ def test_pictures_without_a_label_are_passed_over_where_the_recipe_says_so(tmp_p
     assert [s.name for s in SegmentationFolder(MaskSetConfig.model_validate(only), tmp_path, NAMES).samples] == ["2"]
 
 
+def test_labels_that_are_not_beside_the_pictures_are_looked_for_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of(tmp_path, [[0, 1]])
+    (tmp_path / "work").mkdir()
+    (tmp_path / "set" / "labels").rename(tmp_path / "work" / "made")
+    config = MaskSetConfig.model_validate({"images": "set/images", "labels": "made"})
+    with pytest.raises(SourceError, match=r"no such folder; check data\.root in the recipe"):
+        SegmentationFolder(config, tmp_path, NAMES)
+    monkeypatch.chdir(tmp_path / "work")
+    assert [ids_of(sample) for sample in SegmentationFolder(config, tmp_path, NAMES).samples] == [[0, 1]]
+
+
+def test_classes_that_no_set_has_are_refused_unless_the_recipe_says_so(data: Path, tmp_path: Path) -> None:
+    classes = [{"name": name, "color": [9, i, 9]} for i, name in enumerate((*NAMES, "unicorn"))]
+    with pytest.raises(SourceError, match="no training pixel has the class unicorn"):
+        open_task(read_config(recipe(tmp_path, data__classes=classes), data))
+    open_task(read_config(recipe(tmp_path, data__classes=classes, data__unlabelled=["unicorn"]), data))
+    with pytest.raises(UsageError, match="unlabelled: unknown classes horse; there are ground, box, ball"):
+        read_config(recipe(tmp_path, data__unlabelled=["horse"]), data)
+
+
 def write_sets(root: Path) -> Path:
     """The drawn data set, and another: other ids, balls not labelled, COCO boxes beside its masks."""
     write_boxes(write_folder(root, train=8, val=3), train=8, val=3)

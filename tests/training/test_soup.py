@@ -48,7 +48,7 @@ def test_it_may_replace_one_of_those_it_is_made_of(tmp_path: Path) -> None:
     before = load_checkpoint(a)["average"]["w"], load_checkpoint(b)["average"]["w"]
     arguments = ["weights", "soup", str(a), str(b), "-o", str(a), "--shares", "3,1"]
     refused = CliRunner().invoke(app, arguments)
-    assert isinstance(refused.exception, PerceptionError) and "--overwrite" in str(refused.exception)
+    assert isinstance(refused.exception, PerceptionError) and "overwrite=True" in str(refused.exception)
     assert CliRunner().invoke(app, [*arguments, "--overwrite"]).exit_code == 0
     assert torch.allclose(load_checkpoint(a)["average"]["w"], 0.75 * before[0] + 0.25 * before[1])
 

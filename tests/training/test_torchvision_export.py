@@ -329,7 +329,7 @@ def test_checkpoints_by_the_same_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, (result.output, result.exception)
     assert read_card(output).name == config.name
     before = output.read_bytes()
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="overwrite=True"):
         CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(output)], catch_exceptions=False)
     assert output.read_bytes() == before
     output.write_bytes(b"an older model")

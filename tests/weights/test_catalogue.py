@@ -105,7 +105,7 @@ def test_a_longer_file_left_behind_is_begun_anew(tmp_path: Path, models: Path, d
 def test_restricted_licences_have_to_be_accepted(tmp_path: Path, models: Path, data: bytes) -> None:
     with serve(data) as served:
         listed = catalogue(tmp_path, served, free=False, licence="research only")
-        with pytest.raises(UsageError, match=r"research only.*--accept-licence"):
+        with pytest.raises(UsageError, match=r"research only.*accept_licence=True"):
             get_model("colors", catalogue=listed)
         assert served.asked == []
         get_model("colors", catalogue=listed, accept_licence=True)
@@ -115,7 +115,7 @@ def test_what_is_there_is_not_replaced_by_itself(tmp_path: Path, models: Path, d
     with serve(data) as served:
         listed = catalogue(tmp_path, served)
         get_model("colors", catalogue=listed)
-        with pytest.raises(UsageError, match="--overwrite"):
+        with pytest.raises(UsageError, match="overwrite=True"):
             get_model("colors", catalogue=listed)
     assert len(served.asked) == 1
 

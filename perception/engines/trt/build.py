@@ -54,7 +54,7 @@ def build(
     logger = build_logger(trt)
     if not recipe.capabilities:
         machine, known = this_machine(), flavour.known_capabilities()
-        hint = f"; or name what to build for: --compute-capability {','.join(known)}" if known else ""
+        hint = f"; or name what to build for: `compute_capability={','.join(known)}`" if known else ""
         if machine is None:
             raise EngineError(f"{flavour.title} builds for an NVIDIA GPU, and this machine has none{hint}")
         if fault := flavour.driver_fault(machine.cuda):
@@ -82,7 +82,7 @@ def build(
     if plan is None and logger.lacks_memory():
         raise GpuMemoryError(
             f"not enough GPU memory to build {recipe.model} for {recipe.profile}; close other programs that "
-            "use the GPU, or use a smaller --size"
+            "use the GPU, or use a smaller input size"
         )
     if plan is None:
         raise EngineError(f"{flavour.title} cannot build {recipe.model}: {logger.said() or 'no reason was given'}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from perception.common import hardware
+from perception.common.distribution import install_hint
 from perception.common.private import read_private
 from perception.errors import EngineError, UsageError
 
@@ -132,9 +133,7 @@ class Flavour:
         if not capabilities:
             return
         if not self.portable:
-            raise UsageError(
-                f"{self.title} builds for the GPU of this machine only; --compute-capability needs --flavour rtx"
-            )
+            raise UsageError(f"{self.title} builds for the GPU of this machine only; `flavour=rtx` builds for others")
         known = self.known_capabilities()
         unknown = [c for c in capabilities if c not in known]
         if unknown:
@@ -193,11 +192,16 @@ def find_flavour(name: str = "auto") -> Flavour:
         if name in ("auto", candidate) and candidate in there:
             return Flavour(candidate)
     if name == "auto":
-        raise UsageError(
-            "TensorRT is not installed; `pip install 'perception[tensorrt-rtx]'` for desktop GPUs, "
-            "`pip install 'perception[tensorrt]'` for servers"
-        )
-    raise UsageError(f"{_MODULES[name]} is not installed; `pip install 'perception[{_EXTRAS[name]}]'`")
+        raise UsageError(not_installed())
+    raise UsageError(f"{_MODULES[name]} is not installed; `{install_hint(_EXTRAS[name])}`")
+
+
+def not_installed() -> str:
+    """Say that no TensorRT is there, and how to get each."""
+    return (
+        f"TensorRT is not installed; `{install_hint('tensorrt-rtx')}` for desktop GPUs, "
+        f"`{install_hint('tensorrt')}` for servers"
+    )
 
 
 def this_machine() -> Machine | None:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from perception.common.text import counted
 from perception.errors import EngineError
 
 _TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "INT8"}
@@ -56,9 +57,10 @@ class Inspection:
             raise EngineError("the engine cache is damaged; run `perception cache clear`") from None
 
     def __str__(self) -> str:
-        products = ", ".join(f"{n} in {dtype.lower()}" for dtype, n in self.products.items())
+        spelled = {name: precision for precision, name in _TYPES.items()}
+        products = ", ".join(f"{n} in {spelled.get(dtype, dtype.lower())}" for dtype, n in self.products.items())
         tensors = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
-        return f"{tensors[0]} -> {tensors[1]}; {self.layers} layers, products: {products or 'none'}"
+        return f"{tensors[0]} -> {tensors[1]}; {counted(self.layers, 'layer')}, products: {products or 'none'}"
 
 
 def inspect_network(network: Any, trt: Any) -> Inspection:

@@ -2,11 +2,20 @@
 
 OpenCV lets libjpeg and libpng write to standard error, once for each damaged picture, and adds lines of its own.
 simplejpeg and Pillow are silent.
+
+Pillow holds the interpreter while it allocates and copies, which takes a tenth of a second and more for tens of
+megapixels, and all requests wait meanwhile. So large pictures that are no JPEGs are decoded in a process of their own:
+
+    python -m perception.server.edge.decoding < picture.png > pixels
 """
 
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
+import sys
+import threading
 import warnings
 
 import cv2
@@ -17,7 +26,16 @@ from PIL import Image
 from perception.errors import SourceError
 from perception.types import U8
 
+LARGE = 4_000_000
+"""Pixels; pictures of more take long."""
+
+TIMEOUT_S = 60.0
+"""Seconds that a process may take for one picture."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+
+_JPEG = b"\xff\xd8"
+_SHAPE = struct.Struct("<II")
 
 _ORIENTATION = 0x0112  # of EXIF
 _TURNS: dict[int, tuple[bool, int | None]] = {
@@ -32,8 +50,12 @@ _TURNS: dict[int, tuple[bool, int | None]] = {
 }
 
 
-def decode(data: bytes) -> U8:
+def decode(data: bytes, width: int, height: int) -> U8:
     """Decode a picture whose size was checked before.
+
+    Args:
+        data: the file.
+        width, height: as its header says.
 
     Returns:
         uint8 ``[H, W, 3]`` BGR, upright (EXIF orientation applied). What is missing at the end of a JPEG is grey.
@@ -42,22 +64,56 @@ def decode(data: bytes) -> U8:
         SourceError: it is damaged.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                orientation = picture.getexif().get(_ORIENTATION, 1)
-                if picture.format == "JPEG" and picture.mode in ("RGB", "L"):
-                    if simplejpeg.decode_jpeg_header(data)[1::-1] != picture.size:
-                        raise ValueError("its size is not the one that was looked at")
-                    image = simplejpeg.decode_jpeg(data, "BGR", strict=False)
-                else:
-                    image = _pixels(picture)
+        if width * height <= LARGE or data.startswith(_JPEG):
+            return _decode(data)
+        return _decode_apart(data, width * height)
     except Exception:  # Pillow raises whatever a damaged file leads to
         raise SourceError("the image is damaged") from None
+
+
+def _decode(data: bytes) -> U8:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            orientation = picture.getexif().get(_ORIENTATION, 1)
+            if picture.format == "JPEG" and picture.mode in ("RGB", "L"):
+                if simplejpeg.decode_jpeg_header(data)[1::-1] != picture.size:
+                    raise ValueError("its size is not the one that was looked at")
+                image = simplejpeg.decode_jpeg(data, "BGR", strict=False)
+            else:
+                image = _pixels(picture)
     mirrored, turn = _TURNS.get(orientation, (False, None))
     if mirrored:
         image = cv2.flip(image, 1)
     return np.ascontiguousarray(image if turn is None else cv2.rotate(image, turn), np.uint8)
+
+
+def _decode_apart(data: bytes, pixels: int) -> U8:
+    """Decode in a process of its own.
+
+    Raises:
+        ValueError: it is damaged, or takes too long.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        clock = threading.Timer(TIMEOUT_S, process.kill)
+        clock.start()
+        try:
+            with process.stdin as stdin:
+                stdin.write(data)
+            height, width = _SHAPE.unpack(process.stdout.read(_SHAPE.size))
+            if height * width != pixels:
+                raise ValueError("its size is not the one that was looked at")
+            image = np.empty((height, width, 3), np.uint8)
+            if process.stdout.readinto(image.reshape(-1)) != image.size:  # type: ignore[attr-defined]
+                raise ValueError("the process ended early")
+        finally:
+            clock.cancel()
+            process.kill()
+    return image
 
 
 def _pixels(picture: Image.Image) -> U8:
@@ -66,3 +122,9 @@ def _pixels(picture: Image.Image) -> U8:
     else:
         image = cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR)
     return np.asarray(image, np.uint8)
+
+
+if __name__ == "__main__":
+    decoded = _decode(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(_SHAPE.pack(*decoded.shape[:2]))
+    sys.stdout.buffer.write(decoded.data)

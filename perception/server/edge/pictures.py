@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from perception.errors import PerceptionError
 from perception.server.edge.budget import Budget, Hold
-from perception.server.edge.decoding import decode
+from perception.server.edge.decoding import LARGE, decode
 from perception.server.edge.uploads import image_size
 from perception.server.metrics import Metrics
 from perception.server.settings import Limits
@@ -27,11 +27,9 @@ QUEUE_TIMEOUT_S = 30.0
 THREADS = 4
 """Number of threads that decode and encode; not those that load models, which would delay pictures."""
 
-LARGE = 4_000_000
-"""Pictures of more pixels than a camera's frame take up to a second: they have threads of their own. Not of low
-priority: one that has to wait for a core while it holds the interpreter would make all others wait."""
-
 LARGE_THREADS = 2
+"""Large pictures take up to a second, and have threads of their own. Not of low priority: one that has to wait for a
+core while it holds the interpreter would make all others wait."""
 
 
 class NoRoom(PerceptionError):
@@ -82,7 +80,7 @@ class Pictures:
         if taken is None:
             raise NoRoom(pixels)
         try:
-            return taken, decode(data)
+            return taken, decode(data, width, height)
         except BaseException:
             if hold is None:
                 taken.leave()

@@ -20,6 +20,7 @@ from PIL import Image
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from perception.common.files import file_size
 from perception.common.private import private_file
 from perception.errors import PerceptionError, SinkError, SourceError
 from perception.server.edge.decoding import FORMATS as IMAGE_FORMATS
@@ -165,8 +166,7 @@ async def receive_file(
 
 def read_image(data: bytes, limits: Limits) -> U8:
     """Check and decode an uploaded image: `image_size` and `decode` in one."""
-    image_size(data, limits)
-    return decode(data)
+    return decode(data, *image_size(data, limits))
 
 
 def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
@@ -191,18 +191,18 @@ def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
         raise TooLarge(f"the image has more than {limits.pixels} pixels") from None
     except Exception:  # Pillow raises whatever a damaged header leads to
         raise SourceError(f"not an image that can be read; send {', '.join(IMAGE_FORMATS)}") from None
-    check_pixels(width, height, limits, "image")
+    check_pixels(width, height, limits.pixels, "image")
     return width, height
 
 
-def check_pixels(width: int, height: int, limits: Limits, what: str) -> None:
+def check_pixels(width: int, height: int, limit: int, what: str) -> None:
     """Check a size against the operator's limit.
 
     Raises:
         TooLarge: there are more pixels.
     """
-    if width * height > limits.pixels:
-        raise TooLarge(f"the {what} has {width}x{height} pixels; the limit is {limits.pixels}")
+    if width * height > limit:
+        raise TooLarge(f"the {what} has {width}x{height} pixels; the limit is {limit}")
 
 
 def check_video(path: Path, name: str, limits: Limits) -> None:
@@ -221,12 +221,11 @@ def check_video(path: Path, name: str, limits: Limits) -> None:
         raise SourceError(error.message, name) from None
     with container:
         codec = video_stream(container, name).codec_context
-        check_pixels(codec.width, codec.height, limits, "video")
+        check_pixels(codec.width, codec.height, limits.video_pixels, "video")
         seconds = container.duration / 1e6 if container.duration else 0.0
         if seconds > limits.upload_seconds:
             raise TooLarge(f"the video lasts {seconds:.0f} s; the limit is {limits.upload_seconds:g} s")
 
 
 def _too_large(what: str, limit: int) -> TooLarge:
-    size = f"{limit / 1e6:.0f} MB" if limit >= 1_000_000 else f"{limit} bytes"
-    return TooLarge(f"{what} is larger than the limit of {size}")
+    return TooLarge(f"{what} is larger than the limit of {file_size(limit)}")

@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
+from perception.common.distribution import install_hint
 from perception.errors import PerceptionError, UsageError
 from perception.server.problems import Busy, NotInstalled
 from perception.types import U8
@@ -48,7 +49,7 @@ def missing() -> str | None:
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if not lacking:
         return None
-    return f"explanations need {' and '.join(lacking)}; install them with: pip install 'perception[train]'"
+    return f"explanations need {' and '.join(lacking)}; install them with: {install_hint('train')}"
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Models:
                 if error is not None and time.monotonic() - at < FAILURE_KEPT_S:
                     raise error
                 if len(self._loaded) >= self._settings.limits.models:
-                    raise Busy(f"{len(self._loaded)} models are loaded, which is the limit: {', '.join(self._loaded)}")
+                    raise Busy(f"as many models as may be are loaded: {', '.join(self._loaded)}")
             try:
                 scheduler = self._load(name)
             except PerceptionError as failure:

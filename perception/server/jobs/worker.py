@@ -122,14 +122,14 @@ class Worker:
 
         def checked(prediction: Prediction) -> Prediction:
             frame = prediction.frame
-            check_pixels(frame.width, frame.height, self._limits, "video")
+            check_pixels(frame.width, frame.height, self._limits.video_pixels, "video")
             seconds = self._limits.upload_seconds
             if frame.time > seconds or frame.index >= seconds * MOST_FPS:
                 raise TooLarge(f"the video is longer than the limit of {seconds:g} s")
             self._metrics.frame_done(prediction, "job")
             return replace(prediction, frame=frame.at(source=job.name))  # and not a path of the server's
 
-        with open_source(self._store.input(job.id), bounds=Bounds(self._limits.pixels)) as source:
+        with open_source(self._store.input(job.id), bounds=Bounds(self._limits.video_pixels)) as source:
             total = source.info.frame_count
 
             def moved(frames: int, dropped: int) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 
+TABS = ("live", "video", "picture")
 VIEWS = (("boxes", "boxes"), ("outlines (panoptic)", "panoptic"))
 SHOWN = ("Masks", "Boxes", "Labels", "Legend")
 WEBCAM, FILE, URL = "webcam", "file", "url"
@@ -71,13 +72,13 @@ def mount_page(app: FastAPI, service: Service) -> None:
 def build_page(service: Service) -> gr.Blocks:
     """The page of one running server."""
     with gr.Blocks(title="perception", analytics_enabled=False, fill_width=True) as page, gr.Row(elem_id="pv-page"):
-        with gr.Column(scale=7, min_width=320), gr.Tabs():
-            with gr.Tab("Live", id="live"):
-                _tab("live", service)
-            with gr.Tab("Video", id="video"):
-                _tab("video", service)
-            with gr.Tab("Picture", id="picture"):
-                _tab("picture", service)
+        with gr.Column(scale=7, min_width=320):
+            gr.HTML("<h1>perception</h1>", apply_default_css=False, elem_id="pv-head")
+            with gr.Tabs():
+                for name in TABS:
+                    with gr.Tab(name.capitalize(), id=name) as tab:
+                        _tab(name, service)
+                    tab.select(fn=None, js=_sets("tab", f'"{name}"'), show_progress="hidden")
         with gr.Column(scale=2, min_width=260, elem_id="pv-settings"):
             _settings(service)
     return page
@@ -93,27 +94,28 @@ def sources(service: Service) -> list[tuple[str, str]]:
 
 
 def models(service: Service) -> dict[str, dict[str, Any]]:
-    """Classes, thresholds and views of each model, by name."""
+    """Purpose, classes, thresholds and views of each model, by name."""
     return {file.name: _describe(file.card) for file in service.models.files()}
 
 
 def _describe(card: ModelCard) -> dict[str, Any]:
-    described: dict[str, Any] = {}
+    described: dict[str, Any] = {"description": card.description}
     for name, task in (
         ("segmentation", card.segmentation),
         ("detection", card.detection),
         ("classification", card.classification),
     ):
         described[name] = [] if task is None else [{"name": c.name, "color": list(c.color)} for c in task.classes]
+    described["ignored"] = [] if card.segmentation is None else card.segmentation.ignored
     if card.detection is not None:
         described |= {"score": card.detection.score_threshold, "iou": card.detection.iou_threshold}
     unknown = card.segmentation is not None and card.segmentation.unknown is not None
     return {**described, "views": views(card), "unknown": unknown}
 
 
-def _tab(name: str, service: Service) -> None:
-    """A tab that one module of ``static/`` brings to life; it is given the models."""
-    gr.HTML(
+def _tab(name: str, service: Service) -> gr.HTML:
+    """A part of the page that one module of ``static/`` brings to life; it is given the models."""
+    return gr.HTML(
         value=_known(service),
         html_template=(FOLDER / f"{name}.html").read_text(encoding="utf-8"),
         js_on_load=_LOAD.replace("NAME", name),
@@ -124,7 +126,7 @@ def _tab(name: str, service: Service) -> None:
 
 _LOAD = """
 import(new URL("static/perception/NAME.js", document.baseURI))
-  .then((module) => module.mount(element, props.value))
+  .then((module) => module.mount(element, props.value, trigger))
   .catch((error) => { element.textContent = `This page needs a newer browser (${error.message}).`; });
 """
 
@@ -133,6 +135,7 @@ def _known(service: Service) -> dict[str, Any]:
     """The values that a tab is given; a default model that is not usable is a message on the page and not its end."""
     known: dict[str, Any] = {
         "source": sources(service)[0][1],
+        "sources": sources(service),
         "default": service.models.default,
         "unknown": service.settings.unknown,
         "methods": METHODS,
@@ -146,21 +149,12 @@ def _known(service: Service) -> dict[str, Any]:
 
 
 def _settings(service: Service) -> None:
-    """The controls. Each one only tells the scripts; what depends on the model is asked of the server."""
+    """The controls. Each one only tells the scripts; page.css shows those that mean something, see choices.js."""
     known = _known(service)["models"]
-    default = service.models.default
-    offered = sources(service)
-    source = gr.Dropdown(offered, value=offered[0][1], label="Live source", elem_id="pv-source")
-    url = gr.Textbox(
-        label="Address", placeholder="rtsp://...", visible=False, max_lines=1, elem_id="pv-url", info="Enter opens it."
-    )
-    model = gr.Dropdown(list(known) or [default], value=default, label="Model", elem_id="pv-model")
-    first = known.get(default, {})
-    boxes = bool(first.get("detection"))
-    score = gr.Slider(
-        0, 1, first.get("score", _SCORE), step=0.01, label="Confidence", visible=boxes, elem_id="pv-score"
-    )
-    iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="Merge overlap", visible=boxes, elem_id="pv-iou")
+    choices = _tab("choices", service)
+    first = known.get(service.models.default, {})
+    score = gr.Slider(0, 1, first.get("score", _SCORE), step=0.01, label="Confidence", elem_id="pv-score")
+    iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="Merge overlap", elem_id="pv-iou")
     unknown = gr.Slider(
         0,
         1,
@@ -168,24 +162,15 @@ def _settings(service: Service) -> None:
         step=0.01,
         label="Unknown pixels",
         info="So many of the right ones may stay uncoloured, so that most wrong ones do.",
-        visible=bool(first.get("unknown")),
         elem_id="pv-unknown",
     )
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
-    view = gr.Radio(
-        list(VIEWS),
-        value="boxes",
-        label="Objects as",
-        info="Outlines: on streams, videos and pictures; this browser's camera has boxes.",
-        visible="panoptic" in first.get("views", ()),
-        elem_id="pv-view",
-    )
+    view = gr.Radio(list(VIEWS), value="boxes", label="Objects as", elem_id="pv-view")
     show = gr.CheckboxGroup(list(SHOWN), value=list(SHOWN), label="Show", elem_id="pv-show")
     mirror = gr.Checkbox(True, label="Mirror the camera", elem_id="pv-mirror")
     _tab("classes", service)
 
     controls: dict[str, Any] = {
-        "model": model,
         "score": score,
         "iou": iou,
         "unknown": unknown,
@@ -196,33 +181,21 @@ def _settings(service: Service) -> None:
     }
     for name, control in controls.items():
         control.change(fn=None, inputs=[control], js=_sets(name), show_progress="hidden")
-    source.change(fn=None, inputs=[source], js=_sets("source"), show_progress="hidden")
-    source.change(fn=None, inputs=[source], outputs=[url], js=_SHOWS_ADDRESS, show_progress="hidden")
-    url.submit(fn=None, inputs=[url], js=_sets("url"), show_progress="hidden")
     follow = _FOLLOW.replace("KNOWN", json.dumps(_of_models(known)))
-    model.change(fn=None, inputs=[model], outputs=[score, iou, unknown, view], js=follow, show_progress="hidden")
+    choices.change(fn=None, outputs=[score, iou], js=follow, show_progress="hidden")
 
 
-_SHOWS_ADDRESS = f'(value) => ({{ __type__: "update", visible: value === "{URL}" }})'
-_FOLLOW = '(name) => (KNOWN[name] ?? KNOWN[""]).map((change) => ({ __type__: "update", ...change }))'
+_FOLLOW = "() => (KNOWN)[window.perception.settings.model]"
 
 
-def _of_models(known: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Changes of the thresholds and the view by the model's name, and under no name for one that is not known."""
-    return {
-        name: [
-            {"visible": bool(described.get("detection")), "value": described.get("score", _SCORE)},
-            {"visible": bool(described.get("detection")), "value": described.get("iou", _IOU)},
-            {"visible": bool(described.get("unknown"))},
-            {"visible": "panoptic" in described.get("views", ())},
-        ]
-        for name, described in {**known, "": {}}.items()
-    }
+def _of_models(known: dict[str, dict[str, Any]]) -> dict[str, list[float]]:
+    """The thresholds of each model, by its name."""
+    return {name: [card.get("score", _SCORE), card.get("iou", _IOU)] for name, card in known.items()}
 
 
-def _sets(name: str) -> str:
+def _sets(name: str, value: str = "value") -> str:
     """JavaScript that hands a control's value over, whether the scripts are there yet or not."""
     return (
         "(value) => { const shared = (window.perception ??= {}); "
-        f"(shared.settings ??= {{}}).{name} = value; shared.changed?.({{ {name}: value }}); }}"
+        f"(shared.settings ??= {{}}).{name} = {value}; shared.changed?.({{ {name}: {value} }}); }}"
     )

@@ -16,7 +16,7 @@ from perception.server.edge.multipart import FORM
 from perception.server.edge.places import client_of
 from perception.server.edge.uploads import open_upload, receive_file
 from perception.server.jobs.store import RESULTS, Job, ResultKind, State
-from perception.server.options import Options
+from perception.server.options import QueryOptions
 from perception.server.routes.pictures import BINARY, FILE_OF_A_FORM, faults
 from perception.server.service import Service
 
@@ -27,7 +27,7 @@ _TYPES = ("video/*", "application/octet-stream", "application/mp4", "application
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="As POST /v1/jobs gave it.")]
 
 
-class JobQuery(Options):
+class JobQuery(QueryOptions):
     """Query of a job: options, and a name.
 
     Attributes:
@@ -103,7 +103,7 @@ async def create(request: Request, query: Annotated[JobQuery, Query()], response
     limits, client = service.settings.limits, client_of(request)
     size, timeout_s = limits.upload_bytes, limits.body_timeout_s
     await asyncio.to_thread(_check, service, query)
-    options = Options.model_validate(query.model_dump(include=set(Options.model_fields)))
+    options = query.plain()
     with service.uploads.take(client):
         upload = await open_upload(request, _TYPES, size, timeout_s, "the video")
         name = query.name or upload.name or "video"

@@ -22,7 +22,7 @@ from perception.server.edge.places import client_of
 from perception.server.edge.uploads import IMAGE_FORMATS, open_upload, receive_bytes
 from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import CONTENT_TYPE
-from perception.server.options import Options
+from perception.server.options import QueryOptions
 from perception.server.problems import Busy, NotAcceptable
 from perception.server.service import Service
 from perception.sinks.records import Recorder
@@ -58,7 +58,7 @@ def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Fault} for status in (400, 401, 403, 429, 503, *statuses)}
 
 
-class PredictQuery(Options):
+class PredictQuery(QueryOptions):
     """Query of a prediction: options, model and form of the answer.
 
     Attributes:

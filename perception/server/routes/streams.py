@@ -12,7 +12,7 @@
 | ``GET /v1/recordings/{id}`` | its status; ``POST /v1/recordings/{id}/stop`` finishes it; ``DELETE`` throws it away |
 | ``GET /v1/recordings/{id}/video`` | the MP4, once it is finished (409 before) |
 
-OPTIONS are those of `perception.server.options.Options` as query parameters:
+OPTIONS are those of `perception.server.options.QueryOptions`:
 ``?opacity=0.4&legend=false&classes=car,road&score=0.3``. Viewers with equal options share one drawing and one encoder.
 
 A status is JSON::
@@ -45,7 +45,7 @@ from perception.annotate import stem
 from perception.errors import PerceptionError
 from perception.picture.conversions import to_bgr
 from perception.server.edge.places import client_of
-from perception.server.options import Options
+from perception.server.options import Options, QueryOptions
 from perception.server.problems import Busy, Conflict
 from perception.server.routes.pictures import faults
 from perception.server.service import Service
@@ -61,10 +61,10 @@ SNAPSHOT_WAIT_S = 5.0
 
 Id = Annotated[str, Path(max_length=80)]
 RecordingId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
-WithOptions = Annotated[Options, Query()]
+WithOptions = Annotated[QueryOptions, Query()]
 
 
-class SnapshotQuery(Options):
+class SnapshotQuery(QueryOptions):
     """Query of a snapshot: options, and whether it is drawn at all.
 
     Attributes:
@@ -221,7 +221,7 @@ async def mjpeg(request: Request, id: Id, options: WithOptions) -> Response:
     _check_running(stream)
     with ExitStack() as place:
         place.enter_context(hub.viewer(client_of(request)))
-        viewer = Mjpeg.join(stream, options)
+        viewer = Mjpeg.join(stream, options.plain())
         place.callback(viewer.leave)
         return MjpegResponse(viewer, place.pop_all())
 
@@ -250,7 +250,7 @@ async def video(socket: WebSocket, id: str) -> None:
 async def snapshot(request: Request, id: Id, query: Annotated[SnapshotQuery, Query()]) -> Response:
     """As PNG, annotated or as it came."""
     stream = _service(request).streams.get(id)
-    options = Options.model_validate(query.model_dump(exclude={"annotated"}))
+    options = query.plain()
     deadline = time.monotonic() + SNAPSHOT_WAIT_S
     while not stream.frames:
         _check_running(stream)
@@ -278,7 +278,7 @@ def _snapshot(stream: Stream, options: Options, annotated: bool) -> bytes:
 async def record(request: Request, id: Id, options: WithOptions) -> RecordingStatus:
     """Records the annotated stream as MP4 until it is stopped, the stream ends, or a limit of the server is reached."""
     hub = _service(request).streams
-    recording = await asyncio.to_thread(hub.recordings.start, hub.get(id), options)
+    recording = await asyncio.to_thread(hub.recordings.start, hub.get(id), options.plain())
     return RecordingStatus(**recording.status())
 
 

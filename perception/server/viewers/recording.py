@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perception.annotate import stem
+from perception.common.files import file_size
 from perception.common.private import private_folder
 from perception.errors import PerceptionError
 from perception.server.options import Options
@@ -158,7 +159,7 @@ class Recording:
             return f"stopped at {seconds:g} s, the longest a recording may be"
         with suppress(OSError):
             if self.path.stat().st_size > size:
-                return f"stopped at {size / 1e6:.0f} MB, the most a recording may have"
+                return f"stopped at {file_size(size)}, the most a recording may have"
             if shutil.disk_usage(self.path.parent).free < MIN_FREE_BYTES:
                 return "stopped because the disk of the server is nearly full"
         return ""

@@ -110,7 +110,7 @@ class SyntheticSource(Source):
         bounds.check(uri)
         count = selection.count(self._total, fps)
         if count == 0:
-            raise SourceError(f"it ends before second {selection.start:g}, where --start asks to begin", uri)
+            raise SourceError(f"it ends before second {selection.start:g}, where it should begin", uri)
         self.info = SourceInfo(
             uri=uri,
             kind="synthetic",

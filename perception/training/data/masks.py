@@ -64,7 +64,8 @@ class SegmentationFolder:
         self.images = root / config.images
         self.classes = len(names)
         self.ignore = ignore
-        for folder in (self.images, root / config.labels):
+        labels_folder = config.labels_in(root)
+        for folder in (self.images, labels_folder):
             if not folder.is_dir():
                 raise SourceError("no such folder; check data.root in the recipe", folder)
         ignored = [ignore] if config.ignore is None else config.ignore
@@ -76,7 +77,7 @@ class SegmentationFolder:
         known = None if self.labelled.all() else self.labelled
         weight, distilled = (config.weight, config.distil) if isinstance(config, MaskSetConfig) else (1.0, True)
         files = LabelFolder(
-            self.images, root / config.labels, ids, ignored, select=config.takes, partly_labelled=config.partly_labelled
+            self.images, labels_folder, ids, ignored, select=config.takes, partly_labelled=config.partly_labelled
         )
         self.samples: list[Sample] = []
         self.boxes_of: Callable[[NDArray[np.uint8]], BoxLabels] | None = None

@@ -60,7 +60,7 @@ class TrainingData:
         self.masks_val = folders[len(data.train) :]
         self.boxes: SampleSets | None = None
         self.boxes_val: list[CocoFolder] = []
-        absent = _without(self.masks.class_pixels(), names)
+        absent = [name for name in _without(self.masks.class_pixels(), names) if name not in data.unlabelled]
         if absent:
             raise SourceError(f"no training pixel has the class {', '.join(absent)}", root)
         if detection is None:

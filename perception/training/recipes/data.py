@@ -41,6 +41,7 @@ class DataConfig(PicturesConfig):
         dev: further sets that are measured; the score is the mean over ``val`` and these.
         resize: how pictures of another shape are fitted into that: ``stretch`` or ``letterbox``, as in a model's card.
         classes: the classes, in the order of their ids.
+        unlabelled: classes that no set to train on has: the network learns never to name them.
         ignore: label id of pixels that count for nothing.
     """
 
@@ -49,6 +50,7 @@ class DataConfig(PicturesConfig):
     dev: list[FolderConfig] = Field(default=[])
     resize: ResizeMode = "stretch"
     classes: list[ClassInfo] = Field(min_length=2, max_length=255)
+    unlabelled: list[str] = Field(default=[])
     ignore: int = Field(default=255, ge=0, le=255)
 
     @property
@@ -84,6 +86,9 @@ class DataConfig(PicturesConfig):
             clash = sorted(set(part.ids or {}) & set(ignored))
             if clash:
                 raise ValueError(f"set {part.title}: ids {clash} are both a class and ignored")
+        wrong = sorted(set(self.unlabelled) - set(self.names))
+        if wrong:
+            raise ValueError(f"unlabelled: unknown classes {', '.join(wrong)}; there are {', '.join(self.names)}")
         check_titles(self.train)
         check_titles(self.dev)
         return self

@@ -30,8 +30,8 @@ class NetworkConfig(StartConfig):
         separable: depthwise-separable convolutions in the pyramid (``fpn``).
         dropout: channel dropout before the last layer.
         hidden: channels inside each block of the backbone that expands its input (``efficientnet_lite0``), to make it
-            faster; None for its own. Starts from a checkpoint of the wider network, see
-            `perception.training.weights.prune`.
+            faster; None for its own. Starts from a checkpoint of the wider network, or from ImageNet's weights, with
+            the channels left out that matter least on the recipe's pictures, see `perception.training.weights.prune`.
         pretrained: start the backbone from ImageNet.
         frozen_stride: the backbone's layers up to this stride stay as they start, statistics included: they are
             half the cost of a training step and gain least from it. 0 trains all.
@@ -51,6 +51,11 @@ class NetworkConfig(StartConfig):
     pretrained: bool = True
     frozen_stride: Literal[0, 2, 4, 8] = 0
 
+    @property
+    def prunes_imagenet(self) -> bool:
+        """True where training starts from ImageNet's weights with some of their channels left out."""
+        return self.pretrained and self.hidden is not None
+
     @model_validator(mode="after")
     def _frozen_layers_are_known(self) -> NetworkConfig:
         if self.frozen_stride and self.backbone != "efficientnet_lite0":
@@ -66,10 +71,6 @@ class NetworkConfig(StartConfig):
                 raise ValueError(
                     f"hidden needs one number for each of the {EXPANDING_BLOCKS} expanding blocks, "
                     f"not {len(self.hidden)}"
-                )
-            if self.pretrained:
-                raise ValueError(
-                    "ImageNet's weights are for the backbone's own width: with hidden, set pretrained: false"
                 )
         return self
 

@@ -23,6 +23,7 @@ from perception.networks.camera import normalise
 from perception.sinks.files import sink_errors
 from perception.training.recipes.base import RunConfig
 from perception.training.recipes.read import read_config
+from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig
 from perception.training.run.curves import draw_curves
 from perception.training.run.distributed import init_distributed
 from perception.training.run.ema import MovingAverage
@@ -34,7 +35,7 @@ from perception.training.run.tensorboard import TensorBoardWriter
 from perception.training.tasks.base import AnyBatch, Task
 from perception.training.tasks.evaluation import network_infer
 from perception.training.tasks.kinds import open_task
-from perception.training.tasks.start import start_from
+from perception.training.tasks.start import start_from, start_from_imagenet
 from perception.training.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Trainer:
         self.device = self.distributed.device
         self.half = config.precision == "bf16" and has_bfloat16(self.device)
         if config.precision == "bf16" and not self.half:
-            log.info("this CPU does not compute in bfloat16: training in float32")
+            log.info("this CPU does not compute in bf16: training in fp32")
         network = self.task.build()
         if self.distributed.world_size > 1 and self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -158,6 +159,9 @@ class Trainer:
                 log.info("starting over: %s will be replaced", last)
             if self.config.network.start is not None:
                 self.start(self.config.network.start)
+            elif isinstance(self.config, SegmentationDetectionConfig) and self.config.network.prunes_imagenet:
+                start_from_imagenet(self.network, self.config, self._pictures)
+                self.average = MovingAverage(self.network, self.config.ema_decay)
         if self.distributed.is_first:
             with sink_errors(str(output)):
                 self.log.begin(self.epoch)

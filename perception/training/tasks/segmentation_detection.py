@@ -105,7 +105,7 @@ class SegmentationDetectionTask(Task[SegmentationDetectionConfig]):
         if self.config.distil is not None:
             self.teacher = Teacher(self.config)
         network = build_segmentation_detection(self.config)
-        if self.config.network.pretrained:
+        if self.config.network.pretrained and not self.config.network.prunes_imagenet:
             network.backbone.load_imagenet()
         return network
 

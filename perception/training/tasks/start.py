@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from perception.errors import ModelError
 from perception.training.recipes.read import parse_config
+from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig
 from perception.training.tasks.kinds import build_network
+from perception.training.tasks.networks import build_segmentation_detection
 from perception.training.weights.checkpoint import load_checkpoint, load_weights
 from perception.training.weights.onnx_import import load_onnx_weights, measure_norms
 from perception.training.weights.prune import is_narrower, prune
@@ -61,3 +63,22 @@ def start_from(network: nn.Module, start: Path, batches: Callable[[], Iterable[T
         "%d of %d tensors come from %s%s", len(fitting), len(ours), start, f"; new: {', '.join(new)}" if new else ""
     )
     return missing
+
+
+def start_from_imagenet(
+    network: nn.Module, config: SegmentationDetectionConfig, batches: Callable[[], Iterable[Tensor]]
+) -> None:
+    """Give a pruned backbone ImageNet's weights: those of the channels that matter most on the recipe's pictures.
+
+    Args:
+        network: of the recipe, whose ``network.hidden`` says how many channels each block keeps.
+        config: the recipe.
+        batches: gives pictures: float ``[N, 3, H, W]``, normalised.
+    """
+    log.info("pruning ImageNet's backbone: looking for the least important channels; this takes minutes")
+    wide = build_segmentation_detection(
+        config.model_copy(update={"network": config.network.model_copy(update={"hidden": None})})
+    )
+    wide.backbone.load_imagenet()
+    prune(wide.to(next(network.parameters()).device), network, batches())
+    measure_norms(network, batches())

@@ -1,23 +1,20 @@
 // Part of the Picture tab: what the model looked at, for a class that is in view or at a point that is clicked.
 
 import { pointInPicture } from "./geometry.js";
-import { make, options, query, request, settings, show } from "./page.js";
+import { make, query, request, settings, show } from "./page.js";
 
 const LEAST_SHARE = 0.005; // a class with a smaller part of the picture is not offered
 const TASKS = { classification: "whole picture", detection: "boxes", segmentation: "pixels" };
 
 export class Explain {
-  /** @param element the part; @param pictures <img> elements whose points can be clicked; @param known of the page. */
+  /** @param element the part; nothing is explained where something is lacking, and the page says what; @param pictures <img> elements whose points can be clicked; @param known of the page. */
   constructor(element, pictures, known) {
     this.element = element;
     this.known = known;
     this.parts = Object.fromEntries(
-      ["lacking", "asking", "what", "method", "ask", "cancel", "asked", "heat"].map((name) => [name, element.querySelector(`.pv-${name}`)]),
+      ["what", "method", "ask", "cancel", "asked", "heat"].map((name) => [name, element.querySelector(`.pv-${name}`)]),
     );
     const { parts } = this;
-    parts.lacking.hidden = !known.lacking;
-    parts.asking.hidden = Boolean(known.lacking);
-    parts.lacking.textContent = known.lacking ?? "";
     for (const method of known.methods) parts.method.append(make("option", "", method));
     parts.method.value = "smoothgrad";
     parts.ask.onclick = () => this.ask();
@@ -27,8 +24,8 @@ export class Explain {
     this.pictures = pictures;
   }
 
-  /** A picture that was predicted, a file; null: there is none now. */
-  about(file) {
+  /** A picture that was predicted, a file, and what was seen in it, as JSON; null: there is none now. */
+  about(file, seen) {
     if (file !== this.file || settings.model !== this.model) {
       this.abort?.abort();
       this.parts.heat.hidden = true;
@@ -36,7 +33,8 @@ export class Explain {
     }
     this.file = file;
     this.model = settings.model;
-    this.element.hidden = !file;
+    this.element.hidden = !file || Boolean(this.known.lacking);
+    if (file) this.list(seen);
     this.opened();
   }
 
@@ -44,24 +42,12 @@ export class Explain {
     return Boolean(this.file) && this.element.open && !this.known.lacking;
   }
 
-  async opened() {
+  opened() {
     for (const picture of this.pictures) picture.classList.toggle("pv-points", this.ready);
-    if (!this.ready) return;
-    try {
-      await this.list();
-    } catch (error) {
-      this.note(error.message);
-    }
   }
 
   /** Offer the classes that are in view. */
-  async list() {
-    const { file } = this;
-    const model = this.known.models[settings.model];
-    const chosen = query({ ...options(model), model: settings.model });
-    const headers = { "Content-Type": "application/octet-stream", Accept: "application/json" };
-    const seen = await (await request(`v1/predict?${chosen}`, { method: "POST", headers, body: file })).json();
-    if (file !== this.file) return;
+  list(seen) {
     const names = {
       classification: (seen.labels ?? []).map((label) => label.class),
       detection: [...new Set((seen.detections ?? []).map((detection) => detection.class))],

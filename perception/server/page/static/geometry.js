@@ -1,5 +1,6 @@
 // Sizes and places: of pictures that are sent, of boxes and labels on a canvas, of points in a picture.
 
+const MOST_LABELS = 40; // of boxes, on one picture: more cannot be read
 const LEAST_SIDE = 320; // pixels of the longer side: JPEG keeps colours at half the size
 
 /** Cells of the class map's longest side: one for two pixels looks smooth, in steps so that resizing does not flood. */
@@ -32,9 +33,26 @@ export function outline([x0, y0, x1, y1], line) {
   return [x0 + line / 2, y0 + line / 2, Math.max(x1 - x0 - line, 1), Math.max(y1 - y0 - line, 1)];
 }
 
-/** [x, y] of a box's label of that size: above the box, inside it where there is no room above, always on the canvas. */
-export function labelPlace([x0, y0], [wide, high], canvasWidth) {
-  return [Math.min(Math.max(x0, 0), Math.max(canvasWidth - wide, 0)), y0 >= high ? y0 - high : Math.max(y0, 0)];
+/**
+ * Places of the labels of boxes: [x, y] for each, or null where it is left out, so that none covers another. Labels are
+ * {box: [x0, y0, ...], size: [width, height]}, the most important one first. A label stands above its box; below the
+ * box's upper edge where there is no room above; nowhere if both places are taken. The server does the same, see
+ * perception/drawing/labels.py.
+ */
+export function labelPlaces(labels, canvas, most = MOST_LABELS) {
+  const kept = [];
+  return labels.map(({ box: [x0, y0], size: [wide, high] }) => {
+    if (kept.length === most) return null;
+    const x = Math.min(Math.max(x0, 0), Math.max(canvas.width - wide, 0));
+    const inside = Math.max(Math.min(y0, canvas.height - high), 0);
+    const above = Math.min(y0 - high, Math.max(canvas.height - high, 0));
+    for (const y of y0 >= high ? [above, inside] : [inside]) {
+      if (kept.some((k) => x < k.x + k.wide && k.x < x + wide && y < k.y + k.high && k.y < y + high)) continue;
+      kept.push({ x, y, wide, high });
+      return [x, y];
+    }
+    return null;
+  });
 }
 
 /** A point of an element, in its pixels, as one of the picture of another size that fills it; never outside. */

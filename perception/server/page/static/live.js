@@ -2,12 +2,15 @@
 
 import { StreamStatistics, drawPlot } from "./statistics.js";
 import { mapCells } from "./geometry.js";
-import { legendRows } from "./legend.js";
+import { legendItems, legendRows } from "./legend.js";
 import { Overlay } from "./overlay.js";
-import { change, defaults, download, fileName, make, onSettings, settings } from "./page.js";
+import { change, clock, defaults, download, fileName, fileSize, onSettings, request, settings } from "./page.js";
 import { Recorder } from "./record.js";
 import { StreamView } from "./stream.js";
 import { WebcamView } from "./webcam.js";
+
+const PATIENCE_MS = 1000; // longer without a result, and the user is told what the server is waiting for
+const LOST = ["reconnecting", "stalled"]; // states in which what is shown is old
 
 export function mount(element, known) {
   defaults({
@@ -31,7 +34,7 @@ class Live {
     const find = (name) => element.querySelector(`.pv-${name}`);
     this.known = known;
     this.parts = Object.fromEntries(
-      ["stage", "video", "image", "canvas", "state", "message", "start", "pause", "snapshot", "record", "choose", "file",
+      ["stage", "video", "image", "canvas", "state", "message", "start", "camera", "pause", "snapshot", "record", "choose", "file",
         "note", "fps", "p50", "p95", "dropped", "plot", "engine", "legend"].map((name) => [name, find(name)]),
     );
     this.statistics = new StreamStatistics();
@@ -44,12 +47,16 @@ class Live {
     parts.snapshot.onclick = () => this.guarded(() => this.snapshot());
     parts.record.onclick = () => this.guarded(() => this.toggleRecording());
     parts.start.onclick = () => this.start();
+    parts.camera.onclick = () => this.useCamera();
     parts.file.onchange = () => parts.file.files[0] && this.openFile(parts.file.files[0]);
     onSettings((changes) => this.onSettings(changes));
     new ResizeObserver(() => this.onResize()).observe(parts.stage);
     for (const event of ["resize", "loadedmetadata"])
       parts.video.addEventListener(event, () => this.size(parts.video.videoWidth, parts.video.videoHeight));
-    setInterval(() => this.showStatistics(), 1000);
+    setInterval(() => {
+      this.showStatistics();
+      this.showRecording();
+    }, 1000);
   }
 
   get model() {
@@ -63,6 +70,7 @@ class Live {
     this.stop();
     const { parts } = this;
     parts.choose.hidden = settings.source !== "file";
+    parts.camera.hidden = settings.source === "webcam";
     if (this.known.problem) return this.tell(this.known.problem);
     if (settings.source === "webcam") this.tell("Your camera plays here, in the browser; small copies of its pictures go to the server.", "Start the camera");
     else if (settings.source === "file") this.tell("Choose a video. It plays here, in the browser; small copies of its pictures go to the server.");
@@ -75,6 +83,11 @@ class Live {
     const source = settings.source === "url" ? settings.url : settings.source.replace(/^server:/, "");
     const view = new StreamView(this.parts.video, this.parts.image, this.listener());
     return this.open(view, () => view.open(source, this.known.models[settings.model]));
+  }
+
+  useCamera() {
+    change({ source: "webcam" });
+    this.start();
   }
 
   openFile(file) {
@@ -90,12 +103,27 @@ class Live {
     this.tell("");
     this.view = view;
     this.parts.video.hidden = false;
+    this.sayPreparing(view);
     try {
       await begin(view);
       if (this.view === view) this.enable(true);
     } catch (error) {
       if (this.view === view) this.failed(error.message);
     }
+  }
+
+  /** Say so as long as a view waits for the server to load its model. */
+  async sayPreparing(view) {
+    const waits = () => this.view === view && !this.status && !view.ready;
+    const pause = () => new Promise((done) => setTimeout(done, PATIENCE_MS));
+    let told = false;
+    for (await pause(); waits(); await pause()) {
+      const { status } = await request("readyz").catch((error) => error);
+      if (status !== 503 || !waits()) break;
+      this.tell("The server is preparing its model. The first start on a machine can take a minute; later ones take seconds.");
+      told = true;
+    }
+    if (told && this.view === view) this.tell("");
   }
 
   /** What a view tells of. One that is closed tells nothing more. */
@@ -116,16 +144,21 @@ class Live {
     this.view = null;
     view?.close();
     this.parts.pause.textContent = "Pause";
-    this.result = null;
-    this.status = null;
-    this.statistics.clear();
+    this.forget();
     this.enable(false);
     this.state("");
     this.note("");
+    this.guarded(() => this.endRecording()); // what was recorded is kept, and nothing records on unseen
+  }
+
+  /** Drop results and figures, which are not true any more. */
+  forget() {
+    this.result = null;
+    this.status = null;
+    this.statistics.clear();
     this.legend([]);
     this.redraw();
     this.showStatistics();
-    this.guarded(() => this.endRecording()); // what was recorded is kept, and nothing records on unseen
   }
 
   failed(message) {
@@ -246,11 +279,9 @@ class Live {
       if (this.recording) {
         await this.endRecording();
       } else if (this.view instanceof StreamView) {
-        const finish = await this.view.record();
-        this.recording = async () => download(await finish(), fileName("mp4"));
+        this.recording = { ...(await this.view.record()), ending: "mp4" };
       } else {
-        const recorder = new Recorder(video.videoWidth, video.videoHeight, (context) => this.view && this.compose(context));
-        this.recording = async () => download(await recorder.stop(), fileName(recorder.ending));
+        this.recording = new Recorder(video.videoWidth, video.videoHeight, (context) => this.view && this.compose(context));
       }
       if (this.recording) {
         record.textContent = "Stop recording";
@@ -263,13 +294,21 @@ class Live {
 
   /** Finish the recording, if there is one, and offer its file. */
   async endRecording() {
-    const stop = this.recording;
-    if (!stop) return;
+    const { recording } = this;
+    if (!recording) return;
     this.recording = null;
     this.parts.record.textContent = "Record";
     this.note("Finishing the recording …");
-    await stop();
+    download(await recording.stop(), fileName(recording.ending));
     this.note("The recording is in your downloads.");
+  }
+
+  /** How long and how large the recording is. */
+  async showRecording() {
+    const { recording } = this;
+    if (!recording) return;
+    const { seconds, bytes } = await recording.progress().catch(() => ({})); // asked again in a second
+    if (this.recording === recording && bytes !== undefined) this.note(`Recording ${clock(seconds)}, ${fileSize(bytes)}`);
   }
 
   enable(running) {
@@ -287,7 +326,10 @@ class Live {
   }
 
   state(name, message = "") {
-    const { state } = this.parts;
+    const { stage, state } = this.parts;
+    const lost = LOST.includes(name);
+    stage.classList.toggle("pv-stale", lost);
+    if (lost) this.forget();
     state.textContent = message ? `${name}: ${message}` : name;
     state.dataset.state = name;
     if (name === "failed" && this.view) this.failed(message || "This source failed.");
@@ -307,7 +349,8 @@ class Live {
   statisticsNow() {
     if (!this.status) {
       const now = this.statistics.now();
-      return { ...now, dropped: this.view ? (this.view.pacing?.dropped ?? 0) : NaN };
+      const known = this.view && now.fps > 0;
+      return { ...now, fps: known ? now.fps : NaN, dropped: known ? (this.view.pacing?.dropped ?? 0) : NaN };
     }
     const { fps, latency_ms: latency, dropped } = this.status;
     return { fps, p50: latency?.p50, p95: latency?.p95, dropped };
@@ -317,7 +360,7 @@ class Live {
     const now = this.statisticsNow();
     const { parts } = this;
     const text = (value, digits, unit = "") => (Number.isFinite(value) ? `${value.toFixed(digits)}${unit}` : "–");
-    parts.fps.textContent = text(this.view ? now.fps : NaN, 1);
+    parts.fps.textContent = text(now.fps, 1);
     parts.p50.textContent = text(now.p50, 0, " ms");
     parts.p95.textContent = text(now.p95, 0, " ms");
     parts.dropped.textContent = text(now.dropped, 0);
@@ -335,17 +378,6 @@ class Live {
   }
 
   legend(rows) {
-    const items = rows
-      .filter(({ name }) => !settings.hidden?.has(name))
-      .map(({ name, css, share, count }) => {
-        const item = make("li");
-        const swatch = make("i", "pv-swatch");
-        swatch.style.background = css;
-        item.append(swatch, make("span", "pv-name", name));
-        if (share !== undefined) item.append(make("b", "", `${Math.max(Math.round(100 * share), 1)}%`));
-        if (count !== undefined) item.append(make("b", "", `×${count}`));
-        return item;
-      });
-    this.parts.legend.replaceChildren(...items);
+    this.parts.legend.replaceChildren(...legendItems(rows, settings.hidden));
   }
 }

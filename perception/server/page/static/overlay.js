@@ -1,7 +1,7 @@
 // Results drawn over a picture: class colours, boxes, labels. The canvas may have any size; boxes scale with it.
 
 import { classColors, rgb, textColor } from "./colors.js";
-import { boxOnCanvas, labelPlace, outline, strokes } from "./geometry.js";
+import { boxOnCanvas, labelPlaces, outline, strokes } from "./geometry.js";
 import { paintRuns } from "./message.js";
 
 /** Draws results of one model; keeps the class map of the last one as a small picture. */
@@ -58,21 +58,28 @@ export class Overlay {
     context.lineWidth = line;
     context.font = `600 ${text}px system-ui, sans-serif`;
     context.textBaseline = "middle";
-    for (let i = result.scores.length - 1; i >= 0; i--) {
+    const shown = [];
+    for (let i = 0; i < result.scores.length; i++) {
       const { name, color } = model.detection[result.classIds[i]];
       if (hidden.has(name)) continue;
       const box = boxOnCanvas(result.boxes.subarray(4 * i, 4 * i + 4), result, canvas, mirror);
+      shown.push({ box, color, words: `${name} ${Math.round(100 * result.scores[i])}%` });
+    }
+    for (const { box, color } of [...shown].reverse()) {
       context.strokeStyle = rgb(color);
       context.strokeRect(...outline(box, line));
-      if (!labels) continue;
-      const words = `${name} ${Math.round(100 * result.scores[i])}%`;
-      const [wide, high] = [context.measureText(words).width + text * 0.7, text * 1.45];
-      const [x, y] = labelPlace(box, [wide, high], canvas.width);
+    }
+    if (!labels) return;
+    for (const label of shown) label.size = [context.measureText(label.words).width + text * 0.7, text * 1.45];
+    labelPlaces(shown, canvas).forEach((place, i) => {
+      if (!place) return;
+      const { color, words, size: [wide, high] } = shown[i];
+      const [x, y] = place;
       context.fillStyle = rgb(color);
       context.fillRect(x, y, wide, high);
       context.fillStyle = textColor(color);
       context.fillText(words, x + text * 0.35, y + high / 2);
-    }
+    });
   }
 
   drawLabels(context, result, model) {

@@ -47,9 +47,14 @@ export function options(model, { legend = settings.show.includes("Legend") } = {
   return chosen;
 }
 
+/** Names as a row of CSV: one that contains a comma stands in double quotes. */
+export function nameRow(names) {
+  return names.map((name) => (/^\s|[",\n\r]|\s$/.test(name) ? `"${name.replaceAll('"', '""')}"` : name)).join(",");
+}
+
 /** OPTIONS as query parameters. */
 export function query(chosen) {
-  return new URLSearchParams(Object.entries(chosen).map(([name, value]) => [name, String(value)]));
+  return new URLSearchParams(Object.entries(chosen).map(([name, value]) => [name, Array.isArray(value) ? nameRow(value) : String(value)]));
 }
 
 /** Names of all classes of a model, each once. */
@@ -118,6 +123,20 @@ export function fileName(ending, t = new Date()) {
   const pad = (n) => String(n).padStart(2, "0");
   const day = [t.getFullYear(), pad(t.getMonth() + 1), pad(t.getDate())].join("-");
   return `perception-${day}-${pad(t.getHours())}${pad(t.getMinutes())}${pad(t.getSeconds())}.${ending}`;
+}
+
+/** Bytes as people read them: 812 bytes, 3.4 MB. */
+export function fileSize(bytes) {
+  let [value, i] = [bytes, 0];
+  while (value >= 999.95 && i < 3) [value, i] = [value / 1000, i + 1];
+  return i ? `${value.toFixed(1).replace(/\.0$/, "")} ${["", "kB", "MB", "GB"][i]}` : `${bytes} byte${bytes === 1 ? "" : "s"}`;
+}
+
+/** Seconds as people read them: 0:07, 12:34, 1:02:03. */
+export function clock(seconds) {
+  const [whole, pad] = [Math.floor(seconds), (n) => String(n).padStart(2, "0")];
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return `${hours ? `${hours}:${pad(minutes)}` : minutes}:${pad(whole % 60)}`;
 }
 
 /** An element of the page, by selectors, with text that is never taken for HTML. */

@@ -19,6 +19,7 @@ export class Recorder {
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.draw = draw;
     this.parts = [];
+    this.started = performance.now();
     this.tick();
     this.stream = this.canvas.captureStream(RATE);
     this.recorder = new MediaRecorder(this.stream, { mimeType: this.type, videoBitsPerSecond: 6_000_000 });
@@ -33,6 +34,11 @@ export class Recorder {
 
   get ending() {
     return this.type.startsWith("video/mp4") ? "mp4" : "webm";
+  }
+
+  /** How much there is so far: {seconds, bytes}. */
+  async progress() {
+    return { seconds: (performance.now() - this.started) / 1000, bytes: this.parts.reduce((sum, part) => sum + part.size, 0) };
   }
 
   /** The file, as a Blob. */

@@ -7,6 +7,8 @@ import { Retry, streamEnd } from "./reconnect.js";
 
 const H264 = 'video/mp4; codecs="avc1.64001f"';
 
+const LONGEST_QUERY = 4000; // characters; a server's limit for a line is twice that: a thousand classes are longer
+
 const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
 
 /** Whether this browser plays H.264 that comes in pieces. */
@@ -90,18 +92,19 @@ export class StreamView {
     return (await request(`v1/streams/${this.id}/snapshot?${query(options(this.model))}`)).blob();
   }
 
-  /** Start an MP4 on the server; the function that it gives ends it and gives the MP4's address. */
+  /** Start an MP4 on the server: {progress() how much there is, stop() ends it and gives the MP4's address}. */
   async record() {
     const started = await request(`v1/streams/${this.id}/recordings?${query(options(this.model))}`, { method: "POST" });
     const { id } = await started.json();
     const left = () => navigator.sendBeacon(address(`v1/recordings/${id}/stop`)); // or it goes on for an hour
     window.addEventListener("pagehide", left);
-    return async () => {
+    const stop = async () => {
       window.removeEventListener("pagehide", left);
       const done = await (await request(`v1/recordings/${id}/stop`, { method: "POST" })).json();
       if (done.state === "failed") throw new Error(`The recording failed: ${done.message}`);
       return address(`v1/recordings/${id}/video`).href;
     };
+    return { stop, progress: async () => (await request(`v1/recordings/${id}`)).json() };
   }
 
   onStatus(status) {
@@ -118,8 +121,11 @@ export class StreamView {
     this.retry.cancel();
     this.image.hidden = true;
     this.video.hidden = false;
-    const socket = new WebSocket(address(`v1/streams/${this.id}/video?${query(this.wanted)}`, true));
+    const chosen = String(query(this.wanted));
+    const fits = chosen.length <= LONGEST_QUERY;
+    const socket = new WebSocket(address(`v1/streams/${this.id}/video?${fits ? chosen : ""}`, true));
     socket.binaryType = "arraybuffer";
+    if (!fits) socket.onopen = () => socket === this.socket && this.configure();
     const before = this.socket;
     this.socket = socket;
     before?.close(); // there, if it is opened again while it is asked for anew

@@ -2,7 +2,7 @@
 // the job: the page may be reloaded meanwhile.
 
 import { onFile } from "./drop.js";
-import { address, defaults, keep, kept, options, query, request, settings } from "./page.js";
+import { address, defaults, fileSize, keep, kept, options, query, request, settings } from "./page.js";
 import { jobDone, jobProgress, uploadProgress } from "./progress.js";
 
 const ASK_MS = 500;
@@ -32,7 +32,7 @@ class VideoTab {
     this.file = file;
     this.parts.drop.querySelector("b").textContent = file.name;
     this.parts.go.disabled = false;
-    this.note(`${(file.size / 1e6).toFixed(1)} MB`);
+    this.note(fileSize(file.size));
   }
 
   async run() {

@@ -1,0 +1,56 @@
+// The two lists of the settings, sources and models, and which settings mean anything now: see also page.css.
+
+import { change, defaults, onSettings, settings } from "./page.js";
+
+const TASKS = { segmentation: "masks", detection: "boxes", classification: "a class for the picture" };
+
+/** What a model is for, in a few words: "masks and boxes". */
+export function purpose(model) {
+  return Object.entries(TASKS).filter(([task]) => model[task].length).map(([, words]) => words).join(" and ");
+}
+
+/** The first sentence of a description. */
+export function firstSentence(text) {
+  return text.match(/^.*?[.!?](?=\s|$)/s)?.[0] ?? text;
+}
+
+/** Facts that page.css goes by: a setting is shown where it means something. */
+export function facts(model, { tab = "live", source = "" }) {
+  const tasks = Object.keys(TASKS).filter((task) => model?.[task]?.length);
+  const here = tab === "live" && (source === "webcam" || source === "file"); // drawn in the browser, which has boxes only
+  return {
+    pvTab: tab,
+    pvSource: source.replace(/^server:.*/, "server"),
+    pvTasks: tasks.join(" "),
+    pvUnknown: model?.unknown ? "yes" : "no",
+    pvViews: here ? "boxes" : (model?.views ?? []).join(" "),
+  };
+}
+
+export function mount(element, known, trigger) {
+  const find = (name) => element.querySelector(name);
+  const [source, model, url] = ["#pv-source", "#pv-model", "#pv-url"].map(find);
+  defaults({ source: known.source, model: known.default });
+  source.append(...known.sources.map(([text, value]) => new Option(text, value)));
+  const names = Object.keys(known.models);
+  model.append(...(names.length ? names : [known.default]).map((name) => new Option(name, name)));
+  for (const option of model.options)
+    if (known.models[option.value]) option.textContent += `: ${purpose(known.models[option.value])}`;
+  find(".pv-more").hidden = known.sources.some(([, value]) => value === "url" || /^server:\d+$/.test(value));
+
+  source.onchange = () => change({ source: source.value });
+  model.onchange = () => {
+    change({ model: model.value });
+    trigger("change"); // the thresholds are Gradio's
+  };
+  url.onkeydown = (event) => event.key === "Enter" && change({ url: url.value.trim() });
+
+  function show() {
+    source.value = settings.source;
+    model.value = settings.model;
+    find(".pv-about").textContent = firstSentence(known.models[settings.model]?.description ?? "");
+    Object.assign(document.documentElement.dataset, facts(known.models[settings.model], settings));
+  }
+  onSettings((changes) => ["source", "model", "tab"].some((name) => name in changes) && show());
+  show();
+}

@@ -1,0 +1,143 @@
+"""Videos and images that folders and globs hold, as sources to be opened one after the other."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perception.errors import SourceError
+from perception.sources.base import log
+from perception.sources.images import natural_key
+from perception.sources.uri import IMAGE_SUFFIXES, VIDEO_SUFFIXES, exists, is_folder, kind_of
+
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One source of a folder or a glob.
+
+    Attributes:
+        uri: what `perception.sources.open_source` takes: a video, or a folder or a glob of images.
+        folder: where it lies below the folder that was named, with ``/``; empty at its top.
+    """
+
+    uri: str
+    folder: str = ""
+
+
+def find_media(source: str, recursive: bool = False, without: Collection[Path] = ()) -> list[Media]:
+    """Find the sources that a folder or a glob stands for: each of its videos, and its images together.
+
+    What is left out, subfolders and other files, is logged. Hidden files are passed over.
+
+    Args:
+        source: what the user named. What is neither folder nor glob, or holds nothing, comes back as it is.
+        recursive: look into subfolders too; links to folders are not followed.
+        without: folders below it that are not looked into, resolved: those of the outputs.
+    """
+    path = Path(source)
+    if is_folder(path):
+        return list(_of_folder(path, path, recursive, without)) or [Media(source)]
+    if not is_glob(source):
+        return [Media(source)]
+    matches = sorted((Path(p) for p in glob.glob(source, recursive=True)), key=natural_key)  # noqa: PTH207
+    root = Path(*_fixed_parts(path))
+    files = [p for p in matches if p.is_file()]
+    found = [Media(str(p), _below(root, p.parent)) for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
+    if any(p.suffix.lower() in IMAGE_SUFFIXES for p in files):
+        found.append(Media(source))
+    folders = [p for p in matches if p.is_dir() and p != root]
+    if recursive:
+        below = (media for folder in folders for media in _of_folder(root, folder, recursive, without))
+        found = list(dict.fromkeys((*found, *below)))
+    elif "**" not in source:
+        _tell(source, folders, [])
+    return found or [Media(source)]
+
+
+def is_glob(source: str) -> bool:
+    """True where a source is a pattern of file names, and no file, folder or address."""
+    try:
+        return not exists(Path(source)) and kind_of(source) == "images" and glob.has_magic(source)
+    except SourceError:  # told when it is opened
+        return False
+
+
+def check_there(source: str) -> None:
+    """Check that a file or folder is there.
+
+    Raises:
+        SourceError: it is not; names what is there and spelled most alike.
+    """
+    path = Path(source)
+    if exists(path) or is_glob(source) or kind_of(source) not in ("file", "images"):
+        return
+    what = "file" if path.suffix and not source.endswith("/") else "file or folder"
+    raise SourceError(f"no such {what}{_nearest(path)}", source)
+
+
+def _nearest(path: Path) -> str:
+    """Return a hint: what is spelled most like the first part of a path that is not there."""
+    while not exists(path.parent) and path.parent != path:
+        path = path.parent
+    try:
+        names = [p.name for p in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
+
+
+def _of_folder(root: Path, folder: Path, recursive: bool, without: Collection[Path]) -> Iterator[Media]:
+    try:
+        there = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=natural_key)
+    except OSError as error:
+        if folder != root:  # the root is told when it is opened as a source
+            log.warning("%s: the folder cannot be read: %s", folder, error.strerror)
+        return
+    files = [p for p in there if p.is_file()]
+    folders = [p for p in there if p.is_dir() and not (without and p.resolve() in without)]
+    videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
+    images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+    yield from (Media(str(p), _below(root, folder)) for p in videos)
+    if images:
+        yield Media(str(folder), "" if folder == root else _below(root, folder.parent))
+    walked = [p for p in folders if recursive and not p.is_symlink()]
+    others = [p for p in files if p.suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+    _tell(str(folder), [p for p in folders if p not in walked], others)
+    for deeper in walked:
+        yield from _of_folder(root, deeper, recursive, without)
+
+
+def _tell(where: str, folders: Sequence[Path], files: Sequence[Path]) -> None:
+    if folders:
+        log.warning("%s: subfolders are left out (recursive reads them): %s", where, _names(folders))
+    if files:
+        log.warning("%s: neither video nor image, left out: %s", where, _names(files))
+
+
+def _names(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - NAMES_SHOWN} more" if len(paths) > NAMES_SHOWN else ""
+    return ", ".join(p.name for p in paths[:NAMES_SHOWN]) + more
+
+
+def _below(root: Path, folder: Path) -> str:
+    try:
+        place = folder.relative_to(root).as_posix()
+    except ValueError:
+        return ""
+    return "" if place == "." else place
+
+
+def _fixed_parts(pattern: Path) -> list[str]:
+    """Return the folders of a pattern that come before its first part with magic."""
+    parts = []
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return parts

@@ -1,0 +1,123 @@
+"""What is to be installed is named by what this project requires, and never by a name that is somebody else's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from perception.common.console import in_flags
+from perception.common.distribution import DISTRIBUTION, install_hint, require, requirements
+from perception.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # which pytest brings
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+
+
+def expanded(extra: str) -> Iterator[Requirement]:
+    """What an extra of pyproject.toml asks for, by pip's own parser."""
+    for requirement in map(Requirement, EXTRAS[extra]):
+        if canonicalize_name(requirement.name) == DISTRIBUTION:
+            for inner in requirement.extras:
+                yield from expanded(inner)
+        else:
+            yield requirement
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metadata that setuptools makes of pyproject.toml, in front of any other."""
+    copy = tmp_path / "source"
+    (copy / "perception" / "common").mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "perception/__init__.py", "perception/common/version.py"):
+        (copy / name).write_text((ROOT / name).read_text())
+    script = f"import setuptools.build_meta as b; b.prepare_metadata_for_build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", script], cwd=copy, check=True, capture_output=True)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def same(text: str) -> tuple[object, ...]:
+    one = Requirement(text)
+    return one.name, one.specifier, frozenset(one.extras), str(one.marker or "")
+
+
+@pytest.mark.parametrize("extra", sorted(EXTRAS))
+def test_an_extra_is_its_requirements(installed: None, extra: str) -> None:
+    assert {same(text) for text in requirements(extra)} == {same(str(one)) for one in expanded(extra)}
+
+
+def test_the_hint_is_a_command_for_what_is_missing(installed: None, tmp_path: Path) -> None:
+    command = shlex.split(install_hint("live"))
+    assert command[:2] == ["pip", "install"]
+    assert {Requirement(text).name for text in command[2:]} <= {one.name for one in expanded("live")}
+    everything = {one.name for one in expanded("live")}
+    for name in everything:
+        folder = tmp_path / f"{name.replace('-', '_')}-1.dist-info"
+        folder.mkdir(exist_ok=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    # everything is there, so whoever asks has a broken one: name them all
+    assert {Requirement(text).name for text in shlex.split(install_hint("live"))[2:]} == everything
+
+
+def test_no_hint_for_what_is_no_extra(installed: None) -> None:
+    with pytest.raises(ValueError, match="no extra 'lvie'"):
+        install_hint("lvie")
+
+
+def test_from_a_source_tree_the_hint_is_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perception.common.distribution.DISTRIBUTION", "no-such-distribution-at-all")
+    assert install_hint("live") == "pip install '.[live]'"
+
+
+def test_what_is_required_is_said(installed: None) -> None:
+    require("json", "live", "the live server")
+    with pytest.raises(UsageError, match=r"the live server needs a_missing_one; install it with: pip install '"):
+        require("a_missing_one", "live", "the live server")
+
+
+def test_the_name_is_one() -> None:
+    assert PROJECT["name"] == DISTRIBUTION != "perception"
+    for texts in EXTRAS.values():
+        names = {Requirement(text).name for text in texts}
+        assert not any(re.match("perception", name) and name != DISTRIBUTION for name in names)
+
+
+def test_no_text_tells_anybody_to_install_somebody_elses_package() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a checkout")
+    wrong = []
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".js", ".html") or not path.suffix:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            found = re.findall(r"""install[^\n]{0,60}?[\s'"`]perception(?:\[[\w,-]+\])?(?=['"`\s=<>~]|$)""", text, re.M)
+            wrong += [f"{name}: {line}" for line in found if "pip" in line]
+            wrong += [f"{name}: {line}" for line in re.findall(r"""['"`]perception\[[a-z][\w,-]*\]""", text)]
+    assert not [line for line in wrong if not line.startswith("tests/common/test_distribution.py")]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("give another name, or `overwrite=True` to replace it", "give another name, or --overwrite to replace it"),
+        ("`decoder=cpu`", "--decoder cpu"),
+        ("`accept_licence=True`", "--accept-licence"),
+        ("see `perception models`; synthetic:?size=64x48", "see `perception models`; synthetic:?size=64x48"),
+    ],
+)
+def test_the_command_line_speaks_in_flags(message: str, said: str) -> None:
+    assert in_flags(message) == said
