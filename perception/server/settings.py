@@ -22,7 +22,7 @@ from perception.common.precision import Precision, respell
 from perception.common.private import warn_if_others_read
 from perception.errors import UsageError
 from perception.stages.factories import find_stage
-from perception.weights.library import DEFAULT_MODEL
+from perception.weights import CAMERA_MODEL, DEFAULT_MODEL
 
 
 class _Strict(BaseModel):
@@ -152,6 +152,8 @@ class ServerSettings(_Strict):
     Attributes:
         host, port: where to listen; port 0 takes a free one.
         model: the default model, a name or a path; clients choose it or others by name.
+        camera_model: name of the model that the page begins with before a camera; None: where ``model`` is left out,
+            the one for cameras that ships, else ``model``.
         card: YAML card for a default model that has none.
         engine, precision, device: see `perception.engines.open_engine`.
         unknown: what the page's slider for unknown pixels begins with; see `perception.server.options.Options`.
@@ -177,6 +179,7 @@ class ServerSettings(_Strict):
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
     model: str = DEFAULT_MODEL
+    camera_model: str | None = None
     card: Path | None = None
     engine: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] = "auto"
     precision: Annotated[Precision, BeforeValidator(respell)] = "auto"
@@ -206,6 +209,11 @@ class ServerSettings(_Strict):
                 "or allow everyone: `insecure=True`"
             )
         return self
+
+    @property
+    def before_cameras(self) -> str:
+        """The model that the page begins with before a camera."""
+        return self.camera_model or (CAMERA_MODEL if self.model == DEFAULT_MODEL else self.model)
 
     @property
     def local(self) -> bool:
