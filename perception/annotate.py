@@ -107,9 +107,14 @@ class Result:
 
 
 def _is_there(kind: str, path: Path) -> bool:
-    if is_folder(path):
+    if kind in FILES:
+        return exists(path)
+    if kind == "panoptic":
+        return exists(path / "panoptic.json")
+    try:
         return any(path.iterdir())
-    return kind in FILES and exists(path)
+    except OSError:  # told when it is written
+        return False
 
 
 def plan(sources: Sequence[str], outputs: Outputs, *, recursive: bool = False) -> list[Result]:
