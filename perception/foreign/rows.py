@@ -26,7 +26,8 @@ def adapt_rows(graph: Graph, spec: RowsOutput, card: ForeignCard, batch: int | s
     if "batch" in spec.columns or (shape is not None and len(shape) != 3):
         alone = "batch" in spec.columns or (shape is not None and len(shape) == 2)
         rows = graph.reshape(rows, 1 if alone else 0, -1, sum(sizes))
-    parts, start = {}, 0
+    parts: dict[str, str] = {}
+    start = 0
     for column, size in zip(spec.columns, sizes, strict=True):
         if isinstance(column, str):
             parts[column] = graph.columns(rows, start, start + size)
