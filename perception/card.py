@@ -402,7 +402,7 @@ def keep_in_card(path: str | Path, output: str | Path | None = None, **changes: 
     Raises:
         ModelError: see `read_card`; or the file cannot be written.
     """
-    card = validate_card({**read_card(path).model_dump(), **changes}, path)
+    card: ModelCard = validate_card({**read_card(path).model_dump(), **changes}, path)
     model = load_onnx(path)
     write_card(model, card)
     target = Path(path if output is None else output)

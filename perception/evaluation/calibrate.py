@@ -98,6 +98,7 @@ class Calibration:
             row: dict[str, Any] = {"set": one.title}
             for loss in SHOWN_LOSSES:
                 floor = task.unknown.floor(loss)
+                assert floor is not None  # no loss is 0
                 lost = [f"{(values < floor).mean() if len(values) else 0:.1%}" for values in (one.right, one.wrong)]
                 row[f"{loss:g}: right"], row[f"{loss:g}: wrong"] = lost
             rows.append(row)

@@ -216,6 +216,7 @@ def _measure(path: Path, card: ModelCard, one: OpenSet, matched: Any, **options:
 
 def _accuracy(title: str, result: Evaluation) -> SetAccuracy:
     data = result.as_dict()
+    metrics: dict[str, Any]
     if isinstance(result, SegmentationEvaluation):
         classes = data["iou"]
         metrics = {name: data[name] for name in ("miou", "pixel_accuracy", "unknown") if name in data}

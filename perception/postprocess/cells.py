@@ -196,14 +196,27 @@ def enter_cells(s, logits, floor, labels, xs, k, rows):  # type: ignore[no-untyp
     return mixed, n
 
 
+@helper
+def _add_floor(floor, classes, n, who, corner):  # type: ignore[no-untyped-def]
+    """Collect the floor, too, unless one of the ``n`` classes reaches it everywhere; gives how many there are then."""
+    for i in range(n):
+        if min(corner[i, 0], corner[i, 1], corner[i, 2], corner[i, 3]) >= floor:
+            return n
+    who[n] = classes
+    for k in range(4):
+        corner[n, k] = floor
+    return n + 1
+
+
 @inline_helper
 def _candidates(  # type: ignore[no-untyped-def]
     logits, floor, top, bottom, left, right, c0, c1, c2, c3, who, corner
 ):
     """Collect the classes that can be best somewhere in a cell; ``c0..c3`` are best at its corners."""
+    classes = logits.shape[0]
     n = 0
     for c in (c0, c1, c2, c3):
-        new = True
+        new = c < classes
         for i in range(n):
             new &= who[i] != c
         if new:
@@ -214,16 +227,14 @@ def _candidates(  # type: ignore[no-untyped-def]
             who[i] = c
             n += 1
     winners = n
-    classes = logits.shape[0]
     for i in range(winners):
         c = who[i]
-        if c == classes:
-            corner[i, :] = floor
-            continue
         corner[i, 0] = logits[c, top, left]
         corner[i, 1] = logits[c, bottom, left]
         corner[i, 2] = logits[c, top, right]
         corner[i, 3] = logits[c, bottom, right]
+    if floor > NO_FLOOR:
+        n = winners = _add_floor(floor, classes, winners, who, corner)
     for c in range(classes):
         if c in (c0, c1, c2, c3):
             continue
@@ -240,14 +251,6 @@ def _candidates(  # type: ignore[no-untyped-def]
             corner[n, 1] = v1
             corner[n, 2] = v2
             corner[n, 3] = v3
-            n += 1
-    if floor > NO_FLOOR and classes not in (c0, c1, c2, c3):
-        beaten = False
-        for i in range(winners):
-            beaten |= min(corner[i, 0], corner[i, 1], corner[i, 2], corner[i, 3]) >= floor
-        if not beaten:
-            who[n] = classes
-            corner[n, :] = floor
             n += 1
     return n
 

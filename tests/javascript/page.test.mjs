@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
 import { StreamStatistics, percentile } from "../../perception/server/page/static/statistics.js";
-import { facts, firstSentence, purpose } from "../../perception/server/page/static/choices.js";
+import { changeSource, facts, firstSentence, isCamera, modelFor, purpose } from "../../perception/server/page/static/choices.js";
 import { nextSwitch } from "../../perception/server/page/static/classes.js";
 import { legendRows, pictureRows } from "../../perception/server/page/static/legend.js";
 import { address, change, classNames, clock, defaults, fileName, fileSize, nameRow, onSettings, options, query, settings } from "../../perception/server/page/static/page.js";
@@ -195,4 +195,28 @@ test("why there is no camera, in words", () => {
   assert.match(cameraProblem({ name: "NotReadableError" }), /in use/);
   assert.match(cameraProblem(new Error("it is broken")), /it is broken/);
   assert.match(cameraProblem("odd"), /odd/);
+});
+
+test("a camera begins with the model for cameras, everything else with the server's, until another one is chosen", () => {
+  const known = { default: "street", camera: "rooms", models: { street: MODEL, rooms: MODEL, other: MODEL } };
+  const kept = new Map();
+  globalThis.localStorage = { getItem: (name) => kept.get(name) ?? null, setItem: (name, text) => kept.set(name, text) };
+  try {
+    for (const [source, camera] of [["webcam", true], ["server:0", true], ["server:12", true], ["server:street", false], ["server:0x", false], ["file", false], ["url", false]]) {
+      assert.equal(isCamera(source), camera, source);
+      assert.equal(modelFor(source, known), camera ? "rooms" : "street");
+    }
+    kept.set("perception.camera-model", "other");
+    assert.deepEqual([modelFor("webcam", known), modelFor("file", known)], ["other", "street"]);
+    kept.set("perception.model", "gone"); // a model that the server no longer has
+    assert.equal(modelFor("file", known), "street");
+    settings.model = "street";
+    const seen = [];
+    onSettings((changes) => seen.push(changes));
+    changeSource("webcam", known);
+    changeSource("server:0", known);
+    assert.deepEqual(seen, [{ source: "webcam", model: "other" }, { source: "server:0" }]);
+  } finally {
+    delete globalThis.localStorage;
+  }
 });

@@ -73,7 +73,7 @@ def mount_page(app: FastAPI, service: Service) -> None:
     page.has_launched = True
     mount = app.routes[-1]
     assert isinstance(mount, Mount)
-    mount.app = GradioEdge(mount.app)
+    mount.app = GradioEdge(mount.app, service.settings.root_path)
 
 
 def build_page(service: Service) -> gr.Blocks:
@@ -149,10 +149,17 @@ def _known(service: Service) -> dict[str, Any]:
         "lacking": missing(),  # for explanations
     }
     try:
-        return {**known, "models": models(service), "problem": None}
+        found = models(service)
+        camera = service.settings.before_cameras
+        return {**known, "models": found, "camera": camera if camera in found else known["default"], "problem": None}
     except PerceptionError as error:
         # Without its path, which is nobody's business but the operator's.
-        return {**known, "models": {}, "problem": f"The model {service.models.default}: {error.message}."}
+        return {
+            **known,
+            "models": {},
+            "camera": known["default"],
+            "problem": f"The model {service.models.default}: {error.message}.",
+        }
 
 
 def _settings(service: Service) -> None:
