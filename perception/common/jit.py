@@ -13,8 +13,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -181,16 +181,17 @@ def compile_ahead(modules: Sequence[str]) -> None:
     if done.exists():
         return
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-    def compile_one(module: str) -> None:
-        command = [sys.executable, "-c", f"import {module}"]
-        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
-
+    nothing: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    waiting, running = [*modules], list[subprocess.Popen[bytes]]()
     try:
-        with ThreadPoolExecutor(min(cores, len(modules))) as pool:
-            list(pool.map(compile_one, modules))
+        while waiting or running:
+            while waiting and len(running) < cores:
+                command = [sys.executable, "-c", f"import {waiting.pop(0)}"]
+                running.append(subprocess.Popen(command, env=environment, **nothing))
+            time.sleep(0.02)  # not in threads: a process that ends would wait for them
+            running = [process for process in running if process.poll() is None]
         done.touch()
-    except (OSError, subprocess.SubprocessError) as error:
+    except OSError as error:
         logger.debug("kernels are not compiled ahead: %s", error)
 
 

@@ -185,3 +185,11 @@ def overlay_at(page: Any, x: float, y: float) -> list[int]:
         [x, y],
     )
     return pixel
+
+
+def recording_shown(page: Any) -> None:
+    """Wait until the page says how long and how large the recording is."""
+    page.wait_for_function(
+        "() => /^Recording [0-9:]+, [1-9][0-9.]* (bytes|kB|MB)$/"
+        ".test(document.querySelector('.pv-live .pv-note').innerText)"
+    )

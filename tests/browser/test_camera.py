@@ -17,6 +17,7 @@ from tests.browser.conftest import (
     choose,
     overlay_at,
     pages,
+    recording_shown,
     results,
     scene,
     set_slider,
@@ -138,10 +139,8 @@ def test_snapshot_is_the_picture_with_the_results_over_it(page: Any) -> None:
 
 def test_record(page: Any, tmp_path: Path) -> None:
     page.get_by_role("button", name="Record").click()
-    page.wait_for_function(
-        "() => /^Recording 0:0[1-9], [0-9.]+ (kB|MB)$/.test(document.querySelector('.pv-live .pv-note').innerText)"
-    )
-    page.wait_for_timeout(1500)
+    recording_shown(page)
+    page.wait_for_timeout(2500)
     with page.expect_download() as download:
         page.get_by_role("button", name="Stop recording").click()
     path = tmp_path / download.value.suggested_filename

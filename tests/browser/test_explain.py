@@ -99,7 +99,7 @@ def test_without_torch_the_page_says_how_to_get_it(
         button = here.get_by_role("button", name="Explain", exact=True)
         button.wait_for()  # at once, before there is a picture
         assert button.is_disabled()
-        said = here.locator(".pv-lacking").inner_text()
+        said = here.locator(".pv-lacking span").inner_text()
         assert said.startswith("explanations need a_package_that_is_not_there; install them with: pip install '")
         choose_picture(here, tmp_path)
         assert button.is_disabled() and here.locator(".pv-explain").is_hidden()

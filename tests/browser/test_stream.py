@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.browser.conftest import SQUARE_XYXY, Site, choose, pages, set_slider
+from tests.browser.conftest import SQUARE_XYXY, Site, choose, pages, recording_shown, set_slider
 from tests.server.waiting import wait_for
 
 X, Y = (SQUARE_XYXY[0] + SQUARE_XYXY[2]) // 2, (SQUARE_XYXY[1] + SQUARE_XYXY[3]) // 2
@@ -116,10 +116,8 @@ def test_snapshot_and_recording(page: Any, tmp_path: Path) -> None:
     assert np.abs(image[Y, X].astype(int) - BLUE).max() < 30
     page.get_by_role("button", name="Record").click()
     page.get_by_role("button", name="Stop recording").wait_for()
-    page.wait_for_function(
-        "() => /^Recording 0:0[1-9], [0-9.]+ (kB|MB)$/.test(document.querySelector('.pv-live .pv-note').innerText)"
-    )
-    page.wait_for_timeout(1000)
+    recording_shown(page)
+    page.wait_for_timeout(2000)
     with page.expect_download() as download:
         page.get_by_role("button", name="Stop recording").click()
     path = tmp_path / "recording.mp4"
