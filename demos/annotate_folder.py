@@ -1,4 +1,4 @@
-"""Annotate every video in a folder (or its pictures, if it has no videos) into another folder.
+"""Annotate every video and picture in a folder into another folder.
 
 A bad file is reported, and the rest are processed.
 

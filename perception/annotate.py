@@ -107,9 +107,14 @@ class Result:
 
 
 def _is_there(kind: str, path: Path) -> bool:
-    if is_folder(path):
+    if kind in FILES:
+        return exists(path)
+    if kind == "panoptic":
+        return exists(path / "panoptic.json")
+    try:
         return any(path.iterdir())
-    return kind in FILES and exists(path)
+    except OSError:  # told when it is written
+        return False
 
 
 def plan(sources: Sequence[str], outputs: Outputs, *, recursive: bool = False) -> list[Result]:
@@ -128,7 +133,8 @@ def plan(sources: Sequence[str], outputs: Outputs, *, recursive: bool = False) -
         raise UsageError(f"nothing to write: give at least one output ({', '.join(f.name for f in fields(Outputs))})")
     own = {Path(path).resolve() for kind, path in given.items() if kind not in SUFFIXES or _names_folder(path)}
     found = [media for source in sources for media in find_media(source, recursive, own)]
-    results, taken = [], set()
+    results: list[Result] = []
+    taken: set[str] = set()
     for media in found:
         name = unique = "/".join(filter(None, [*map(_plain, media.folder.split("/")), stem(media.uri)]))
         number = 2

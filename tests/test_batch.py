@@ -107,6 +107,16 @@ def test_what_is_partly_there(tmp_path: Path, model: str, videos: Path, main_her
     assert (tmp_path / "out" / "b.mp4").is_file() and (tmp_path / "out" / "a.mp4").stat().st_mtime_ns == kept
 
 
+def test_segments_that_were_not_finished_are_made_again(tmp_path: Path, model: str, main_here: Main) -> None:
+    scene = "synthetic:?size=64x48&frames=2"
+    folder, line = tmp_path / "segments", ["annotate", scene, "-m", model, "--panoptic", f"{tmp_path}/segments"]
+    line += ["--things", "red=red", "--skip-existing", "--overwrite"]
+    assert main_here(*line).returncode == 0
+    assert "skipped" in main_here(*line).stderr
+    (folder / "panoptic.json").rename(folder / "panoptic.json.part")  # as a killed run leaves it
+    assert "done" in main_here(*line).stderr and (folder / "panoptic.json").is_file()
+
+
 def test_partly_done_is_code_3_and_the_last_line(tmp_path: Path, model: str, videos: Path, main_here: Main) -> None:
     bad = videos / "bad.mp4"
     bad.write_text("this is no video")

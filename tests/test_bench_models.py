@@ -34,7 +34,7 @@ def test_each_network_has_a_row_beside_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "against", "told"),
     [
-        ("models", [], "--against MODEL"),
+        ("models", [], "against=MODEL"),
         ("engines", ["street"], "belongs to the part 'models'"),
         ("models", ["no-such-model"], "no-such-model"),
     ],

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
-from perception.card import read_card
+from perception.card import read_card, shipped_cards
 from perception.commands.main import app
 from perception.weights.library import model_paths
 
@@ -167,3 +168,26 @@ def test_the_gpu_page_says_what_to_install_before_its_tests() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {"dev", "tensorrt"} <= extras <= set(project["optional-dependencies"])
     assert steps.index("pip install") < steps.index("pytest tests/gpu")
+
+
+def test_a_wheel_has_the_cards_and_everything_else_that_is_read(tmp_path: Path) -> None:
+    """Built from a copy, in which the weights are empty: only names matter here."""
+    copy = tmp_path / "source"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    there = [p for p in (ROOT / "perception").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    for path in there:
+        target = copy / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".onnx":
+            target.touch()
+        else:
+            shutil.copy(path, target)
+    script = f"import setuptools.build_meta as b; b.build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", script], cwd=copy, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"perception/foreign/cards/{name}.yaml" for name in shipped_cards()} <= names
+    only_for_node = "perception/server/page/static/package.json"  # says to its tests how the modules are read
+    assert {path.relative_to(ROOT).as_posix() for path in there} <= {*names, only_for_node}

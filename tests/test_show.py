@@ -81,3 +81,14 @@ def test_debug_shows_where_a_source_failed(capsys: pytest.CaptureFixture[str]) -
     finally:
         console.stderr.cache_clear()
         logger.handlers, logger.level = handlers, level
+
+
+@pytest.mark.parametrize("text", ["stage nope:X: there is no module", "a:car:b.mp4", "[/red] [bold]x :+1: [y]"])
+def test_what_looks_like_an_emoji_or_markup_is_printed_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console.stderr.cache_clear()
+    try:
+        console.complain(SourceError(text))
+        Reporter().say(text)
+    finally:
+        console.stderr.cache_clear()
+    assert capsys.readouterr().err.splitlines() == [f"error: {text}", text]

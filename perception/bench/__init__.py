@@ -57,9 +57,9 @@ def run_bench(
             raise UsageError(f"no benchmark named {part!r}{nearest(part, PARTS + ON_REQUEST)}")
 
     if "models" in chosen and not against:
-        raise UsageError("the part 'models' needs a model to compare with: --against MODEL")
+        raise UsageError("the part 'models' needs a model to compare with: `against=MODEL`")
     if against and "models" not in chosen:
-        raise UsageError("--against belongs to the part 'models': perception bench models --against MODEL")
+        raise UsageError("`against=MODEL` belongs to the part 'models'")
 
     from perception.bench.engines import engine_rows
     from perception.bench.kernels import kernel_rows

@@ -111,6 +111,13 @@ def live(
             show_default="none", rich_help_panel=ACCESS,
         ),
     ] = None,
+    root_path: Annotated[
+        str | None,
+        typer.Option(
+            help="Path of a reverse proxy under which browsers find the server, such as /perception.",
+            show_default="none: a host of its own", rich_help_panel=ADDRESS,
+        ),
+    ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
@@ -167,7 +174,7 @@ def live(
         "host": host, "port": port, "model": model, "card": card, "engine": engine, "precision": precision,
         "device": device, "unknown": unknown, "user": user, "password": read_secret(password_file),
         "token": read_secret(token_file), "insecure": insecure or None, "origins": origin, "proxies": proxy,
-        "allow": allow, "cameras": camera, "data_dir": data_dir, "stages": stage,
+        "root_path": root_path, "allow": allow, "cameras": camera, "data_dir": data_dir, "stages": stage,
     }  # fmt: skip
     values = {} if config is None else read_settings(config)
     values |= {name: value for name, value in given.items() if value is not None}

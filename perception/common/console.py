@@ -20,14 +20,14 @@ WIDTH = 160
 @cache
 def stderr() -> Console:
     """Return the console on standard error."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 @cache
 def stdout() -> Console:
     """Return the console on standard output."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    console = Console(emoji=False, highlight=False)
+    return console if console.is_terminal else Console(emoji=False, highlight=False, width=WIDTH)
 
 
 def complain(error: PerceptionError) -> None:

@@ -112,7 +112,8 @@ class Annotator:
         if class_map is not None:
             hidden = [i for i, shown in enumerate(self._shown) if not shown]
             class_map.overlay(source, self._palette, self.opacity, canvas.picture, hidden)
-        corners, labels = np.empty((0, 2), np.int32), []
+        corners: NDArray[np.int32] = np.empty((0, 2), np.int32)
+        labels: list[tuple[str, Color]] = []
         if self.boxes and self.view == "panoptic":
             if prediction.panoptic is None:
                 raise UsageError("the panoptic view needs a PanopticStage among the stages")

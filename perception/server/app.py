@@ -31,6 +31,7 @@ from perception.server.edge.access import AuthenticationMiddleware
 from perception.server.edge.allowlist import check_patterns
 from perception.server.edge.bodies import BodyLimitMiddleware
 from perception.server.edge.connections import make_config
+from perception.server.edge.root_path import RootPathMiddleware
 from perception.server.edge.sockets import raise_descriptor_limit
 from perception.server.memory import share_arenas
 from perception.server.problems import headers_of, status_of
@@ -84,6 +85,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages take their scripts from elsewhere
         redoc_url=None,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         redirect_slashes=False,  # to an absolute address, with whatever Host it was asked by
     )
     app.state.service = service
@@ -92,6 +94,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
     )
     # The last one comes first.
     app.add_middleware(AuthenticationMiddleware, settings=settings, metrics=service.metrics)
+    if settings.root_path:
+        app.add_middleware(RootPathMiddleware, root_path=settings.root_path)
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
     for module in _ROUTERS:
@@ -169,13 +173,14 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=128)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        hint = "; is another server running there? --port chooses another one" if port else ""
+        hint = "; is another server running there? choose another port: `port=0` takes a free one" if port else ""
         raise UsageError(f"cannot listen on port {port}: {reason}{hint}", host) from None
 
 
 def _url(settings: ServerSettings, listener: socket.socket) -> str:
     host = settings.host if settings.host not in ("0.0.0.0", "::") else socket.gethostname()
-    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    root = f"{settings.root_path}/" if settings.root_path else ""
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}{root}"
 
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ from perception.common.precision import Precision, respell
 from perception.common.private import warn_if_others_read
 from perception.errors import UsageError
 from perception.stages.factories import find_stage
-from perception.weights.library import DEFAULT_MODEL
+from perception.weights import CAMERA_MODEL, DEFAULT_MODEL
 
 
 class _Strict(BaseModel):
@@ -109,6 +110,22 @@ Network = Annotated[str, AfterValidator(_network)]
 """An IP address or a network."""
 
 
+_OWN = (
+    *("v1", "static", "assets", "docs", "login", "logout", "metrics", "healthz", "readyz"),
+    *("openapi.json", "theme.css", "favicon.ico", "manifest.json"),
+)
+
+
+def _root_path(value: str) -> str:
+    path = value.strip("/")
+    parts = path.split("/") if path else []
+    if any(not re.fullmatch(r"[A-Za-z0-9._~-]+", part) or part in (".", "..") for part in parts):
+        raise ValueError("give the path of the reverse proxy, such as /perception: letters, digits, - . _ ~ between /")
+    if parts and parts[0] in _OWN:
+        raise ValueError(f"/{parts[0]} is an address of the server itself; choose another path")
+    return f"/{path}" if path else ""
+
+
 def _named(value: Any) -> Any:
     return {"uri": value} if isinstance(value, str) else value
 
@@ -135,6 +152,8 @@ class ServerSettings(_Strict):
     Attributes:
         host, port: where to listen; port 0 takes a free one.
         model: the default model, a name or a path; clients choose it or others by name.
+        camera_model: name of the model that the page begins with before a camera; None: where ``model`` is left out,
+            the one for cameras that ships, else ``model``.
         card: YAML card for a default model that has none.
         engine, precision, device: see `perception.engines.open_engine`.
         unknown: what the page's slider for unknown pixels begins with; see `perception.server.options.Options`.
@@ -147,6 +166,8 @@ class ServerSettings(_Strict):
             reverse proxy's address belongs here.
         proxies: addresses of reverse proxies, which are believed where a request comes from and over what
             (``X-Forwarded-For``, ``X-Forwarded-Proto``). Of nobody else is that believed.
+        root_path: path of a reverse proxy under which browsers find the server, ``/perception``; empty: it has a host
+            of its own. Whether the proxy takes it off before it passes a request on or not makes no difference.
         allow: patterns of stream URLs that clients may open, such as ``rtsp://cam1.local/*``; see
             `perception.server.edge.allowlist`.
         cameras: numbers of this machine's cameras that clients may open.
@@ -158,6 +179,7 @@ class ServerSettings(_Strict):
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
     model: str = DEFAULT_MODEL
+    camera_model: str | None = None
     card: Path | None = None
     engine: Literal["auto", "openvino", "onnxruntime", "torch", "tensorrt"] = "auto"
     precision: Annotated[Precision, BeforeValidator(respell)] = "auto"
@@ -170,6 +192,7 @@ class ServerSettings(_Strict):
     insecure: bool = False
     origins: Annotated[tuple[Origin, ...], BeforeValidator(_texts)] = ()
     proxies: Annotated[tuple[Network, ...], BeforeValidator(_texts)] = ()
+    root_path: Annotated[str, AfterValidator(_root_path)] = ""
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
     sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = {}
@@ -183,9 +206,14 @@ class ServerSettings(_Strict):
         if not self.local and not self.guarded and not self.insecure:
             raise ValueError(
                 f"listening on {self.host} lets others in: set a token, or a user and password, "
-                "or allow everyone with --insecure"
+                "or allow everyone: `insecure=True`"
             )
         return self
+
+    @property
+    def before_cameras(self) -> str:
+        """The model that the page begins with before a camera."""
+        return self.camera_model or (CAMERA_MODEL if self.model == DEFAULT_MODEL else self.model)
 
     @property
     def local(self) -> bool:

@@ -57,6 +57,8 @@ def test_axe_finds_nothing(open_page: Callable[..., Any], tmp_path: Path, scheme
     check(page, "Live")
     choose(page, "pv-source", "stream URL")
     page.locator("#pv-url").wait_for()
+    page.evaluate("document.documentElement.dataset.pvUnknown = 'yes'")  # as with a model that has a scale for it
+    page.locator("#pv-unknown").wait_for()
     check(page, "Live, an address")
     choose(page, "pv-source", "this browser's camera")
     page.locator("#pv-mirror").wait_for()

@@ -269,7 +269,7 @@ def test_precisions_and_devices_that_are_not_there(tmp_path: Path) -> None:
     [
         ("openvino", "pip install openvino"),
         ("onnxruntime", "pip install onnxruntime"),
-        ("torch", r"pip install 'perception\[train\]'"),
+        ("torch", "PyTorch is not installed; `pip install '"),
     ],
 )
 def test_an_engine_that_is_not_installed(

@@ -315,9 +315,11 @@ def test_flavours_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="unknown flavour"):
         find_flavour("trt")
     monkeypatch.setattr(flavour_module, "installed", list)
-    with pytest.raises(UsageError, match=r"perception\[tensorrt-rtx\]"):
+    with pytest.raises(
+        UsageError, match=r"TensorRT is not installed; `pip install '.* for desktop GPUs, `pip install '.* for servers"
+    ):
         find_flavour("auto")
-    with pytest.raises(UsageError, match=r"perception\[tensorrt\]"):
+    with pytest.raises(UsageError, match=r"tensorrt is not installed; `pip install '"):
         find_flavour("tensorrt")
 
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
 import { StreamStatistics, percentile } from "../../perception/server/page/static/statistics.js";
-import { facts, firstSentence, purpose } from "../../perception/server/page/static/choices.js";
+import { changeSource, facts, firstSentence, isCamera, modelFor, purpose } from "../../perception/server/page/static/choices.js";
 import { nextSwitch } from "../../perception/server/page/static/classes.js";
 import { legendRows, pictureRows } from "../../perception/server/page/static/legend.js";
 import { address, change, classNames, clock, defaults, fileName, fileSize, nameRow, onSettings, options, query, settings } from "../../perception/server/page/static/page.js";
@@ -105,6 +105,8 @@ test("the bar: a quarter for the upload, the rest for the frames", () => {
   assert.deepEqual(job("running", 7, null), { part: undefined, text: "a.mp4: 7 frames" });
   assert.equal(jobDone({ name: "a.mp4", fps: 31.26, progress: { frames: 9 } }), "a.mp4: 9 frames at 31.3 a second");
   assert.equal(jobDone({ name: "a.mp4", fps: null, progress: { frames: 9 } }), "a.mp4: 9 frames");
+  assert.equal(jobDone({ name: "a.mp4", fps: null, progress: { frames: 1 } }), "a.mp4: 1 frame");
+  assert.equal(job("running", 0, 1).text, "a.mp4: 0 of 1 frame");
 });
 
 test("statistics: rate and latency of the last seconds, one point a second for a minute", () => {
@@ -168,12 +170,15 @@ test("what a model is for, and which settings mean something", () => {
   assert.equal(firstSentence("Streets, at 4.5 m. A network."), "Streets, at 4.5 m.");
   assert.equal(firstSentence("no stop"), "no stop");
   const both = { ...task("segmentation", "detection"), views: ["boxes", "panoptic"] };
-  assert.deepEqual(facts(both, { source: "server:a b" }), { pvTab: "live", pvSource: "server", pvTasks: "segmentation detection", pvViews: "boxes panoptic" });
+  assert.deepEqual(facts(both, { source: "server:a b" }), {
+    pvTab: "live", pvSource: "server", pvTasks: "segmentation detection", pvUnknown: "no", pvViews: "boxes panoptic",
+  });
+  assert.equal(facts({ ...both, unknown: true }, {}).pvUnknown, "yes");
   for (const source of ["webcam", "file"]) {
     assert.equal(facts(both, { tab: "live", source }).pvViews, "boxes"); // drawn by the browser
     assert.equal(facts(both, { tab: "video", source }).pvViews, "boxes panoptic");
   }
-  assert.deepEqual(facts(undefined, {}), { pvTab: "live", pvSource: "", pvTasks: "", pvViews: "" });
+  assert.deepEqual(facts(undefined, {}), { pvTab: "live", pvSource: "", pvTasks: "", pvUnknown: "no", pvViews: "" });
 });
 
 test("keys lead round the switches", () => {
@@ -190,4 +195,28 @@ test("why there is no camera, in words", () => {
   assert.match(cameraProblem({ name: "NotReadableError" }), /in use/);
   assert.match(cameraProblem(new Error("it is broken")), /it is broken/);
   assert.match(cameraProblem("odd"), /odd/);
+});
+
+test("a camera begins with the model for cameras, everything else with the server's, until another one is chosen", () => {
+  const known = { default: "street", camera: "rooms", models: { street: MODEL, rooms: MODEL, other: MODEL } };
+  const kept = new Map();
+  globalThis.localStorage = { getItem: (name) => kept.get(name) ?? null, setItem: (name, text) => kept.set(name, text) };
+  try {
+    for (const [source, camera] of [["webcam", true], ["server:0", true], ["server:12", true], ["server:street", false], ["server:0x", false], ["file", false], ["url", false]]) {
+      assert.equal(isCamera(source), camera, source);
+      assert.equal(modelFor(source, known), camera ? "rooms" : "street");
+    }
+    kept.set("perception.camera-model", "other");
+    assert.deepEqual([modelFor("webcam", known), modelFor("file", known)], ["other", "street"]);
+    kept.set("perception.model", "gone"); // a model that the server no longer has
+    assert.equal(modelFor("file", known), "street");
+    settings.model = "street";
+    const seen = [];
+    onSettings((changes) => seen.push(changes));
+    changeSource("webcam", known);
+    changeSource("server:0", known);
+    assert.deepEqual(seen, [{ source: "webcam", model: "other" }, { source: "server:0" }]);
+  } finally {
+    delete globalThis.localStorage;
+  }
 });

@@ -81,7 +81,7 @@ def test_the_command_prints_numbers_and_nothing_else() -> None:
         (["lenet7"], "no classifier is called 'lenet7'"),
         (["lenet5", "--size", "64x64"], "to_fully_convolutional"),
         (["nothing.onnx"], "no such model file"),
-        (["camvid", "--classes", "3"], "leave --classes out"),
+        (["camvid", "--classes", "3"], "leave the number of classes out"),
         (["street", "--size", "483x361"], "multiples of 4, not 483x361; try 484x360"),
         (["torchvision:squeezenet1_1", "--size", "3x3"], "it cannot take images of 3x3x3: "),
         (["timm:nonsense"], "timm has no model 'nonsense'"),

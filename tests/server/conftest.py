@@ -52,9 +52,9 @@ def server(make: Any) -> Iterator[httpx.Client]:
         yield client
 
 
-def wait_until_ready(client: httpx.Client, seconds: float = 60, **options: Any) -> None:
+def wait_until_ready(client: httpx.Client, seconds: float = 60, path: str = "/readyz", **options: Any) -> None:
     """Return once the default model is loaded."""
     until = time.monotonic() + seconds
-    while client.get("/readyz", **options).status_code != 200:
-        assert time.monotonic() < until, client.get("/readyz", **options).text
+    while client.get(path, **options).status_code != 200:
+        assert time.monotonic() < until, client.get(path, **options).text
         time.sleep(0.05)

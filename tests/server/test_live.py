@@ -112,7 +112,7 @@ def test_it_serves_until_it_is_ended_and_the_demo_asks_it(colors: Path, tmp_path
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--host", "0.0.0.0"], "--insecure"),
+        (["--host", "0.0.0.0"], "insecure=True"),
         (["--user", "me"], "give both user and password"),
         (["--allow", "*"], "matches no URL"),
         (["--token-file", "nothing"], "nothing: cannot be read"),
@@ -133,4 +133,4 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         result = CliRunner().invoke(app, ["live", "synthetic:", "--port", port, "--data-dir", str(tmp_path)])
-    assert "--port chooses another" in str(result.exception)
+    assert "choose another port" in str(result.exception)

@@ -9,6 +9,7 @@ import pytest
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.server.settings import ServerSettings, make_settings, read_secret, read_settings
 from perception.server.startup import warnings, with_source
+from perception.weights import CAMERA_MODEL
 from tests.media import make_video
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def test_loopback_needs_no_credentials(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "camera-box", ""])
 def test_listening_elsewhere_needs_credentials(host: str) -> None:
-    with pytest.raises(UsageError, match="--insecure"):
+    with pytest.raises(UsageError, match="insecure=True"):
         make_settings({"host": host})
     for credentials in ({"token": "0123456789"}, {"user": "me", "password": "x"}, {"insecure": True}):
         settings = make_settings({"host": host, **credentials})
@@ -152,3 +153,10 @@ def test_what_listening_means_is_told() -> None:
     assert "WITHOUT" in told(insecure=True)
     assert "WITHOUT" not in told(token="0123456789")
     assert "not encrypted" in told(token="0123456789")
+
+
+def test_cameras_have_a_model_of_their_own_unless_the_operator_chose_one() -> None:
+    assert ServerSettings().before_cameras == CAMERA_MODEL
+    assert ServerSettings(model="camvid").before_cameras == "camvid"
+    assert ServerSettings(model="camvid", camera_model="street").before_cameras == "street"
+    assert ServerSettings(camera_model="camvid").before_cameras == "camvid"

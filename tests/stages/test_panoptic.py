@@ -48,7 +48,7 @@ def test_names_become_ids(in_card: Any, asked: Any, ids: dict[int, list[int]]) -
     [
         ({"detection": None}, None, "needs masks and boxes; street does segmentation only"),
         ({"segmentation": None}, None, "needs masks and boxes; street does detection only"),
-        ({"detection": {"classes": ["bus"]}}, None, r"say which boxes belong to which pixels: road=bus \(--things\)"),
+        ({"detection": {"classes": ["bus"]}}, None, r"say which boxes belong to which pixels: `things=road=bus`"),
         ({}, {"cars": ["car"]}, "no pixels of 'cars'; did you mean 'car'"),
         ({}, {"car": ["buss"]}, "no boxes of 'buss'; did you mean 'bus'"),
     ],

@@ -146,7 +146,7 @@ def test_a_cpu_without_bfloat16_trains_in_float32(
         with caplog.at_level("INFO", logger="perception"):
             caplog.clear()
             runs.append(load_checkpoint(train(path, data_root=data, stop_after=1).last))
-        assert ("training in float32" in caplog.text) == (precision == "bf16")
+        assert ("training in fp32" in caplog.text) == (precision == "bf16")
     exact, fallen = runs
     for name, tensor in exact["network"].items():
         assert torch.equal(tensor, fallen["network"][name]), name

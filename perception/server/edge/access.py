@@ -38,7 +38,7 @@ from perception.server.edge.log_limit import LogLimit
 from perception.server.edge.login import LOGIN_POLICY, login_page
 from perception.server.edge.login_throttle import LoginThrottle
 from perception.server.edge.places import Places, client_of
-from perception.server.edge.sessions import COOKIE, SESSION_S, Sessions
+from perception.server.edge.sessions import SESSION_S, Sessions, cookie_name
 from perception.server.edge.uploads import receive_bytes
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, Forbidden, Problem, Unauthorized, headers_of
@@ -80,6 +80,8 @@ class AuthenticationMiddleware:
     ) -> None:
         self._app = app
         self._settings = settings
+        self._root_path = settings.root_path
+        self._cookie = cookie_name(settings.root_path)
         self._metrics = metrics
         self._sessions = Sessions(clock)
         self._throttle = LoginThrottle(clock)
@@ -154,7 +156,7 @@ class AuthenticationMiddleware:
         raise Forbidden("requests from other sites are not allowed; the operator can add their origin to `origin`")
 
     def _check_credentials(self, connection: HTTPConnection) -> None:
-        if self._sessions.holds(connection.cookies.get(COOKIE, "")):
+        if self._sessions.holds(connection.cookies.get(self._cookie, "")):
             return
         given = credentials(connection)
         if not given:
@@ -206,7 +208,7 @@ class AuthenticationMiddleware:
         )
         try:
             if self._are_valid(given, _address(request)):
-                return self._with_cookie(RedirectResponse(target, 303), request)
+                return self._with_cookie(RedirectResponse(self._root_path + target, 303), request)
         except Busy as busy:
             headers = headers_of(busy)
             return self._form(
@@ -216,11 +218,11 @@ class AuthenticationMiddleware:
 
     def _log_out(self, connection: HTTPConnection) -> Response:
         """Log out, or redirect whoever is logged in already to the page."""
-        response = RedirectResponse("/", 303)
+        response = RedirectResponse(f"{self._root_path}/", 303)
         # Not by a link on another site's page.
         if connection.scope["path"] == LOGOUT and connection.headers.get("sec-fetch-site") != "cross-site":
-            self._sessions.end(connection.cookies.get(COOKIE, ""))
-            response.delete_cookie(COOKIE)
+            self._sessions.end(connection.cookies.get(self._cookie, ""))
+            response.delete_cookie(self._cookie, path=self._root_path or "/")
         return response
 
     def _cookie_for_token(self, connection: HTTPConnection) -> Response | None:
@@ -229,12 +231,14 @@ class AuthenticationMiddleware:
         if given is None or not _is_navigation(connection) or not self._is_token(given.encode()):
             return None
         url = URL(scope=connection.scope).remove_query_params("token")
-        return self._with_cookie(RedirectResponse(_local(f"{url.path}?{url.query}".rstrip("?")), 303), connection)
+        target = self._root_path + _local(f"{url.path}?{url.query}".rstrip("?"))
+        return self._with_cookie(RedirectResponse(target, 303), connection)
 
     def _with_cookie(self, response: Response, connection: HTTPConnection) -> Response:
         response.set_cookie(
-            COOKIE,
+            self._cookie,
             self._sessions.begin(),
+            path=self._root_path or "/",
             max_age=SESSION_S,
             httponly=True,
             samesite="lax",
@@ -252,8 +256,9 @@ class AuthenticationMiddleware:
         self, target: str, message: str = "", status: int = 401, headers: dict[str, str] | None = None
     ) -> Response:
         page = login_page(
-            target, user=self._settings.password is not None, token=self._settings.token is not None, message=message
-        )
+            self._root_path + LOGIN, target, user=self._settings.password is not None,
+            token=self._settings.token is not None, message=message,
+        )  # fmt: skip
         always = {"Cache-Control": "no-store", "WWW-Authenticate": "Bearer", "Content-Security-Policy": LOGIN_POLICY}
         return HTMLResponse(page, status, {**always, **(headers or {})})
 

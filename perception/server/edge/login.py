@@ -22,7 +22,7 @@ _PAGE = """<!doctype html>
 {message}{forms}
 </html>
 """
-_FORM = """<form method="post" action="/login">
+_FORM = """<form method="post" action="{action}">
 <input type="hidden" name="next" value="{target}">
 {fields}<button>Log in</button>
 </form>
@@ -42,10 +42,11 @@ LOGIN_POLICY = (
 """The form's Content-Security-Policy."""
 
 
-def login_page(target: str, *, user: bool, token: bool, message: str = "") -> str:
+def login_page(action: str, target: str, *, user: bool, token: bool, message: str = "") -> str:
     """Build the HTML of the login form.
 
     Args:
+        action: path that takes the form.
         target: path to go on to.
         user: ask for user and password.
         token: ask for a token.
@@ -54,5 +55,5 @@ def login_page(target: str, *, user: bool, token: bool, message: str = "") -> st
     kinds = [fields for fields, wanted in ((_USER, user), (_TOKEN, token)) if wanted]
     return _PAGE.format(
         message=f'<p role="alert">{escape(message)}</p>\n' if message else "",
-        forms="".join(_FORM.format(target=escape(target), fields=fields) for fields in kinds),
+        forms="".join(_FORM.format(action=escape(action), target=escape(target), fields=fields) for fields in kinds),
     )

@@ -9,11 +9,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 COOKIE = "perception_session"
+"""Name of the cookie; under a path of a proxy that path is part of it, see `cookie_name`."""
 SESSION_S = 12 * 3600
 """Seconds that a session lasts, unless it is logged out or the server stops."""
 
 MOST = 10_000
 """Limit on the number of sessions; the oldest is dropped first."""
+
+
+def cookie_name(root_path: str) -> str:
+    """Return the name of the cookie of a server under ``root_path``: servers of one host have cookies of their own."""
+    return COOKIE + root_path.replace("/", "-")
 
 
 class Sessions:

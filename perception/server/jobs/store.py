@@ -140,7 +140,7 @@ class JobStore:
             self._recover()
         except sqlite3.OperationalError as error:
             raise SinkError(
-                "another server uses this folder; give each its own (--data-dir)"
+                "another server uses this folder; give each its own: `data_dir=FOLDER`"
                 if "locked" in str(error)
                 else f"cannot be used for jobs: {error}",
                 folder,

@@ -38,12 +38,19 @@ _QUEUE_S = 60.0
 _SCORE, _IOU, _OPACITY = 0.3, 0.6, 0.5
 _FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # of the machine: nothing is fetched from anywhere
 _MONO = ["ui-monospace", "monospace"]
+_SMALL_TEXT = {
+    f"{name}{scheme}": color
+    for name in ("body_text_color_subdued", "block_info_text_color", "block_title_text_color", "block_label_text_color")
+    for scheme, color in (("", "#475569"), ("_dark", "#b6c2d1"))
+}
+"""Colours whose contrast to either background is above 4.5 (WCAG 1.4.3); that of Gradio's own is not."""
 
 
 def mount_page(app: FastAPI, service: Service) -> None:
     """Mount the page at ``/`` and its scripts at ``/static/perception`` of an application."""
     app.mount("/static/perception", StaticFiles(directory=FOLDER / "static"), name="page")
     theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
+    theme.set(**_SMALL_TEXT)
     page = build_page(service)
     gr.mount_gradio_app(
         app,
@@ -66,7 +73,7 @@ def mount_page(app: FastAPI, service: Service) -> None:
     page.has_launched = True
     mount = app.routes[-1]
     assert isinstance(mount, Mount)
-    mount.app = GradioEdge(mount.app)
+    mount.app = GradioEdge(mount.app, service.settings.root_path)
 
 
 def build_page(service: Service) -> gr.Blocks:
@@ -142,10 +149,17 @@ def _known(service: Service) -> dict[str, Any]:
         "lacking": missing(),  # for explanations
     }
     try:
-        return {**known, "models": models(service), "problem": None}
+        found = models(service)
+        camera = service.settings.before_cameras
+        return {**known, "models": found, "camera": camera if camera in found else known["default"], "problem": None}
     except PerceptionError as error:
         # Without its path, which is nobody's business but the operator's.
-        return {**known, "models": {}, "problem": f"The model {service.models.default}: {error.message}."}
+        return {
+            **known,
+            "models": {},
+            "camera": known["default"],
+            "problem": f"The model {service.models.default}: {error.message}.",
+        }
 
 
 def _settings(service: Service) -> None:

@@ -39,10 +39,12 @@ class GradioEdge:
 
     Args:
         app: Gradio's application.
+        root_path: path of the proxy under which browsers find it, empty or ``/perception``.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
         self._app = app
+        self._root_path = root_path
         self._page: Response | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,8 +77,9 @@ class GradioEdge:
 
         await self._app(_bare({**scope, "method": "GET"}, compressed=False), _no_body, keep)
         body = b"".join(message.get("body", b"") for message in sent)
-        # The addresses of its files begin with nothing, so they are this server's by whatever name it is called.
-        html = body.decode().replace(f"http://{_HOST}", "")
+        # The addresses of its files have no host, so they are this server's by whatever name it is called.
+        html = body.decode().replace(f"http://{_HOST}", self._root_path)
+        html = html.replace('href="/manifest.json"', f'href="{self._root_path}/manifest.json"')
         headers = {"Content-Security-Policy": policy(html), "Cache-Control": "no-cache"}
         status = next(message["status"] for message in sent if message["type"] == "http.response.start")
         return Response(html, status, headers, "text/html")

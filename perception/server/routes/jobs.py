@@ -64,7 +64,7 @@ class JobInfo(BaseModel):
 
 def describe(job: Job, service: Service) -> JobInfo:
     """A job as clients see it."""
-    ttl = service.settings.limits.job_ttl_s
+    ttl, root = service.settings.limits.job_ttl_s, service.settings.root_path
     return JobInfo(
         id=job.id,
         name=job.name,
@@ -76,7 +76,7 @@ def describe(job: Job, service: Service) -> JobInfo:
         progress=Progress(frames=job.frames, total=job.total),
         fps=job.fps,
         error=job.error,
-        results={kind: f"/v1/jobs/{job.id}/{kind}" for kind in RESULTS} if job.state == "done" else {},
+        results={kind: f"{root}/v1/jobs/{job.id}/{kind}" for kind in RESULTS} if job.state == "done" else {},
     )
 
 
@@ -115,7 +115,7 @@ async def create(request: Request, query: Annotated[JobQuery, Query()], response
         except (PerceptionError, ClientDisconnect, asyncio.CancelledError):
             service.jobs.discard(job.id)
             raise
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Location"] = f"{service.settings.root_path}/v1/jobs/{job.id}"
     return describe(job, service)
 
 

@@ -78,10 +78,10 @@ def export_any(
     """
     if model.startswith(PREFIX):
         if data is not None:
-            raise UsageError(f"--data measures checkpoints only, not {model}; use `perception eval` afterwards")
+            raise UsageError(f"`data=FOLDER` measures checkpoints only, not {model}; use `perception eval` afterwards")
         return export_torchvision(model, output, weights=weights or "DEFAULT", size=size)
     if weights is not None or size is not None:
-        raise UsageError(f"--weights and --size belong to {PREFIX}NAME; a checkpoint has its own", model)
+        raise UsageError(f"weights and size belong to {PREFIX}NAME; a checkpoint has its own", model)
     if data is not None:
         from perception.training.export.release import release
 
@@ -257,7 +257,7 @@ def _load(name: str, weights: str) -> tuple[nn.Module, Any]:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ModelError(
             f"cannot download the weights ({error}); put {file} into {folder}, or export it untrained with "
-            "--weights none",
+            "`weights=none`",
             f"{PREFIX}{name}",
         ) from None
 

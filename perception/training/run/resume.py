@@ -46,7 +46,7 @@ def check_recipe(saved: Any, now: RunConfig, path: Path) -> None:
     fixed = [said for name, said in changed.items() if name in FIXED]
     if fixed:
         raise UsageError(
-            f"this run was started with another recipe: {', '.join(fixed)}; start over with --fresh, or change "
+            f"this run was started with another recipe: {', '.join(fixed)}; start over: `fresh=True`, or change "
             "the recipe's output",
             path,
         )

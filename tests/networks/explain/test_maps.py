@@ -229,7 +229,10 @@ def test_the_command_writes_every_method_side_by_side(halves: Path, tmp_path: Pa
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, UsageError)
     assert "the file exists" in str(again.exception)
-    for bad, message in ((["--overwrite", "--at", "here"], "takes X,Y"), (["--overwrite", "--class", "x"], "no class")):
+    for bad, message in (
+        (["--overwrite", "--at", "here"], "a point is X,Y"),
+        (["--overwrite", "--class", "x"], "no class"),
+    ):
         refused = CliRunner().invoke(app, [*command, *bad])
         assert message in str(refused.exception)
 

@@ -1,6 +1,6 @@
 // The two lists of the settings, sources and models, and which settings mean anything now: see also page.css.
 
-import { change, defaults, onSettings, settings } from "./page.js";
+import { change, defaults, keep, kept, onSettings, settings } from "./page.js";
 
 const TASKS = { segmentation: "masks", detection: "boxes", classification: "a class for the picture" };
 
@@ -13,6 +13,25 @@ export function purpose(model) {
 export function firstSentence(text) {
   return text.match(/^.*?[.!?](?=\s|$)/s)?.[0] ?? text;
 }
+
+/** Whether a source is a camera: this browser's, or one of the server's. */
+export function isCamera(source) {
+  return source === "webcam" || /^server:\d+$/.test(source);
+}
+
+/** The model for a source: the one that was last chosen for sources of its kind, else the server's. */
+export function modelFor(source, known) {
+  const chosen = kept(kind(source));
+  return chosen in known.models ? chosen : isCamera(source) ? known.camera : known.default;
+}
+
+/** Change the source, and the model with it where another one fits. */
+export function changeSource(source, known) {
+  const model = modelFor(source, known);
+  change({ source, ...(model !== settings.model && { model }) });
+}
+
+const kind = (source) => (isCamera(source) ? "camera-model" : "model"); // under which a choice is kept
 
 /** Facts that page.css goes by: a setting is shown where it means something. */
 export function facts(model, { tab = "live", source = "" }) {
@@ -30,7 +49,8 @@ export function facts(model, { tab = "live", source = "" }) {
 export function mount(element, known, trigger) {
   const find = (name) => element.querySelector(name);
   const [source, model, url] = ["#pv-source", "#pv-model", "#pv-url"].map(find);
-  defaults({ source: known.source, model: known.default });
+  defaults({ source: known.source });
+  defaults({ model: modelFor(settings.source, known) });
   source.append(...known.sources.map(([text, value]) => new Option(text, value)));
   const names = Object.keys(known.models);
   model.append(...(names.length ? names : [known.default]).map((name) => new Option(name, name)));
@@ -38,10 +58,10 @@ export function mount(element, known, trigger) {
     if (known.models[option.value]) option.textContent += `: ${purpose(known.models[option.value])}`;
   find(".pv-more").hidden = known.sources.some(([, value]) => value === "url" || /^server:\d+$/.test(value));
 
-  source.onchange = () => change({ source: source.value });
+  source.onchange = () => changeSource(source.value, known);
   model.onchange = () => {
+    keep(kind(settings.source), model.value);
     change({ model: model.value });
-    trigger("change"); // the thresholds are Gradio's
   };
   url.onkeydown = (event) => event.key === "Enter" && change({ url: url.value.trim() });
 
@@ -51,6 +71,10 @@ export function mount(element, known, trigger) {
     find(".pv-about").textContent = firstSentence(known.models[settings.model]?.description ?? "");
     Object.assign(document.documentElement.dataset, facts(known.models[settings.model], settings));
   }
-  onSettings((changes) => ["source", "model", "tab"].some((name) => name in changes) && show());
+  onSettings((changes) => {
+    if (["source", "model", "tab"].some((name) => name in changes)) show();
+    if ("model" in changes) trigger("change"); // the thresholds are Gradio's
+  });
   show();
+  if (settings.model !== known.default) trigger("change");
 }

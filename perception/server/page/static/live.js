@@ -1,10 +1,11 @@
 // The Live tab: one stage that shows a source, its controls, its statistics and what is in view.
 
 import { StreamStatistics, drawPlot } from "./statistics.js";
+import { changeSource, modelFor } from "./choices.js";
 import { mapCells } from "./geometry.js";
 import { legendItems, legendRows } from "./legend.js";
 import { Overlay } from "./overlay.js";
-import { change, clock, defaults, download, fileName, fileSize, onSettings, request, settings } from "./page.js";
+import { clock, defaults, download, fileName, fileSize, onSettings, request, settings } from "./page.js";
 import { Recorder } from "./record.js";
 import { StreamView } from "./stream.js";
 import { WebcamView } from "./webcam.js";
@@ -13,11 +14,12 @@ const PATIENCE_MS = 1000; // longer without a result, and the user is told what 
 const LOST = ["reconnecting", "stalled"]; // states in which what is shown is old
 
 export function mount(element, known) {
+  const model = modelFor(known.source, known);
   defaults({
     source: known.source,
-    model: known.default,
-    score: known.models[known.default]?.score ?? 0.3,
-    iou: known.models[known.default]?.iou ?? 0.6,
+    model,
+    score: known.models[model]?.score ?? 0.3,
+    iou: known.models[model]?.iou ?? 0.6,
     unknown: known.unknown,
     opacity: 0.5,
     show: ["Masks", "Boxes", "Labels", "Legend"],
@@ -86,7 +88,7 @@ class Live {
   }
 
   useCamera() {
-    change({ source: "webcam" });
+    changeSource("webcam", this.known);
     this.start();
   }
 

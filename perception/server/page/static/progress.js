@@ -7,13 +7,15 @@ export function uploadProgress(loaded, total) {
   return { part: UPLOAD * part, text: `Uploading: ${Math.round(100 * part)}%` };
 }
 
+const count = (frames) => `${frames} frame${frames === 1 ? "" : "s"}`;
+
 /** Of a job as the server describes it, queued or running. */
 export function jobProgress({ name, state, progress: { frames, total } }) {
-  const far = state === "running" ? `${frames}${total ? ` of ${total}` : ""} frames` : "waiting for other jobs";
+  const far = state === "running" ? total ? `${frames} of ${count(total)}` : count(frames) : "waiting for other jobs";
   return { part: total ? UPLOAD + (1 - UPLOAD) * Math.min(frames / total, 1) : undefined, text: `${name}: ${far}` };
 }
 
 /** Of a job that is done. */
 export function jobDone({ name, fps, progress: { frames } }) {
-  return `${name}: ${frames} frames${fps ? ` at ${fps.toFixed(1)} a second` : ""}`;
+  return `${name}: ${count(frames)}${fps ? ` at ${fps.toFixed(1)} a second` : ""}`;
 }

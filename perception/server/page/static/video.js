@@ -119,7 +119,7 @@ class VideoTab {
     this.job = null;
     this.bar(1);
     this.note(jobDone(job));
-    const at = (kind) => address(job.results[kind].replace(/^\//, "")).href;
+    const at = (kind) => address(job.results[kind]).href;
     parts.player.src = at("video");
     parts["get-video"].href = at("video");
     parts["get-jsonl"].href = at("jsonl");
