@@ -23,6 +23,7 @@ from perception.commands.options import (
     Threads,
     Unknown,
 )
+from perception.common.precision import Precision
 from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
 
@@ -60,7 +61,10 @@ def eval_suite(
     ] = None,
     worst: Annotated[int, typer.Option(min=1, help="How many of a set.", rich_help_panel=OUTPUT)] = 12,
     store: Annotated[
-        bool, typer.Option("--store", help="Keep the table in each model's card.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            "--store", help="Keep the table in each model's card; auto is fp32 then.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     overwrite: Overwrite = False,
     as_markdown: Markdown = False,
@@ -88,6 +92,8 @@ def eval_suite(
     if store and unknown:
         raise UsageError("a card holds the accuracy of all pixels: leave out --unknown or --store")
     names = model or [DEFAULT_MODEL]
+    if store:
+        precision = _of_the_file(precision)
     with progress_of_several() as progress:
         result = evaluate_suite(
             names, read_suite(suite, data), worst=worst if failures else 0, progress=progress, unknown=unknown,
@@ -99,6 +105,7 @@ def eval_suite(
         else:
             print_rows(result.name, result.rows())
     for one in result.models:
+        stderr().print(f"{one.name}: {one.engine}", markup=False)
         for title, lacking in one.left_out.items():
             if lacking:
                 stderr().print(f"{title}: {one.name} does not have {', '.join(lacking)}", markup=False)
@@ -143,7 +150,7 @@ def eval_calibrate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="The model with the calibration in its card; its weights stay as they are.",
+            "-o", "--output", help="The same model with the calibration in its card; auto is fp32 then.",
             show_default="not written", rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -178,6 +185,7 @@ def eval_calibrate(
     path = find_model(model)
     if output is not None:
         check_output(output, overwrite)
+        precision = _of_the_file(precision)
     with progress_of_several() as progress:
         result = calibrate(
             model, read_suite(suite, data), progress=progress, engine=engine, precision=precision, device=device,
@@ -197,3 +205,8 @@ def eval_calibrate(
     if output is not None:
         keep_in_card(path, output, **result.changes())
         stderr().print(str(output), markup=False)
+
+
+def _of_the_file(precision: Precision) -> Precision:
+    """Leave ``auto`` out, which may run the eight-bit file beside the one whose card is written."""
+    return "fp32" if precision == "auto" else precision

@@ -35,6 +35,7 @@ class MeasuredModel:
     Attributes:
         name: as it was asked for: a name, or the stem of a file.
         card: of the model.
+        engine: one line about what ran it.
         sets: accuracy by title of the set, in the suite's order; those that it has nothing in common with are left out.
         left_out: classes that are labelled and that the model lacks, by title.
         failures: the worst pictures by title.
@@ -42,6 +43,7 @@ class MeasuredModel:
 
     name: str
     card: ModelCard
+    engine: str
     sets: dict[str, SetAccuracy]
     left_out: dict[str, list[str]]
     failures: dict[str, Evaluation]
@@ -69,6 +71,7 @@ class SuiteResult:
             {
                 "model": model.name,
                 "version": model.card.version,
+                "engine": model.engine,
                 "sets": [
                     {**accuracy.model_dump(), "left_out": model.left_out[title]}
                     for title, accuracy in model.sets.items()
@@ -139,15 +142,16 @@ def evaluate_suite(
             raise UsageError(f"{name} has nothing in common with any set of the suite {suite.name}")
     measured = []
     for name, path, card, plan in zip(names, paths, cards, plans, strict=True):
-        sets, left_out, failures = {}, {}, {}
+        sets, left_out, failures, engine = {}, {}, {}, ""
         for one, matched in plan:
             tell = None if progress is None else _named(progress, f"{name} on {one.title}")
             result = _measure(path, card, one, matched, worst=worst, progress=tell, **options)
             sets[one.title] = _accuracy(one.title, result)
             left_out[one.title] = _left_out(result)
+            engine = result.engine
             if worst:
                 failures[one.title] = result
-        measured.append(MeasuredModel(name, card, sets, left_out, failures))
+        measured.append(MeasuredModel(name, card, engine, sets, left_out, failures))
     return SuiteResult(suite.name, measured)
 
 

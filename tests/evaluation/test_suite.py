@@ -175,6 +175,7 @@ def test_models_side_by_side(tmp_path: Path, model: Path, data: Path) -> None:
     result = call("eval", "suite", path, "-m", model, "-m", masks_only, "--json", "--precision", "fp32")
     assert result.exit_code == 0, result.output
     first, second = json.loads(result.stdout)["models"]
+    assert "OpenVINO" in first["engine"] and "fp32" in first["engine"]
     assert [s["set"] for s in first["sets"]] == ["m", "b"]
     assert [s["set"] for s in second["sets"]] == ["m"]
     assert second["sets"][0]["left_out"] == ["blue", "yellow"]
