@@ -26,8 +26,9 @@ live: $(LIVE) $(MEDIA)  ## open the live page: http://127.0.0.1:7860
 
 test: lint run-tests  ## install what the tests need and run them
 
+# One process for each core. A file's tests stay in one: what they share is made once.
 run-tests: $(DEV) $(MEDIA) $(SYSTEM)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 test-slow: $(DEV) $(MEDIA) $(SYSTEM)  ## the long tests (memory, training)
 	$(BIN)/python -m pytest -m slow --timeout 1800
