@@ -43,7 +43,7 @@ def options(command: Any) -> dict[str, Any]:
 def test_every_command_is_a_file_of_its_own() -> None:
     files = {path.stem for path in (ROOT / "perception" / "commands").glob("*.py")}
     words = {name.split()[1] for name in COMMANDS}
-    assert {"evaluate" if word == "eval" else word for word in words} <= files
+    assert {"evaluate" if word == "eval" else word.replace("-", "_") for word in words} <= files
     for path in (ROOT / "perception" / "commands").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 300, path
 

@@ -166,7 +166,7 @@ def make(
         str | None, typer.Argument(metavar="MODEL", help="Name of a model that ships.", show_default="all")
     ] = None,
     plans: Annotated[Path, typer.Option("--plans", help="YAML file of the steps.", rich_help_panel=INPUT)] = Path(
-        "configs/models.yaml"
+        "configs/models/shipped.yaml"
     ),
     run: Annotated[bool, typer.Option("--run", help="Do the steps that are not done yet; takes hours.")] = False,
     as_json: Json = False,

@@ -1,6 +1,6 @@
 """How the models that ship are made: the steps of a YAML file, printed or done.
 
-plan = read_plans("configs/models.yaml")
+plan = read_plans("configs/models/shipped.yaml")
 for step in steps_of(plan, "street-int8"):
     do(step)
 """

@@ -106,4 +106,4 @@ class MaskTeacher:
         ids = np.squeeze(output).astype(np.uint8)
         across, down = ids.shape[1] / width, ids.shape[0] / height
         ids = ids[: max(round(used[0] * down), 1), : max(round(used[1] * across), 1)]
-        return cv2.resize(ids, (columns, rows), interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+        return cv2.resize(ids, (columns, rows), interpolation=cv2.INTER_NEAREST)
