@@ -82,6 +82,11 @@ def test_a_base_that_is_missing_or_goes_in_circles_is_named(tmp_path: Path) -> N
         ({"augment__copy_paste": {"classes": [1, 3]}}, r"augment.copy_paste.classes \[3\] are not among the 3 classes"),
         ({"augment__copy_paste": {"classes": []}}, r"augment.copy_paste.classes"),
         ({"data__ignore": 1}, "ignore id 1 is the id of class box"),
+        (
+            {"model__things": {"box": [], "cat": []}},
+            "model.things names unknown classes cat; null takes away",
+        ),
+        ({"model__things": {"box": ["crate"]}}, "model.things names unknown classes crate"),
         ({"network": {"frozen_stride": 4, "backbone": "resnet18"}}, "frozen_stride is for efficientnet_lite0"),
         ({"model": {}}, "model.licence: Field required"),
         ({"data__size": [98, 72]}, "data.size: both sides are multiples of 4 .*98x72; try 96x72"),
@@ -220,3 +225,12 @@ def test_boxes_need_the_pyramid(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(data))
     with pytest.raises(PerceptionError, match="fcn8s has no detection head; fpn has"):
         read_config(tmp_path / "recipe.yaml")
+
+
+def test_null_takes_away_what_a_base_says_of_things(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        changed(tmp_path, model__things={"box": [], "ball": []}).read_text()
+    )
+    above = tmp_path / "above.yaml"
+    above.write_text("base: base.yaml\nmodel: {things: {box: null}}\n")
+    assert read_config(above).model.things == {"ball": []}

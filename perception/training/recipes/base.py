@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from perception.common.precision import respell
 from perception.common.strict import Strict
@@ -34,13 +34,24 @@ class OptimiserConfig(Strict):
 
 
 class ModelConfig(Strict):
-    """Entries of the exported model's card that training itself does not know."""
+    """Entries of the exported model's card that training itself does not know.
+
+    Attributes:
+        things: names of the boxes of what pixels; null instead of names takes away what a base has.
+    """
 
     version: str = "1"
     description: str = ""
     licence: str = Field(min_length=1)
     trained_on: list[str] = Field(default=[])
     things: dict[str, list[str]] | None = None
+
+    @field_validator("things", mode="before")
+    @classmethod
+    def _drop_those_of_the_base(cls, things: Any) -> Any:
+        return (
+            {name: boxes for name, boxes in things.items() if boxes is not None} if isinstance(things, dict) else things
+        )
 
 
 class PicturesConfig(Strict):

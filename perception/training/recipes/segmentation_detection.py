@@ -242,6 +242,17 @@ class SegmentationDetectionConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
+    def _things_exist(self) -> SegmentationDetectionConfig:
+        things = self.model.things or {}
+        boxes = () if self.detection is None else self.detection.names
+        wrong = sorted(set(things) - set(self.data.names)) + sorted(
+            {n for names in things.values() for n in names} - set(boxes)
+        )
+        if wrong:
+            raise ValueError(f"model.things names unknown classes {', '.join(wrong)}; null takes away what a base has")
+        return self
+
+    @model_validator(mode="after")
     def _size_is_whole_cells(self) -> SegmentationDetectionConfig:
         """Logits are taken to lie over the picture from edge to edge; a part of a cell would move all of them."""
         if any(side < 1 or side % self.cell for side in self.data.size):
