@@ -11,6 +11,7 @@ DEV     := $(VENV)/.dev-installed
 LIVE    := $(VENV)/.live-installed
 MEDIA   := $(VENV)/.media-installed
 SYSTEM  := $(VENV)/.system-installed
+REFERENCE := $(VENV)/.reference-installed
 
 .PHONY: help demo live test run-tests test-slow test-lowest attack lint bench classics clean
 
@@ -25,10 +26,10 @@ live: $(LIVE) $(MEDIA)  ## open the live page: http://127.0.0.1:7860
 
 test: lint run-tests  ## install what the tests need and run them
 
-run-tests: $(DEV) $(MEDIA) $(SYSTEM)
+run-tests: $(DEV) $(MEDIA) $(SYSTEM) $(REFERENCE)
 	$(BIN)/python -m pytest
 
-test-slow: $(DEV) $(MEDIA) $(SYSTEM)  ## the long tests (memory, training)
+test-slow: $(DEV) $(MEDIA) $(SYSTEM) $(REFERENCE)  ## the long tests (memory, training)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 test-lowest:  ## the quick tests with the lowest versions that pyproject.toml allows
@@ -67,6 +68,11 @@ $(LIVE): pyproject.toml | $(BIN)/python
 $(DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[dev]"
 	touch $(RUNTIME) $(LIVE) $@
+
+# Trackers and their measures, for comparison: what else it needs is there, and its own bounds are above our lowest.
+$(REFERENCE): | $(DEV)
+	$(BIN)/python -m pip install -q --no-deps trackers==2.6.1 pydeprecate==0.14.0
+	touch $@
 
 # The street clip of the demo: only the media files of this package are used, not its (old) dependencies.
 $(MEDIA): | $(BIN)/python

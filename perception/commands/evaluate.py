@@ -1,4 +1,4 @@
-"""The commands ``perception eval segmentation``, ``detection``, ``panoptic`` and ``classification``."""
+"""The commands ``perception eval segmentation``, ``detection``, ``panoptic``, ``classification`` and ``tracking``."""
 
 from __future__ import annotations
 
@@ -216,6 +216,37 @@ def eval_classification(
         card=card, engine=engine, precision=precision, device=device, threads=threads, size=parse_size(size),
         report=report, overwrite=overwrite, as_json=as_json, json_file=json_file,
     )  # fmt: skip
+
+
+@evaluation.command("tracking")
+def eval_tracking(
+    truth: Annotated[
+        list[Path], typer.Option(help="MOT text of the truth; may be repeated.", rich_help_panel=INPUT)
+    ],
+    results: Annotated[
+        list[Path],
+        typer.Option(help="MOT text of the tracks, in the same order; may be repeated.", rich_help_panel=INPUT),
+    ],
+    as_json: Json = False,
+    json_file: JsonFile = None,
+) -> None:  # fmt: skip
+    """Compare tracks with truth: HOTA, MOTA, IDF1, changes of identity. No model is needed.
+
+    [bold]Example[/bold]
+
+      perception eval tracking --truth gt.txt --results mot.txt --json
+    """
+    from perception.commands.terminal import write_json
+    from perception.common.console import print_rows
+    from perception.errors import UsageError
+    from perception.evaluation.tracking import combine, evaluate_tracking
+
+    if len(truth) != len(results):
+        raise UsageError(f"give as many --results as --truth: there are {len(results)} and {len(truth)}")
+    found = [evaluate_tracking(t, r) for t, r in zip(truth, results, strict=True)]
+    rows, both = [one.as_dict() for one in found], combine(found).as_dict()
+    if not write_json({"sequences": rows, "all": both}, as_json, json_file):
+        print_rows("tracking", rows if len(rows) == 1 else [*rows, both])
 
 
 def _evaluate(
