@@ -50,6 +50,7 @@ class Outputs:
         masks: folder of class-mask PNGs.
         images: folder of annotated frames.
         panoptic: folder of COCO panoptic PNGs and their JSON; wants a `perception.stages.panoptic.PanopticStage`.
+        mot: MOT text of the boxes and their identities; wants a `perception.stages.track.TrackStage`.
     """
 
     video: str | None = None
@@ -60,13 +61,14 @@ class Outputs:
     masks: str | None = None
     images: str | None = None
     panoptic: str | None = None
+    mot: str | None = None
 
     def given(self) -> dict[str, str]:
         """Return the outputs that are asked for, by kind."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
-SUFFIXES = {"video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet"}
+SUFFIXES = {"video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet", "mot": ".txt"}
 """The ending of a file that is named after its source."""
 
 
@@ -107,7 +109,8 @@ def plan(sources: Sequence[str], outputs: Outputs) -> list[Result]:
     given = outputs.given()
     if not given:
         raise UsageError(
-            "nothing to write: give -o OUT, or one of --jsonl, --coco, --csv, --parquet, --masks, --images, --panoptic"
+            "nothing to write: give -o OUT, or one of --jsonl, --coco, --csv, --parquet, --mot, --masks, --images, "
+            "--panoptic"
         )
     sources = expand(sources)
     results, taken = [], set()

@@ -30,6 +30,7 @@ from perception.commands.models import models
 from perception.commands.options import JsonCommand
 from perception.commands.quantize import quantize
 from perception.commands.summary import summary
+from perception.commands.track import track
 from perception.commands.train import train
 from perception.commands.verify import verify
 from perception.commands.weights import weights
@@ -54,7 +55,7 @@ app = typer.Typer(
     """,
 )
 _COMMANDS: tuple[Callable[..., Any], ...] = (
-    *(annotate, demo, live, doctor, build, verify),
+    *(annotate, demo, live, track, doctor, build, verify),
     *(adapt, bench, train, export, quantize, explain, summary),
 )
 for _command in _COMMANDS:

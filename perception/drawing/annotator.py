@@ -34,6 +34,7 @@ class Annotator:
         opacity: of the class colours, 0 to 1.
         masks: draw the class map.
         boxes: draw detections.
+        trails: draw the way that tracked boxes have come.
         labels: write class, score and track beside boxes, and whole-image classes.
         legend: list the classes present, with their share of the frame.
         fps: write how many pictures are made a second.
@@ -58,6 +59,7 @@ class Annotator:
         opacity: float = 0.5,
         masks: bool = True,
         boxes: bool = True,
+        trails: bool = True,
         labels: bool = True,
         legend: bool = True,
         fps: bool = False,
@@ -75,6 +77,7 @@ class Annotator:
         self.card = card
         self.opacity = opacity
         self.masks, self.boxes, self.labels, self.legend = masks, boxes, labels, legend
+        self.trails = trails
         self.line_width = line_width
         self.view = view
         self.font_scale = 1.0 if font_scale is None else font_scale
@@ -106,6 +109,8 @@ class Annotator:
         if class_map is not None:
             hidden = [i for i, shown in enumerate(self._shown) if not shown]
             class_map.overlay(source, self._palette, self.opacity, canvas.picture, hidden)
+        if self.trails and prediction.trails and self.card.detection is not None:
+            self._draw_trails(canvas, prediction)
         if self.boxes and self.view == "panoptic":
             if prediction.panoptic is None:
                 raise UsageError("the panoptic view needs a PanopticStage among the stages")
@@ -125,6 +130,18 @@ class Annotator:
             patch = label_patch(f"{rate:.1f} fps" if rate else "- fps", _STATUS, line, canvas.width)
             canvas.paste(patch, canvas.width - patch.width, 0)
         return canvas.picture
+
+    def _draw_trails(self, canvas: Canvas, prediction: Prediction) -> None:
+        """Draw the way of each tracked box in the colour of its class, under the boxes."""
+        found = prediction.detections
+        if found is None or found.track_ids is None:
+            return
+        width = self._line_width(canvas)
+        for i in np.flatnonzero(self._box_shown[found.class_ids]).tolist():
+            trail = prediction.trails.get(int(found.track_ids[i]))
+            if trail is not None and len(trail) > 1:
+                points = np.rint(np.clip(trail, -1e4, 1e5)).astype(np.int32).reshape(-1, 1, 2)
+                canvas.path(points, width, self._box_colors[int(found.class_ids[i])])
 
     def _draw_boxes(self, canvas: Canvas, detections: Detections, line: int) -> None:
         width = self._line_width(canvas)

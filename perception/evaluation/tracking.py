@@ -122,7 +122,13 @@ def evaluate_tracking(truth: str | Path, results: str | Path, name: str | None =
     Raises:
         UsageError: a file cannot be read, or an identity is twice in a frame.
     """
-    return measure_tracking(read_mot(truth), read_mot(results), name or str(truth), str(results))
+    return measure_tracking(read_mot(truth), read_mot(results), name or sequence_name(truth), str(results))
+
+
+def sequence_name(path: str | Path) -> str:
+    """Return the name of a sequence: that of its file, or of its folder where the file is ``gt.txt``."""
+    parts = [part for part in (Path(path).stem, *reversed(Path(path).resolve().parts[:-1])) if part != "gt"]
+    return parts[0]
 
 
 def measure_tracking(truth: MotText, found: MotText, name: str = "", where: str = "") -> TrackingResult:

@@ -29,6 +29,7 @@ _SINKS = {
     "masks": ("masks", "MaskSink"),
     "images": ("images", "ImageSink"),
     "panoptic": ("panoptic", "PanopticSink"),
+    "mot": ("mot", "MotSink"),
 }
 _BY_SUFFIX = {
     "mp4": "video",
@@ -42,7 +43,7 @@ _BY_SUFFIX = {
     "csv": "csv",
     "parquet": "parquet",
 }
-_STREAMS = ("video", "jsonl", "csv")
+_STREAMS = ("video", "jsonl", "csv", "mot")
 
 
 def open_sink(
@@ -61,6 +62,7 @@ def open_sink(
     ``images``   ``folder/``               annotated pictures    ``format`` (``jpg``, ``png``), ``quality``
     ``masks``    only by kind              palette PNGs
     ``panoptic`` only by kind              COCO panoptic
+    ``mot``      only by kind              MOT text
     ===========  ========================  ====================  ================================================
 
     Args:

@@ -12,7 +12,7 @@ from perception.tracking.assignment import assign
 
 def least(costs: NDArray[np.float64], limit: float) -> float:
     """The least sum that there is: each row may also take a column of its own, at the limit."""
-    rows, columns = costs.shape
+    rows = len(costs)
     alone = np.full((rows, rows), 1e6)
     np.fill_diagonal(alone, limit)
     with_alone = np.concatenate([np.where(costs < limit, costs, 1e6), alone], axis=1)
