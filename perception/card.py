@@ -106,7 +106,7 @@ class SegmentationTask(_ColoredTask):
 
 
 class TrackingSettings(_Strict):
-    """How boxes become tracks. Scores mean something else in each model: `perception track --calibrate` measures these.
+    """How boxes become tracks. Scores mean something else in each model: ``eval tracking --calibrate`` finds these.
 
     Attributes:
         high_score: boxes of at least this score are matched first.
@@ -128,7 +128,7 @@ class TrackingSettings(_Strict):
     start_score: float = Field(0.3, ge=0, le=1)
     sure_score: float = Field(0.6, ge=0, le=1)
     overlap: float = Field(0.35, ge=0, le=1)
-    low_overlap: float = Field(0.2, ge=0, le=1)
+    low_overlap: float = Field(0.4, ge=0, le=1)
     lost_overlap: float = Field(0.05, ge=0, le=1)
     new_overlap: float = Field(0.4, ge=0, le=1)
     confirm_s: float = Field(0.1, ge=0, le=10)

@@ -44,17 +44,18 @@ def track(
     """
     from perception.common.settings import size as parse_size
     from perception.sinks.files import LineFile, check_not_source
-    from perception.tracking.files import read_settings, track_mot
-    from perception.tracking.mot_text import read_mot
+    from perception.tracking.files import detections_of, read_settings, track_frames
+    from perception.tracking.mot_text import mot_lines, read_mot
 
     file = LineFile(output, overwrite)
     if file.path is not None:
         check_not_source(file.path, str(detections))
     chosen = None if settings is None else read_settings(settings)
-    rows = read_mot(detections)
+    frames, classes = detections_of(read_mot(detections))
     file.open()
     try:
-        for lines in track_mot(rows, fps, parse_size(size), chosen):
-            file.write(lines.encode())
+        for frame, found in track_frames(frames, classes, fps, parse_size(size), chosen):
+            assert found.track_ids is not None
+            file.write(mot_lines(frame, found.track_ids, found.boxes, found.scores, found.class_ids).encode())
     finally:
         file.close()

@@ -15,7 +15,7 @@ from perception.drawing.canvas import Canvas, Color, drawable, make_canvas
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
 from perception.picture.buffer_pool import BufferPool
-from perception.types import Detections, Panoptic, Picture, Prediction
+from perception.types import F32, Detections, Panoptic, Picture, Prediction
 
 _STATUS: Color = (24, 24, 24)
 _RIM: Color = (255, 255, 255)
@@ -139,7 +139,8 @@ class Annotator:
         width = self._line_width(canvas)
         for i in np.flatnonzero(self._box_shown[found.class_ids]).tolist():
             trail = prediction.trails.get(int(found.track_ids[i]))
-            if trail is not None and len(trail) > 1:
+            # of what stands still only the trembling of its box would be seen
+            if trail is not None and len(trail) > 1 and np.ptp(trail, axis=0).max() > _side(found.boxes[i]) / 2:
                 points = np.rint(np.clip(trail, -1e4, 1e5)).astype(np.int32).reshape(-1, 1, 2)
                 canvas.path(points, width, self._box_colors[int(found.class_ids[i])])
 
@@ -181,6 +182,11 @@ class Annotator:
 
     def _line_width(self, canvas: Canvas) -> int:
         return self.line_width or max(round(min(canvas.width, canvas.height) / 360), 1)
+
+
+def _side(box: F32) -> float:
+    """The shorter side of a box."""
+    return float((box[2:] - box[:2]).min())
 
 
 def _write_label(canvas: Canvas, text: str, color: Color, x0: int, y0: int, line: int) -> None:
