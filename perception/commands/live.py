@@ -23,6 +23,7 @@ from perception.commands.options import (
     Card,
     EngineChoice,
     Stages,
+    Track,
 )
 from perception.common.precision import Precision, parse_precision
 from perception.errors import require
@@ -71,6 +72,7 @@ def live(
     device: Annotated[
         str | None, typer.Option(help=DEVICE_HELP, show_default=DEVICE_DEFAULT, rich_help_panel=MODEL)
     ] = None,
+    track: Track = False,
     stage: Stages = None,
     user: Annotated[
         str | None, typer.Option(help="User name for logging in.", show_default="no login", rich_help_panel=ACCESS)
@@ -161,6 +163,10 @@ def live(
     }  # fmt: skip
     values = {} if config is None else read_settings(config)
     values |= {name: value for name, value in given.items() if value is not None}
+    if track:
+        named = values.get("stages", ())
+        named = [named] if isinstance(named, str) else named
+        values["stages"] = ["track", *(name for name in named if name != "track")]
     settings = make_settings(with_source(values, source), config)
     serve(settings, started=lambda url: _announce(url, settings, browser))
 

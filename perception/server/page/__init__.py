@@ -159,6 +159,13 @@ def _settings(service: Service) -> None:
         0, 1, first.get("score", _SCORE), step=0.01, label="Confidence", visible=boxes, elem_id="pv-score"
     )
     iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="Merge overlap", visible=boxes, elem_id="pv-iou")
+    track = gr.Checkbox(
+        True,
+        label="Follow boxes",
+        info="Each keeps its number, on streams, videos and this browser's camera.",
+        visible=boxes,
+        elem_id="pv-track",
+    )
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
     view = gr.Radio(
         list(VIEWS),
@@ -176,6 +183,7 @@ def _settings(service: Service) -> None:
         "model": model,
         "score": score,
         "iou": iou,
+        "track": track,
         "view": view,
         "opacity": opacity,
         "show": show,
@@ -187,7 +195,7 @@ def _settings(service: Service) -> None:
     source.change(fn=None, inputs=[source], outputs=[url], js=_SHOWS_ADDRESS, show_progress="hidden")
     url.submit(fn=None, inputs=[url], js=_sets("url"), show_progress="hidden")
     follow = _FOLLOW.replace("KNOWN", json.dumps(_of_models(known)))
-    model.change(fn=None, inputs=[model], outputs=[score, iou, view], js=follow, show_progress="hidden")
+    model.change(fn=None, inputs=[model], outputs=[score, iou, view, track], js=follow, show_progress="hidden")
 
 
 _SHOWS_ADDRESS = f'(value) => ({{ __type__: "update", visible: value === "{URL}" }})'
@@ -201,6 +209,7 @@ def _of_models(known: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any
             {"visible": bool(described.get("detection")), "value": described.get("score", _SCORE)},
             {"visible": bool(described.get("detection")), "value": described.get("iou", _IOU)},
             {"visible": "panoptic" in described.get("views", ())},
+            {"visible": bool(described.get("detection"))},
         ]
         for name, described in {**known, "": {}}.items()
     }

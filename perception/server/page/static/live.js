@@ -17,6 +17,7 @@ export function mount(element, known) {
     iou: known.models[known.default]?.iou ?? 0.6,
     opacity: 0.5,
     show: ["Masks", "Boxes", "Labels", "Legend"],
+    track: true,
     mirror: true,
     hidden: new Set(),
   });

@@ -65,7 +65,8 @@ export class Overlay {
       context.strokeStyle = rgb(color);
       context.strokeRect(...outline(box, line));
       if (!labels) continue;
-      const words = `${name} ${Math.round(100 * result.scores[i])}%`;
+      const track = result.trackIds?.length ? `#${result.trackIds[i]} ` : "";
+      const words = `${track}${name} ${Math.round(100 * result.scores[i])}%`;
       const [wide, high] = [context.measureText(words).width + text * 0.7, text * 1.45];
       const [x, y] = labelPlace(box, [wide, high], canvas.width);
       context.fillStyle = rgb(color);

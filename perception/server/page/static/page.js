@@ -41,7 +41,7 @@ export function options(model, { legend = settings.show.includes("Legend") } = {
     legend,
   };
   if (settings.view === "panoptic" && model?.views?.includes("panoptic")) chosen.view = settings.view;
-  if (model?.detection?.length) Object.assign(chosen, { score: settings.score, iou: settings.iou });
+  if (model?.detection?.length) Object.assign(chosen, { score: settings.score, iou: settings.iou, track: Boolean(settings.track) });
   if (model && settings.hidden.size) chosen.classes = classNames(model).filter((name) => !settings.hidden.has(name));
   return chosen;
 }

@@ -88,7 +88,7 @@ export class WebcamView {
     if (this.socket?.readyState !== WebSocket.OPEN) return;
     const wanted = { model: settings.model, map_cells: settings.mapCells ?? 320 };
     if (this.model?.model === settings.model && this.model.detection.length)
-      Object.assign(wanted, { score: settings.score, iou: settings.iou });
+      Object.assign(wanted, { score: settings.score, iou: settings.iou, track: Boolean(settings.track) });
     this.socket.send(JSON.stringify(wanted));
     if (this.paused) this.again();
   }
