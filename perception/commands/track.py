@@ -36,11 +36,9 @@ def track(
 ) -> None:  # fmt: skip
     """Follow boxes that are in a file: each gets an identity that stays.
 
-    [bold]Examples[/bold]
+    [bold]Example[/bold]
 
       perception track det.txt --fps 30 --size 1920x1080 -o mot.txt
-
-      perception eval tracking --truth gt.txt --results mot.txt
     """
     from perception.common.settings import size as parse_size
     from perception.sinks.files import LineFile, check_not_source
