@@ -123,18 +123,18 @@ class TrackingSettings(_Strict):
         jitter: how far edges of boxes are off, as part of the box's sides (standard deviation).
     """
 
-    high_score: float = Field(0.5, ge=0, le=1)
-    low_score: float = Field(0.15, ge=0, le=1)
-    start_score: float = Field(0.3, ge=0, le=1)
-    sure_score: float = Field(0.6, ge=0, le=1)
-    overlap: float = Field(0.35, ge=0, le=1)
-    low_overlap: float = Field(0.4, ge=0, le=1)
-    lost_overlap: float = Field(0.05, ge=0, le=1)
-    new_overlap: float = Field(0.4, ge=0, le=1)
-    confirm_s: float = Field(0.1, ge=0, le=10)
-    patience_s: float = Field(0.1, ge=0, le=10)
-    memory_s: float = Field(1.3, ge=0, le=60)
-    jitter: float = Field(0.02, gt=0, le=0.5)
+    high_score: float = Field(default=0.5, ge=0, le=1)
+    low_score: float = Field(default=0.15, ge=0, le=1)
+    start_score: float = Field(default=0.3, ge=0, le=1)
+    sure_score: float = Field(default=0.6, ge=0, le=1)
+    overlap: float = Field(default=0.35, ge=0, le=1)
+    low_overlap: float = Field(default=0.4, ge=0, le=1)
+    lost_overlap: float = Field(default=0.05, ge=0, le=1)
+    new_overlap: float = Field(default=0.4, ge=0, le=1)
+    confirm_s: float = Field(default=0.1, ge=0, le=10)
+    patience_s: float = Field(default=0.1, ge=0, le=10)
+    memory_s: float = Field(default=1.3, ge=0, le=60)
+    jitter: float = Field(default=0.02, gt=0, le=0.5)
 
     @classmethod
     def around(cls, score: float) -> TrackingSettings:

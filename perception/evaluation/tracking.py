@@ -158,12 +158,13 @@ def measure_tracking(truth: MotText, found: MotText, name: str = "", where: str 
     iou = overlaps(truth.xyxy[counted], truth_starts, found.xyxy[kept], found_starts)
     flat = (truth_ids, truth_starts, founds, found_starts, iou)
     truth_count, found_count = (int(ids.max(initial=-1)) + 1 for ids in (truth_ids, founds))
-    hits, switches = clear_matches(*flat, truth_count, MATCH_OVERLAP)
+    clear_hits, switches = clear_matches(*flat, truth_count, MATCH_OVERLAP)
     id_hits = identity_hits(*flat, truth_count, found_count, MATCH_OVERLAP)
+    hits, missed, false, associated, recalled, precise, overlap = _hota(*flat, truth_count, found_count)
     return TrackingResult(
-        name, *_hota(*flat, truth_count, found_count),
-        clear_hits=hits, clear_missed=len(truth_ids) - hits, clear_false=len(founds) - hits, switches=switches,
-        id_hits=id_hits, id_missed=len(truth_ids) - id_hits, id_false=len(founds) - id_hits,
+        name, hits, missed, false, associated, recalled, precise, overlap,
+        clear_hits, len(truth_ids) - clear_hits, len(founds) - clear_hits, switches,
+        id_hits, len(truth_ids) - id_hits, len(founds) - id_hits,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from perception.card import ModelCard
 from perception.errors import UsageError
 from perception.postprocess.post_processing import DetectionOptions
 from perception.stages.factories import StageFactory
-from perception.types import Prediction
+from perception.types import Detections, Prediction
 
 
 class TrackStage:
@@ -20,6 +20,7 @@ class TrackStage:
     Args:
         card: of a model that makes boxes; how they become tracks is in its ``detection.tracking``.
         score: least score of a box that begins a track; None: the card's.
+        camera: tell from the pictures how the camera moves, and take the tracks along.
 
     Raises:
         UsageError: the model makes no boxes.
@@ -29,11 +30,14 @@ class TrackStage:
         >>> perception.run(source, model.with_options(options), stages=[TrackStage(model.card)], sinks=sinks)
     """
 
-    def __init__(self, card: ModelCard, score: float | None = None) -> None:
+    def __init__(self, card: ModelCard, score: float | None = None, *, camera: bool = True) -> None:
         if card.detection is None:
             raise UsageError(f"tracking needs boxes; {card.name} does {' and '.join(card.tasks)} only: try -m street")
+        from perception.tracking.camera import CameraMotion
         from perception.tracking.tracker import Tracker  # compiles its kernels, which no frame should wait for
 
+        self._camera = CameraMotion() if camera else None
+        self._boxes = Detections.empty().boxes
         self._tracker = Tracker(card.detection.tracking_settings(score), len(card.detection.classes))
 
     def __call__(self, prediction: Prediction) -> Prediction:
@@ -46,7 +50,9 @@ class TrackStage:
             raise UsageError("tracking needs boxes; this prediction has none")
         started = time.perf_counter()
         frame = prediction.frame
-        tracked = self._tracker.update(prediction.detections, frame.time, (frame.width, frame.height))
+        motion = None if self._camera is None else self._camera.update(frame.picture, self._boxes)
+        tracked = self._tracker.update(prediction.detections, frame.time, (frame.width, frame.height), motion)
+        self._boxes = tracked.boxes
         trails = self._tracker.trails
         timings = {**prediction.timings, "track": 1e3 * (time.perf_counter() - started)}
         return replace(prediction, detections=tracked, trails=trails, timings=timings)

@@ -8,7 +8,7 @@ from numba.core import types
 from perception.common.jit import F32_1D_IN, F32_2D_IN, I64_1D, helper, inline_helper, kernel
 from perception.tracking.assignment import F64_2D, match
 from perception.tracking.association import LIMIT, costs_of, overlap
-from perception.tracking.motion import VALUE, begin, correct, predict, replay
+from perception.tracking.motion import SPEED, VALUE, VAR, begin, correct, predict, replay
 
 F64_1D = types.Array(types.float64, 1, "C")
 F64_3D = types.Array(types.float64, 3, "C")
@@ -199,6 +199,32 @@ def step(  # type: ignore[no-untyped-def]
         if marks[t, ID] > 0:
             row_of[i] = t
     return count, next_id
+
+
+@helper
+def _move(f, motion, scale):  # type: ignore[no-untyped-def]
+    for k in (VALUE, SPEED):
+        x, y = f[0, k], f[1, k]
+        f[0, k] = motion[0, 0] * x + motion[0, 1] * y
+        f[1, k] = motion[1, 0] * x + motion[1, 1] * y
+        f[2, k] *= scale
+        f[3, k] *= scale
+    f[0, VALUE] += motion[0, 2]
+    f[1, VALUE] += motion[1, 2]
+    f[:, VAR:] *= scale * scale
+
+
+@kernel(types.void(F64_2D, types.int64, F64_3D, F64_3D, F64_3D))
+def move(motion, count, filters, anchors, trails):  # type: ignore[no-untyped-def]
+    """Take all tracks along with the camera, by a motion of `perception.tracking.camera`."""
+    scale = np.hypot(motion[0, 0], motion[1, 0])
+    for t in range(count):
+        _move(filters[t], motion, scale)
+        _move(anchors[t], motion, scale)
+        for k in range(TRAIL):
+            x, y = trails[t, k, 1], trails[t, k, 2]
+            trails[t, k, 1] = motion[0, 0] * x + motion[0, 1] * y + motion[0, 2]
+            trails[t, k, 2] = motion[1, 0] * x + motion[1, 1] * y + motion[1, 2]
 
 
 @kernel(types.int64(types.float64, F64_1D, types.int64, F64_3D, F64_3D, F64_2D, I64_2D, F64_3D, F64_2D))

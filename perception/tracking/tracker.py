@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from perception.card import TrackingSettings
 from perception.tracking.motion import VALUE
-from perception.tracking.step import CLASS, ID, PARAMETERS, POINTS, SCORE, TRAIL, forget, step
+from perception.tracking.step import CLASS, ID, PARAMETERS, POINTS, SCORE, TRAIL, forget, move, step
 from perception.types import F32, Detections
 
 MOST_TRACKS = 4096
@@ -47,13 +47,20 @@ class Tracker:
         self._state = self._rows(ROWS_AT_FIRST)
         self._shown = (np.zeros(0, np.int64), np.zeros((0, TRAIL, 3)), np.zeros(0, np.int64))
 
-    def update(self, detections: Detections, time: float, size: tuple[int, int] | None = None) -> Detections:
+    def update(
+        self,
+        detections: Detections,
+        time: float,
+        size: tuple[int, int] | None = None,
+        motion: NDArray[np.float64] | None = None,
+    ) -> Detections:
         """Take the boxes of the next frame.
 
         Args:
             detections: of all scores that the settings look at.
             time: of the frame, in seconds of the source's clock.
             size: (width, height) of the frame, to which boxes are cut; None: they are not.
+            motion: of the camera since the last frame, see `perception.tracking.camera.CameraMotion`.
 
         Returns:
             The boxes of confirmed tracks, highest score first, with their ``track_ids``. A box is what the track's
@@ -69,6 +76,9 @@ class Tracker:
         )
         if len(class_ids) and not 0 <= class_ids.min() <= class_ids.max() < self._classes:
             raise ValueError(f"class ids must be in 0..{self._classes - 1}")
+        if motion is not None:
+            filters, anchors, _, _, trails, _ = self._state
+            move(np.ascontiguousarray(motion, np.float64), self._count, filters, anchors, trails)
         self._count, self._next_id = step(
             boxes, scores, class_ids, self._now, between, self._parameters, self._count, self._next_id,
             *self._state, row_of,
