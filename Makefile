@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up themselves. They can be run again, and are quick the second time.
 PYTHON ?= python3
 # Kernels are compiled once per checkout and user: here, so that the first run does not have to.
-KERNELS := from perception.postprocess import warmup; warmup()
+KERNELS := from perception.postprocess import warmup; warmup(); import perception.tracking.tracker
 OLDEST := $(shell python3.10 -V >/dev/null 2>&1 && echo python3.10 || echo $(PYTHON))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -62,7 +62,7 @@ $(RUNTIME): pyproject.toml | $(BIN)/python
 
 $(LIVE): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[live]"
-	$(BIN)/python -c "$(KERNELS); import perception.postprocess.runs, perception.picture.jpeg"
+	$(BIN)/python -c "$(KERNELS), perception.postprocess.runs, perception.picture.jpeg"
 	touch $(RUNTIME) $@
 
 $(DEV): pyproject.toml | $(BIN)/python

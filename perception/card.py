@@ -124,23 +124,23 @@ class TrackingSettings(_Strict):
     """
 
     high_score: float = Field(default=0.5, ge=0, le=1)
-    low_score: float = Field(default=0.15, ge=0, le=1)
+    low_score: float = Field(default=0.25, ge=0, le=1)
     start_score: float = Field(default=0.3, ge=0, le=1)
     sure_score: float = Field(default=0.6, ge=0, le=1)
-    overlap: float = Field(default=0.35, ge=0, le=1)
+    overlap: float = Field(default=0.3, ge=0, le=1)
     low_overlap: float = Field(default=0.4, ge=0, le=1)
     lost_overlap: float = Field(default=0.05, ge=0, le=1)
-    new_overlap: float = Field(default=0.4, ge=0, le=1)
+    new_overlap: float = Field(default=0.3, ge=0, le=1)
     confirm_s: float = Field(default=0.1, ge=0, le=10)
     patience_s: float = Field(default=0.1, ge=0, le=10)
-    memory_s: float = Field(default=1.3, ge=0, le=60)
-    jitter: float = Field(default=0.02, gt=0, le=0.5)
+    memory_s: float = Field(default=1.0, ge=0, le=60)
+    jitter: float = Field(default=0.04, gt=0, le=0.5)
 
     @classmethod
     def around(cls, score: float) -> TrackingSettings:
         """Return settings for a model whose boxes are usually taken from a score on: its threshold."""
         return cls(
-            low_score=0.5 * score, start_score=score, high_score=score + 0.2 * (1 - score),
+            low_score=0.75 * score, start_score=score, high_score=score + 0.2 * (1 - score),
             sure_score=score + 0.4 * (1 - score),
         )  # fmt: skip
 

@@ -74,6 +74,8 @@ def tracking_options(card: ModelCard, options: DetectionOptions | None = None) -
 
 def track_factory(options: DetectionOptions | None = None) -> StageFactory:
     """Return what makes a `TrackStage` for each source, whose tracks begin with boxes that ``options`` would give."""
+    import perception.tracking.tracker  # noqa: F401  # compiles its kernels, before a source is opened
+
     score = _least(options or DetectionOptions())
     return StageFactory("track", lambda card: TrackStage(card, score))
 

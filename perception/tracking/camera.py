@@ -60,7 +60,7 @@ def _small(picture: Picture) -> tuple[U8, float]:
     scale = min(1.0, LONGEST / max(width, height))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
-    return (small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)), scale
+    return np.asarray(small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8), scale
 
 
 def _between(last: U8, now: U8, boxes: F32) -> Motion | None:
@@ -73,7 +73,8 @@ def _between(last: U8, now: U8, boxes: F32) -> Motion | None:
     points = cv2.goodFeaturesToTrack(last, POINTS, 0.01, 7, mask=mask)
     if points is None or len(points) < LEAST_POINTS:
         return None
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(last, now, points, None, winSize=(15, 15), maxLevel=3)
+    nowhere = np.empty_like(points)  # written by what follows, which begins where the points were
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(last, now, points, nowhere, winSize=(15, 15), maxLevel=3)
     good = found.reshape(-1) == 1
     if good.sum() < LEAST_POINTS:
         return None
@@ -85,4 +86,4 @@ def _between(last: U8, now: U8, boxes: F32) -> Motion | None:
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float64)
     if np.abs(corners @ fitted.T - corners[:, :2]).max() < STILL:
         return None
-    return np.asarray(fitted, np.float64)
+    return np.array(fitted, np.float64)

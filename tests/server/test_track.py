@@ -55,7 +55,8 @@ def test_options_ask_for_boxes_of_low_score_and_begin_with_those_that_the_user_w
     assert card.detection is not None
     usual = card.detection.score_threshold
     assert Options().stages(card) == []
-    assert TRACKED.detection(card).score_threshold == pytest.approx(usual / 2)
+    least = TRACKED.detection(card).score_threshold
+    assert isinstance(least, float) and 0 < least < usual
     assert [stage.name for stage in TRACKED.stages(card)] == ["track"]
     # the card's own threshold, which the page always sends, is none of the user's
     assert Options(track=True, score=usual).interpretation(card) == TRACKED.interpretation(card)
@@ -125,7 +126,9 @@ def test_a_webcam_tracks_where_it_is_asked_to(server: httpx.Client, make: Any) -
 def test_a_job_writes_identities(server: httpx.Client, tmp_path: Path) -> None:
     path = tmp_path / "square.mp4"
     make_video(path, frames=20, size_wh=(64, 48), images=[square()] * 20)
-    made = server.post("/v1/jobs", content=path.read_bytes(), headers={"content-type": "video/mp4"}, params={"track": True})
+    made = server.post(
+        "/v1/jobs", content=path.read_bytes(), headers={"content-type": "video/mp4"}, params={"track": True}
+    )
     job = made.headers["location"]
     wait_for(lambda: server.get(job).json()["state"] in ("done", "failed"), 120)
     lines = [json.loads(line) for line in server.get(f"{job}/jsonl").text.splitlines()]

@@ -27,6 +27,8 @@ from perception.tracking.files import as_mot
 from perception.tracking.mot_text import MotText, read_mot
 from perception.types import Detections, Frame, Planes, Prediction, SourceInfo
 from tests.drawing.test_annotator import make_card, make_planes
+from tests.media import make_video
+from tests.models import solid, write_model
 
 BOXES = {"classes": ["car", "truck"], "score_threshold": 0.4}
 
@@ -70,7 +72,7 @@ def test_the_card_decides_and_the_user_before_it() -> None:
     plain = card_of()
     assert plain.detection is not None
     assert plain.detection.tracking_settings() == TrackingSettings.around(0.4)
-    assert tracking_options(plain).score_threshold == pytest.approx(0.2)
+    assert tracking_options(plain).score_threshold == TrackingSettings.around(0.4).low_score < 0.4
     own = card_of(tracking={"low_score": 0.07, "start_score": 0.33, "sure_score": 0.5, "memory_s": 3})
     assert own.detection is not None
     assert tracking_options(own, DetectionOptions(iou_threshold=0.5)) == DetectionOptions(
@@ -169,6 +171,33 @@ def test_vehicles_of_the_synthetic_street_keep_their_identity(every: int) -> Non
     things = len(np.unique(counted.ids))
     assert ours.switches <= max(1, things // 10), ours.as_dict()
     assert ours.idf1 > 0.9
+
+
+def test_annotate_writes_identities(tmp_path: Path) -> None:
+    """Two squares in a video, one of them hidden for a while, by way of the command line."""
+    model = write_model(tmp_path / "colors.onnx", width=256, height=48, detection=True, anchor=16)
+    pictures = []
+    for frame in range(24):
+        picture = np.full((48, 256, 3), 128, np.uint8)
+        for name, left in (("red", 16), ("blue", 224)):
+            if name == "blue" and 10 <= frame < 15:
+                continue
+            picture[16:32, left : left + 16] = solid(name, 1, 1)[0, 0]
+        pictures.append(picture)
+    clip = make_video(tmp_path / "clip.mp4", frames=24, size_wh=(256, 48), images=pictures)
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("mot", "jsonl")}
+    command = ["annotate", str(clip), "-m", str(model), "--precision", "fp32", "--quiet"]
+    result = CliRunner().invoke(
+        app, [*command, "--mot", str(outputs["mot"]), "--jsonl", str(outputs["jsonl"]), "--every", "2"]
+    )
+    assert result.exit_code == 0, result.output
+    rows = read_mot(outputs["mot"])
+    assert set(rows.frames.tolist()) <= set(range(1, 25, 2)) and len(rows) >= 20
+    by_class = {c: set(rows.ids[rows.classes == c].tolist()) for c in set(rows.classes.tolist())}
+    assert set(by_class) == {0, 2} and sorted(i for ids in by_class.values() for i in ids) == [1, 2]
+    lines = [json.loads(line) for line in outputs["jsonl"].read_text().splitlines()]
+    assert sum(len(line["detections"]) for line in lines) == len(rows)
+    assert all(d["track_id"] in (1, 2) for line in lines for d in line["detections"])
 
 
 def test_track_command(tmp_path: Path) -> None:
