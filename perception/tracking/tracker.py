@@ -59,7 +59,8 @@ class Tracker:
         Args:
             detections: of all scores that the settings look at.
             time: of the frame, in seconds of the source's clock.
-            size: (width, height) of the frame, to which boxes are cut; None: they are not.
+            size: (width, height) of the frame. Boxes are cut to it, or as far beyond as what was found goes; None: they
+                are not cut.
             motion: of the camera since the last frame, see `perception.tracking.camera.CameraMotion`.
 
         Returns:
@@ -83,7 +84,8 @@ class Tracker:
             boxes, scores, class_ids, self._now, between, self._parameters, self._count, self._next_id,
             *self._state, row_of,
         )  # fmt: skip
-        tracked = self._confirmed(row_of[row_of >= 0], size)
+        shown = np.flatnonzero(row_of >= 0)
+        tracked = self._confirmed(row_of[shown], boxes[shown], size)
         self._count = forget(self._now, self._parameters, self._count, *self._state)
         return tracked
 
@@ -105,13 +107,16 @@ class Tracker:
         self._now += between
         return between
 
-    def _confirmed(self, rows: NDArray[np.int64], size: tuple[int, int] | None) -> Detections:
+    def _confirmed(self, rows: NDArray[np.int64], found: F32, size: tuple[int, int] | None) -> Detections:
+        """The tracks in some rows, which were found in these boxes."""
         filters, _, facts, marks, trails, _ = self._state
-        rows = rows[np.argsort(-facts[rows, SCORE], kind="stable")]
+        order = np.argsort(-facts[rows, SCORE], kind="stable")
+        rows, found = rows[order], found[order]
         centres, sides = filters[rows, :2, VALUE], np.maximum(filters[rows, 2:, VALUE], 0)
         boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1).astype(np.float32)
         if size is not None:
-            boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
+            least = np.minimum(np.tile(found[:, :2], 2), 0)
+            boxes = np.clip(boxes, least, np.maximum(np.tile(found[:, 2:], 2), np.array([*size, *size], np.float32)))
         ids = marks[rows, ID]
         self._shown = (ids, trails[rows], marks[rows, POINTS])
         return Detections(boxes, facts[rows, SCORE].astype(np.float32), marks[rows, CLASS].astype(np.int32), ids)

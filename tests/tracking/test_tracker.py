@@ -163,7 +163,7 @@ def test_boxes_stay_in_the_frame_and_trails_lead_to_them() -> None:
     tracker = Tracker()
     for frame in range(90):
         x = 600 + 3 * frame
-        found = detections([[x - 40, 300, min(x + 40, 800), 420]], [0.9], [0])
+        found = detections([[x - 40, 280, min(x + 40, 800), 400]], [0.9], [0])
         tracked = tracker.update(found, frame / 30, (800, 400))
         assert (tracked.boxes >= 0).all() and (tracked.boxes <= [800, 400, 800, 400]).all()
         if len(tracked) and frame > 2:
@@ -173,6 +173,14 @@ def test_boxes_stay_in_the_frame_and_trails_lead_to_them() -> None:
             assert abs(trail[-1, 0] - tracked.boxes[0, [0, 2]].mean()) < 1 or tracked.boxes[0, 2] == 800
     tracker.update(Detections.empty(), 3.1)
     assert tracker.trails == {}
+
+
+def test_boxes_go_beyond_the_frame_only_where_the_detector_says_so() -> None:
+    tracker = Tracker()
+    for frame in range(30):
+        found = detections([[-30, 50, 60, 500], [700, 50, 790, 390]], [0.9, 0.8], [0, 0])
+        tracked = tracker.update(found, frame / 30, (800, 400))
+    assert np.allclose(tracked.boxes, found.boxes, atol=0.5)
 
 
 def test_memory_is_flat_and_identities_are_never_given_again() -> None:
