@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up themselves. They can be run again, and are quick the second time.
 PYTHON ?= python3
 # Kernels are compiled once per checkout and user: here, so that the first run does not have to.
-KERNELS := from perception.postprocess import warmup; warmup()
+KERNELS := from perception.postprocess import warmup; warmup(); import perception.tracking.tracker
 OLDEST := $(shell python3.10 -V >/dev/null 2>&1 && echo python3.10 || echo $(PYTHON))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -12,6 +12,7 @@ LIVE    := $(VENV)/.live-installed
 MEDIA   := $(VENV)/.media-installed
 SYSTEM  := $(VENV)/.system-installed
 POLICY  := /usr/sbin/policy-rc.d
+REFERENCE := $(VENV)/.reference-installed
 
 .PHONY: help demo live test run-tests test-slow test-lowest attack lint bench models classics clean
 
@@ -27,10 +28,10 @@ live: $(LIVE) $(MEDIA)  ## open the live page: http://127.0.0.1:7860
 test: lint run-tests  ## install what the tests need and run them
 
 # One process for each core. A file's tests stay in one: what they share is made once.
-run-tests: $(DEV) $(MEDIA) $(SYSTEM)
+run-tests: $(DEV) $(MEDIA) $(SYSTEM) $(REFERENCE)
 	$(BIN)/python -m pytest -n logical --dist loadfile
 
-test-slow: $(DEV) $(MEDIA) $(SYSTEM)  ## the long tests (memory, training)
+test-slow: $(DEV) $(MEDIA) $(SYSTEM) $(REFERENCE)  ## the long tests (memory, training)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 test-lowest:  ## the quick tests with the lowest versions that pyproject.toml allows
@@ -66,12 +67,17 @@ $(RUNTIME): pyproject.toml | $(BIN)/python
 
 $(LIVE): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[live]"
-	$(BIN)/python -c "$(KERNELS); import perception.postprocess.runs, perception.picture.jpeg"
+	$(BIN)/python -c "$(KERNELS), perception.postprocess.runs, perception.picture.jpeg"
 	touch $(RUNTIME) $@
 
 $(DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[dev]"
 	touch $(RUNTIME) $(LIVE) $@
+
+# Trackers and their measures, for comparison: what else it needs is there, and its own bounds are above our lowest.
+$(REFERENCE): | $(DEV)
+	$(BIN)/python -m pip install -q --no-deps trackers==2.6.1 pydeprecate==0.14.0
+	touch $@
 
 # The street clip of the demo: only the media files of this package are used, not its (old) dependencies.
 $(MEDIA): | $(BIN)/python

@@ -51,6 +51,7 @@ class Outputs:
         images: folder of annotated frames.
         panoptic: folder of COCO panoptic PNGs and their JSON; wants a `perception.stages.panoptic.PanopticStage`.
         counts: CSV of the number of boxes by class, one row per frame.
+        mot: MOT text of the boxes and their identities; wants a `perception.stages.track.TrackStage`.
     """
 
     video: str | None = None
@@ -62,6 +63,7 @@ class Outputs:
     images: str | None = None
     panoptic: str | None = None
     counts: str | None = None
+    mot: str | None = None
 
     def given(self) -> dict[str, str]:
         """Return the outputs that are asked for, by kind."""
@@ -70,6 +72,7 @@ class Outputs:
 
 SUFFIXES = {
     "video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet", "counts": ".counts.csv",
+    "mot": ".txt",
 }  # fmt: skip
 """The ending of a file that is named after its source."""
 

@@ -116,6 +116,46 @@ class SegmentationTask(_ColoredTask):
         return self
 
 
+class TrackingSettings(Strict):
+    """How boxes become tracks. Scores mean something else in each model: ``eval tracking --calibrate`` finds these.
+
+    Attributes:
+        high_score: boxes of at least this score are matched first.
+        low_score: boxes of less are not looked at.
+        start_score: a box of at least this score may begin a track.
+        sure_score: a box of at least this score makes its track a confirmed one at once.
+        overlap: least overlap of a track's guess and a box of high score.
+        low_overlap: the same, of low score.
+        lost_overlap: least overlap of where a track was last seen and a box of high score that is left over; 1: none.
+        new_overlap: least overlap of a track that is not confirmed and a box.
+        confirm_s: a track that has been seen for so many seconds is confirmed.
+        patience_s: seconds that a track which is not confirmed may be unseen.
+        memory_s: seconds that a confirmed track may be unseen and found again.
+        jitter: how far edges of boxes are off, as part of the box's sides (standard deviation).
+    """
+
+    high_score: float = Field(default=0.5, ge=0, le=1)
+    low_score: float = Field(default=0.25, ge=0, le=1)
+    start_score: float = Field(default=0.3, ge=0, le=1)
+    sure_score: float = Field(default=0.6, ge=0, le=1)
+    overlap: float = Field(default=0.3, ge=0, le=1)
+    low_overlap: float = Field(default=0.4, ge=0, le=1)
+    lost_overlap: float = Field(default=0.05, ge=0, le=1)
+    new_overlap: float = Field(default=0.3, ge=0, le=1)
+    confirm_s: float = Field(default=0.1, ge=0, le=10)
+    patience_s: float = Field(default=0.1, ge=0, le=10)
+    memory_s: float = Field(default=1.0, ge=0, le=60)
+    jitter: float = Field(default=0.04, gt=0, le=0.5)
+
+    @classmethod
+    def around(cls, score: float) -> TrackingSettings:
+        """Return settings for a model whose boxes are usually taken from a score on: its threshold."""
+        return cls(
+            low_score=0.75 * score, start_score=score, high_score=score + 0.2 * (1 - score),
+            sure_score=score + 0.4 * (1 - score),
+        )  # fmt: skip
+
+
 class DetectionTask(_ColoredTask):
     """Boxes.
 
@@ -130,6 +170,7 @@ class DetectionTask(_ColoredTask):
         class_agnostic: boxes of other classes that overlap more are suppressed too.
         vote_iou: what is kept becomes the weighted mean of the boxes that overlap it at least so much, those below
             the score threshold included, see `perception.postprocess.detection.decode`; None keeps it as it is.
+        tracking: how its boxes become tracks; None: by its ``score_threshold``, see `TrackingSettings.around`.
     """
 
     boxes: str = "boxes"
@@ -140,6 +181,23 @@ class DetectionTask(_ColoredTask):
     max_detections: int = Field(300, ge=1)
     class_agnostic: bool = False
     vote_iou: float | None = Field(default=None, ge=0, le=1)
+    tracking: TrackingSettings | None = None
+
+    def tracking_settings(self, score: float | None = None) -> TrackingSettings:
+        """How boxes become tracks.
+
+        Args:
+            score: least score of a box that begins a track, in place of the settings' own.
+        """
+        settings = self.tracking or TrackingSettings.around(self.score_threshold)
+        if score is None:
+            return settings
+        changes = {
+            "start_score": score,
+            "sure_score": max(settings.sure_score, score),
+            "low_score": min(settings.low_score, score),
+        }
+        return settings.model_copy(update=changes)
 
 
 class ClassificationTask(_Task):

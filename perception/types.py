@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
@@ -341,6 +341,8 @@ class Prediction:
         timings: milliseconds spent on this frame, by step (``resize``, ``infer``, ``postprocess``, ``draw``).
         picture: the annotated picture, where the prediction was rendered. Sinks read it and never write into it.
         panoptic: things and stuff as segments, where `perception.stages.panoptic.PanopticStage` ran, else None.
+        trails: by track id the way that a box has come, float32 ``[K, 2]`` of its bottom centre in frame pixels, oldest
+            first, where `perception.stages.track.TrackStage` ran.
     """
 
     frame: Frame
@@ -350,6 +352,7 @@ class Prediction:
     timings: dict[str, float] = field(default_factory=dict)
     picture: Picture | None = None
     panoptic: Panoptic | None = None
+    trails: Mapping[int, F32] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("live", "models")
-"""Parts that run only on request: they need more than the package, such as a browser or another model."""
+ON_REQUEST = ("live", "models", "tracking")
+"""Parts that run only on request: they need more than the package, such as a browser, another model or data."""
 
 
 def run_bench(
@@ -32,6 +32,8 @@ def run_bench(
     clip: Path | None = None,
     repeats: int = 30,
     against: Sequence[str] = (),
+    sequences: Path | None = None,
+    trials: int = 0,
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Run parts of the benchmark.
 
@@ -44,12 +46,14 @@ def run_bench(
         clip: a video for the stages and the pipeline; by default a street clip scaled to 1280x720.
         repeats: measurements of each kernel, each engine and each network.
         against: names or paths of networks that ``models`` compares with.
+        sequences: folder of labelled sequences for ``tracking``.
+        trials: settings that each tracker is calibrated with.
 
     Yields:
         a title and rows for each part as soon as it is done.
 
     Raises:
-        UsageError: there is no such part, or ``models`` has nothing to compare with.
+        UsageError: there is no such part, or ``models`` has nothing to compare with, or ``tracking`` no sequences.
     """
     chosen = tuple(parts or PARTS)
     for part in chosen:
@@ -61,10 +65,14 @@ def run_bench(
     if against and "models" not in chosen:
         raise UsageError("`against=MODEL` belongs to the part 'models'")
 
+    if ("tracking" in chosen) != (sequences is not None):
+        raise UsageError("the part 'tracking' and its data belong together: perception bench tracking --sequences DIR")
+
     from perception.bench.engines import engine_rows
     from perception.bench.kernels import kernel_rows
     from perception.bench.models import model_rows
     from perception.bench.pipeline import Bench
+    from perception.bench.tracking import tracking_rows
 
     bench = Bench(model, engine, precision, device, clip)
     try:
@@ -77,6 +85,8 @@ def run_bench(
             yield bench.title("whole pipeline"), bench.pipeline_rows()
         if "engines" in chosen:
             yield f"engines, {model}, the network alone", engine_rows(model, repeats)
+        if sequences is not None:
+            yield f"trackers, {sequences}", list(tracking_rows(sequences, trials))
         if "models" in chosen:
             yield "models, the network alone", model_rows(model, against, engine, precision, repeats, device)
         if "live" in chosen:

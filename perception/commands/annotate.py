@@ -25,6 +25,7 @@ from perception.commands.options import (
     Stages,
     Things,
     Threads,
+    Track,
     Unknown,
 )
 from perception.errors import UsageError
@@ -89,6 +90,12 @@ def annotate(
         str | None,
         typer.Option(
             help="CSV of boxes by class, one row per frame.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    mot: Annotated[
+        str | None,
+        typer.Option(
+            help="MOT text of boxes and identities; implies --track.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -159,6 +166,7 @@ def annotate(
         typer.Option(help="Only these classes, comma-separated.", show_default="all", rich_help_panel=MODEL),
     ] = None,
     things: Things = None,
+    track: Track = False,
     stage: Stages = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Search subfolders of folders too.", rich_help_panel=INPUT)
@@ -186,8 +194,8 @@ def annotate(
     hide: Annotated[
         str | None,
         typer.Option(
-            help="Do not draw these: masks, boxes, labels, legend; comma-separated.", show_default="all are drawn",
-            rich_help_panel=DRAWING,
+            help="Do not draw these: masks, boxes, trails, labels, legend; comma-separated.",
+            show_default="all are drawn", rich_help_panel=DRAWING,
         ),
     ] = None,
     show_fps: Annotated[
@@ -213,6 +221,8 @@ def annotate(
 
       perception annotate street.mp4 -o instances.mp4 --view panoptic --panoptic segments/
 
+      perception annotate street.mp4 -o tracked.mp4 --track --mot tracks.txt
+
       perception annotate street.mp4 -o counted.mp4 --stage my_stages:CountCars
 
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
@@ -224,28 +234,37 @@ def annotate(
     from perception.common.settings import things as parse_things
     from perception.drawing.annotator import Annotator
     from perception.model import load_model
+    from perception.postprocess.post_processing import DetectionOptions
     from perception.stages.factories import find_stage
     from perception.stages.panoptic import PanopticStage
+    from perception.stages.track import track_factory, tracking_options
 
     own_stages = [find_stage(name) for name in stage or ()]
     wanted = names(classes)
-    hidden = names(hide, ("masks", "boxes", "labels", "legend")) or []
+    hidden = names(hide, ("masks", "boxes", "trails", "labels", "legend")) or []
     thing_classes = parse_things(things)
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
-    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images, panoptic, counts)
+    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot)
     if not outputs.given():
         kinds = ", ".join(f"--{kind}" for kind in Outputs.__dataclass_fields__ if kind != "video")
         raise UsageError(f"nothing to write: give -o OUT, or one of {kinds}")
+    track = track or mot is not None
     reporter = Reporter(quiet=quiet, stats=stats)
+    options = DetectionOptions(
+        score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
+        class_agnostic=class_agnostic, classes=wanted, unknown=unknown,
+    )  # fmt: skip
     with load_model(
         model, card=card, engine=engine, precision=precision, device=device, threads=threads, mode="throughput",
-        score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
-        class_agnostic=class_agnostic, classes=wanted, unknown=unknown, size=parse_size(size),
+        options=options, size=parse_size(size),
     ) as loaded:  # fmt: skip
         annotator = Annotator(
             loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)
         )
         stages: list[Stage | StageFactory] = [*own_stages]
+        if track and "track" not in (stage or ()):
+            stages.insert(0, track_factory(options))
+            loaded = loaded.with_options(tracking_options(loaded.card, options))
         if (panoptic or view == "panoptic") and "panoptic" not in (stage or ()):
             stages.append(PanopticStage(loaded.card, thing_classes))
         results = []

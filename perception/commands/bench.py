@@ -16,7 +16,7 @@ def bench(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PART", help="kernels, stages, pipeline, engines (these by default), live, models."
+            metavar="PART", help="kernels, stages, pipeline, engines (these by default), live, models, tracking."
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -37,6 +37,19 @@ def bench(
             metavar="MODEL", help="Model to compare with in the part models; may be repeated.", show_default="none"
         ),
     ] = None,
+    sequences: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of SEQUENCE/{seqinfo.ini,gt.txt,det.txt} for the part tracking.", show_default="none",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    trials: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Settings that each tracker is calibrated with, on half of the sequences; 0: none is."
+        ),
+    ] = 0,
     as_json: Json = False,
     json_file: JsonFile = None,
 ) -> None:  # fmt: skip
@@ -47,12 +60,14 @@ def bench(
       perception bench kernels pipeline
 
       perception bench models --against lraspp.onnx --precision bf16
+
+      perception bench tracking --sequences mot/ --trials 100
     """
     from perception.bench import run_bench
 
     tables = run_bench(
         parts, model=model, engine=engine, precision=precision, device=device, clip=clip, repeats=repeats,
-        against=against or (),
+        against=against or (), sequences=sequences, trials=trials,
     )  # fmt: skip
     print_tables(tables, as_json, json_file)
 

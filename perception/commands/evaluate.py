@@ -1,4 +1,4 @@
-"""The commands ``perception eval segmentation``, ``detection``, ``panoptic`` and ``classification``."""
+"""The commands ``perception eval segmentation``, ``detection``, ``panoptic``, ``classification`` and ``tracking``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from perception.commands.options import (
     Threads,
     Unknown,
 )
+from perception.commands.tracking_evaluation import eval_tracking
 from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -218,6 +219,9 @@ def eval_classification(
         card=card, engine=engine, precision=precision, device=device, threads=threads, size=parse_size(size),
         report=report, overwrite=overwrite, as_json=as_json, json_file=json_file,
     )  # fmt: skip
+
+
+evaluation.command("tracking")(eval_tracking)
 
 
 def _evaluate(

@@ -24,6 +24,7 @@ from perception.commands.options import (
     Card,
     EngineChoice,
     Stages,
+    Track,
 )
 from perception.common.distribution import require
 from perception.common.precision import Precision, parse_precision
@@ -79,6 +80,7 @@ def live(
             help="Unknown pixels: where the page's slider begins. So large a part of the right ones stays uncoloured.",
         ),
     ] = None,
+    track: Track = False,
     stage: Stages = None,
     user: Annotated[
         str | None, typer.Option(help="User name for logging in.", show_default="no login", rich_help_panel=ACCESS)
@@ -178,6 +180,10 @@ def live(
     }  # fmt: skip
     values = {} if config is None else read_settings(config)
     values |= {name: value for name, value in given.items() if value is not None}
+    if track:
+        named = values.get("stages", ())
+        named = [named] if isinstance(named, str) else named
+        values["stages"] = ["track", *(name for name in named if name != "track")]
     settings = make_settings(with_source(values, source), config)
     serve(
         settings,

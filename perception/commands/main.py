@@ -32,6 +32,7 @@ from perception.commands.pseudo_label import pseudo_label
 from perception.commands.quantize import quantize
 from perception.commands.suite import eval_calibrate, eval_suite, eval_table
 from perception.commands.summary import summary
+from perception.commands.track import track
 from perception.commands.train import train
 from perception.commands.verify import verify
 from perception.commands.weights import weights
@@ -56,7 +57,7 @@ app = typer.Typer(
     """,
 )
 _COMMANDS: tuple[Callable[..., Any], ...] = (
-    *(annotate, demo, live, doctor, build, verify),
+    *(annotate, demo, live, track, doctor, build, verify),
     *(adapt, bench, train, pseudo_label, export, quantize, explain, summary),
 )
 for _command in _COMMANDS:

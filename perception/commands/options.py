@@ -93,6 +93,9 @@ Stages = Annotated[
         help="Step on predictions before they are drawn: a function or class of yours, or 'panoptic'; repeatable.",
     ),
 ]  # fmt: skip
+Track = Annotated[
+    bool, typer.Option("--track", help="Follow boxes: each gets an identity that stays.", rich_help_panel=MODEL)
+]
 Decoder = Annotated[
     Literal["auto", "cpu", "nvdec"],
     typer.Option(help="What decodes video; auto: NVDEC on an NVIDIA GPU, else the CPU.", rich_help_panel=INPUT),

@@ -17,7 +17,7 @@ from perception.drawing.labels import draw_labels
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
 from perception.picture.buffer_pool import BufferPool
-from perception.types import Detections, Panoptic, Picture, Prediction
+from perception.types import F32, Detections, Panoptic, Picture, Prediction
 
 _STATUS: Color = (24, 24, 24)
 _RIM: Color = (255, 255, 255)
@@ -39,6 +39,7 @@ class Annotator:
         opacity: of the class colours, 0 to 1.
         masks: draw the class map.
         boxes: draw detections.
+        trails: draw the way that tracked boxes have come.
         labels: write class, score and track beside boxes, and whole-image classes. Labels of boxes do not cover one
             another: where they are many, those of the highest scores are written.
         legend: list the classes present, with their share of the frame.
@@ -64,6 +65,7 @@ class Annotator:
         opacity: float = 0.5,
         masks: bool = True,
         boxes: bool = True,
+        trails: bool = True,
         labels: bool = True,
         legend: bool = True,
         fps: bool = False,
@@ -81,6 +83,7 @@ class Annotator:
         self.card = card
         self.opacity = opacity
         self.masks, self.boxes, self.labels, self.legend = masks, boxes, labels, legend
+        self.trails = trails
         self.line_width = line_width
         self.view = view
         self.font_scale = 1.0 if font_scale is None else font_scale
@@ -112,6 +115,8 @@ class Annotator:
         if class_map is not None:
             hidden = [i for i, shown in enumerate(self._shown) if not shown]
             class_map.overlay(source, self._palette, self.opacity, canvas.picture, hidden)
+        if self.trails and prediction.trails and self.card.detection is not None:
+            self._draw_trails(canvas, prediction)
         corners: NDArray[np.int32] = np.empty((0, 2), np.int32)
         labels: list[tuple[str, Color]] = []
         if self.boxes and self.view == "panoptic":
@@ -137,6 +142,19 @@ class Annotator:
             patch = label_patch(f"{rate:.1f} fps" if rate else "- fps", _STATUS, line, canvas.width)
             canvas.paste(patch, canvas.width - patch.width, 0)
         return canvas.picture
+
+    def _draw_trails(self, canvas: Canvas, prediction: Prediction) -> None:
+        """Draw the way of each tracked box in the colour of its class, under the boxes."""
+        found = prediction.detections
+        if found is None or found.track_ids is None:
+            return
+        width = self._line_width(canvas)
+        for i in np.flatnonzero(self._box_shown[found.class_ids]).tolist():
+            trail = prediction.trails.get(int(found.track_ids[i]))
+            # of what stands still only the trembling of its box would be seen
+            if trail is not None and len(trail) > 1 and np.ptp(trail, axis=0).max() > _side(found.boxes[i]) / 2:
+                points = np.rint(np.clip(trail, -1e4, 1e5)).astype(np.int32).reshape(-1, 1, 2)
+                canvas.path(points, width, self._box_colors[int(found.class_ids[i])])
 
     def _draw_boxes(self, canvas: Canvas, detections: Detections) -> _Labels:
         """Draw boxes, the best one last, over the others; return their labels, the best one first."""
@@ -180,6 +198,11 @@ class Annotator:
 
     def _line_width(self, canvas: Canvas) -> int:
         return self.line_width or max(round(min(canvas.width, canvas.height) / 360), 1)
+
+
+def _side(box: F32) -> float:
+    """The shorter side of a box."""
+    return float((box[2:] - box[:2]).min())
 
 
 class _Rate:

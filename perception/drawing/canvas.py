@@ -83,6 +83,9 @@ class Canvas(Protocol):
     def outline(self, contours: Sequence[Contour], width: int, color: Color) -> None:
         """Draw closed contours, a line of ``width`` pixels."""
 
+    def path(self, points: Contour, width: int, color: Color) -> None:
+        """Draw a line through points that does not close."""
+
 
 class BgrCanvas:
     """Draws on uint8 ``[H, W, 3]`` BGR."""
@@ -106,6 +109,11 @@ class BgrCanvas:
         import cv2
 
         cv2.drawContours(self.image, contours, -1, color, width)
+
+    def path(self, points: Contour, width: int, color: Color) -> None:
+        import cv2
+
+        cv2.polylines(self.image, [points], False, color, width, cv2.LINE_AA)
 
 
 class PlanesCanvas:
@@ -150,6 +158,14 @@ class PlanesCanvas:
         cv2.drawContours(p.y, contours, -1, y, width)
         cv2.drawContours(p.u, halved, -1, u, max(width // 2, 1))
         cv2.drawContours(p.v, halved, -1, v, max(width // 2, 1))
+
+    def path(self, points: Contour, width: int, color: Color) -> None:
+        import cv2
+
+        y, u, v = self._yuv(color)
+        cv2.polylines(self.planes.y, [points], False, y, width, cv2.LINE_AA)
+        for plane, value in ((self.planes.u, u), (self.planes.v, v)):
+            cv2.polylines(plane, [points // 2], False, value, max(width // 2, 1))
 
     def _yuv(self, color: Color) -> tuple[int, int, int]:
         if color not in self._colors:

@@ -16,11 +16,14 @@ from perception.pipeline import StageChain
 from perception.postprocess.post_processing import DetectionOptions
 from perception.stages.factories import StageFactory, find_stage
 from perception.stages.panoptic import thing_classes
+from perception.stages.track import track_factory, tracking_options
 from perception.types import Stage
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A number in 0..1."""
 
+
+TRACK = "track"
 
 Name = Annotated[str, Field(max_length=200)]
 
@@ -48,15 +51,16 @@ def views(card: ModelCard) -> list[View]:
 
 
 class Options(BaseModel):
-    """Thresholds, classes and drawing: what a client asks for, in JSON. See `QueryOptions` for a query.
+    """Thresholds, classes, tracking and drawing: what a client asks for, in JSON. See `QueryOptions` for a query.
 
     Attributes:
-        score: least score of a box; None: the card's.
+        score: least score of a box, with ``track`` of one that begins a track; None: the card's.
         iou: boxes that overlap more are one; None: the card's.
         max_detections: most boxes a frame; None: the card's.
         classes: only these, by name, as a list or as a row of names; None: all.
         unknown: part of the correct pixels that may become unknown, so that the network's guesses do; only for models
             that are calibrated, see `perception.postprocess.post_processing.DetectionOptions`.
+        track: boxes are followed, each gets an identity that stays; of no effect on single pictures.
         view: objects as boxes, or as outlines of their pixels, for models that have masks and boxes.
         opacity: of the class colours.
         masks, boxes, labels, legend: whether they are drawn.
@@ -69,6 +73,7 @@ class Options(BaseModel):
     max_detections: int | None = Field(default=None, ge=1, le=1000)
     classes: Annotated[tuple[Name, ...] | None, Field(max_length=1000), BeforeValidator(_split)] = None
     unknown: Unit = 0.0
+    track: bool = False
     view: View = "boxes"
     opacity: Unit = 0.5
     masks: bool = True
@@ -76,11 +81,32 @@ class Options(BaseModel):
     labels: bool = True
     legend: bool = True
 
-    def detection(self, card: ModelCard) -> DetectionOptions:
+    def detection(self, card: ModelCard, stages: Sequence[StageFactory] = ()) -> DetectionOptions:
         """The part that decides how a network's outputs are interpreted; what says the same as the card is left out.
 
-        Options that are equal in this have the same predictions, however they are drawn.
+        Args:
+            card: of the model.
+            stages: of the operator; where one of them tracks, or these options do, boxes of low score are wanted, too.
         """
+        asked = self._asked(card)
+        return tracking_options(card, asked) if self.tracks(stages) else asked
+
+    def tracks(self, stages: Sequence[StageFactory] = ()) -> bool:
+        """True where boxes are tracked: by these options, or by one of the operator's stages."""
+        return self.track or any(stage.name == TRACK for stage in stages)
+
+    def interpretation(self, card: ModelCard, stages: Sequence[StageFactory] = ()) -> tuple[object, ...]:
+        """What makes a prediction: options that are equal in this have the same ones, however they are drawn."""
+        begins = self._asked(card).score_threshold if self.tracks(stages) else None
+        return self.detection(card, stages), self.tracks(stages), begins
+
+    def stages(self, card: ModelCard, stages: Sequence[StageFactory] = ()) -> list[StageFactory]:
+        """The operator's stages, with tracking before them where these options ask for it and they have none."""
+        track = track_factory(self._asked(card))
+        named = [track if stage.name == TRACK else stage for stage in stages]
+        return [track, *named] if self.track and track not in named else named
+
+    def _asked(self, card: ModelCard) -> DetectionOptions:
         task, classes = card.detection, self.classes
         tasks = [t for t in (card.segmentation, card.detection, card.classification) if t is not None]
         if classes is not None and set(classes) == {name for t in tasks for name in t.names}:
@@ -97,13 +123,13 @@ class Options(BaseModel):
             unknown=self.unknown or None,
         )
 
-    def applied_to(self, model: Model) -> Model:
-        """A model that shares the engine of ``model`` and keeps to these options.
+    def applied_to(self, model: Model, stages: Sequence[StageFactory] = ()) -> Model:
+        """A model that shares the engine of ``model`` and keeps to these options, for the operator's stages.
 
         Raises:
             UsageError: a class that the model has not.
         """
-        return model.with_options(self.detection(model.card))
+        return model.with_options(self.detection(model.card, stages))
 
     def view_stages(self, before: Sequence[Stage | StageFactory] = ()) -> list[StageFactory]:
         """The stages that the view needs, unless they are among those ``before`` it."""

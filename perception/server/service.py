@@ -79,7 +79,8 @@ class Service:
 
     def _load(self) -> None:
         try:
-            self.models.scheduler()
+            if self.models.scheduler().model.card.detection is not None:
+                import perception.tracking.tracker  # noqa: F401  # compiles its kernels, which no viewer should wait for
         except PerceptionError as error:
             self.problem = str(error)
         except Exception as error:

@@ -34,6 +34,7 @@ _SINKS = {
     "panoptic": ("panoptic", "PanopticSink"),
     "picture": ("picture", "PictureSink"),
     "counts": ("counts", "CountsSink"),
+    "mot": ("mot", "MotSink"),
 }
 _BY_SUFFIX = {
     "mp4": "video",
@@ -48,7 +49,7 @@ _BY_SUFFIX = {
     "parquet": "parquet",
     **dict.fromkeys(PICTURES, "picture"),
 }
-_STREAMS = ("video", "jsonl", "csv", "counts")
+_STREAMS = ("video", "jsonl", "csv", "counts", "mot")
 
 
 def open_sink(
@@ -69,6 +70,7 @@ def open_sink(
     ``masks``    only by kind              palette PNGs
     ``panoptic`` only by kind              COCO panoptic
     ``counts``   only by kind              boxes by class (CSV)
+    ``mot``      only by kind              MOT text
     ===========  ========================  ====================  ================================================
 
     Args:

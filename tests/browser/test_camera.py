@@ -67,6 +67,17 @@ def test_mask_and_box_lie_where_the_square_is(page: Any) -> None:
     results(page, 2)
 
 
+def test_boxes_are_followed_until_the_switch_is_off(page: Any) -> None:
+    tracks = "[...window.perception.live.result.trackIds]"
+    page.wait_for_function(f"() => String({tracks}) === '1'")
+    results(page, 5)
+    assert page.evaluate(tracks) == [1]
+    page.click("#pv-track input")
+    page.wait_for_function(f"() => {tracks}.length === 0 && window.perception.live.result.scores.length === 1")
+    page.click("#pv-track input")
+    page.wait_for_function(f"() => {tracks}.length === 1")
+
+
 def test_the_same_on_a_phone(open_page: Callable[..., Any]) -> None:
     page = open_page((390, 844))
     start_camera(page)

@@ -31,12 +31,13 @@ test("what the server packs is read back, number for number", () => {
   for (const expected of cases) {
     const result = unpack(bytes(expected));
     for (const name of ["number", "width", "height"]) assert.equal(result[name], expected[name], name);
-    for (const name of ["boxes", "scores", "classIds", "labelIds", "labelScores"]) near(result[name], expected[name], name);
+    for (const name of ["boxes", "scores", "classIds", "trackIds", "labelIds", "labelScores"]) near(result[name], expected[name], name);
     assert.deepEqual(Object.keys(result.timings), Object.keys(expected.timings));
     near(Object.values(result.timings), Object.values(expected.timings), "timings");
     if (expected.shares) near(result.shares, expected.shares, "shares");
     assert.equal(result.shares.length, expected.masks ? 3 : 0);
   }
+  assert.ok(cases.some(({ trackIds }) => trackIds.length > 0) && cases.some(({ scores, trackIds }) => scores.length > trackIds.length));
   assert.ok(cases.some(({ scores }) => scores.length > 0) && cases.some(({ labelIds }) => labelIds.length > 0));
 });
 

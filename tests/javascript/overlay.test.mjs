@@ -47,6 +47,11 @@ function draw(options, result = RESULT, [width, height] = [200, 100]) {
   return { named, calls: context.calls, painted: map.calls, overlay, context };
 }
 
+test("a tracked box says who it is", () => {
+  const tracked = { ...RESULT, trackIds: Uint32Array.of(7, 12) };
+  assert.deepEqual(draw({}, tracked).named("fillText").map(({ given }) => given[0]), ["#12 person 41%", "#7 car 90%"]);
+});
+
 test("mask, boxes and labels lie where the result says, scaled to the canvas", () => {
   const { named, painted } = draw({});
   assert.deepEqual(painted[0].data, [...Array(4).fill([10, 20, 30, 255]), ...Array(2).fill([0, 0, 255, 255])].flat());

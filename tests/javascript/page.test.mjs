@@ -27,7 +27,7 @@ test("addresses are of this server, under whatever path the page is served", () 
 });
 
 test("options are what is shown, with thresholds only where there are boxes and classes only where some are hidden", () => {
-  assert.deepEqual(options(MODEL), { opacity: 0.25, masks: true, boxes: false, labels: true, legend: false, score: 0.3, iou: 0.6 });
+  assert.deepEqual(options(MODEL), { opacity: 0.25, masks: true, boxes: false, labels: true, legend: false, score: 0.3, iou: 0.6, track: false });
   assert.equal(options(MODEL, { legend: true }).legend, true);
   assert.ok(!("score" in options({ ...MODEL, detection: [] })) && !("score" in options(undefined)));
   settings.hidden = new Set(["car", "tram"]);
@@ -35,6 +35,14 @@ test("options are what is shown, with thresholds only where there are boxes and 
   settings.hidden = new Set(["car", "road", "person"]);
   assert.deepEqual(options(MODEL).classes, []);
   assert.equal(query(options(MODEL)).get("classes"), "");
+});
+
+test("boxes are followed where the switch is on and the model has some", () => {
+  settings.track = true;
+  assert.equal(options(MODEL).track, true);
+  assert.ok(!("track" in options({ ...MODEL, detection: [] })));
+  settings.track = false;
+  assert.equal(options(MODEL).track, false);
 });
 
 test("the panoptic view is asked for where the model has it, and nowhere else", () => {

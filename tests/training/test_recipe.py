@@ -228,9 +228,7 @@ def test_boxes_need_the_pyramid(tmp_path: Path) -> None:
 
 
 def test_null_takes_away_what_a_base_says_of_things(tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text(
-        changed(tmp_path, model__things={"box": [], "ball": []}).read_text()
-    )
+    (tmp_path / "base.yaml").write_text(changed(tmp_path, model__things={"box": [], "ball": []}).read_text())
     above = tmp_path / "above.yaml"
     above.write_text("base: base.yaml\nmodel: {things: {box: null}}\n")
     assert read_config(above).model.things == {"ball": []}

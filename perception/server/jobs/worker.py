@@ -117,7 +117,7 @@ class Worker:
     def _annotate(self, job: Job) -> float | None:
         """Produce the results; return frames per second, or None if it was stopped."""
         scheduler = self._models.scheduler(job.model)
-        model = scheduler.shared(f"job {job.id}", model=job.options.applied_to(scheduler.model))
+        model = scheduler.shared(f"job {job.id}", model=job.options.applied_to(scheduler.model, self._stages))
         given_up = threading.Event()
 
         def checked(prediction: Prediction) -> Prediction:
@@ -144,7 +144,11 @@ class Worker:
                     open_sink(self._store.output(job.id, "jsonl"), overwrite=True),
                 ],
                 annotator=job.options.annotator(model.card),
-                stages=[checked, *self._stages, *job.options.view_stages(self._stages)],
+                stages=[
+                    checked,
+                    *job.options.stages(model.card, self._stages),
+                    *job.options.view_stages(self._stages),
+                ],
                 progress=moved,
                 stop=given_up,
             )

@@ -178,6 +178,12 @@ def _settings(service: Service) -> None:
         info="So many of the right ones may stay uncoloured, so that most wrong ones do.",
         elem_id="pv-unknown",
     )
+    track = gr.Checkbox(
+        True,
+        label="Follow boxes",
+        info="Each keeps its number, on streams, videos and this browser's camera.",
+        elem_id="pv-track",
+    )
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
     view = gr.Radio(list(VIEWS), value="boxes", label="Objects as", elem_id="pv-view")
     show = gr.CheckboxGroup(list(SHOWN), value=list(SHOWN), label="Show", elem_id="pv-show")
@@ -188,6 +194,7 @@ def _settings(service: Service) -> None:
         "score": score,
         "iou": iou,
         "unknown": unknown,
+        "track": track,
         "view": view,
         "opacity": opacity,
         "show": show,

@@ -178,6 +178,7 @@ class _Running:
     scheduler: Scheduler
     model: Model
     stages: LiveStages | None
+    tracked: tuple[object, ...]
 
     def interpret(self, inference: Inference) -> Prediction:
         prediction = self.model.interpret(inference)
@@ -200,6 +201,7 @@ class Session:
         self._opening = asyncio.Lock()
         self._answers: set[asyncio.Task[None]] = set()
         self._bad = 0
+        self._began = time.monotonic()
         self._closed = False
 
     async def run(self) -> None:
@@ -247,11 +249,14 @@ class Session:
     def _open(self, settings: WebcamSettings) -> _Running:
         """The model that is wanted, loaded if need be, with the client's options; stages stay as long as it does."""
         scheduler = self._service.models.scheduler(settings.model)
-        model, before = settings.applied_to(scheduler.model), self._running
-        if before is not None and before.scheduler is scheduler:
-            return _Running(scheduler, model, before.stages)
-        found = self._service.stages
-        return _Running(scheduler, model, LiveStages(model.card, found, self._client) if found else None)
+        own, before = self._service.stages, self._running
+        model = settings.applied_to(scheduler.model, own)
+        tracked = settings.interpretation(model.card, own)[1:]
+        if before is not None and before.scheduler is scheduler and before.tracked == tracked:
+            return _Running(scheduler, model, before.stages, tracked)
+        found = settings.stages(model.card, own)
+        stages = LiveStages(model.card, found, self._client) if found else None
+        return _Running(scheduler, model, stages, tracked)
 
     async def _answer(self, message: bytes, arrived: float) -> None:
         number = _NUMBER.unpack_from(message)[0] if len(message) >= _NUMBER.size else None
@@ -306,7 +311,7 @@ class Session:
             raise TooLarge(f"a picture of {image.shape[1]}x{image.shape[0]} is too large; at most 65535 pixels a side")
         decoded = time.perf_counter()
         since = time.monotonic() - (decoded - arrived)
-        frame = Frame(image, index=number, source=self._client, arrived=since)
+        frame = Frame(image, index=number, source=self._client, arrived=since, time=since - self._began)
 
         def finish(inference: Inference) -> tuple[Prediction, bytes]:
             prediction = running.interpret(inference)

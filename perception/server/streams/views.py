@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from perception.model import Inference, Model
 from perception.pipeline import StageChain
-from perception.postprocess.post_processing import DetectionOptions
 from perception.server.live_stages import LiveStages
 from perception.server.options import Options
 from perception.server.problems import Busy
@@ -34,10 +33,10 @@ class Result:
 class Interpretation:
     """Predictions under one set of detection options: of each result once, in order, through stages of their own."""
 
-    def __init__(self, options: DetectionOptions, model: Model, stages: LiveStages | None) -> None:
-        self.options = options
+    def __init__(self, key: tuple[object, ...], model: Model, stages: LiveStages | None) -> None:
+        self.key = key
         self.stages = stages
-        self._model = model.with_options(options)
+        self._model = model
         self._lock = threading.Lock()
         self._number = -1
         self._prediction: Prediction | None = None
@@ -102,7 +101,7 @@ class Views:
         self._name = name
         self._changing = threading.Lock()
         self._views: dict[Options, RenderedView] = {}
-        self._plain = self._interpretation(PLAIN.detection(model.card))
+        self._plain = self._interpretation(PLAIN)
         self._running: tuple[Interpretation, ...] = (self._plain,)
 
     @property
@@ -157,15 +156,20 @@ class Views:
 
     def _view(self, options: Options) -> RenderedView:
         card = self._model.card
-        detection = options.detection(card)
-        interpretation = next((i for i in self._running if i.options == detection), None)
+        key = options.interpretation(card, self._stages)
+        interpretation = next((i for i in self._running if i.key == key), None)
         # What a view needs is not the operator's: it has no state, and runs only where somebody looks.
         chain = StageChain(card, options.view_stages(self._stages), options.annotator(card))
-        return RenderedView(options, interpretation or self._interpretation(detection), chain)
+        return RenderedView(options, interpretation or self._interpretation(options), chain)
 
-    def _interpretation(self, options: DetectionOptions) -> Interpretation:
-        stages = LiveStages(self._model.card, self._stages, self._name) if self._stages else None
-        return Interpretation(options, self._model, stages)
+    def _interpretation(self, options: Options) -> Interpretation:
+        card = self._model.card
+        stages = options.stages(card, self._stages)
+        return Interpretation(
+            options.interpretation(card, self._stages),
+            options.applied_to(self._model, self._stages),
+            LiveStages(card, stages, self._name) if stages else None,
+        )
 
     def _update(self) -> None:
         running = [self._plain, *(view.interpretation for view in self._views.values())]

@@ -7,12 +7,14 @@ typed arrays over it::
     u32      number of the frame, as the client gave it
     u16 u16  width and height of the frame in pixels
     u16 u16  width and height of the class map in cells (0 where there is none)
-    u16 u16 u16 u16  N boxes, C ids of the class map (0 where there is none), L whole-image labels, 0
+    u16 u16 u16 u16  N boxes, C ids of the class map (0 where there is none), L whole-image labels,
+                     T = N where the boxes are tracked, else 0
     u32      bytes of the class map's code
     f32[6]   milliseconds: decode, wait, resize, infer, postprocess, and all from the message's arrival to the answer
     f32[N,4] boxes, xyxy in pixels of the frame
     f32[N]   scores, highest first
     i32[N]   class ids, into the card's detection classes
+    u32[T]   identities of the boxes, from 1
     f32[C]   part of the frame that each segmentation class has, and at last unknown pixels, where the client asked
              for such
     i32[L] f32[L]  class ids and probabilities of the whole-image labels, most likely first
@@ -77,6 +79,7 @@ def pack(number: int, prediction: Prediction, timings: dict[str, float], *, long
         longest: cells of the class map's longest side; 0 leaves the map out (and keeps the shares).
     """
     boxes = prediction.detections or Detections.empty()
+    tracks = np.zeros(0, np.int64) if boxes.track_ids is None else boxes.track_ids
     labels = prediction.labels or []
     frame, width, height = prediction.frame, 0, 0
     shares = np.zeros(0, np.float32)
@@ -91,7 +94,7 @@ def pack(number: int, prediction: Prediction, timings: dict[str, float], *, long
             shares = prediction.class_map.shares
     times = {**prediction.timings, **timings}
     head = _HEAD.pack(
-        MAGIC, number, frame.width, frame.height, width, height, len(boxes), len(shares), len(labels), 0,
+        MAGIC, number, frame.width, frame.height, width, height, len(boxes), len(shares), len(labels), len(tracks),
         len(code), *(times.get(stage, 0.0) for stage in STAGES),
     )  # fmt: skip
     return b"".join(
@@ -100,6 +103,7 @@ def pack(number: int, prediction: Prediction, timings: dict[str, float], *, long
             boxes.boxes.astype("<f4").tobytes(),
             boxes.scores.astype("<f4").tobytes(),
             boxes.class_ids.astype("<i4").tobytes(),
+            tracks.astype("<u4").tobytes(),
             shares.astype("<f4").tobytes(),
             np.array([i for i, _ in labels], "<i4").tobytes(),
             np.array([p for _, p in labels], "<f4").tobytes(),
@@ -115,24 +119,30 @@ def unpack(message: bytes) -> Result:
         ValueError: it is no such message, or is cut short.
     """
     try:
-        magic, number, width, height, map_width, map_height, n, c, m, _, size, *times = _HEAD.unpack_from(message)
+        magic, number, width, height, map_width, map_height, n, c, m, tracked, size, *times = _HEAD.unpack_from(message)
         if magic != MAGIC:
             raise ValueError
         at = _HEAD.size
         parts = []
-        for kind, count in (("<f4", 4 * n), ("<f4", n), ("<i4", n), ("<f4", c), ("<i4", m), ("<f4", m), ("u1", size)):
+        sizes = (4 * n, n, n, tracked, c, m, m, size)
+        for kind, count in zip(("<f4", "<f4", "<i4", "<u4", "<f4", "<i4", "<f4", "u1"), sizes, strict=True):
             parts.append(np.frombuffer(message, kind, count, at))
             at += parts[-1].nbytes
-        if at != len(message):
+        if at != len(message) or tracked not in (0, n):
             raise ValueError
     except (struct.error, ValueError):
         raise ValueError("not a result message, or one that is cut short") from None
-    boxes, scores, ids, shares, label_ids, label_scores, code = parts
+    boxes, scores, ids, tracks, shares, label_ids, label_scores, code = parts
     return Result(
         number,
         width,
         height,
-        Detections(boxes.astype(np.float32).reshape(-1, 4), scores.astype(np.float32), ids.astype(np.int32)),
+        Detections(
+            boxes.astype(np.float32).reshape(-1, 4),
+            scores.astype(np.float32),
+            ids.astype(np.int32),
+            tracks.astype(np.int64) if tracked else None,
+        ),
         list(zip(label_ids.tolist(), label_scores.tolist(), strict=True)),
         shares.astype(np.float32) if c else None,
         decode_runs(code, map_height, map_width) if map_width else None,

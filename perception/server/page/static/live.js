@@ -23,6 +23,7 @@ export function mount(element, known) {
     unknown: known.unknown,
     opacity: 0.5,
     show: ["Masks", "Boxes", "Labels", "Legend"],
+    track: true,
     mirror: true,
     hidden: new Set(),
   });

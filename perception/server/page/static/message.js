@@ -8,7 +8,7 @@ export function unpack(buffer) {
   const view = new DataView(buffer);
   if (buffer.byteLength < HEAD_BYTES || view.getUint32(0, false) !== 0x50435231) throw new Error("not a result message");
   const u16 = (at) => view.getUint16(at, true);
-  const [boxes, classes, labels] = [u16(16), u16(18), u16(20)];
+  const [boxes, classes, labels, tracked] = [u16(16), u16(18), u16(20), u16(22)];
   const timings = {};
   STAGES.forEach((stage, i) => (timings[stage] = view.getFloat32(28 + 4 * i, true)));
   let at = HEAD_BYTES;
@@ -27,6 +27,7 @@ export function unpack(buffer) {
     boxes: take(Float32Array, 4 * boxes),
     scores: take(Float32Array, boxes),
     classIds: take(Int32Array, boxes),
+    trackIds: take(Uint32Array, tracked),
     shares: take(Float32Array, classes),
     labelIds: take(Int32Array, labels),
     labelScores: take(Float32Array, labels),

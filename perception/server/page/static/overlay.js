@@ -63,7 +63,8 @@ export class Overlay {
       const { name, color } = model.detection[result.classIds[i]];
       if (hidden.has(name)) continue;
       const box = boxOnCanvas(result.boxes.subarray(4 * i, 4 * i + 4), result, canvas, mirror);
-      shown.push({ box, color, words: `${name} ${Math.round(100 * result.scores[i])}%` });
+      const track = result.trackIds?.length ? `#${result.trackIds[i]} ` : "";
+      shown.push({ box, color, words: `${track}${name} ${Math.round(100 * result.scores[i])}%` });
     }
     for (const { box, color } of [...shown].reverse()) {
       context.strokeStyle = rgb(color);

@@ -89,7 +89,7 @@ export class WebcamView {
     const model = this.model?.model === settings.model ? this.model : null;
     const unknown = model?.unknown ? (settings.unknown ?? 0) : 0; // what another model was asked for does not stay
     const wanted = { model: settings.model, map_cells: settings.mapCells ?? 320, unknown };
-    if (model?.detection.length) Object.assign(wanted, { score: settings.score, iou: settings.iou });
+    if (model?.detection.length) Object.assign(wanted, { score: settings.score, iou: settings.iou, track: Boolean(settings.track) });
     this.socket.send(JSON.stringify(wanted));
     if (this.paused) this.again();
   }

@@ -1,0 +1,1 @@
+"""Tracking: which box of this frame is which of the last one. Kernels in Numba, times in seconds, no network."""

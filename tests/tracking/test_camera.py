@@ -1,0 +1,130 @@
+"""The motion of the camera: told from pictures, and tracks that go along with it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from perception.card import validate_card
+from perception.stages.track import TrackStage
+from perception.tracking.camera import CameraMotion
+from perception.tracking.tracker import Tracker
+from perception.types import Detections, Frame, Planes, Prediction
+from tests.tracking.scenes import detections
+
+NONE = np.zeros((0, 4), np.float32)
+
+
+def world(seed: int, width: int = 1600, height: int = 900) -> np.ndarray:
+    """A picture with corners of all sizes."""
+    rng = np.random.default_rng(seed)
+    picture = np.zeros((height, width), np.float32)
+    for cells in (12, 40, 120):
+        coarse = rng.random((cells * 9 // 16, cells)).astype(np.float32)
+        picture += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
+    return cv2.cvtColor((picture * 80).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+
+
+def similarity(angle: float, scale: float, shift: tuple[float, float]) -> np.ndarray:
+    made = cv2.getRotationMatrix2D((640, 360), angle, scale)
+    made[:, 2] += shift
+    return made
+
+
+def planes_of(image: np.ndarray) -> Planes:
+    i420 = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+    return Planes.from_i420(np.ascontiguousarray(i420))
+
+
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize(
+    ("angle", "scale", "shift"), [(0, 1, (24, -12)), (1.5, 1, (0, 0)), (0, 1.03, (-5, 8)), (-1, 0.98, (40, 20))]
+)
+def test_the_motion_is_found(angle: float, scale: float, shift: tuple[float, float], planes: bool) -> None:
+    true = similarity(angle, scale, shift)
+    first = world(1)[90:810, 160:1440].copy()
+    second = cv2.warpAffine(first, true, (1280, 720), borderMode=cv2.BORDER_REFLECT)
+    camera = CameraMotion()
+    assert camera.update(planes_of(first) if planes else first, NONE) is None
+    found = camera.update(planes_of(second) if planes else second, NONE)
+    assert found is not None
+    corners = np.array([[0, 0, 1], [1280, 0, 1], [0, 720, 1], [1280, 720, 1]], np.float64)
+    assert np.abs(corners @ found.T - corners @ true.T).max() < 3
+
+
+def test_what_moves_by_itself_is_not_looked_at() -> None:
+    ground = world(2)[:720, :1280].copy()
+    thing = world(3)[:600, :900].copy()
+    frames = []
+    for x in (60, 90):
+        frame = ground.copy()
+        frame[60:660, x : x + 900] = thing
+        frames.append(frame)
+    camera = CameraMotion()
+    camera.update(frames[0], NONE)
+    assert camera.update(frames[1], np.array([[60, 60, 960, 660]], np.float32)) is None
+
+
+@pytest.mark.parametrize("kind", ["still", "flat", "cut", "tiny", "other size"])
+def test_no_motion_where_none_can_be_told(kind: str) -> None:
+    first = world(4)[:720, :1280].copy()
+    second = {
+        "still": first.copy(),
+        "flat": np.full_like(first, 90),
+        "cut": world(5)[:720, :1280].copy(),
+        "tiny": first[:8, :8].copy(),
+        "other size": first[:360, :640].copy(),
+    }[kind]
+    camera = CameraMotion()
+    if kind == "tiny":
+        camera.update(second, NONE)
+    camera.update(first if kind != "flat" else second, NONE)
+    assert camera.update(second, NONE) is None
+
+
+def shaken(frame: int) -> tuple[int, int]:
+    """Where the window onto the world is: it pans, and jumps to and fro."""
+    return 20 + 4 * frame, 60 + (70 if frame % 7 in (3, 4) else 0)
+
+
+def test_tracks_go_along_with_the_camera() -> None:
+    ids = {True: set(), False: set()}
+    for told in ids:
+        tracker = Tracker()
+        for frame in range(60):
+            x, y = shaken(frame)
+            before = shaken(max(frame - 1, 0))
+            boxes = [[400 - x, 200 - y, 440 - x, 260 - y], [700 - x, 320 - y, 735 - x, 390 - y]]
+            motion = np.array([[1, 0, before[0] - x], [0, 1, before[1] - y]], np.float64) if told else None
+            tracked = tracker.update(detections(boxes, [0.9, 0.8], [0, 0]), frame / 30, motion=motion)
+            assert tracked.track_ids is not None
+            ids[told] |= set(tracked.track_ids.tolist())
+            if told and frame > 1:
+                nearest = np.abs(tracked.boxes[:, None] - np.array(boxes)[None]).max(axis=2).min(axis=1)
+                assert nearest.max() < 2
+                trail = tracker.trails[1]  # of what stands still, whatever the camera does
+                assert np.ptp(trail, axis=0).max() < 3
+    assert ids[True] == {1, 2}
+    assert len(ids[False]) > 2  # or this would prove nothing
+
+
+@pytest.mark.parametrize("planes", [False, True])
+def test_the_stage_tells_the_motion_from_the_pictures(planes: bool) -> None:
+    data = {"name": "b", "licence": "none", "input": {"width": 64, "height": 48}, "detection": {"classes": ["car"]}}
+    card = validate_card(data, "test")
+    ground = world(6)
+    ids = {True: set(), False: set()}
+    for camera in ids:
+        stage = TrackStage(card, camera=camera)
+        for frame in range(40):
+            x, y = shaken(frame)
+            picture = ground[y : y + 480, x : x + 640].copy()
+            boxes = np.array([[400 - x, 300 - y, 440 - x, 360 - y], [600 - x, 380 - y, 635 - x, 450 - y]], np.float32)
+            found = Detections(boxes, np.array([0.9, 0.8], np.float32), np.zeros(2, np.int32))
+            shown = Frame(planes=planes_of(picture), time=frame / 30) if planes else Frame(picture, time=frame / 30)
+            result = stage(Prediction(shown, found)).detections
+            assert result is not None and result.track_ids is not None
+            ids[camera] |= set(result.track_ids.tolist())
+    assert ids[True] == {1, 2}
+    assert len(ids[False]) > 2
