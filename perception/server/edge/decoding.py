@@ -12,6 +12,7 @@ megapixels, and all requests wait meanwhile. So large pictures that are no JPEGs
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -125,6 +126,8 @@ def _pixels(picture: Image.Image) -> U8:
 
 
 if __name__ == "__main__":
+    if hasattr(os, "nice"):
+        os.nice(10)  # small pictures and streams come first
     decoded = _decode(sys.stdin.buffer.read())
     sys.stdout.buffer.write(_SHAPE.pack(*decoded.shape[:2]))
     sys.stdout.buffer.write(decoded.data)
