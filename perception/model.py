@@ -107,7 +107,7 @@ class Model:
         if post_processing.needs_logits and engine.gives_masks:
             raise UsageError(
                 f"{engine.name} makes masks by itself, and how sure the network is of a pixel does not come with them: "
-                "unknown pixels need --engine openvino or onnxruntime"
+                "unknown pixels need `engine=openvino` or `engine=onnxruntime`"
             )
         self.card = card
         self.engine = engine

@@ -66,7 +66,7 @@ def run_bench(
         raise UsageError("`against=MODEL` belongs to the part 'models'")
 
     if ("tracking" in chosen) != (sequences is not None):
-        raise UsageError("the part 'tracking' and its data belong together: perception bench tracking --sequences DIR")
+        raise UsageError("the part 'tracking' and its data, `sequences=DIR`, belong together")
 
     from perception.bench.engines import engine_rows
     from perception.bench.kernels import kernel_rows

@@ -297,7 +297,7 @@ def _pixels(path: Path, card: ModelCard, one: OpenMasks, progress: Any, options:
             assert not isinstance(sample, Fault)  # it was checked
             class_map = loaded.predict(sample.image).class_map
             if not isinstance(class_map, LogitsClassMap):
-                raise UsageError("this engine makes masks by itself and gives no logits: use --engine openvino")
+                raise UsageError("this engine makes masks by itself and gives no logits: use `engine=openvino`")
             truth: U8 = labelling.of_labels[sample.labels[::STEP, ::STEP]]
             found = labelling.of_masks[class_map.mask[::STEP, ::STEP]]
             best = best_logits(class_map, STEP)

@@ -7,6 +7,7 @@ _KERNELS = (
     "perception.postprocess.suppression",
     "perception.picture.resize",
     "perception.postprocess.masks",
+    "perception.postprocess.label_places",
 )
 """Modules of kernels, the one that compiles longest first."""
 
@@ -24,5 +25,6 @@ def warmup() -> None:
     import perception.picture.conversions
     import perception.picture.resize
     import perception.postprocess.detection
+    import perception.postprocess.label_places
     import perception.postprocess.masks
     import perception.postprocess.segmentation  # noqa: F401

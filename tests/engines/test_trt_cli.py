@@ -55,8 +55,8 @@ def test_without_a_gpu_and_a_target_it_is_built_for_all_from_ampere_on(monkeypat
     command = ["build", "street", "--flavour", "rtx", "--precision", "fp16"]
     first = run(*command)
     assert re.search(r"street fp16 for compute capability 80, 86, 89, 120.*, [\d.]+ (kB|MB)", first)
-    assert "built in" in first and "class_logits uint8 [?, 360, 480]" in first and "in half" in first
-    assert "in float" not in first
+    assert "built in" in first and "class_logits uint8 [?, 360, 480]" in first and "in fp16" in first
+    assert "in fp32" not in first
     second = run(*command)
     assert "cached" in second and "built in" not in second
 

@@ -80,7 +80,7 @@ def test_faults(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="no images"):
         CalibrationPictures([tmp_path / "empty"], SPEC)
-    with pytest.raises(UsageError, match="--images"):
+    with pytest.raises(UsageError, match="needs pictures to calibrate on: `images=FOLDER`"):
         CalibrationPictures([], SPEC)
     with pytest.raises(UsageError, match="at least one"):
         CalibrationPictures([good], SPEC, 0)

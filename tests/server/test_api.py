@@ -254,7 +254,7 @@ def test_bytes_are_counted_whether_announced_or_not(narrow: httpx.Client) -> Non
     assert narrow.post("/v1/predict", content=b"x" * 3000, headers=headers).status_code == 413
     pieces = narrow.post("/v1/predict", content=(b"x" * 500 for _ in range(6)), headers=headers)
     assert pieces.status_code == 413
-    assert "2000 bytes" in pieces.json()["error"]
+    assert "the limit of 2 kB" in pieces.json()["error"]
 
 
 def speak(client: httpx.Client, text: bytes) -> socket.socket:
@@ -313,7 +313,7 @@ def test_models(server: httpx.Client) -> None:
 def test_models_that_are_loaded_have_a_limit(narrow: httpx.Client) -> None:
     answer = send(narrow, png(solid("red")), model="camvid")
     assert answer.status_code == 503
-    assert "limit" in answer.json()["error"]
+    assert "as many models as may be are loaded: colors" in answer.json()["error"]
 
 
 def test_a_default_model_that_fails_is_told_and_ends_nothing(make: Any, tmp_path: Path) -> None:

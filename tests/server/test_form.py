@@ -198,7 +198,7 @@ def test_limits_are_those_of_the_file(narrow: tuple[httpx.Client, Path], path: s
     for content in (larger, iter([larger[:9000], larger[9000:]]), form(b"x" * 100_000)):
         answer = client.post(path, content=content, headers=headers)
         assert answer.status_code == 413, answer.text
-        assert "20000 bytes" in answer.json()["error"]
+        assert "20 kB" in answer.json()["error"]
     assert not folder.exists() or [p.name for p in folder.iterdir() if p.is_dir()] == []
 
 

@@ -76,7 +76,7 @@ def test_parts(tmp_path, options, expected):
 
 
 def test_part_behind_the_end(tmp_path):
-    with pytest.raises(SourceError, match="none of its 12 images"):
+    with pytest.raises(SourceError, match=r"none of its images \(12\) is after second 99"):
         open_source(folder_of(tmp_path), start=99)
 
 
