@@ -131,7 +131,7 @@ def test_what_is_refused(tmp_path: Path, model: Path) -> None:
             perception.load_model(model, unknown=wrong)
     with perception.load_model(model) as loaded:
         loaded.engine.gives_masks = True  # as TensorRT does
-        with pytest.raises(UsageError, match="--engine openvino"):
+        with pytest.raises(UsageError, match="unknown pixels need `engine=openvino`"):
             loaded.with_options(DetectionOptions(unknown=0.1))
         loaded.with_options(DetectionOptions(unknown=0.0))
     result = CliRunner().invoke(app, ["annotate", "synthetic:", "-m", str(plain), "--unknown", "0.2", "--jsonl", "-"])

@@ -10,8 +10,8 @@ import pytest
 from perception.drawing.annotator import Annotator
 from perception.drawing.canvas import BgrCanvas, Patch
 from perception.drawing.labels import draw_labels
-from perception.postprocess.label_places import MOST_LABELS, place_labels
 from perception.drawing.text import label_patch, label_size
+from perception.postprocess.label_places import MOST_LABELS, place_labels
 from perception.types import Detections, Frame, Prediction
 from tests.drawing.test_annotator import make_card, quarters
 
