@@ -29,6 +29,7 @@ FORMATS = (
     OutputFormat("detection", "yolov10", "[N, K, 6] of box, score, class id: YOLOv10, graphs with suppression inside"),
     OutputFormat("detection", "boxes_scores", "boxes and scores, perhaps labels, as outputs of their own: SSD", "ssd"),
     OutputFormat("detection", "detr", "queries: RT-DETR, Deformable DETR, DETR", "rt-detr"),
+    OutputFormat("detection", "rows", "one output with a row for each box, its columns in any order"),
     OutputFormat("segmentation", "logits", "[N, C, h, w] logits or probabilities", "segmenter"),
     OutputFormat("segmentation", "class_ids", "[N, h, w] class ids: graphs that end in an argmax"),
     OutputFormat("segmentation", "binary", "[N, 1, h, w]: foreground or not"),
