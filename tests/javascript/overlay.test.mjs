@@ -49,7 +49,7 @@ function draw(options, result = RESULT, [width, height] = [200, 100]) {
 
 test("a tracked box says who it is", () => {
   const tracked = { ...RESULT, trackIds: Uint32Array.of(7, 12) };
-  assert.deepEqual(draw({}, tracked).named("fillText").map(({ given }) => given[0]), ["#12 person 41%", "#7 car 90%"]);
+  assert.deepEqual(draw({}, tracked).named("fillText").map(({ given }) => given[0]), ["#7 car 90%", "#12 person 41%"]);
 });
 
 test("mask, boxes and labels lie where the result says, scaled to the canvas", () => {
