@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -222,8 +224,24 @@ class FakeCuda:
         return 0
 
 
+DRIVER = ("libcuda.so.1", "nvcuda.dll", "libnvcuvid.so.1", "nvcuvid.dll")
+
+
+def give_driver(monkeypatch: pytest.MonkeyPatch, make: Callable[[], FakeCuda]) -> None:
+    """Let the libraries of the NVIDIA driver be what ``make`` gives.
+
+    All others are loaded as ever: a package that finds its own missing at its first import has none for good.
+    """
+    load = ctypes.CDLL
+
+    def load_or_make(name: Any, *arguments: Any, **options: Any) -> Any:
+        return make() if name in DRIVER else load(name, *arguments, **options)
+
+    monkeypatch.setattr("ctypes.CDLL", load_or_make)
+
+
 def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda _: FakeCuda())
+    give_driver(monkeypatch, FakeCuda)
     gpus, driver = hardware.nvidia_gpus()
     assert [(g.name, g.capability, g.memory) for g in gpus] == [("GPU 0", (8, 9), 8 << 30), ("GPU 1", (8, 9), 8 << 30)]
     assert driver == "CUDA driver 13.2"
@@ -239,12 +257,12 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
+    def missing() -> FakeCuda:
+        raise OSError("libcuda.so.1: cannot open shared object file")
 
-    monkeypatch.setattr("ctypes.CDLL", missing)
+    give_driver(monkeypatch, missing)
     assert hardware.nvidia_gpus()[0] == []
     hardware.nvidia_gpus.cache_clear()
-    monkeypatch.setattr("ctypes.CDLL", lambda _: FakeCuda(code=100))
+    give_driver(monkeypatch, lambda: FakeCuda(code=100))
     gpus, why = hardware.nvidia_gpus()
     assert gpus == [] and "100" in why
