@@ -37,10 +37,8 @@ class Limits(_Strict):
             address; 1 where a proxy hides them.
         sockets: network connections, also of those who have not said yet who they are.
         connections: requests in progress.
-        requests_per_s: requests and WebSocket messages of one client per second; five seconds' worth may come at once,
-            and further ones wait. This and the next two are without limit where ``share`` is 1.
         refusals_per_s: refused requests (4xx) of one client per second; twenty seconds' worth may come at once, and
-            further answers are delayed.
+            further answers are delayed. This and the next are without limit where ``share`` is 1.
         connections_per_s: new network connections of one client per second, likewise.
         long_lived: requests that last as long as somebody watches: viewers and webcams.
         uploads: pictures and videos that are being received.
@@ -66,7 +64,6 @@ class Limits(_Strict):
     share: float = Field(default=0.5, gt=0, le=1)
     sockets: int = Field(default=1024, ge=1)
     connections: int = Field(default=128, ge=1)
-    requests_per_s: float = Field(default=400, gt=0)
     refusals_per_s: float = Field(default=8, gt=0)
     connections_per_s: float = Field(default=50, gt=0)
     long_lived: int = Field(default=256, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 import time
@@ -25,7 +26,7 @@ from websockets.sync.client import connect
 from perception.server.app import create_app
 from perception.server.edge import rates as rates_module
 from perception.server.edge.rates import LONGEST_S, ClientRates, RateLimit
-from perception.server.edge.tarpit import PROBES, TarpitMiddleware
+from perception.server.edge.tarpit import PROBES, Metered, TarpitMiddleware
 from perception.server.metrics import Metrics
 from perception.server.settings import Limits
 from tests.server.clocks import ManualClock
@@ -114,8 +115,8 @@ def test_whose_connections_are_limited(proxies: list[str], address: str, limited
 
 
 def test_where_one_client_may_have_everything_nothing_is_limited() -> None:
-    rates = ClientRates(Limits(share=1, requests_per_s=1, refusals_per_s=1, connections_per_s=1), clock=ManualClock())
-    for limit in (rates.requests, rates.refusals, rates.probes):
+    rates = ClientRates(Limits(share=1, refusals_per_s=1, connections_per_s=1), clock=ManualClock())
+    for limit in (rates.time, rates.refusals, rates.probes):
         assert {limit.take("a") for _ in range(10_000)} == {0.0}
     assert {rates.connect("192.0.2.1") for _ in range(10_000)} == {0.0}
 
@@ -137,6 +138,12 @@ class Gate:
             self.reached[path] += 1
             return PlainTextResponse(path, int(request.path_params.get("status", 200)))
 
+        async def work(request: Any) -> Response:
+            until = time.thread_time() + 0.1
+            while time.thread_time() < until:
+                pass
+            return PlainTextResponse("done")
+
         async def talk(socket: WebSocket) -> None:
             await socket.accept()
             with suppress(WebSocketDisconnect):
@@ -152,6 +159,7 @@ class Gate:
 
         sockets = [WebSocketRoute("/talk", talk), WebSocketRoute("/refuse", refuse), WebSocketRoute("/hang", hang_up)]
         routes = [Route(path, answer) for path in ("/", *PROBES, *(f"/perception{path}" for path in PROBES))]
+        routes.append(Route("/busy", work))
         self.app = Starlette(routes=[*routes, Route("/{status:int}", answer), *sockets])
 
     @contextmanager
@@ -194,7 +202,7 @@ FREE, HELD = 40, 10
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates_module, "BURST_S", FREE / 20)
-    monkeypatch.setattr(rates_module, "REQUESTS_BURST_S", FREE / 20)
+    monkeypatch.setattr(rates_module, "TIME_BURST_S", FREE / 20)
     monkeypatch.setattr(rates_module, "LONGEST_S", (HELD + 0.5) / 20)
 
 
@@ -300,27 +308,74 @@ def test_a_flood_of_connections_is_closed_before_it_is_read() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_requests_that_succeed_wait_beyond_their_rate() -> None:
-    gate = Gate(requests_per_s=20)
-    with gate.open() as address, client(address) as one, ThreadPoolExecutor(16) as pool:
-        answers = Counter(pool.map(lambda _: ask(one, "/"), range(FREE + HELD + 30)))
-        with client(address, OTHER) as other:
-            assert ask(other, "/") == 200
-    assert answers[200] == FREE + HELD
-    assert answers.total() == FREE + HELD + 30
-    assert gate.throttled("delayed") == HELD
-    assert gate.throttled("turned away") == 30
+def test_requests_that_succeed_wait_beyond_their_share_of_the_loop() -> None:
+    """By the processor time that they take of it, however few they are."""
+    gate = Gate()
+    with gate.open() as address, client(address) as one, client(address, OTHER) as other:
+        free = 0
+        while not gate.throttled("delayed"):
+            assert ask(one, "/busy") == 200  # a tenth of a second each; of a burst of one second
+            free += 1
+        assert 7 <= free <= 11
+        answers = Counter(ask(one, "/busy") for _ in range(20))
+        assert answers[429] > 10
+        assert gate.throttled("turned away") > 10
+        assert [ask(other, "/") for _ in range(5)] == [200] * 5
+        assert ask(one, "/healthz") == 200
+        gate.clock.advance(3)
+        assert ask(one, "/busy") == 200
 
 
 @pytest.mark.usefixtures("quick")
-def test_messages_of_a_socket_count_as_requests() -> None:
-    gate = Gate(requests_per_s=20)
+def test_messages_of_a_socket_wait_too() -> None:
+    gate = Gate()
     with gate.open() as address, connect(f"ws://{address}/talk") as talk:
+        gate.rates.time.add(ONE, FREE / 20 * 0.5 + 0.1)
         began = time.monotonic()
-        for number in range(FREE + 4):
+        for number in range(3):
             talk.send(str(number))
             assert talk.recv(60) == str(number)
-        assert time.monotonic() - began > (1 + 2 + 3 + 4) / 20
+        assert time.monotonic() - began > 3 * 0.1 / 0.5
+
+
+def test_metering_changes_nothing() -> None:
+    """Of what a coroutine gives, waits for, raises and is told."""
+
+    async def inner(how: str) -> str:
+        await asyncio.sleep(0)
+        if how == "raise":
+            raise ValueError("no")
+        try:
+            await asyncio.wait_for(asyncio.sleep(60 if how == "cancel" else 0.01), 0.05)
+        except asyncio.TimeoutError:
+            return "late"
+        return "done"
+
+    async def outer() -> None:
+        spent: list[float] = []
+        assert await Metered(inner("end"), spent.append) == "done"
+        assert len(spent) >= 3 and min(spent) >= 0
+        assert await Metered(inner("cancel"), spent.append) == "late"
+        with pytest.raises(ValueError, match="no"):
+            await Metered(inner("raise"), spent.append)
+
+        async def wait() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                spent.append(-1.0)
+
+        async def metered() -> None:
+            await Metered(wait(), spent.append)
+
+        task = asyncio.create_task(metered())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert -1.0 in spent
+
+    asyncio.run(outer())
 
 
 @pytest.mark.usefixtures("quick")
@@ -342,7 +397,7 @@ def test_refused_sockets_count(path: str) -> None:
 @pytest.mark.usefixtures("quick")
 def test_probes_wait_for_nothing_else() -> None:
     """Not for what the same address is refused; other requests of it are told to come again."""
-    gate = Gate(**FEW, requests_per_s=20)
+    gate = Gate(**FEW)
     with gate.open(root_path="/perception") as address, client(address) as probe, client(address) as one:
         assert ask(probe, "/healthz") == ask(one, "/") == 200
         gate.exhaust(ONE)

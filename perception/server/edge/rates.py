@@ -1,11 +1,11 @@
 """Rate limits per client: what exceeds them waits, and what would wait too long is turned away.
 
-Shares (`perception.server.edge.places`) limit how much a client has at once. Requests that are refused within a
+Shares (`perception.server.edge.places`) limit how much a client has at once. Requests that are answered within a
 millisecond hold nothing, yet a thousand of them per second occupy the event loop, which everybody waits for. So
-refused requests, new connections and requests as such have a rate; beyond it answers are delayed (a tarpit), longer
-with each one that waits already.
+refused requests and new connections have a rate, and all requests together a share of the loop's time; beyond it
+answers are delayed (a tarpit), longer with each one that waits already.
 
-A few seconds' worth is free. Pages that load, people who mistype and programs that poll never get that far.
+Some seconds' worth is free. Pages that load, people who mistype and programs that poll never get that far.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from perception.server.settings import Limits
 LONGEST_S = 2.5
 """Longest delay in seconds; whatever would have to wait longer is turned away. Less than a server takes to stop."""
 
-BURST_S, REQUESTS_BURST_S = 20.0, 5.0
-"""Seconds' worth of refusals and connections, and of requests, that a client may have at once."""
+BURST_S, TIME_BURST_S = 20.0, 5.0
+"""Seconds' worth of refusals and connections, and of the event loop's time, that a client may have at once."""
 
 PROBES_PER_S = 20.0
 """Rate of requests for the server's health and metrics, which no other requests delay."""
@@ -40,23 +40,23 @@ class RateLimit:
     """A rate per client, as the generic cell rate algorithm (a leaky bucket) limits it. For one event loop.
 
     Args:
-        per_s: events per second, without limit where it is infinite.
-        burst: events that may come at once.
+        per_s: amount per second, without limit where it is infinite.
+        burst: amount that may come at once, and at least a single event's.
         clock: seconds, of any beginning.
     """
 
     def __init__(self, per_s: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = 1.0 / per_s
-        self._tolerance = (burst - 1.0) * self._interval if self._interval else 0.0
+        self._burst = burst
         self._clock = clock
         self._due: OrderedDict[str, float] = OrderedDict()  # when the next event would be on time, steadily
 
-    def wait(self, client: str) -> float | None:
+    def wait(self, client: str, amount: float = 1.0) -> float | None:
         """Return what `take` would, and count nothing."""
         due = self._due.get(client)
-        if due is None or not client:
+        if due is None or not client or not self._interval:
             return 0.0
-        wait = due - self._tolerance - self._clock()
+        wait = due - max(0.0, self._burst - amount) * self._interval - self._clock()
         return None if wait > LONGEST_S else max(0.0, wait)
 
     def take(self, client: str) -> float | None:
@@ -69,13 +69,19 @@ class RateLimit:
             the seconds that it must wait; None: too many wait already, and it does not count.
         """
         wait = self.wait(client)
-        if wait is not None and client:
-            now = self._clock()
-            self._due[client] = max(self._due.get(client, now), now) + self._interval
-            self._due.move_to_end(client)
-            while len(self._due) > MOST:
-                self._due.popitem(last=False)
+        if wait is not None:
+            self.add(client, 1.0)
         return wait
+
+    def add(self, client: str, amount: float) -> None:
+        """Count what was not asked for: it is done already, and makes what comes next wait."""
+        if not client:
+            return
+        now = self._clock()
+        self._due[client] = max(self._due.get(client, now), now) + amount * self._interval
+        self._due.move_to_end(client)
+        while len(self._due) > MOST:
+            self._due.popitem(last=False)
 
 
 class ClientRates:
@@ -88,7 +94,7 @@ class ClientRates:
         clock: seconds, of any beginning.
 
     Attributes:
-        requests: rate of requests and WebSocket messages.
+        time: processor time of the event loop, in seconds.
         refusals: rate of requests that were refused (4xx).
         probes: rate of requests for health and metrics.
     """
@@ -101,10 +107,9 @@ class ClientRates:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         def limit(per_s: float, burst_s: float) -> RateLimit:
-            per_s = per_s if limits.share < 1 else float("inf")
-            return RateLimit(per_s, max(1.0, per_s * burst_s), clock)
+            return RateLimit(per_s if limits.share < 1 else float("inf"), per_s * burst_s, clock)
 
-        self.requests = limit(limits.requests_per_s, REQUESTS_BURST_S)
+        self.time = limit(limits.share, TIME_BURST_S)
         self.refusals = limit(limits.refusals_per_s, BURST_S)
         self.probes = limit(PROBES_PER_S, BURST_S)
         self._connections = limit(limits.connections_per_s, BURST_S)

@@ -1,8 +1,11 @@
 """The tarpit: answers to a client that exceeds its rates come late, so that it cannot fill the event loop.
 
 It comes before everything else, and what is turned away costs nothing but this. A refused request is answered once the
-application is done with it, so nothing but a few lines of JSON is held meanwhile. Requests that succeed are never
-delayed by others that were refused, also those of the same address.
+application is done with it, so nothing but a few lines of JSON is held meanwhile. Requests that succeed do not wait
+for those that were refused, as long as few of these wait.
+
+What a request takes of the event loop is measured, step by step: a thousand quick ones count as much as ten that are
+slow to put together.
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Callable, Coroutine, Generator
+from time import thread_time
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,10 +52,11 @@ class TarpitMiddleware:
             return
         client = group_of(scope["client"][0] if scope.get("client") else "")
         is_probe = scope["path"] in self._probes
-        rate = self._rates.probes if is_probe else self._rates.requests
-        wait = rate.take(client)
-        if not is_probe and self._rates.refusals.wait(client) is None:
-            wait = None
+        time = self._rates.time
+        if is_probe:
+            wait = self._rates.probes.take(client)
+        else:
+            wait = None if self._rates.refusals.wait(client) is None else time.wait(client, 0.0)
         if wait != 0.0:
             self._rates.tell(wait, client)
             if wait is None:
@@ -57,10 +64,11 @@ class TarpitMiddleware:
                 return
             await asyncio.sleep(wait)
         if scope["type"] == "websocket":
-            receive = _paced(receive, rate, client)
+            receive = _paced(receive, time, client)
         answer = _Answer(send, self._rates.refusals, client)
+        work: Any = self._app(scope, receive, answer)
         try:
-            await self._app(scope, receive, answer)
+            await (work if is_probe else Metered(work, lambda seconds: time.add(client, seconds)))
         finally:
             if answer.held:
                 await self._refuse(answer.held, client, send)
@@ -99,15 +107,43 @@ class _Answer:
         await self._send(message)
 
 
-def _paced(receive: Receive, rate: RateLimit, client: str) -> Receive:
-    """Wrap ``receive`` of a WebSocket: each of its messages counts as a request."""
+class Metered:
+    """Awaitable of a coroutine that measures the processor time of each of its steps.
+
+    Args:
+        work: the coroutine.
+        spent: called after each step, with seconds.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, Any], spent: Callable[[float], None]) -> None:
+        self._work = work
+        self._spent = spent
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._work.__await__()
+        step: Callable[[Any], Any] = steps.send
+        given: Any = None
+        while True:
+            began = thread_time()
+            try:
+                waits_for = step(given)
+            except StopIteration as done:
+                return done.value
+            finally:
+                self._spent(thread_time() - began)
+            try:
+                step, given = steps.send, (yield waits_for)
+            except BaseException as error:  # cancelled, for example
+                step, given = steps.throw, error
+
+
+def _paced(receive: Receive, time: RateLimit, client: str) -> Receive:
+    """Wrap ``receive`` of a WebSocket: its messages wait as requests do."""
 
     async def wrapped() -> Message:
         message = await receive()
-        if message["type"] == "websocket.receive":
-            wait = rate.take(client)
-            if wait != 0.0:
-                await asyncio.sleep(LONGEST_S if wait is None else wait)
+        if message["type"] == "websocket.receive" and (wait := time.wait(client, 0.0)) != 0.0:
+            await asyncio.sleep(LONGEST_S if wait is None else wait)
         return message
 
     return wrapped
