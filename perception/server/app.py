@@ -31,6 +31,7 @@ from perception.server.edge.access import AuthenticationMiddleware
 from perception.server.edge.allowlist import check_patterns
 from perception.server.edge.bodies import BodyLimitMiddleware
 from perception.server.edge.connections import make_config
+from perception.server.edge.fair_executor import FairExecutor
 from perception.server.edge.rates import ClientRates
 from perception.server.edge.root_path import RootPathMiddleware
 from perception.server.edge.sockets import raise_descriptor_limit
@@ -77,6 +78,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        threads = FairExecutor(THREADS + (os.cpu_count() or 1), settings.limits.share)
+        asyncio.get_running_loop().set_default_executor(threads)
         service.start()
         try:
             yield
@@ -156,6 +159,9 @@ def _tell_ready(service: Service, ready: Callable[[str], None]) -> None:
     service.ready.wait()
     ready(f"{service.models.default}, {service.models.scheduler().model.engine.description}")
 
+
+THREADS = 4
+"""Threads for what routes wait for, besides one for each core."""
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that computes in Python keeps the event loop waiting. It gives the interpreter away at each system

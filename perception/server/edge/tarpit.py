@@ -19,6 +19,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from perception.server.edge.fair_executor import CLIENT
 from perception.server.edge.places import TOO_MANY_REQUESTS, group_of
 from perception.server.edge.rates import LONGEST_S, ClientRates, RateLimit
 
@@ -51,6 +52,7 @@ class TarpitMiddleware:
             await self._app(scope, receive, send)
             return
         client = group_of(scope["client"][0] if scope.get("client") else "")
+        CLIENT.set(client)
         is_probe = scope["path"] in self._probes
         time = self._rates.time
         if is_probe:
