@@ -436,7 +436,7 @@ def test_clients_behind_a_proxy_are_told_apart() -> None:
 def test_sixteen_pages_probes_and_typing_errors_are_never_delayed(make: Any) -> None:
     """Of one address, the machine's own, and all at once, as far as the rates can tell: pages with their files and what
     browsers ask for besides, wrong passwords, tabs of an old session, health and metrics each time."""
-    app = create_app(make(user="maria", password="a pass phrase"))
+    app = create_app(make(user="maria", password="a pass phrase", limits=Limits().model_dump()))
     stopped = ManualClock()
     limits = [limit for limit in vars(app.state.rates).values() if isinstance(limit, RateLimit)]
     assert len(limits) == 4
