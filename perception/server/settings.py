@@ -57,7 +57,7 @@ class Limits(_Strict):
         body_time_s: seconds in which a picture, or any body but a video, is received.
         upload_time_s: seconds in which a video is received.
         jobs_waiting: jobs that are received, wait or run.
-        jobs_kept: jobs that are kept, finished ones included.
+        jobs_kept: jobs that are kept, finished ones included; as many recordings.
         job_ttl_s: seconds that a finished job and its files are kept.
     """
 

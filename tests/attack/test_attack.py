@@ -149,9 +149,8 @@ def test_a_good_client_hardly_notices(tmp_path: Path) -> None:
                 print(f"    under attack: {percentiles(getattr(served, KINDS_OF[name]))}")
             print(f"{len(served.pictures)} pictures and {len(served.frames)} frames, {len(served.refused)} refused")
             for name, figures in (("before", before), ("at the end of the attack", ended), ("at rest", after)):
-                print(
-                    f"{name}: {figures.memory / 1e6:.0f} MB, {figures.threads} threads, {figures.descriptors} open files"
-                )
+                mb = figures.memory / 1e6
+                print(f"{name}: {mb:.0f} MB, {figures.threads} threads, {figures.descriptors} open files")
             print(counted)
             print(f"log: {len(said)} bytes; its end:\n{said[-1500:]}")
             assert server.running()
