@@ -156,7 +156,4 @@ class ClientRates:
             network = ipaddress.ip_network(client)
         except ValueError:
             return False
-        return any(
-            network.version == proxy.version and network.overlaps(proxy)  # type: ignore[arg-type]
-            for proxy in self._proxies
-        )
+        return any(network.version == proxy.version and network.overlaps(proxy) for proxy in self._proxies)
