@@ -15,7 +15,7 @@ Motion = NDArray[np.float64]
 
 LONGEST = 320
 """Sides of the small picture that is looked at."""
-POINTS = 100
+POINTS = 150
 LEAST_POINTS, LEAST_PART = 12, 0.4
 """Points, and part of all of them, that must have moved alike; with fewer the frames have nothing in common."""
 TOLERANCE = 1.5
