@@ -12,6 +12,7 @@ from PIL import Image
 
 from perception.errors import SourceError
 from perception.server.edge import decoding
+from perception.server.problems import Busy
 
 
 def picture(height: int = 46, width: int = 64) -> np.ndarray:
@@ -151,3 +152,12 @@ def test_what_lies_in_the_current_folder_is_not_run(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(decoding, "LARGE", 0)
     np.testing.assert_array_equal(decode(data), opencv(data))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_takes_too_long_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "LARGE", 0)
+    monkeypatch.setattr(decoding, "TIMEOUT_S", 0.001)
+    for data in (written("PNG", "RGB"), written("BMP", "RGB", 1000, 1000)):
+        with pytest.raises(Busy, match="took too long") as refused:
+            decode(data)
+        assert refused.value.status == 503
