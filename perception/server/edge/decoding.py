@@ -146,7 +146,9 @@ def _pixels(picture: Image.Image) -> U8:
     if picture.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 255
         image = cv2.cvtColor((np.asarray(picture) >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR)
     else:
-        image = cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR)
+        rgb = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))  # convert() would copy
+        picture.close()
+        image = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     return np.asarray(image, np.uint8)
 
 
