@@ -24,7 +24,7 @@ from perception.common.calibration import ScoreCalibration, UnknownScale
 from perception.common.files import write_atomic
 from perception.common.palette import class_colors
 from perception.common.settings import nearest, read_yaml
-from perception.common.strict import Strict
+from perception.common.strict import Strict, faults_in
 from perception.errors import ModelError
 
 METADATA_KEY = "perception"
@@ -339,11 +339,7 @@ def validate_card(data: Any, where: str | Path, kind: type[CardT] = ModelCard) -
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(p) for p in e['loc']) or 'card'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        ]
-        raise ModelError(f"the model card is not valid: {'; '.join(faults)}", where) from None
+        raise ModelError(f"the model card is not valid: {faults_in(error, 'card')}", where) from None
 
 
 def card_file(card: str | Path) -> Path:

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -20,16 +18,13 @@ from pydantic import (
 
 from perception.common.precision import Precision, respell
 from perception.common.private import warn_if_others_read
+from perception.common.strict import Strict, faults_in
 from perception.errors import UsageError
 from perception.stages.factories import find_stage
 from perception.weights import CAMERA_MODEL, DEFAULT_MODEL
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(_Strict):
+class Limits(Strict):
     """Limits on what a server does at once. Beyond a limit, a client is told to retry later, or to send less.
 
     Attributes:
@@ -82,7 +77,7 @@ class Limits(_Strict):
     job_ttl_s: float = Field(default=24 * 3600, gt=0)
 
 
-class NamedSource(_Strict):
+class NamedSource(Strict):
     """A source that the operator offers by name.
 
     Attributes:
@@ -146,7 +141,7 @@ Origin = Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
 """Scheme, host and port of a page, as browsers write it."""
 
 
-class ServerSettings(_Strict):
+class ServerSettings(Strict):
     """All settings of a server.
 
     Attributes:
@@ -195,7 +190,7 @@ class ServerSettings(_Strict):
     root_path: Annotated[str, AfterValidator(_root_path)] = ""
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
-    sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = {}
+    sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = Field(default={})
     data_dir: Path | None = None
     limits: Limits = Limits()
 
@@ -253,13 +248,7 @@ def make_settings(data: dict[str, Any], where: str | Path | None = None) -> Serv
     try:
         return ServerSettings.model_validate(data)
     except ValidationError as error:
-        # The input is never quoted: it may be a password.
-        faults = [
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault["loc"] else fault["msg"]
-            for fault in error.errors(include_input=False, include_url=False)
-        ]
-        text = "; ".join(fault.replace("Value error, ", "") for fault in faults)
-        raise UsageError(f"wrong settings: {text}", where) from None
+        raise UsageError(f"wrong settings: {faults_in(error)}", where) from None
 
 
 _FLAGS = {

@@ -9,6 +9,7 @@ import numpy as np
 
 from perception.card import TrackingSettings
 from perception.common.settings import read_yaml
+from perception.common.strict import faults_in
 from perception.errors import UsageError
 from perception.tracking.mot_text import MotText
 from perception.tracking.tracker import Tracker
@@ -29,8 +30,7 @@ def read_settings(path: str | Path) -> TrackingSettings:
     try:
         return TrackingSettings.model_validate(data)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
-        raise UsageError("; ".join(faults), path) from None
+        raise UsageError(faults_in(error, "settings", TrackingSettings), path) from None
 
 
 def detections_of(rows: MotText) -> tuple[list[tuple[int, Detections]], int]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from perception.common.settings import read_yaml
+from perception.common.strict import Strict, faults_in
 from perception.errors import ModelError, PerceptionError, UsageError
 from perception.weights.download import download, sha256_of
 from perception.weights.library import user_models_dir
@@ -23,7 +25,7 @@ REMEMBERED = "sha256.json"
 """Beside the user's models: SHA-256 by URL of files that the catalogue does not know the hash of."""
 
 
-class Entry(BaseModel):
+class Entry(Strict):
     """One model of a catalogue.
 
     Attributes:
@@ -36,8 +38,6 @@ class Entry(BaseModel):
         expected: accuracy, and who says so.
         card: the model card with its ``adapter`` section, as in a YAML file.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     about: str = ""
     url: str = Field(pattern="^https?://")
@@ -55,19 +55,13 @@ def read_catalogue(path: str | Path = CATALOGUE) -> dict[str, Entry]:
     Raises:
         UsageError: the file cannot be read or is not a valid catalogue.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the catalogue: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"the catalogue is not YAML: {error}", path) from None
+    data = read_yaml(path, "catalogue")
     if not isinstance(data, dict):
         raise UsageError("a catalogue is a mapping of models by name", path)
     try:
         return {str(name): Entry.model_validate(entry) for name, entry in data.items() if not str(name).startswith("_")}
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"not a valid catalogue: {'.'.join(map(str, first['loc']))}: {first['msg']}", path) from None
+        raise UsageError(f"not a valid catalogue: {faults_in(error, 'entry', Entry)}", path) from None
 
 
 def get_model(
