@@ -7,6 +7,7 @@ a YAML file instead. Colours are RGB here, as people write them; the rest of the
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -155,6 +156,11 @@ class TrackingSettings(Strict):
             sure_score=score + 0.4 * (1 - score),
         )  # fmt: skip
 
+    def with_scores(self, moved: Callable[[float], float]) -> TrackingSettings:
+        """Return the same settings for scores that were ``moved``: a function that rises, of a score in 0..1."""
+        names = ("high_score", "low_score", "start_score", "sure_score")
+        return self.model_copy(update={name: round(moved(getattr(self, name)), 4) for name in names})
+
 
 class DetectionTask(_ColoredTask):
     """Boxes.
@@ -280,6 +286,8 @@ class ModelCard(Strict):
         things: by name of a class of pixels whose instances can be told apart, the names of the boxes that show it:
             ``{"car": ["car", "bus"]}``. None: the names that pixels and boxes share.
         licence: what the weights may be used for.
+        commercial_use: whether the licences of all that they were made from allow it, as those who publish it state;
+            None where nobody has looked. It is no legal advice.
         trained_on: data sets, each with its licence.
         metrics: measured accuracy, such as ``{"camvid_val_miou": 0.71}``.
         suite: measured accuracy on many sets.
@@ -296,6 +304,7 @@ class ModelCard(Strict):
     classification: ClassificationTask | None = None
     things: dict[str, list[str]] | None = None
     licence: str = Field(min_length=1)
+    commercial_use: bool | None = None
     trained_on: list[str] = Field(default=[])
     metrics: dict[str, FiniteFloat] = Field(default={})
     suite: SuiteAccuracy | None = None

@@ -79,10 +79,10 @@ def eval_suite(
 
       perception eval suite configs/suites/street.yaml -m new.onnx --failures failures/ --store
     """
-    from perception.card import keep_in_card
     from perception.commands.terminal import progress_of_several, write_json
     from perception.common.console import print_rows, stderr
     from perception.common.settings import size as parse_size
+    from perception.engines.quantised import change_card
     from perception.evaluation.suite import read_suite
     from perception.evaluation.suite_result import evaluate_suite, markdown
     from perception.weights.library import find_model
@@ -113,7 +113,7 @@ def eval_suite(
         written = result.write_failures(failures, overwrite)
         stderr().print(f"{len(written)} pictures in {failures}", markup=False)
     for name, one in zip(names, result.models, strict=True) if store else ():
-        keep_in_card(find_model(name), suite=one.accuracy(result.name))
+        change_card(find_model(name), suite=one.accuracy(result.name))
 
 
 def eval_table(model: Models = None, as_markdown: Markdown = False) -> None:
@@ -173,10 +173,10 @@ def eval_calibrate(
 
       perception eval calibrate configs/suites/street.yaml -m new.onnx -o new.onnx --overwrite
     """
-    from perception.card import keep_in_card
     from perception.commands.terminal import progress_of_several, write_json
     from perception.common.console import print_rows, stderr
     from perception.common.settings import size as parse_size
+    from perception.engines.quantised import change_card
     from perception.evaluation.calibrate import calibrate
     from perception.evaluation.suite import read_suite
     from perception.sinks.files import check_output
@@ -203,7 +203,7 @@ def eval_calibrate(
                 f"score threshold {task.score_threshold:g}"
             )
     if output is not None:
-        keep_in_card(path, output, **result.changes())
+        change_card(path, output, **result.changes())
         stderr().print(str(output), markup=False)
 
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception.common import hardware
+from perception.common.files import sha256_of
 from perception.engines import autotune
 from perception.engines.base import Engine, EngineOptions, Precision
 from perception.engines.cache import prepare_compiled_models_dir
-from perception.engines.quantised import file_sha256, find_quantised
+from perception.engines.quantised import find_quantised
 from perception.engines.timing import call_ms
 from perception.errors import EngineError
 from perception.types import F32, U8
@@ -221,8 +222,8 @@ def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
     if len(ways) == 1:
         return next(iter(ways.values()))
     conditions = {
-        "model": file_sha256(path),
-        "quantised": "" if quantised is None else file_sha256(quantised[0]),
+        "model": sha256_of(path),
+        "quantised": "" if quantised is None else sha256_of(quantised[0]),
         "ways": list(ways),
         "cpu": [hardware.cpu_name(), *(name for name, has in (hardware.cpu_features() or {}).items() if has)],
         "cores": options.threads or hardware.usable_cores(),

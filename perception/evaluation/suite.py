@@ -20,7 +20,7 @@ from perception.evaluation.coco import CocoFile
 from perception.evaluation.faults import Fault, refuse
 from perception.evaluation.folders import LabelFolder
 from perception.evaluation.labelling import Labelling, matched_labelling
-from perception.evaluation.sets import CocoConfig, FolderConfig, LabelId, check_titles
+from perception.evaluation.sets import CocoConfig, FolderConfig, LabelId, check_meanings, check_titles
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how much of it is done, and how much there is."""
@@ -74,6 +74,12 @@ class Suite(Strict):
         for part in self.sets:
             if isinstance(part, MaskSet):
                 self._check_masks(part)
+        for n, part in enumerate(self.sets):
+            for other in self.sets[:n]:
+                if isinstance(part, MaskSet) and isinstance(other, MaskSet) and part.labels == other.labels:
+                    check_meanings("id", part, self.ids_of(part), other, self.ids_of(other))
+                if isinstance(part, BoxSet) and isinstance(other, BoxSet) and part.annotations == other.annotations:
+                    check_meanings("class", part, part.names or {}, other, other.names or {})
         return self
 
     def _check_masks(self, part: MaskSet) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from perception.common.files import sha256_of
 from perception.common.settings import read_yaml
 from perception.common.strict import Strict, faults_in
 from perception.errors import ModelError, PerceptionError, UsageError
-from perception.weights.download import download, sha256_of
+from perception.weights.download import download
 from perception.weights.library import user_models_dir
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
@@ -34,7 +35,7 @@ class Entry(Strict):
         sha256: of that file, in hexadecimal digits; None where it is not known.
         bytes: its size; None where it is not known.
         licence: of the weights.
-        free: whether that licence allows commercial use; others have to be accepted by whoever fetches them.
+        commercial_use: whether that licence allows commercial use; others have to be accepted by whoever fetches them.
         expected: accuracy, and who says so.
         card: the model card with its ``adapter`` section, as in a YAML file.
     """
@@ -44,7 +45,7 @@ class Entry(Strict):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     bytes: int | None = Field(default=None, gt=0)
     licence: str = Field(min_length=1)
-    free: bool
+    commercial_use: bool
     expected: str = ""
     card: dict[str, Any]
 
@@ -101,7 +102,7 @@ def get_model(
     target = folder / f"{name}.onnx"
     if target.exists() and not overwrite:
         raise UsageError("this model is already there; give `overwrite=True` to fetch it again", target)
-    if not entry.free and not accept_licence:
+    if not entry.commercial_use and not accept_licence:
         raise UsageError(
             f"the licence of {name} restricts its use ({entry.licence}); give `accept_licence=True` to fetch it"
         )
@@ -119,7 +120,7 @@ def get_model(
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as drafts:
             card = Path(drafts) / "card.yaml"
-            card.write_text(yaml.safe_dump(entry.card), encoding="utf-8")
+            card.write_text(yaml.safe_dump({"commercial_use": entry.commercial_use, **entry.card}), encoding="utf-8")
             model = Path(drafts) / f"{name}.onnx"
             part.replace(model)
             adapt(model, card, target, overwrite=True)
