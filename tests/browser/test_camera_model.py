@@ -94,6 +94,7 @@ def test_a_camera_begins_with_its_model_and_a_choice_is_remembered_by_source(pag
     page.wait_for_function(f"() => {SELECTED} === 'rooms'")
 
     choose(page, "pv-model", "outside")
+    page.click(".pv-start")
     results(page, 3)
     legend_says(page, "car", "road")
     choose(page, "pv-source", "street")
@@ -105,5 +106,5 @@ def test_a_camera_begins_with_its_model_and_a_choice_is_remembered_by_source(pag
         page.wait_for_function(f"() => {SELECTED} === 'rooms'")
         choose(page, "pv-source", "this browser's camera")
         page.wait_for_function(f"() => {SELECTED} === 'outside'")
-    start_camera(page)
+    page.click(".pv-start")
     legend_says(page, "car", "road")

@@ -145,8 +145,9 @@ def test_teachers_of_pseudo_labels_must_have_such_a_licence(tmp_path: Path) -> N
 
 def test_the_card_says_it(tmp_path: Path) -> None:
     assert make_card(read_config(recipe(tmp_path)), {}, classification={"classes": ["a"]}).commercial_use is True
-    config = read_config(recipe(tmp_path, model__commercial_use=False))
-    assert make_card(config, {}, classification={"classes": ["a"]}).commercial_use is None
+    for said in (False, None):
+        config = read_config(recipe(tmp_path, model__commercial_use=said))
+        assert make_card(config, {}, classification={"classes": ["a"]}).commercial_use is said
 
 
 def test_what_ships_says_what_its_recipe_says() -> None:

@@ -38,15 +38,15 @@ class ModelConfig(Strict):
     """Entries of the exported model's card that training itself does not know.
 
     Attributes:
-        commercial_use: the model shall be usable commercially: every set and every teacher must have a licence that is
-            known to allow it, and so must what training starts from; the card says so.
+        commercial_use: whether the model may be used commercially, for its card. Where it may, every set and every
+            teacher must have a licence that is known to allow it, and so must what training starts from.
         things: names of the boxes of what pixels; null instead of names takes away what a base has.
     """
 
     version: str = "1"
     description: str = ""
     licence: str = Field(min_length=1)
-    commercial_use: bool = False
+    commercial_use: bool | None = None
     trained_on: list[str] = Field(default=[])
     things: dict[str, list[str]] | None = None
 

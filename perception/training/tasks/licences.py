@@ -38,7 +38,7 @@ def check_networks(config: RunConfig) -> None:
 
 def _allows_commercial_use(network: Path) -> bool:
     if network.suffix in RECIPES:
-        return read_config(network).model.commercial_use
+        return read_config(network).model.commercial_use is True
     if network.suffix == ".onnx" or not (network.suffix or network.exists()):
         return read_card(find_model(str(network))).commercial_use is True
-    return parse_config(load_checkpoint(network)["config"], network).model.commercial_use
+    return parse_config(load_checkpoint(network)["config"], network).model.commercial_use is True
