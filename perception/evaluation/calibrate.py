@@ -231,7 +231,10 @@ def fit_scores(sets: Sequence[Scored]) -> ScoreCalibration:
     first = _line(*_gathered(sets, 0.0))
     kept = _gathered(sets, first.raw(LEAST_SCORE / 2))
     second = _line(*kept)
-    return _bent_line(second, *kept) or second
+    fit = second
+    for _ in range(3):  # where it says a half, another one may say less
+        fit = _bent_line(fit, second, *kept) or fit
+    return fit
 
 
 def _gathered(sets: Sequence[Scored], least: float) -> tuple[NDArray[np.float64], ...]:
@@ -253,13 +256,17 @@ def _line(x: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[n
 
 
 def _bent_line(
-    straight: ScoreCalibration, x: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+    before: ScoreCalibration,
+    straight: ScoreCalibration,
+    x: NDArray[np.float64],
+    target: NDArray[np.float64],
+    weight: NDArray[np.float64],
 ) -> ScoreCalibration | None:
     """Fit a line with a bend where the straight one says a half; None if that explains the boxes no better.
 
     What better is, the information criterion of Akaike (1974) says: one parameter more.
     """
-    bend = round(straight.raw(0.5), 6)
+    bend = round(before.raw(0.5), 6)
     if not 0 < bend < 1:
         return None
     lines = np.stack((x, np.ones_like(x)), 1)
