@@ -53,6 +53,12 @@ class Metrics:
         self._jobs = Counter("perception_jobs", "Finished jobs, by state.", ["state"], registry=registry)
         self._jobs_waiting = Gauge("perception_jobs_waiting", "Jobs received, waiting or running.", registry=registry)
         self._refused = Counter("perception_refused", "Error responses, by HTTP status.", ["status"], registry=registry)
+        self._throttled = Counter(
+            "perception_throttled",
+            "Requests and connections of clients beyond their rates, delayed or turned away.",
+            ["how"],
+            registry=registry,
+        )
         self._connections = Gauge("perception_connections", "Requests in progress.", registry=registry)
         self._pixels = Gauge("perception_pixels_in_progress", "Pixels being processed.", registry=registry)
         self._most_pixels = Gauge("perception_pixels_in_progress_most", "Peak of pixels processed.", registry=registry)
@@ -121,6 +127,10 @@ class Metrics:
     def refused(self, status: int) -> None:
         """Count an answer with an error."""
         self._refused.labels(str(status)).inc()
+
+    def throttled(self, how: Literal["delayed", "turned away"]) -> None:
+        """Count a request or connection that was delayed or turned away."""
+        self._throttled.labels(how).inc()
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format, `CONTENT_TYPE`."""

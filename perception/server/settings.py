@@ -32,6 +32,9 @@ class Limits(Strict):
             address; 1 where a proxy hides them.
         sockets: network connections, also of those who have not said yet who they are.
         connections: requests in progress.
+        refusals_per_s: refused requests (4xx) of one client per second; twenty seconds' worth may come at once, and
+            further answers are delayed. This and the next are without limit where ``share`` is 1.
+        connections_per_s: new network connections of one client per second, likewise.
         long_lived: requests that last as long as somebody watches: viewers and webcams.
         uploads: pictures and videos that are being received.
         viewers: viewers of streams, of all streams together, and webcams.
@@ -49,13 +52,15 @@ class Limits(Strict):
         body_time_s: seconds in which a picture, or any body but a video, is received.
         upload_time_s: seconds in which a video is received.
         jobs_waiting: jobs that are received, wait or run.
-        jobs_kept: jobs that are kept, finished ones included.
+        jobs_kept: jobs that are kept, finished ones included; as many recordings.
         job_ttl_s: seconds that a finished job and its files are kept.
     """
 
     share: float = Field(default=0.5, gt=0, le=1)
     sockets: int = Field(default=1024, ge=1)
     connections: int = Field(default=128, ge=1)
+    refusals_per_s: float = Field(default=8, gt=0)
+    connections_per_s: float = Field(default=50, gt=0)
     long_lived: int = Field(default=256, ge=1)
     uploads: int = Field(default=32, ge=1)
     viewers: int = Field(default=32, ge=1)

@@ -39,11 +39,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="session")
 def make(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Settings with a tiny model and a folder of their own; arguments replace or add."""
+    """Settings with a tiny model and a folder of their own; arguments replace or add.
+
+    Tests ask for what is refused thousands of times, which a server would soon delay: `tests.server.test_rates`.
+    """
 
     def made(**values: Any) -> ServerSettings:
         folder = tmp_path_factory.mktemp("data")
-        return make_settings({"model": str(colors), "data_dir": folder, "sources": {"scene": SCENE}, **values})
+        limits = {"refusals_per_s": 1e6, "connections_per_s": 1e6, **values.pop("limits", {})}
+        values = {"model": str(colors), "data_dir": folder, "sources": {"scene": SCENE}, "limits": limits, **values}
+        return make_settings(values)
 
     return made
 

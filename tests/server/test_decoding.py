@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -139,3 +140,14 @@ def test_large_pictures(form: str, mode: str, options: dict, capfd: pytest.Captu
             with pytest.raises(SourceError, match="the image is damaged"):
                 decode(damaged)
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_lies_in_the_current_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts the server in a folder of downloads does not start what is in there."""
+    data = written("PNG", "RGB")
+    for name in ("cv2", "numpy", "PIL", "struct", "runpy", "simplejpeg", "perception"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nraise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(decoding, "LARGE", 0)
+    np.testing.assert_array_equal(decode(data), opencv(data))
+    assert not (tmp_path / "run").exists()

@@ -24,6 +24,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from perception.common.programs import program
 from perception.errors import SourceError
 from perception.types import U8
 
@@ -96,7 +97,7 @@ def _decode_apart(data: bytes, pixels: int) -> U8:
         ValueError: it is damaged, or takes too long.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        program(__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
