@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception.common import hardware
+from perception.common.telemetry import import_openvino
 from perception.engines import autotune
 from perception.engines.base import Engine, EngineOptions, Precision
 from perception.engines.cache import prepare_compiled_models_dir
@@ -162,7 +163,7 @@ class OpenVinoEngine(Engine):
             return self._requests[single]
 
     def _run(self, frames: U8) -> dict[str, F32]:
-        from openvino import Tensor
+        from openvino import Tensor  # it was imported for the core
 
         requests = self._borrow_from(single=len(frames) == 1)
         request = requests.get()
@@ -184,9 +185,7 @@ class OpenVinoEngine(Engine):
 
 @lru_cache(maxsize=1)
 def _core() -> ov.Core:
-    import openvino as ov
-
-    return ov.Core()
+    return import_openvino().Core()
 
 
 def _check_device(core: ov.Core, device: str) -> str:
