@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +94,7 @@ class Result:
         error: what failed.
         skipped: its outputs were there already.
         number, total: its place among the sources, from 1.
+        shared: kinds of outputs that are one file for all sources.
     """
 
     source: str
@@ -103,10 +104,41 @@ class Result:
     skipped: bool = False
     number: int = 1
     total: int = 1
+    shared: frozenset[str] = frozenset()
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Paths by kind of the outputs that are not shared with other sources."""
+        return {kind: path for kind, path in self.outputs.items() if kind not in self.shared}
 
     def is_there(self) -> bool:
-        """Return whether all of its outputs exist."""
-        return all(_is_there(kind, Path(path)) for kind, path in self.outputs.items())
+        """Return whether all of its outputs exist, of the whole source."""
+        return not self.is_unfinished() and all(_is_there(kind, Path(path)) for kind, path in self.outputs.items())
+
+    def is_unfinished(self) -> bool:
+        """Return whether an earlier run ended before the source did, and said so beside its outputs."""
+        return any(exists(_note(path)) for path in self.own.values())
+
+    def there(self) -> set[str]:
+        """Return the kinds of its own outputs that exist."""
+        return {kind for kind, path in self.own.items() if path != STDOUT and _is_there(kind, Path(path))}
+
+    def mark(self, unfinished: set[str]) -> None:
+        """Say beside its own outputs which kinds of them are not of the whole source; the others are."""
+        for kind, path in self.own.items():
+            with suppress(OSError):  # a full disk, perhaps, which is told already
+                if kind in unfinished:
+                    _note(path).touch()
+                elif path != STDOUT:
+                    _note(path).unlink(missing_ok=True)
+
+
+UNFINISHED = ".unfinished"
+"""The ending of an empty file beside an output that is complete as a file, but not of the whole source."""
+
+
+def _note(path: str) -> Path:
+    return Path(path).with_name(f"{Path(path).name}{UNFINISHED}")
 
 
 def _is_there(kind: str, path: Path) -> bool:
@@ -268,8 +300,9 @@ def annotate_all(
         sink_options: arguments of ``open_sink`` by kind of output.
         overwrite: replace existing files.
         recursive: look into subfolders too.
-        skip_existing: skip sources whose outputs are all there. A source of which only some are there is done again
-            if ``overwrite`` is given, and an error else.
+        skip_existing: skip sources whose outputs are all there. One that an earlier run of several sources did not get
+            to the end of is done again. One of which only some outputs are there is done again if ``overwrite`` is
+            given, and an error else.
         started: called when a source is open; may return a progress callback (frames done, frames dropped).
 
     Yields:
@@ -283,10 +316,12 @@ def annotate_all(
     results = plan(sources, outputs, recursive=recursive)
     options = sink_options or {}
 
-    def sink(kind: str, path: str) -> Sink:
-        return open_sink(path, kind=kind, overwrite=overwrite, **options.get(kind, {}))
+    def sink(kind: str, path: str, again: bool = False) -> Sink:
+        return open_sink(path, kind=kind, overwrite=overwrite or again, **options.get(kind, {}))
 
     common = _common(results)
+    for result in results:
+        result.shared = frozenset(common)
     if skip_existing and common:
         raise UsageError("a table of several sources cannot skip any; give it a folder", *list(common.values())[:1])
     with ExitStack() as batch:
@@ -296,16 +331,25 @@ def annotate_all(
                 result.skipped = True
                 yield result
                 continue
+            again = skip_existing and result.is_unfinished()
+            live, before = False, result.there()
             try:
                 check_there(result.source)
                 with open_source(result.source, **(source_options or {})) as source:
-                    sinks = [shared.get(kind) or sink(kind, path) for kind, path in result.outputs.items()]
+                    live = source.info.live
+                    before = set() if overwrite or again else before
+                    sinks = [shared.get(kind) or sink(kind, path, again) for kind, path in result.outputs.items()]
                     progress = started(result, source) if started is not None else None
                     result.report = run(
                         source, model, sinks=sinks, annotator=annotator, stages=stages, progress=progress
                     )
             except PerceptionError as error:
                 result.error = error
+            whole = result.report is not None and not result.report.interrupted
+            if whole:
+                result.mark(set())
+            elif not live and (len(results) > 1 or skip_existing):
+                result.mark(result.there() - before)
             yield result
             if result.report is not None and result.report.interrupted:
                 return

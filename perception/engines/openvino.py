@@ -17,6 +17,7 @@ import numpy as np
 
 from perception.common import hardware
 from perception.common.telemetry import import_openvino
+from perception.common.waits import say_wait
 from perception.engines import autotune
 from perception.engines.base import Engine, EngineOptions, Precision
 from perception.engines.cache import prepare_compiled_models_dir
@@ -231,6 +232,7 @@ def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
     }
     times = autotune.load_times(conditions)
     if times is None:
+        say_wait(f"the speed of {path.name} is measured in {', '.join(ways)}")
         times = _measure(ways)
         autotune.save_times(conditions, times)
         said = ", ".join(f"{way} {ms:.1f} ms" for way, ms in times.items())
