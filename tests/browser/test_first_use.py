@@ -19,7 +19,11 @@ PICTURE = "getComputedStyle(document.querySelector('.pv-live .pv-video')).filter
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Any:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A service with a small model, and another one among the user's own."""
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda *_, **__: str(tmp_path / "user"))
+    (tmp_path / "user" / "models").mkdir(parents=True)
+    write_model(tmp_path / "user" / "models" / "other.onnx", detection=True, classes=3)
     model = write_model(tmp_path / "colors.onnx", detection=True, classes=4)
     sources = {"scene": "synthetic:?size=64x48&frames=0"}
     return create_app(make_settings({"model": str(model), "data_dir": tmp_path / "data", "sources": sources}))
@@ -51,7 +55,7 @@ def test_it_says_that_another_model_is_being_prepared(
     load = Models._load
 
     def slow(models: Models, name: str) -> Any:
-        assert name != "camvid" or go_on.wait(200)
+        assert name != "other" or go_on.wait(200)
         return load(models, name)
 
     monkeypatch.setattr(Models, "_load", slow)
@@ -60,14 +64,14 @@ def test_it_says_that_another_model_is_being_prepared(
         if source == "webcam":
             page.get_by_role("button", name="Use my camera").click()
         page.wait_for_function("() => parseFloat(document.querySelector('.pv-fps').innerText) > 0")
-        choose(page, "pv-model", "camvid")
-        said = page.get_by_text("The server is preparing camvid.")
+        choose(page, "pv-model", "other")
+        said = page.get_by_text("The server is preparing other.")
         said.wait_for()
         if source == "webcam":
             results(page, 2)
             assert said.is_visible()
         go_on.set()
-        page.wait_for_function("() => document.querySelector('.pv-engine').innerText.startsWith('camvid:')")
+        page.wait_for_function("() => document.querySelector('.pv-engine').innerText.startsWith('other:')")
         said.wait_for(state="hidden")
 
 
