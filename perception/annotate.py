@@ -9,6 +9,7 @@ One bad file never stops the rest: its error is in its result.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -23,14 +24,16 @@ from perception.sinks.shared import SharedSink
 from perception.sources.address import Address
 from perception.sources.media import check_there, find_media
 from perception.sources.uri import exists, is_folder, kind_of, redact
+from perception.stages.factories import StageFactory
 
 if TYPE_CHECKING:
     from perception.model import Model
     from perception.sources.base import Source
-    from perception.stages.factories import StageFactory
     from perception.types import Picture, Prediction, Stage
 
 STDOUT = "-"
+
+_log = logging.getLogger("perception")
 
 
 @dataclass(frozen=True)
@@ -123,14 +126,17 @@ class Result:
         """Return the kinds of its own outputs that exist."""
         return {kind for kind, path in self.own.items() if path != STDOUT and _is_there(kind, Path(path))}
 
-    def mark(self, unfinished: set[str]) -> None:
-        """Say beside its own outputs which kinds of them are not of the whole source; the others are."""
-        for kind, path in self.own.items():
+    def mark_unfinished(self, kinds: set[str]) -> None:
+        """Say beside outputs of its own that they are not of the whole source."""
+        for kind in kinds:
             with suppress(OSError):  # a full disk, perhaps, which is told already
-                if kind in unfinished:
-                    _note(path).touch()
-                elif path != STDOUT:
-                    _note(path).unlink(missing_ok=True)
+                _note(self.own[kind]).touch()
+
+    def mark_finished(self) -> None:
+        """Take back what an earlier run said of its outputs."""
+        for path in self.own.values():
+            with suppress(OSError):
+                _note(path).unlink(missing_ok=True)
 
 
 UNFINISHED = ".unfinished"
@@ -274,6 +280,20 @@ def _is_images(source: str) -> bool:
         return False
 
 
+def _of_pictures(stages: Sequence[Stage | StageFactory], source: Source) -> list[Stage | StageFactory]:
+    """Return the stages for a source of pictures: one alone is not tracked, several are, as frames of a video."""
+    made = [stage for stage in stages if isinstance(stage, StageFactory) and stage.still is not None]
+    if source.info.frame_count != 1:
+        if made:
+            _log.warning(
+                "%s: its %d pictures are tracked as if they were frames of one video; photos of different scenes lose "
+                "boxes by that",
+                source.info.uri, source.info.frame_count,
+            )  # fmt: skip
+        return [*stages]
+    return [StageFactory(s.name, s.still) if isinstance(s, StageFactory) and s.still else s for s in stages]
+
+
 def annotate_all(
     sources: Sequence[str],
     model: Model,
@@ -340,16 +360,17 @@ def annotate_all(
                     before = set() if overwrite or again else before
                     sinks = [shared.get(kind) or sink(kind, path, again) for kind, path in result.outputs.items()]
                     progress = started(result, source) if started is not None else None
+                    steps = stages if not _is_images(result.source) else _of_pictures(stages, source)
                     result.report = run(
-                        source, model, sinks=sinks, annotator=annotator, stages=stages, progress=progress
+                        source, model, sinks=sinks, annotator=annotator, stages=steps, progress=progress
                     )
             except PerceptionError as error:
                 result.error = error
             whole = result.report is not None and not result.report.interrupted
             if whole:
-                result.mark(set())
+                result.mark_finished()
             elif not live and (len(results) > 1 or skip_existing):
-                result.mark(result.there() - before)
+                result.mark_unfinished(result.there() - before)
             yield result
             if result.report is not None and result.report.interrupted:
                 return

@@ -167,6 +167,22 @@ def test_the_line_of_a_source_names_its_own_files(tmp_path: Path, model: str, vi
     assert lines[2:] == [f"of all of them: {tmp_path}/all.csv", "2 of 2 done"]
 
 
+def test_a_photo_is_not_tracked(tmp_path: Path, model: str, main_here: Main) -> None:
+    """A tracker shows confirmed tracks only, and would leave out boxes of the one picture that there is."""
+    photo(tmp_path / "one" / "a.png", squares=3)
+    tables = [tmp_path / f"{name}.csv" for name in ("plain", "tracked", "folder")]
+    for table, more in ((tables[0], []), (tables[1], ["--track"])):
+        line = ["annotate", str(tmp_path / "one" / "a.png"), "-m", model, "--csv", str(table), "--score", "0.2", *more]
+        done = main_here(*line)
+        assert done.returncode == 0, done.stderr
+        assert "tracked" not in done.stderr.replace(table.name, "")
+    assert tables[0].read_text() == tables[1].read_text()
+    assert len(tables[0].read_text().splitlines()) == 4
+    photo(tmp_path / "one" / "b.png", squares=1)
+    several = main_here("annotate", str(tmp_path / "one"), "-m", model, "--csv", str(tables[2]), "--track")
+    assert several.returncode == 0 and "its 2 pictures are tracked as if" in several.stderr
+
+
 def test_segments_that_were_not_finished_are_made_again(tmp_path: Path, model: str, main_here: Main) -> None:
     scene = "synthetic:?size=64x48&frames=2"
     folder, line = tmp_path / "segments", ["annotate", scene, "-m", model, "--panoptic", f"{tmp_path}/segments"]

@@ -1,4 +1,4 @@
-"""Libraries that report their use to their makers are imported so that they do not: nobody was asked about that here."""
+"""Imports of libraries that report their use to their makers: they do not do it here, where nobody was asked."""
 
 from __future__ import annotations
 
