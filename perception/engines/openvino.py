@@ -17,6 +17,8 @@ import numpy as np
 
 from perception.common import hardware
 from perception.common.files import sha256_of
+from perception.common.telemetry import import_openvino
+from perception.common.waits import say_wait
 from perception.engines import autotune
 from perception.engines.base import Engine, EngineOptions, Precision
 from perception.engines.cache import prepare_compiled_models_dir
@@ -163,7 +165,7 @@ class OpenVinoEngine(Engine):
             return self._requests[single]
 
     def _run(self, frames: U8) -> dict[str, F32]:
-        from openvino import Tensor
+        from openvino import Tensor  # it was imported for the core
 
         requests = self._borrow_from(single=len(frames) == 1)
         request = requests.get()
@@ -185,9 +187,7 @@ class OpenVinoEngine(Engine):
 
 @lru_cache(maxsize=1)
 def _core() -> ov.Core:
-    import openvino as ov
-
-    return ov.Core()
+    return import_openvino().Core()
 
 
 def _check_device(core: ov.Core, device: str) -> str:
@@ -233,6 +233,7 @@ def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
     }
     times = autotune.load_times(conditions)
     if times is None:
+        say_wait(f"the speed of {path.name} is measured in {', '.join(ways)}")
         times = _measure(ways)
         autotune.save_times(conditions, times)
         said = ", ".join(f"{way} {ms:.1f} ms" for way, ms in times.items())

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from perception.common.files import sha256_of
+from perception.common.telemetry import import_openvino
 from perception.errors import ModelError
 from perception.training.pseudo_labels.recipe import MaskTeacherConfig
 from perception.types import U8
@@ -34,12 +35,10 @@ class MaskTeacher:
     """
 
     def __init__(self, config: MaskTeacherConfig, classes: Sequence[str]) -> None:
-        import openvino
-
         self._config = config
         try:
             self.digest = sha256_of(config.model)
-            self._network = openvino.Core().compile_model(str(config.model), "CPU")
+            self._network = import_openvino().Core().compile_model(str(config.model), "CPU")
         except OSError as error:
             raise ModelError(f"cannot read the teacher: {error.strerror or error}", config.model) from None
         except RuntimeError as error:
