@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from perception.common.settings import read_yaml
 from perception.errors import ModelError, PerceptionError, UsageError
 from perception.weights.download import download, sha256_of
 from perception.weights.library import user_models_dir
@@ -55,12 +56,7 @@ def read_catalogue(path: str | Path = CATALOGUE) -> dict[str, Entry]:
     Raises:
         UsageError: the file cannot be read or is not a valid catalogue.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the catalogue: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"the catalogue is not YAML: {error}", path) from None
+    data = read_yaml(path, "catalogue")
     if not isinstance(data, dict):
         raise UsageError("a catalogue is a mapping of models by name", path)
     try:

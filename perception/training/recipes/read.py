@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from perception.common.settings import nearest
+from perception.common.settings import nearest, read_yaml
 from perception.errors import UsageError
 from perception.training.recipes.base import RunConfig
 from perception.training.recipes.classification import ClassificationConfig
@@ -90,14 +90,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> Any:
     """Plain data of a recipe, laid over that of its base."""
-    import yaml
-
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"not YAML: {error}", path) from None
+    data: Any = read_yaml(path, "recipe")
     data, notes = _renamed(data)
     for note in notes:
         log.warning("%s: %s", path, note)
