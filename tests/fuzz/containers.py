@@ -123,7 +123,8 @@ class Inputs(Family):
         outputs = Outputs(video=str(video), jsonl=str(lines))
         try:
             (result,) = annotate_all(
-                [str(path)], self._model, outputs, annotator=Annotator(self._model.card), max_frames=READ
+                [str(path)], self._model, outputs, annotator=Annotator(self._model.card),
+                source_options={"max_frames": READ},
             )
             if result.error is not None:
                 raise result.error

@@ -99,7 +99,7 @@ def chunks(data: bytes) -> list[Span]:
     return found
 
 
-def _between(pattern: bytes) -> Callable[[bytes], list[Span]]:
+def between(pattern: bytes) -> Callable[[bytes], list[Span]]:
     """Parts that begin with a pattern: start codes, markers, pages."""
     mark = re.compile(pattern, re.DOTALL)
 
@@ -110,18 +110,18 @@ def _between(pattern: bytes) -> Callable[[bytes], list[Span]]:
     return find
 
 
-units = _between(rb"\x00\x00\x01")
+units = between(rb"\x00\x00\x01")
 """MPEG-PS, H.264, HEVC: start codes."""
 
-segments = _between(rb"\xff[^\x00\xff\xd0-\xd7]")
+segments = between(rb"\xff[^\x00\xff\xd0-\xd7]")
 """JPEG, Motion JPEG: markers."""
 
-pages = _between(b"OggS")
-frames = _between(b"FRAME")
-blocks = _between(rb"[\x21\x2c].")
+pages = between(b"OggS")
+frames = between(b"FRAME")
+blocks = between(rb"[\x21\x2c].")
 """GIF, roughly."""
 
-directory = _between(rb"\x01[\x00-\x0f][\x01-\x0d]\x00|[\x00-\x0f]\x01\x00[\x01-\x0d]")
+directory = between(rb"\x01[\x00-\x0f][\x01-\x0d]\x00|[\x00-\x0f]\x01\x00[\x01-\x0d]")
 """TIFF: entries of its directory, roughly."""
 
 
