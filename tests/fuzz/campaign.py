@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HANG_S = 10.0
+from tests.fuzz.family import HANG_S
+
 MOST_MEMORY = 1 << 30
 READY_S = 600.0
 KEPT_BYTES = 100_000
@@ -63,7 +64,7 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: list[Fault] = field(default_factory=list)
     peak: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # without those to begin
     slowest: float = 0.0
 
     def count(self, kind: str) -> int:
@@ -152,27 +153,29 @@ def campaign(
         kept: files to eat instead.
     """
     tally = Tally(family)
-    began = time.monotonic()
     at, end = first, first + (len(kept) or inputs)
-    while at < end and (time.monotonic() - began < seconds or not tally.inputs):
+    while at < end and (tally.seconds < seconds or not tally.inputs):
         rest = kept[at - first :] if kept else ()
-        at = _feed(tally, at, end, began + seconds, seed, rest)
-    tally.seconds = time.monotonic() - began
+        at = _feed(tally, at, end, seconds, seed, rest)
     return tally
 
 
-def _feed(tally: Tally, at: int, end: int, until: float, seed: int, kept: Sequence[Path]) -> int:
+def _feed(tally: Tally, at: int, end: int, seconds: float, seed: int, kept: Sequence[Path]) -> int:
     """One process, until it ends; the number of the next input."""
     child = _Child(tally.family, seed, at, end - at, kept)
+    before, ready = tally.seconds, time.monotonic()
     try:
         if child.event(READY_S) is None:
             raise RuntimeError(f"{tally.family} does not begin: {child.log.read_text(errors='replace')[-3000:]}")
+        ready = time.monotonic()
         while True:
             begin = child.event(60.0)
-            if begin is None or "over" in begin:
-                return end if begin else at
+            if begin is None:
+                raise RuntimeError(f"{tally.family} makes no input {at}: {child.log.read_text(errors='replace')[-3000:]}")
+            if "over" in begin:
+                return end
             at, began = begin["begin"], time.monotonic()
-            told = child.event(HANG_S)
+            told = child.event(begin["limit"])
             tally.inputs += 1
             if told is None:
                 data = (child.folder / "current").read_bytes()
@@ -186,9 +189,10 @@ def _feed(tally: Tally, at: int, end: int, until: float, seed: int, kept: Sequen
             tally.slowest = max(tally.slowest, time.monotonic() - began)
             _note(tally, told, child)
             at += 1
-            if time.monotonic() > until:
+            if before + time.monotonic() - ready > seconds:
                 return at
     finally:
+        tally.seconds = before + time.monotonic() - ready
         child.end()
 
 

@@ -99,7 +99,7 @@ def main() -> None:
         (folder / "current").write_bytes(data)
         ears.heard.clear()
         forget_peak()
-        tell(begin=index)
+        tell(begin=index, limit=family.limit(data))
         outcome, detail = "refused", ""
         try:
             outcome = "accepted" if family.eat(data) else "refused"

@@ -9,6 +9,10 @@ from random import Random
 from typing import Any
 
 
+HANG_S = 10.0
+"""What takes longer hangs."""
+
+
 class Family(ABC):
     """Inputs of one kind, and the part of the package that eats them.
 
@@ -37,6 +41,10 @@ class Family(ABC):
             PerceptionError: it was refused as it should be.
             Exception: whatever else is a fault.
         """
+
+    def limit(self, data: bytes) -> float:
+        """Seconds that an input may take."""
+        return HANG_S
 
     def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Give back what it holds."""

@@ -105,7 +105,7 @@ def between(pattern: bytes) -> Callable[[bytes], list[Span]]:
 
     def find(data: bytes) -> list[Span]:
         starts = [match.start() for match in mark.finditer(data)]
-        return list(zip(starts, [*starts[1:], len(data)], strict=True))
+        return list(zip(starts, [*starts, len(data)][1:], strict=True))
 
     return find
 

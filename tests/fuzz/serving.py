@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,15 @@ import httpx
 from perception.errors import PerceptionError
 from perception.server.app import create_app
 from perception.server.settings import Limits, make_settings
-from tests.fuzz.family import Family
+from tests.fuzz.family import HANG_S, Family
 from tests.models import write_model
 from tests.server.conftest import SCENE, wait_until_ready
 from tests.server.served import served
+
+
+EXPLAIN_S = 120.0
+REST_S = 6.0
+"""Within so long nothing is left of a job that was removed, or not received to its end."""
 
 
 class ServedFamily(Family):
@@ -39,6 +45,10 @@ class ServedFamily(Family):
         self.client = self._held.enter_context(httpx.Client(base_url=f"http://{self.address}", timeout=60))
         wait_until_ready(self.client, 120)
 
+    def limit(self, data: bytes) -> float:
+        """An explanation starts a process with torch."""
+        return EXPLAIN_S if b"/v1/explain" in data.partition(b"\n")[0] else HANG_S
+
     def judge(self, status: int, content: bytes, kind: str) -> bool:
         """Whether an answer accepts; what is no answer of a healthy server is a fault.
 
@@ -56,9 +66,15 @@ class ServedFamily(Family):
 
     def tidy(self) -> None:
         """Remove jobs and streams, as who started them would."""
-        for kind, ids in (("jobs", self.client.get("/v1/jobs").json()), ("streams", self.streams())):
-            for entry in ids:
-                self.client.delete(f"/v1/{kind}/{quote(entry['id'], safe='')}")
+        for stream in self.streams():
+            self.client.delete(f"/v1/streams/{quote(stream['id'], safe='')}")
+        until = time.monotonic() + REST_S
+        while time.monotonic() < until:
+            for job in self.client.get("/v1/jobs").json():
+                self.client.delete(f"/v1/jobs/{job['id']}")
+            if not any(path.is_dir() for path in (self.folder / "data" / "jobs").iterdir()):
+                return  # what was in hand has been let go of
+            time.sleep(0.02)
 
     def streams(self) -> list[dict[str, Any]]:
         """The streams that are open."""
