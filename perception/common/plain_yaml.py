@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-MOST_BYTES = 1 << 20
-"""A megabyte takes seconds to parse, and no file that people write is as long."""
+MOST_BYTES = 1 << 18
+"""As many take seconds to parse, and no file that people write is as long."""
 
 MOST_VALUES = 100_000
 """Values of a file, each counted as often as it is repeated by an alias: ten lines of aliases stand for billions."""
@@ -25,7 +25,7 @@ def parse_yaml(data: bytes) -> Any:
         UnicodeDecodeError: not text.
     """
     if len(data) > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES >> 20} MB")
+        raise ValueError(f"it has more than {MOST_BYTES >> 10} kB")
     loader = _Loader(data.decode("utf-8"))
     try:
         node = loader.get_single_node()

@@ -77,7 +77,7 @@ def read_yaml(path: str | Path, what: str, error: type[PerceptionError] = UsageE
     except yaml.YAMLError as fault:
         raise error(f"the {what} is not YAML: {_problem(fault)}", path) from None
     except ValueError as fault:
-        raise error(f"the {what} cannot be used: {fault}", path) from None
+        raise error(f"the {what} is not YAML that can be used: {fault}", path) from None
 
 
 def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | None:

@@ -171,7 +171,9 @@ def _feed(tally: Tally, at: int, end: int, seconds: float, seed: int, kept: Sequ
         while True:
             begin = child.event(60.0)
             if begin is None:
-                raise RuntimeError(f"{tally.family} makes no input {at}: {child.log.read_text(errors='replace')[-3000:]}")
+                raise RuntimeError(
+                    f"{tally.family} makes no input {at}: {child.log.read_text(errors='replace')[-3000:]}"
+                )
             if "over" in begin:
                 return end
             at, began = begin["begin"], time.monotonic()

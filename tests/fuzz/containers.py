@@ -123,7 +123,10 @@ class Inputs(Family):
         outputs = Outputs(video=str(video), jsonl=str(lines))
         try:
             (result,) = annotate_all(
-                [str(path)], self._model, outputs, annotator=Annotator(self._model.card),
+                [str(path)],
+                self._model,
+                outputs,
+                annotator=Annotator(self._model.card),
                 source_options={"max_frames": READ},
             )
             if result.error is not None:

@@ -47,7 +47,7 @@ class Inputs(ServedFamily):
         outer = f"multipart/form-data; boundary={boundary}"
         if random.random() < 0.15:
             body, outer = data, kind
-        if random.random() < 0.85:
+        if random.random() < 0.6:
             body = mutated(random, body, between(rb"\r\n")(body[:1000]), 2)
         if random.random() < 0.15:
             outer = mutated(random, outer.encode(), (), 2).decode("latin-1")
@@ -82,5 +82,3 @@ class Inputs(ServedFamily):
         if headers.get("transfer-encoding") == "chunked":
             return True
         return self.judge(int(lines[0].split()[1]), content, headers.get("content-type", ""))
-
-

@@ -83,7 +83,9 @@ def _dims(random: Random, model: onnx.ModelProto) -> None:
         return
     tensor = random.choice(model.graph.initializer)
     del tensor.dims[:]
-    tensor.dims.extend(random.choice(((1 << 40,), (1 << 31, 1 << 31), (0,), (-1,), (), (1 << 20, 1 << 12), (3, 3, 3, 3))))
+    tensor.dims.extend(
+        random.choice(((1 << 40,), (1 << 31, 1 << 31), (0,), (-1,), (), (1 << 20, 1 << 12), (3, 3, 3, 3)))
+    )
     if random.random() < 0.3:
         tensor.data_type = random.randrange(25)
 
@@ -100,7 +102,10 @@ def _external(random: Random, model: onnx.ModelProto) -> None:
               "file:///etc/passwd", "/proc/self/mem", "missing.bin")  # fmt: skip
     entries = {"location": random.choice(places)}
     if random.random() < 0.5:
-        entries |= {"offset": random.choice(("0", "-1", "99999999999", "x")), "length": random.choice(("4", "-4", "1" * 30))}
+        entries |= {
+            "offset": random.choice(("0", "-1", "99999999999", "x")),
+            "length": random.choice(("4", "-4", "1" * 30)),
+        }
     for key, value in entries.items():
         entry = tensor.external_data.add()
         entry.key, entry.value = key, value

@@ -155,7 +155,7 @@ def _change(random: Random, holder: Any, key: Any) -> None:
     elif what == 3 and isinstance(holder, dict):
         holder[random.choice((f"{key}x", str(key).upper(), "", "id"))] = holder.pop(key)
     elif what == 4 and isinstance(value, (int, float)) and not isinstance(value, bool):
-        holder[key] = random.choice((-value, value * 1000, value + 0.5, str(value), value // 2, [value]))
+        holder[key] = random.choice((-value, value * 1000, value // 2 + 1, str(value), -(value // 2), [value]))
     elif what == 5 and isinstance(holder, list):
         holder.insert(key, value)
     else:

@@ -133,5 +133,3 @@ class Inputs(Family):
         finally:
             path.unlink()
         return True
-
-

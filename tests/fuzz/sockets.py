@@ -54,7 +54,9 @@ class Inputs(ServedFamily):
         if kind == "webcam" and random.random() < 0.5:
             frame = struct.pack("<I", random.choice((0, 1, 2**32 - 1))) + self._frame
             return False, mutated(random, frame) if random.random() < 0.8 else frame
-        tree = _SETTINGS if kind == "webcam" else {"options": {k: _SETTINGS[k] for k in ("score", "opacity", "classes")}}
+        tree = (
+            _SETTINGS if kind == "webcam" else {"options": {k: _SETTINGS[k] for k in ("score", "opacity", "classes")}}
+        )
         data = json.dumps(odd_tree(random, tree)).encode()
         how = random.randrange(10)
         if how == 0:
