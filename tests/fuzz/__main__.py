@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.fuzz import campaign
 from tests.fuzz.families import NAMES
+from tests.fuzz.page import write_page
 
 
 def main() -> int:
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--input", type=Path, nargs="+", default=[], metavar="FILE", help="eat these instead")
     parser.add_argument("--keep", action="store_true", help="keep one input of each fault in the corpus")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the table into this page")
     asked = parser.parse_args()
     unknown = sorted(set(asked.family) - set(NAMES))
     if unknown:
@@ -42,6 +44,8 @@ def main() -> int:
             for tally in tallies
         ]
         asked.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if asked.page is not None:
+        write_page(asked.page, tallies, asked.seed)
     return 1 if any(tally.faults for tally in tallies) else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -18,9 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.family import HANG_S
+from tests.fuzz.family import HANG_S, MOST_MEMORY
 
-MOST_MEMORY = 1 << 30
 READY_S = 600.0
 KEPT_BYTES = 100_000
 """Of an input, in the corpus."""
@@ -189,7 +189,7 @@ def _feed(tally: Tally, at: int, end: int, seconds: float, seed: int, kept: Sequ
                 tally.faults.append(Fault("hang" if hangs else "crash", at, detail, data))
                 return at + 1
             tally.slowest = max(tally.slowest, time.monotonic() - began)
-            _note(tally, told, child)
+            _note(tally, told)
             at += 1
             if before + time.monotonic() - ready > seconds:
                 return at
@@ -198,14 +198,14 @@ def _feed(tally: Tally, at: int, end: int, seconds: float, seed: int, kept: Sequ
         child.end()
 
 
-def _note(tally: Tally, told: dict[str, Any], child: _Child) -> None:
+def _note(tally: Tally, told: dict[str, Any]) -> None:
     tally.outcomes[told["outcome"]] += 1
     tally.peak = max(tally.peak, told["peak"])
     kinds = [("traceback", told["detail"])] if told["outcome"] == "traceback" else []
     kinds += [("memory", f"{told['peak'] >> 20} MiB")] if told["peak"] > MOST_MEMORY else []
     kinds += [("left", ", ".join(told["left"]))] if told["left"] else []
     for kind, detail in kinds:
-        tally.faults.append(Fault(kind, told["end"], detail, (child.folder / "current").read_bytes()))
+        tally.faults.append(Fault(kind, told["end"], detail, base64.b64decode(told["data"])))
 
 
 def _hanging(child: _Child) -> str:
@@ -224,8 +224,9 @@ def _hangs_alone(family: str, data: bytes) -> bool:
         path.write_bytes(data)
         child = _Child(family, 0, 0, 1, [path])
         try:
-            # It is eaten before it is ready, too: that counts.
-            return child.event(3 * HANG_S) is None or (child.event(HANG_S), child.event(HANG_S))[1] is None
+            child.event(READY_S)
+            begin = child.event(HANG_S)
+            return begin is None or child.event(2 * begin["limit"]) is None
         finally:
             child.end()
 

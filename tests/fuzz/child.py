@@ -8,6 +8,7 @@ meanwhile. With INPUTs it eats these files, and makes up none.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gc
 import json
@@ -22,6 +23,7 @@ from typing import Any
 
 from perception.errors import PerceptionError
 from tests.fuzz.families import FAMILIES
+from tests.fuzz.family import MOST_MEMORY
 
 MOST_BYTES = 3 << 30
 """Of data beyond what the process holds at the beginning: an allocation beyond fails here, and not the machine."""
@@ -86,7 +88,7 @@ def main() -> None:
     kept = [Path(path).read_bytes() for path in inputs]
     for number in range(2):  # what is loaded and kept the first time is no input's
         with contextlib.suppress(Exception):
-            family.eat(kept[0] if kept else family.make(seed=-1, index=number))
+            family.eat(family.make(seed=-1, index=number))
     gc.collect()
     held = status("VmRSS")
     with contextlib.suppress(OSError, ValueError):
@@ -111,7 +113,12 @@ def main() -> None:
             outcome, detail = "traceback", ears.heard[0]
         left = sorted(files_in(scratch) - before)
         before |= set(left)
-        tell(end=index, outcome=outcome, detail=detail[-4000:], peak=max(status("VmHWM") - held, 0), left=left[:5])
+        peak = max(status("VmHWM") - held, 0)
+        kept_data = data if outcome == "traceback" or left or peak > MOST_MEMORY else b""
+        tell(
+            end=index, outcome=outcome, detail=detail[-4000:], peak=peak, left=left[:5],
+            data=base64.b64encode(kept_data).decode(),
+        )
     tell(over=True)
     out.flush()
     os._exit(0)  # nothing is to wait for threads that hang

@@ -17,4 +17,4 @@ def _load(name: str) -> Callable[[], type[Family]]:
     return load
 
 
-FAMILIES: dict[str, Callable[[], type[Family]]] = {name: _load(name) for name in NAMES}
+FAMILIES: dict[str, Callable[[], type[Family]]] = {name: _load(name) for name in (*NAMES, "programs")}

@@ -12,6 +12,9 @@ from typing import Any
 HANG_S = 10.0
 """What takes longer hangs."""
 
+MOST_MEMORY = 1 << 30
+"""Bytes beyond those that the process held before."""
+
 
 class Family(ABC):
     """Inputs of one kind, and the part of the package that eats them.

@@ -101,7 +101,7 @@ class Inputs(Family):
         text = random.choice(self._texts[kind])
         how = random.randrange(10)
         if how < 5:
-            tree = odd_tree(random, yaml.safe_load(text))
+            tree = odd_tree(random, yaml.safe_load(text), random.choice((1, 1, 3)))
             body = yaml.safe_dump(tree, sort_keys=False, allow_unicode=random.random() < 0.5).encode("utf-8", "replace")
         elif how < 7:
             lines = text.splitlines()
