@@ -111,6 +111,24 @@ def test_pip_takes_a_list_by_its_hashes(name: str, tmp_path: Path) -> None:
     assert "HASHES" in done.stderr
 
 
+def test_openvino_reports_nothing(tmp_path: Path) -> None:
+    """Its reporter keeps a number of this user in a folder of his."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    environment["HOME"] = str(home)
+    script = (
+        "import sys, perception, perception.engines.openvino as engine\n"
+        "assert engine.native_precisions()\n"
+        "print(sorted(n for n, m in sys.modules.items() if 'openvino_telemetry' in n and m is not None))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=110
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+    assert not [*home.iterdir()]
+
+
 @pytest.mark.parametrize("asked", [None, "0"])
 def test_onnx_runtime_reports_nothing(asked: str | None, tmp_path: Path) -> None:
     """Its reporter leaves a file among the temporary ones. Who wants it may have it."""

@@ -15,7 +15,7 @@ from perception.common.files import draft_of
 from perception.common.version import __version__
 from perception.engines import open_engine
 from perception.engines.cache import prepare_compiled_models_dir
-from perception.engines.contract import check_graph
+from perception.engines.contract import check_graph, check_valid
 from perception.errors import ModelError, PerceptionError, UsageError
 from perception.foreign.adapter import ForeignCard, read_foreign_card
 from perception.foreign.boxes import adapt_boxes
@@ -137,10 +137,7 @@ def adapt_model(model: onnx.ModelProto, card: ForeignCard, path: str | Path) -> 
     finished = graph.finish()
     write_card(finished, native)
     check_graph(finished, native, (card.input.width, card.input.height), path)
-    try:
-        onnx.checker.check_model(finished)
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"the graph is not valid ONNX: {str(error).splitlines()[0]}", path) from None
+    check_valid(finished, path)
     return finished
 
 
