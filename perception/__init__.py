@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from perception.common.version import __version__
 from perception.errors import EngineError, ModelError, PerceptionError, SinkError, SourceError, UsageError
 
-# Runtimes report to their makers what they run, unless this is done before they are imported: ONNX Runtime from 1.29 on;
-# OpenVINO when it is imported, in a forked process, unless its reporter is not installed.
+# Runtimes report to their makers what they run, unless this is done before they are imported: ONNX Runtime from 1.29
+# on; OpenVINO when it is imported, in a forked process, unless its reporter is not installed.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 

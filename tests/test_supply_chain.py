@@ -122,9 +122,7 @@ def test_openvino_reports_nothing(tmp_path: Path) -> None:
         "assert engine.native_precisions()\n"
         "print(sorted(n for n, m in sys.modules.items() if 'openvino_telemetry' in n and m is not None))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=110
-    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=110)
     assert done.stdout.strip() == "[]", done.stderr
     assert not [*home.iterdir()]
 

@@ -106,7 +106,7 @@ class Graph:
                 try:
                     value: NDArray[Any] = numpy_helper.to_array(candidate)
                 except (ValueError, TypeError, KeyError, OverflowError, MemoryError):
-                    raise self.fault(f"the values of {tensor!r:.100} are not of the shape and type that it says") from None
+                    raise self.fault(f"the values of {tensor!r:.100} are not of the shape that it says") from None
                 return value
         return None
 

@@ -87,7 +87,8 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "bomb.yaml"
     path.write_text(bomb(30, 18))
     script = (
-        "import sys, resource; from perception.common.settings import read_yaml; from perception.errors import UsageError\n"
+        "import sys, resource\n"
+        "from perception.common.settings import read_yaml; from perception.errors import UsageError\n"
         "import yaml, perception.common.plain_yaml\n"
         "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: read_yaml(sys.argv[1], 'card')\n"

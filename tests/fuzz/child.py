@@ -116,7 +116,11 @@ def main() -> None:
         peak = max(status("VmHWM") - held, 0)
         kept_data = data if outcome == "traceback" or left or peak > MOST_MEMORY else b""
         tell(
-            end=index, outcome=outcome, detail=detail[-4000:], peak=peak, left=left[:5],
+            end=index,
+            outcome=outcome,
+            detail=detail[-4000:],
+            peak=peak,
+            left=left[:5],
             data=base64.b64encode(kept_data).decode(),
         )
     tell(over=True)

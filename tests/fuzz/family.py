@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-
 HANG_S = 10.0
 """What takes longer hangs."""
 

@@ -98,7 +98,8 @@ def _external(random: Random, model: onnx.ModelProto) -> None:
     tensor.data_location = onnx.TensorProto.EXTERNAL
     if random.random() < 0.5:
         tensor.ClearField("raw_data")
-    places = ("/etc/passwd", "../../../../etc/passwd", "/dev/zero", "/dev/stdin", "", "\0", ".", "input.onnx", "x" * 5000,
+    places = ("/etc/passwd", "../../../../etc/passwd", "/dev/zero", "/dev/stdin", "", "\0", ".", "input.onnx",
+              "x" * 5000,
               "file:///etc/passwd", "/proc/self/mem", "missing.bin")  # fmt: skip
     entries = {"location": random.choice(places)}
     if random.random() < 0.5:

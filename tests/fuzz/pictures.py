@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 from functools import cached_property
-from pathlib import Path
 
 import cv2
 import numpy as np

@@ -18,7 +18,6 @@ from tests.models import write_model
 from tests.server.conftest import SCENE, wait_until_ready
 from tests.server.served import served
 
-
 EXPLAIN_S = 120.0
 REST_S = 6.0
 """Within so long nothing is left of a job that was removed, or not received to its end."""
