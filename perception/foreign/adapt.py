@@ -146,8 +146,8 @@ def _load(path: Path) -> onnx.ModelProto:
     model: onnx.ModelProto = load_onnx(path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"its weights are in another file, which cannot be read: {error}", path) from None
+    except (OSError, ValueError, RuntimeError, MemoryError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"its weights are in another file, which cannot be read: {str(error)[:300]}", path) from None
     if model.ByteSize() > LARGEST_BYTES:
         raise ModelError("it has more than 2 GB of weights, which one ONNX file cannot hold", path)
     return model
