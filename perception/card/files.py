@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.card.model_card import ModelCard, validate_card
+from perception.common.checksums import LIST, is_as_listed
 from perception.common.files import write_atomic
 from perception.common.settings import nearest, read_yaml
 from perception.errors import ModelError
@@ -84,7 +85,8 @@ def load_onnx(path: str | Path) -> Any:
     """Parse a file as ``onnx.ModelProto``.
 
     Raises:
-        ModelError: the file is missing, cannot be read, or is not ONNX.
+        ModelError: the file is missing, cannot be read, is not ONNX, or is not the one in the list of checksums beside
+            it (see `perception.common.checksums`), as the models that ship have one.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -93,8 +95,14 @@ def load_onnx(path: str | Path) -> Any:
     if not path.is_file():
         raise ModelError("no such model file; `perception models` lists all models", path)
     try:
-        # the format is said, or a wrong ending would choose another parser
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+        data = path.read_bytes()
+        if not is_as_listed(path, data):
+            raise ModelError(
+                f"the file is damaged: its SHA-256 is not the one in {LIST} beside it; install it again, or list it "
+                f"again if it was changed on purpose (`sha256sum *.onnx > {LIST}`)",
+                path,
+            )
+        model = onnx.load_model_from_string(data)
     except OSError as error:
         raise ModelError(f"cannot read the model: {error.strerror or error}", path) from None
     except DecodeError:

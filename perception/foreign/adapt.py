@@ -15,7 +15,7 @@ from perception.common.files import draft_of
 from perception.common.version import __version__
 from perception.engines import open_engine
 from perception.engines.cache import prepare_compiled_models_dir
-from perception.engines.contract import check_graph
+from perception.engines.contract import check_graph, check_valid
 from perception.errors import ModelError, PerceptionError, UsageError
 from perception.foreign.adapter import ForeignCard, read_foreign_card
 from perception.foreign.boxes import adapt_boxes
@@ -155,10 +155,7 @@ def adapt_model(model: onnx.ModelProto, card: ForeignCard, path: str | Path) -> 
     finished = graph.finish()
     write_card(finished, native)
     check_graph(finished, native, (card.input.width, card.input.height), path)
-    try:
-        onnx.checker.check_model(finished)
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"the graph is not valid ONNX: {str(error).splitlines()[0]}", path) from None
+    check_valid(finished, path)
     return finished
 
 
@@ -167,8 +164,8 @@ def _load(path: Path) -> onnx.ModelProto:
     model: onnx.ModelProto = load_onnx(path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"its weights are in another file, which cannot be read: {error}", path) from None
+    except (OSError, ValueError, RuntimeError, MemoryError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"its weights are in another file, which cannot be read: {str(error)[:300]}", path) from None
     if model.ByteSize() > LARGEST_BYTES:
         raise ModelError("it has more than 2 GB of weights, which one ONNX file cannot hold", path)
     return model

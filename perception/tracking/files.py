@@ -49,7 +49,7 @@ def detections_of(rows: MotText) -> tuple[list[tuple[int, Detections]], int]:
         classes = np.searchsorted(names, classes)
     boxes, scores = rows.xyxy.astype(np.float32), np.clip(rows.scores, 0, 1).astype(np.float32)
     frames, starts = np.unique(rows.frames, return_index=True)
-    ends = [*starts[1:].tolist(), len(rows)]
+    ends = [*starts.tolist(), len(rows)][1:]
     made = [
         (frame, Detections(boxes[start:end], scores[start:end], classes[start:end].astype(np.int32)))
         for frame, start, end in zip(frames.tolist(), starts.tolist(), ends, strict=True)
