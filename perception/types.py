@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.events.event import Event
 from perception.picture.planes import F32, U8, Picture, Planes
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "U8",
     "ClassMap",
     "Detections",
+    "Event",
     "Frame",
     "Panoptic",
     "Picture",
@@ -343,6 +345,7 @@ class Prediction:
         panoptic: things and stuff as segments, where `perception.stages.panoptic.PanopticStage` ran, else None.
         trails: by track id the way that a box has come, float32 ``[K, 2]`` of its bottom centre in frame pixels, oldest
             first, where `perception.stages.track.TrackStage` ran.
+        events: what rules noticed in this frame, in the order in which it happened. A rule appends to those before it.
     """
 
     frame: Frame
@@ -353,6 +356,7 @@ class Prediction:
     picture: Picture | None = None
     panoptic: Panoptic | None = None
     trails: Mapping[int, F32] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
