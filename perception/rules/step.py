@@ -10,7 +10,7 @@ from numba.core import types
 
 from perception.common.jit import I64_1D, helper, kernel
 from perception.rules import visit
-from perception.rules.crossing import begin_crossing, settle_crossing, step_crossing
+from perception.rules.crossing import begin_crossing, distance, settle_crossing, step_crossing
 from perception.rules.crossing import FREE as CROSSING_FREE
 from perception.rules.visit import LIMITS, begin_visit, end_visit, step_visit
 
@@ -37,8 +37,8 @@ TRACK, OF_CLASS, TIMES = range(3)
 """Whole numbers of a track: identity, class, and how often it was seen."""
 SEEN, SCORED, AT_EDGE, PLACE, SPEED = 0, 1, 2, 3, 7
 """The rest: when it was last seen, its score, whether its box then touched the edge of the frame; centre and sides of the
-box; how they change in a second."""
-FACTS = SPEED + 4
+box; how the centre moves in a second."""
+FACTS = SPEED + 2
 
 BOX_PART = 0.1
 """A box must get away from a line by this part of its shorter side: its edges tremble in proportion."""
@@ -48,9 +48,9 @@ EDGE = 0.01
 """A box so near to the edge of the frame is cut by it: how far it goes on beyond cannot be seen."""
 SPEED_S = 0.15
 """Time constant with which the speed of a box is averaged."""
-SWAP_NEAR, SWAP_FAR, SWAP_S = 0.3, 0.6, 1.0
-"""Two tracks have changed places if each is where the other should be, within this part of their sizes, and both would be
-so much farther from where they should be themselves; they must have been seen within so many seconds."""
+SWAP_NEAR, SWAP_FAR, SWAP_S = 0.5, 0.6, 1.0
+"""Two tracks have changed identities if each is where the other may be, within this part of their sizes, and both are so
+much farther from where they may be themselves; they must have been seen within so many seconds."""
 
 
 @helper
@@ -92,12 +92,12 @@ def _limits(limits, zone, place, at_edge):  # type: ignore[no-untyped-def]
 
 @helper
 def _off(facts, place, time):  # type: ignore[no-untyped-def]
-    """How far a box is from where a track should be by now: centres, and half the difference of sides."""
+    """How far a box is from where a track may be by now, on its way or where it was; and half the difference of sides."""
     gone = time - facts[SEEN]
-    off = 0.0
-    for k in range(4):
-        guess = facts[PLACE + k] + gone * facts[SPEED + k]
-        off += abs(place[k] - guess) * (1.0 if k < 2 else 0.5)
+    x, y = facts[PLACE], facts[PLACE + 1]
+    off = distance(x, y, x + gone * facts[SPEED], y + gone * facts[SPEED + 1], place[0], place[1])
+    for k in (2, 3):
+        off += 0.5 * abs(place[k] - facts[PLACE + k])
     return off
 
 
@@ -128,10 +128,10 @@ def _observe(marks, facts, place, class_id, score, now, at_edge):  # type: ignor
     gone = now - facts[SEEN]
     if marks[TIMES] > 0 and gone > 0:
         new = 1.0 if marks[TIMES] == 1 else 1.0 - np.exp(-gone / SPEED_S)
-        for k in range(4):
+        for k in range(2):
             facts[SPEED + k] += new * ((place[k] - facts[PLACE + k]) / gone - facts[SPEED + k])
     elif marks[TIMES] == 0:
-        facts[SPEED : SPEED + 4] = 0.0
+        facts[SPEED : SPEED + 2] = 0.0
     facts[PLACE : PLACE + 4] = place
     facts[SEEN], facts[SCORED], facts[AT_EDGE] = now, score, 1.0 if at_edge else 0.0
     marks[OF_CLASS] = class_id

@@ -66,10 +66,24 @@ class Walk:
         return np.stack([np.interp(times, self.times, places[:, k]) for k in (0, 1)], axis=1)
 
 
-def walk_over_line(rng: np.random.Generator, length: float, fastest: float = 1.5, acts: int = 5) -> Walk:
-    """Stand clear of a line on alternate sides, or not, with every kind of nonsense in between."""
+LANE = 0.1
+
+
+def walk_over_line(
+    rng: np.random.Generator, length: float, lane: int, fastest: float = 1.5, acts: int = 5, round_it: bool = True
+) -> Walk:
+    """Stand clear of a line on alternate sides, or not, with every kind of nonsense in between.
+
+    Args:
+        lane: each walk has a lane of its own: two that jump to where the other was have changed identities.
+        round_it: go round its ends now and then, which nobody may do unseen: the straight way leads over the line.
+    """
     side = float(rng.choice([-1, 1]))
-    along = rng.uniform(0.2, 0.8) * length
+
+    def aside() -> float:
+        return (lane + 1) * LANE + float(rng.uniform(-0.02, 0.02))
+
+    along = aside()
 
     def clear() -> float:
         return float(rng.uniform(0.05, 0.13))
@@ -78,8 +92,8 @@ def walk_over_line(rng: np.random.Generator, length: float, fastest: float = 1.5
     walk.stand(rng.uniform(0.8, 1.5))
     for _ in range(acts):
         speed = float(rng.uniform(0.08, fastest))
-        act = rng.choice(["over", "flicker", "back", "round", "end"])
-        along = rng.uniform(0.2, 0.8) * length
+        act = rng.choice(["over", "flicker", "back", "end", "round"][: 5 if round_it else 4])
+        along = aside()
         if act in ("flicker", "over"):  # across, at once or after some flickering upon it
             if act == "flicker":
                 flicker(walk, rng, walk.places[-1][0], speed)
