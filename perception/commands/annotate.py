@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from perception.stages.factories import StageFactory
     from perception.types import Stage
 
+
 def annotate(
     sources: Annotated[
         list[str],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time as clock
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from perception.rules.conditions import ConditionWatch, small_map
 from perception.rules.settings import Line, Rules, Zone
 from perception.rules.step import BOX, CLASS, CROSSED, ENTERED, ID, KIND, LEFT, RULE, SCORE, VALUE
 from perception.rules.tracks import TracksAtRules
-from perception.types import F32, Detections, Frame, Prediction, Reading
+from perception.types import Detections, Frame, Prediction, Reading
 
 KINDS = ("crossed", "entered", "left", "loitering", "parked", "moved")
 """Words for the kinds of `perception.rules.step`, in their order."""
@@ -238,5 +237,3 @@ class _ZoneCounts:
             text = f"{self.rule.name}: {self.inside}"
             self._made = Reading(self.rule.name, "zone", self._points, numbers, text, self.inside > 0)
         return self._made
-
-

@@ -13,7 +13,19 @@ from perception.rules.settings import make_rules
 from perception.rules.tracks import TracksAtRules
 from perception.types import Detections, Frame, Prediction
 from tests.rules.scenes import (
-    CLASSES, LANE, RATES, SIZES, Walk, blank, card, counted, flicker, frames, place_of, relative, run,
+    CLASSES,
+    LANE,
+    RATES,
+    SIZES,
+    Walk,
+    blank,
+    card,
+    counted,
+    flicker,
+    frames,
+    place_of,
+    relative,
+    run,
 )  # fmt: skip
 
 WHATS = ("entered", "left")
@@ -149,7 +161,7 @@ def test_a_class_that_is_wanted_late_enters_late() -> None:
         ids = np.full(len(found), 1 if 60 <= k < 90 else 0, np.int32)
         predictions[k] = replace(prediction, detections=replace(found, class_ids=ids))
     events, numbers = run(zone_rule(place, classes="truck"), predictions)
-    assert [(e.kind, e.frame, e.class_name) for e in events][0] == ("entered", 60, "truck")
+    assert next((e.kind, e.frame, e.class_name) for e in events) == ("entered", 60, "truck")
     assert [e.kind for e in events] == ["entered", "left"]
     assert numbers["zone"]["inside"] == 0
     events, _ = run(zone_rule(place, classes=["person"]), predictions)
