@@ -20,6 +20,7 @@ from perception.common.precision import Precision, respell
 from perception.common.private import warn_if_others_read
 from perception.common.strict import Strict, faults_in
 from perception.errors import UsageError
+from perception.rules.settings import read_rules
 from perception.stages.factories import find_stage
 from perception.weights import CAMERA_MODEL, DEFAULT_MODEL
 
@@ -82,6 +83,14 @@ class Limits(Strict):
     job_ttl_s: float = Field(default=24 * 3600, gt=0)
 
 
+def _rules(value: Path) -> Path:
+    try:
+        read_rules(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 class NamedSource(Strict):
     """A source that the operator offers by name.
 
@@ -90,12 +99,15 @@ class NamedSource(Strict):
         loop: start a file again at its end.
         start: seconds from the beginning at which a file starts.
         duration: seconds to read of a file; None: to its end.
+        rules: YAML file of lines, zones and conditions that this source is watched with, see
+            `perception.rules.settings`; None: without.
     """
 
     uri: str = Field(min_length=1)
     loop: bool = True
     start: float = Field(default=0.0, ge=0)
     duration: float | None = Field(default=None, gt=0)
+    rules: Annotated[Path, AfterValidator(_rules)] | None = None
 
 
 def _network(value: str) -> str:
