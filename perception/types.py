@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ __all__ = [
     "Picture",
     "Planes",
     "Prediction",
+    "Reading",
     "Segment",
     "SourceInfo",
     "Stage",
@@ -332,6 +333,26 @@ class Panoptic:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a rule says at a frame: numbers for programs, and what is drawn of it.
+
+    Attributes:
+        name, kind: of the rule.
+        points: float32 ``[K, 2]`` x, y in 0..1 of the frame: the ends of a line, the corners of a zone; empty for none.
+        numbers: plain data for JSON, see `docs/outputs.md`.
+        text: a few words beside it in the picture.
+        active: somebody is there, has just crossed, or the condition holds.
+    """
+
+    name: str
+    kind: Literal["line", "zone", "condition"]
+    points: F32
+    numbers: Mapping[str, Any]
+    text: str = ""
+    active: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """A model's results for one frame. Steps that know more make another one, with `dataclasses.replace`.
 
@@ -345,6 +366,7 @@ class Prediction:
         panoptic: things and stuff as segments, where `perception.stages.panoptic.PanopticStage` ran, else None.
         trails: by track id the way that a box has come, float32 ``[K, 2]`` of its bottom centre in frame pixels, oldest
             first, where `perception.stages.track.TrackStage` ran.
+        readings: what each rule says at this frame, where `perception.stages.rules.RulesStage` ran, else None.
         events: what rules noticed in this frame, in the order in which it happened. A rule appends to those before it.
     """
 
@@ -356,6 +378,7 @@ class Prediction:
     picture: Picture | None = None
     panoptic: Panoptic | None = None
     trails: Mapping[int, F32] = field(default_factory=dict)
+    readings: Sequence[Reading] | None = None
     events: tuple[Event, ...] = ()
 
 
