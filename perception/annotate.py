@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.pipeline import Report, run
 from perception.sinks import PICTURES, Sink, open_sink
+from perception.sinks.events import DeliverySink
 from perception.sinks.shared import SharedSink
 from perception.sources.address import Address
 from perception.sources.media import check_there, find_media
 from perception.sources.uri import exists, is_folder, kind_of, redact
 
 if TYPE_CHECKING:
+    from perception.events.delivery import Delivery
     from perception.model import Model
     from perception.sources.base import Source
     from perception.stages.factories import StageFactory
@@ -52,6 +54,7 @@ class Outputs:
         panoptic: folder of COCO panoptic PNGs and their JSON; wants a `perception.stages.panoptic.PanopticStage`.
         counts: CSV of the number of boxes by class, one row per frame.
         mot: MOT text of the boxes and their identities; wants a `perception.stages.track.TrackStage`.
+        events: JSON Lines of what stages noticed, such as `perception.stages.rules.RulesStage`.
     """
 
     video: str | None = None
@@ -64,6 +67,7 @@ class Outputs:
     panoptic: str | None = None
     counts: str | None = None
     mot: str | None = None
+    events: str | None = None
 
     def given(self) -> dict[str, str]:
         """Return the outputs that are asked for, by kind."""
@@ -72,14 +76,14 @@ class Outputs:
 
 SUFFIXES = {
     "video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet", "counts": ".counts.csv",
-    "mot": ".txt",
+    "mot": ".txt", "events": ".events.jsonl",
 }  # fmt: skip
 """The ending of a file that is named after its source."""
 
 FILES = (*SUFFIXES, "picture")
 """Outputs that are files; the others are folders."""
 
-TABLES = ("jsonl", "csv", "parquet", "counts")
+TABLES = ("jsonl", "csv", "parquet", "counts", "events")
 """Outputs that may be one file for several sources: their rows carry the source."""
 
 
@@ -254,6 +258,7 @@ def annotate_all(
     overwrite: bool = False,
     recursive: bool = False,
     skip_existing: bool = False,
+    delivery: Delivery | None = None,
     started: Callable[[Result, Source], Callable[[int, int], None] | None] | None = None,
 ) -> Iterator[Result]:
     """Annotate sources one after the other.
@@ -270,6 +275,7 @@ def annotate_all(
         recursive: look into subfolders too.
         skip_existing: skip sources whose outputs are all there. A source of which only some are there is done again
             if ``overwrite`` is given, and an error else.
+        delivery: of the events, beside what is written; the caller closes it.
         started: called when a source is open; may return a progress callback (frames done, frames dropped).
 
     Yields:
@@ -300,6 +306,7 @@ def annotate_all(
                 check_there(result.source)
                 with open_source(result.source, **(source_options or {})) as source:
                     sinks = [shared.get(kind) or sink(kind, path) for kind, path in result.outputs.items()]
+                    sinks += [] if delivery is None else [DeliverySink(delivery)]
                     progress = started(result, source) if started is not None else None
                     result.report = run(
                         source, model, sinks=sinks, annotator=annotator, stages=stages, progress=progress

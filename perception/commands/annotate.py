@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -96,6 +98,19 @@ def annotate(
         str | None,
         typer.Option(
             help="MOT text of boxes and identities; implies --track.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            help="JSON Lines of events ('-': standard output).", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    event_targets: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file that says where events are sent: webhooks, MQTT; see docs/events.md.",
+            show_default="not sent", rich_help_panel=OUTPUT,
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -223,16 +238,19 @@ def annotate(
 
       perception annotate street.mp4 -o tracked.mp4 --track --mot tracks.txt
 
-      perception annotate street.mp4 -o counted.mp4 --stage my_stages:CountCars
+      perception annotate street.mp4 -o counted.mp4 --stage my_stages:CountCars --events events.jsonl
 
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
+    from platformdirs import user_data_dir
+
     from perception.annotate import Outputs, annotate_all
     from perception.commands.reporter import Reporter, exit_code
     from perception.common.settings import names
     from perception.common.settings import size as parse_size
     from perception.common.settings import things as parse_things
     from perception.drawing.annotator import Annotator
+    from perception.events.settings import read_event_settings
     from perception.model import load_model
     from perception.postprocess.post_processing import DetectionOptions
     from perception.stages.factories import find_stage
@@ -244,7 +262,7 @@ def annotate(
     hidden = names(hide, ("masks", "boxes", "trails", "labels", "legend")) or []
     thing_classes = parse_things(things)
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
-    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot)
+    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, events)
     if not outputs.given():
         kinds = ", ".join(f"--{kind}" for kind in Outputs.__dataclass_fields__ if kind != "video")
         raise UsageError(f"nothing to write: give -o OUT, or one of {kinds}")
@@ -254,10 +272,15 @@ def annotate(
         score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
         class_agnostic=class_agnostic, classes=wanted, unknown=unknown,
     )  # fmt: skip
-    with load_model(
+    with ExitStack() as ending, load_model(
         model, card=card, engine=engine, precision=precision, device=device, threads=threads, mode="throughput",
         options=options, size=parse_size(size),
     ) as loaded:  # fmt: skip
+        delivery = None
+        if event_targets is not None:
+            targets = read_event_settings(event_targets)
+            delivery = targets.delivery(Path(user_data_dir("perception")) / "annotate")
+            ending.callback(delivery.close, targets.drain_s)
         annotator = Annotator(
             loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)
         )
@@ -270,7 +293,7 @@ def annotate(
         results = []
         for result in annotate_all(
             sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
-            skip_existing=skip_existing, started=reporter.started,
+            skip_existing=skip_existing, delivery=delivery, started=reporter.started,
             source_options={
                 "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
                 "decoder": decoder,

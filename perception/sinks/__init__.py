@@ -35,6 +35,7 @@ _SINKS = {
     "picture": ("picture", "PictureSink"),
     "counts": ("counts", "CountsSink"),
     "mot": ("mot", "MotSink"),
+    "events": ("events", "EventsSink"),
 }
 _BY_SUFFIX = {
     "mp4": "video",
@@ -49,7 +50,7 @@ _BY_SUFFIX = {
     "parquet": "parquet",
     **dict.fromkeys(PICTURES, "picture"),
 }
-_STREAMS = ("video", "jsonl", "csv", "counts", "mot")
+_STREAMS = ("video", "jsonl", "csv", "counts", "mot", "events")
 
 
 def open_sink(
@@ -71,6 +72,7 @@ def open_sink(
     ``panoptic`` only by kind              COCO panoptic
     ``counts``   only by kind              boxes by class (CSV)
     ``mot``      only by kind              MOT text
+    ``events``   only by kind              JSON Lines
     ===========  ========================  ====================  ================================================
 
     Args:
