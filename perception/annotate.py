@@ -54,6 +54,9 @@ class Outputs:
         panoptic: folder of COCO panoptic PNGs and their JSON; wants a `perception.stages.panoptic.PanopticStage`.
         counts: CSV of the number of boxes by class, one row per frame.
         mot: MOT text of the boxes and their identities; wants a `perception.stages.track.TrackStage`.
+        summary: CSV of what rules saw, by minute; wants a `perception.stages.rules.RulesStage`.
+        heatmap: picture of where boxes were for how long.
+        trajectories: picture of the ways that boxes have come; wants a `perception.stages.track.TrackStage`.
         events: JSON Lines of what stages noticed, such as `perception.stages.rules.RulesStage`.
     """
 
@@ -67,6 +70,9 @@ class Outputs:
     panoptic: str | None = None
     counts: str | None = None
     mot: str | None = None
+    summary: str | None = None
+    heatmap: str | None = None
+    trajectories: str | None = None
     events: str | None = None
 
     def given(self) -> dict[str, str]:
@@ -76,14 +82,15 @@ class Outputs:
 
 SUFFIXES = {
     "video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet", "counts": ".counts.csv",
-    "mot": ".txt", "events": ".events.jsonl",
+    "mot": ".txt", "summary": ".summary.csv", "heatmap": ".heatmap.png", "trajectories": ".trajectories.png",
+    "events": ".events.jsonl",
 }  # fmt: skip
 """The ending of a file that is named after its source."""
 
 FILES = (*SUFFIXES, "picture")
 """Outputs that are files; the others are folders."""
 
-TABLES = ("jsonl", "csv", "parquet", "counts", "events")
+TABLES = ("jsonl", "csv", "parquet", "counts", "summary", "events")
 """Outputs that may be one file for several sources: their rows carry the source."""
 
 

@@ -14,6 +14,7 @@ from perception.card import ModelCard
 from perception.common.settings import nearest
 from perception.drawing.canvas import Canvas, Color, drawable, make_canvas
 from perception.drawing.labels import draw_labels
+from perception.drawing.readings import draw_readings, write_readings
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
 from perception.picture.buffer_pool import BufferPool
@@ -40,6 +41,7 @@ class Annotator:
         masks: draw the class map.
         boxes: draw detections.
         trails: draw the way that tracked boxes have come.
+        rules: draw the lines and zones of rules, with what they have counted.
         labels: write class, score and track beside boxes, and whole-image classes. Labels of boxes do not cover one
             another: where they are many, those of the highest scores are written.
         legend: list the classes present, with their share of the frame.
@@ -66,6 +68,7 @@ class Annotator:
         masks: bool = True,
         boxes: bool = True,
         trails: bool = True,
+        rules: bool = True,
         labels: bool = True,
         legend: bool = True,
         fps: bool = False,
@@ -83,7 +86,7 @@ class Annotator:
         self.card = card
         self.opacity = opacity
         self.masks, self.boxes, self.labels, self.legend = masks, boxes, labels, legend
-        self.trails = trails
+        self.trails, self.rules = trails, rules
         self.line_width = line_width
         self.view = view
         self.font_scale = 1.0 if font_scale is None else font_scale
@@ -115,6 +118,8 @@ class Annotator:
         if class_map is not None:
             hidden = [i for i, shown in enumerate(self._shown) if not shown]
             class_map.overlay(source, self._palette, self.opacity, canvas.picture, hidden)
+        if self.rules and prediction.readings:
+            draw_readings(canvas, prediction.readings, self._line_width(canvas))
         if self.trails and prediction.trails and self.card.detection is not None:
             self._draw_trails(canvas, prediction)
         corners: NDArray[np.int32] = np.empty((0, 2), np.int32)
@@ -129,8 +134,11 @@ class Annotator:
         if self.legend and class_map is not None:
             shares = class_map.shares[: len(self._names)].tolist()
             taken = draw_legend(canvas, self._names, self._colors, shares, self._shown, line)
+        places = [] if taken is None else [taken]
+        if self.rules and prediction.readings:
+            places += write_readings(canvas, prediction.readings, line, 0 if taken is None else taken[3])
         if self.labels:
-            draw_labels(canvas, corners, labels, line, [] if taken is None else [taken])
+            draw_labels(canvas, corners, labels, line, places)
         if self.labels and prediction.labels and self.card.classification is not None:
             names = self.card.classification.names
             lines = [f"{names[i]} {p:.0%}" for i, p in prediction.labels]

@@ -201,6 +201,11 @@ class Rules:
     def __len__(self) -> int:
         return len(self.lines) + len(self.zones) + len(self.conditions)
 
+    @property
+    def of_boxes(self) -> bool:
+        """True where a rule looks at tracked boxes."""
+        return bool(self.lines or self.zones)
+
     def check(self, card: ModelCard) -> None:
         """Check that a model gives what the rules look at.
 

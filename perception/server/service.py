@@ -61,18 +61,19 @@ class Service:
         self.problem: str | None = None
 
     def check_stages(self) -> None:
-        """Make each stage once for the default model, before any source needs it.
+        """Make each stage, and the rules of each source, once for the default model, before any source needs it.
 
         Raises:
             UsageError: a stage cannot be made, or not for this model.
         """
-        if not self.stages:
+        named = [stages for name in self.streams.names if (stages := self.streams.stages_of(name))]
+        if not self.stages and not named:
             return
         try:
             card = self.models.card()
         except PerceptionError:
             return  # the model itself is wrong, which is told when it is loaded
-        for stage in self.stages:
+        for stage in {stage.name: stage for stages in (self.stages, *named) for stage in stages}.values():
             stage(card)
 
     def start(self) -> None:

@@ -22,6 +22,7 @@ from perception.common.precision import Precision, respell
 from perception.common.private import read_secret, warn_if_others_read
 from perception.errors import UsageError
 from perception.events.settings import EventSettings
+from perception.rules.settings import read_rules
 from perception.stages.factories import find_stage
 from perception.weights import CAMERA_MODEL, DEFAULT_MODEL
 
@@ -83,6 +84,14 @@ class Limits(_Strict):
     job_ttl_s: float = Field(default=24 * 3600, gt=0)
 
 
+def _rules(value: Path) -> Path:
+    try:
+        read_rules(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 class NamedSource(_Strict):
     """A source that the operator offers by name.
 
@@ -92,6 +101,8 @@ class NamedSource(_Strict):
         start: seconds from the beginning at which a file starts.
         duration: seconds to read of a file; None: to its end.
         keep: opened with the server and kept open, watched or not; for rules and events.
+        rules: YAML file of lines, zones and conditions that this source is watched with, see
+            `perception.rules.settings`; None: without.
     """
 
     uri: str = Field(min_length=1)
@@ -99,6 +110,7 @@ class NamedSource(_Strict):
     loop: bool = True
     start: float = Field(default=0.0, ge=0)
     duration: float | None = Field(default=None, gt=0)
+    rules: Annotated[Path, AfterValidator(_rules)] | None = None
 
 
 def _network(value: str) -> str:

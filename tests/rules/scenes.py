@@ -70,13 +70,20 @@ LANE = 0.1
 
 
 def walk_over_line(
-    rng: np.random.Generator, length: float, lane: int, fastest: float = 1.5, acts: int = 5, round_it: bool = True
+    rng: np.random.Generator,
+    length: float,
+    lane: int,
+    fastest: float = 1.5,
+    acts: int = 5,
+    round_it: bool = True,
+    rest: float = 0.8,
 ) -> Walk:
     """Stand clear of a line on alternate sides, or not, with every kind of nonsense in between.
 
     Args:
         lane: each walk has a lane of its own: two that jump to where the other was have changed identities.
         round_it: go round its ends now and then, which nobody may do unseen: the straight way leads over the line.
+        rest: least seconds of a stay; more than for what it may be unseen, for what nobody sees is not counted.
     """
     side = float(rng.choice([-1, 1]))
 
@@ -89,7 +96,7 @@ def walk_over_line(
         return float(rng.uniform(0.05, 0.13))
 
     walk = Walk(int(rng.integers(len(CLASSES))), places=[(along, side * clear())])
-    walk.stand(rng.uniform(0.8, 1.5))
+    walk.stand(rest + rng.uniform(0, 0.7))
     for _ in range(acts):
         speed = float(rng.uniform(0.08, fastest))
         act = rng.choice(["over", "flicker", "back", "end", "round"][: 5 if round_it else 4])
@@ -113,7 +120,7 @@ def walk_over_line(
             side = -side
             walk.to(end, side * clear(), speed)
             walk.to(along, walk.places[-1][1], speed)
-        walk.stand(rng.uniform(0.8, 1.5))
+        walk.stand(rest + rng.uniform(0, 0.7))
     return walk
 
 
@@ -167,7 +174,7 @@ def frames(
     """What a perfect tracker gives of some walks, but for jitter and boxes that are missing now and then.
 
     Args:
-        missing: part of the time that a track is not seen, for up to 0.8 s at once.
+        missing: about the part of the time that a track is not seen, for up to 0.8 s at once.
     """
     until = max(walk.times[-1] for walk in walks)
     times = np.arange(0, until + 2.5, 1 / rate) + rng.uniform(0, 1 / rate)
@@ -180,7 +187,7 @@ def frames(
         at = 0.0
         while missing and at < walk.times[-1]:
             gone = rng.uniform(0.1, 0.8)
-            at += rng.uniform(0, 2 * gone * (1 - missing) / missing)
+            at += 0.4 + rng.uniform(0, 2 * gone * (1 - missing) / missing)
             seen &= ~((times >= at) & (times < at + gone))
             at += gone
         there.append(seen)

@@ -13,6 +13,7 @@ from functools import partial
 
 from perception.common.bounds import Bounds
 from perception.errors import PerceptionError, UsageError
+from perception.rules.settings import read_rules
 from perception.server.edge.allowlist import Permitted, check_source, host_of
 from perception.server.edge.places import Places
 from perception.server.edge.probe import Questions
@@ -20,6 +21,7 @@ from perception.server.inference.models import Models
 from perception.server.inference.scheduler import Scheduler
 from perception.server.memory import give_back
 from perception.server.metrics import Metrics
+from perception.server.options import TRACK
 from perception.server.problems import Busy, NotFound
 from perception.server.settings import ServerSettings
 from perception.server.streams.stream import Stream
@@ -28,7 +30,8 @@ from perception.server.viewers.recording import Recordings
 from perception.sources import open_source
 from perception.sources.base import Source
 from perception.sources.uri import Kind, kind_of
-from perception.stages.factories import StageFactory
+from perception.stages.factories import StageFactory, find_stage
+from perception.stages.rules import rules_factory
 from perception.types import Event, Reading
 
 log = logging.getLogger("perception")
@@ -85,6 +88,9 @@ class StreamHub:
         self._metrics = metrics
         self._stages = stages
         self._publish = publish
+        self._rules = {
+            name: read_rules(named.rules) for name, named in settings.sources.items() if named.rules is not None
+        }
         self._timeouts = timeouts or Timeouts()
         self._idle_s = idle_s
         self._now = clock
@@ -104,6 +110,14 @@ class StreamHub:
     def names(self) -> list[str]:
         """Sources that the operator offers by name."""
         return list(self._settings.sources)
+
+    def stages_of(self, source: str) -> list[StageFactory]:
+        """The stages of a source: the operator's, then its rules, with tracking before all where they need it."""
+        rules = self._rules.get(source)
+        if rules is None:
+            return [*self._stages]
+        tracked = not rules.of_boxes or any(stage.name == TRACK for stage in self._stages)
+        return [*([] if tracked else [find_stage(TRACK)]), *self._stages, rules_factory(rules)]
 
     async def check(self, source: str) -> Permitted:
         """Check a source with `check_source`, which may have to ask a host that the client names: apart from all else.
@@ -192,7 +206,7 @@ class StreamHub:
                     loop=found.loop and (kind != "stream" or not found.confined),
                     metrics=self._metrics,
                     timeouts=self._timeouts,
-                    stages=self._stages,
+                    stages=self.stages_of(source),
                     bounds=bounds,
                     publish=self._publish,
                     clock=self._now,
