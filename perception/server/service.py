@@ -82,7 +82,6 @@ class Service:
         Returns at once; ``ready`` is set when the default model is loaded and warm.
         """
         self._worker.start()
-        self.streams.keep_open()
         threading.Thread(target=self._load, name="perception-load", daemon=True).start()
 
     def _load(self) -> None:
@@ -96,6 +95,7 @@ class Service:
             self.problem = f"{type(error).__name__}: {error}"
         else:
             self.ready.set()
+        self.streams.keep_open()  # now that nothing is compiled in their way
 
     def close(self) -> None:
         """Stop everything: viewers, streams, the job in progress (which goes on with the next server), engines."""

@@ -61,52 +61,36 @@ def open_sink(
 ) -> Sink:
     """Open the sink for an output, by its name or its kind.
 
-        kind         name                      writes                options
-        ===========  ========================  ====================  ================================================
-        ``video``    ``.mp4 .mov .mkv .webm``  annotated video       ``codec, crf, preset, threads, audio, format``
-        ``jsonl``    ``.jsonl``, ``-``         JSON Lines            ``masks``
-        ``coco``     ``.json``                 COCO JSON             ``masks``
-        ``csv``      ``.csv``                  a table
-        ``parquet``  ``.parquet``              a table
-        ``picture``  ``.jpg .png .webp``       one picture           ``quality``
-        ``images``   ``folder/``               annotated pictures    ``format`` (``jpg``, ``png``), ``quality``
-        ``masks``    only by kind              palette PNGs
-        ``panoptic`` only by kind              COCO panoptic
-        ``counts``   only by kind              boxes by class (CSV)
-        ``mot``      only by kind              MOT text
-        ``events``   only by kind              JSON Lines
-        ===========  ========================  ====================  ================================================
-    =======
-        ================  ========================  ====================  ================================================
-        kind              name                      writes                options
-        ================  ========================  ====================  ================================================
-        ``video``         ``.mp4 .mov .mkv .webm``  annotated video       ``codec, crf, preset, threads, audio, format``
-        ``jsonl``         ``.jsonl``, ``-``         JSON Lines            ``masks``
-        ``coco``          ``.json``                 COCO JSON             ``masks``
-        ``csv``           ``.csv``                  a table
-        ``parquet``       ``.parquet``              a table
-        ``picture``       ``.jpg .png .webp``       one picture           ``quality``
-        ``images``        ``folder/``               annotated pictures    ``format`` (``jpg``, ``png``), ``quality``
-        ``masks``         only by kind              palette PNGs
-        ``panoptic``      only by kind              COCO panoptic
-        ``counts``        only by kind              boxes by class (CSV)
-        ``mot``           only by kind              MOT text
-        ``summary``       only by kind              what rules saw by minute (CSV)
-        ``heatmap``       only by kind              one picture
-        ``trajectories``  only by kind              one picture
-        ``events``        only by kind              JSON Lines
-        ================  ========================  ====================  ================================================
+    ================  ========================  ====================  ================================================
+    kind              name                      writes                options
+    ================  ========================  ====================  ================================================
+    ``video``         ``.mp4 .mov .mkv .webm``  annotated video       ``codec, crf, preset, threads, audio, format``
+    ``jsonl``         ``.jsonl``, ``-``         JSON Lines            ``masks``
+    ``coco``          ``.json``                 COCO JSON             ``masks``
+    ``csv``           ``.csv``                  a table
+    ``parquet``       ``.parquet``              a table
+    ``picture``       ``.jpg .png .webp``       one picture           ``quality``
+    ``images``        ``folder/``               annotated pictures    ``format`` (``jpg``, ``png``), ``quality``
+    ``masks``         only by kind              palette PNGs
+    ``panoptic``      only by kind              COCO panoptic
+    ``counts``        only by kind              boxes by class (CSV)
+    ``mot``           only by kind              MOT text
+    ``summary``       only by kind              what rules saw by minute (CSV)
+    ``heatmap``       only by kind              one picture
+    ``trajectories``  only by kind              one picture
+    ``events``        only by kind              JSON Lines
+    ================  ========================  ====================  ================================================
 
-        Args:
-            path: a file; a folder, which is one that exists or whose name ends with a slash; or ``-`` for standard output.
-            kind: take this kind, whatever the name says.
-            overwrite: replace what is there.
-            format: of a video or of pictures, whatever the name says: a suffix without its dot.
-            **options: as above; None means not given.
+    Args:
+        path: a file; a folder, which is one that exists or whose name ends with a slash; or ``-`` for standard output.
+        kind: take this kind, whatever the name says.
+        overwrite: replace what is there.
+        format: of a video or of pictures, whatever the name says: a suffix without its dot.
+        **options: as above; None means not given.
 
-        Raises:
-            UsageError: the kind or an option is not known, or the output is there and ``overwrite`` is False.
-            SinkError: the output cannot be created there.
+    Raises:
+        UsageError: the kind or an option is not known, or the output is there and ``overwrite`` is False.
+        SinkError: the output cannot be created there.
     """
     suffix = (format or Path(path).suffix[1:]).lower()
     if kind is None:
