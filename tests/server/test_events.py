@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -71,9 +72,10 @@ def test_a_source_that_is_kept_sends_its_events(stage: str, make: Any, tmp_path:
             events={"file": str(path), "webhooks": [hook.url], "drain_s": 60},
         )
         with served(create_app(settings)) as address, httpx.Client(base_url=f"http://{address}", timeout=60) as client:
-            wait_until_ready(client)
+            wait_until_ready(client, 600)
             wait_for(lambda: len(hook.requests) >= 6)  # nobody asked for the stream
             found = metrics(client)
+            families = re.findall(r"^# TYPE (\S+)", client.get("/metrics").text, re.M)
             assert client.delete("/v1/streams/yard").status_code in (200, 204)
             wait_for(lambda: "yard" in {each["id"] for each in client.get("/v1/streams").json()["streams"]})
         events = [Event.from_json(line) for line in path.read_text().splitlines()]
@@ -91,6 +93,19 @@ def test_a_source_that_is_kept_sends_its_events(stage: str, make: Any, tmp_path:
     assert found['perception_condition_value{rule="flood",stream="yard"}'] == 0.25
     delivered = [name for name in found if re.match(r"perception_events_ended_total\{outcome=\"delivered\"", name)]
     assert len(delivered) == 2 and "/hook" not in "".join(found)
+    check_dashboard({*families, *(name.partition("{")[0] for name in found)})
+
+
+def check_dashboard(names: set[str]) -> None:
+    """All that the dashboard for Grafana asks for is there."""
+    dashboard = json.loads((Path(__file__).parents[2] / "deploy" / "grafana.json").read_text(encoding="utf-8"))
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"perception_\w+", target["expr"])
+    }
+    assert len(asked) > 12 and asked <= names
 
 
 def test_clients_set_no_targets(server: httpx.Client) -> None:
