@@ -32,5 +32,7 @@ with (
     stages = [TrackStage(model.card), RulesStage(model.card, rules)]
     for prediction in perception.predict(source, following, stages):
         for event in prediction.events:
-            print(f"{event.source_time:7.2f} s  {event.class_name} {event.track_id} {event.direction}, the {event.count}.")
+            print(
+                f"{event.source_time:7.2f} s  {event.class_name} {event.track_id} {event.direction}, the {event.count}."
+            )
 print("done")

@@ -23,7 +23,7 @@ from perception.card import read_card
 from perception.commands.main import app
 from perception.events.event import Event
 from perception.sinks import open_sink
-from perception.sinks.summary import SummaryTable
+from perception.sinks.summary import COLUMNS
 from perception.types import Prediction, Reading
 from tests.models import PALETTE, write_model
 from tests.sinks.samples import card, class_map, detections, info, prediction
@@ -190,7 +190,7 @@ def test_the_columns_are_those_of_the_tables(written: Path, tmp_path: Path) -> N
 
 
 def test_the_columns_of_a_summary_are_those_of_its_table() -> None:
-    assert [(row[0], row[1]) for row in columns("Summary")] == list(SummaryTable.columns.items())
+    assert [(row[0], row[1]) for row in columns("Summary")] == list(COLUMNS.items())
 
 
 def test_class_ids_agree_or_the_page_says_why_not(written: Path) -> None:

@@ -1,8 +1,8 @@
 """Over a line and back: the stays of one track on the two sides of one line.
 
-The way of a track is taken as straight between two frames, in time as in place. It is cut where it crosses the line into
-stays, each on one side. A stay is believed if it lasts and gets away from the line; what lies between two that are
-believed is one movement, whatever flickered meanwhile, and is a crossing if it leads to the other side through the line.
+The way of a track is taken as straight between two frames, in time as in place. It is cut where it crosses the line
+into stays, each on one side. A stay is believed if it lasts and gets away from the line; what lies between two that are
+believed is one movement, whatever flickered meanwhile, and a crossing if it leads to the other side through the line.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time as clock
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from perception.rules.conditions import ConditionWatch, small_map
 from perception.rules.settings import Line, Rules, Zone
 from perception.rules.step import BOX, CLASS, CROSSED, ENTERED, ID, KIND, LEFT, RULE, SCORE, VALUE
 from perception.rules.tracks import TracksAtRules
-from perception.types import F32, Detections, Frame, Prediction, Reading
+from perception.types import Detections, Frame, Prediction, Reading
 
 KINDS = ("crossed", "entered", "left", "loitering", "parked", "moved")
 """Words for the kinds of `perception.rules.step`, in their order."""
@@ -68,7 +67,7 @@ class RuleEngine:
             self._watches = [ConditionWatch(condition, card.segmentation) for condition in rules.conditions]
         self._places = [np.array(c.points or np.zeros((0, 2)), np.float32) for c in rules.conditions]
         self._last: float | None = None
-        self._step = USUAL_S
+        self._usual: float | None = None
         self._now = 0.0
 
     def update(self, prediction: Prediction) -> tuple[list[Event], list[Reading]]:
@@ -97,14 +96,14 @@ class RuleEngine:
 
     def _tick(self, time: float) -> float:
         """Advance the engine's own clock, which never goes back nor jumps; return the seconds since the last frame."""
-        first = self._last is None
-        between = self._step if self._last is None else time - self._last
+        between = math.nan if self._last is None else time - self._last
         if math.isfinite(time):
             self._last = time
-        jumped = between > JUMP_S and between > 10 * self._step and not first
-        if not (math.isfinite(between) and between > 0) or jumped:
-            between = self._step
-        self._step = between
+        jumped = self._usual is not None and between > max(JUMP_S, 10 * self._usual)
+        if math.isfinite(between) and between > 0 and not jumped:
+            self._usual = between
+        else:
+            between = USUAL_S if self._usual is None else self._usual
         self._now += between
         return between
 
@@ -238,5 +237,3 @@ class _ZoneCounts:
             text = f"{self.rule.name}: {self.inside}"
             self._made = Reading(self.rule.name, "zone", self._points, numbers, text, self.inside > 0)
         return self._made
-
-

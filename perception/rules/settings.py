@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
@@ -178,7 +178,7 @@ class Condition(Strict):
 
 
 Rule = Line | Zone | Condition
-AnyRule = TypeVar("AnyRule", Line, Zone, Condition)
+Kind = type[Line] | type[Zone] | type[Condition]
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,9 @@ class Rules:
     where: str | None = None
 
     def __iter__(self) -> Iterator[Rule]:
-        yield from (*self.lines, *self.zones, *self.conditions)
+        yield from self.lines
+        yield from self.zones
+        yield from self.conditions
 
     def __len__(self) -> int:
         return len(self.lines) + len(self.zones) + len(self.conditions)
@@ -235,7 +237,7 @@ class Rules:
         }
 
 
-_KINDS: dict[str, type[Rule]] = {"lines": Line, "zones": Zone, "conditions": Condition}
+_KINDS: dict[str, Kind] = {"lines": Line, "zones": Zone, "conditions": Condition}
 
 
 def read_rules(path: str | Path) -> Rules:
@@ -278,7 +280,7 @@ def make_rules(data: Any, where: str | Path | None = None) -> Rules:
     return Rules(**made, where=None if where is None else str(where))
 
 
-def _make(kind: type[AnyRule], entry: Any, number: int, where: str | Path | None) -> AnyRule:
+def _make(kind: Kind, entry: Any, number: int, where: str | Path | None) -> Rule:
     title = f"{kind.kind} {number}"
     if not isinstance(entry, Mapping):
         raise UsageError(f"{title}: it must be a mapping with a name", where)

@@ -1,6 +1,7 @@
 """The hot part of rules: all tracks of a frame at all lines and zones, in one kernel.
 
-Places are in units of the frame's shorter side, so that a distance is the same in both directions and at any resolution.
+Places are in units of the frame's shorter side, so that a distance is the same in both directions and at any
+resolution.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from numba.core import types
 
 from perception.common.jit import I64_1D, helper, kernel
 from perception.rules import visit
-from perception.rules.crossing import begin_crossing, distance, settle_crossing, step_crossing
 from perception.rules.crossing import FREE as CROSSING_FREE
+from perception.rules.crossing import begin_crossing, distance, settle_crossing, step_crossing
 from perception.rules.visit import LIMITS, begin_visit, end_visit, step_visit
 
 F64_1D = types.Array(types.float64, 1, "C")
@@ -36,8 +37,8 @@ ZONE = LAST + 1
 TRACK, OF_CLASS, TIMES = range(3)
 """Whole numbers of a track: identity, class, and how often it was seen."""
 SEEN, SCORED, AT_EDGE, PLACE, SPEED = 0, 1, 2, 3, 7
-"""The rest: when it was last seen, its score, whether its box then touched the edge of the frame; centre and sides of the
-box; how the centre moves in a second."""
+"""The rest: when it was last seen, its score, whether its box then touched the edge of the frame; centre and sides of
+the box; how the centre moves in a second."""
 FACTS = SPEED + 2
 
 BOX_PART = 0.1
@@ -49,8 +50,8 @@ EDGE = 0.01
 SPEED_S = 0.15
 """Time constant with which the speed of a box is averaged."""
 SWAP_NEAR, SWAP_FAR, SWAP_S = 0.5, 0.6, 1.0
-"""Two tracks have changed identities if each is where the other may be, within this part of their sizes, and both are so
-much farther from where they may be themselves; they must have been seen within so many seconds."""
+"""Two tracks have changed identities if each is where the other may be, within this part of their sizes, and both are
+so much farther from where they may be themselves; they must have been seen within so many seconds."""
 
 
 @helper
@@ -92,7 +93,7 @@ def _limits(limits, zone, place, at_edge):  # type: ignore[no-untyped-def]
 
 @helper
 def _off(facts, place, time):  # type: ignore[no-untyped-def]
-    """How far a box is from where a track may be by now, on its way or where it was; and half the difference of sides."""
+    """How far a box is from where a track was or may have gone; and half the difference of their sides."""
     gone = time - facts[SEEN]
     x, y = facts[PLACE], facts[PLACE + 1]
     off = distance(x, y, x + gone * facts[SPEED], y + gone * facts[SPEED + 1], place[0], place[1])
@@ -145,8 +146,24 @@ def _observe(marks, facts, place, class_id, score, now, at_edge):  # type: ignor
     )
 )  # fmt: skip
 def step(  # type: ignore[no-untyped-def]
-    boxes, ids, class_ids, scores, now, dt, memory, width, height, lines, zones, corners, wanted, count, marks, facts,
-    crossings, visits,
+    boxes,
+    ids,
+    class_ids,
+    scores,
+    now,
+    dt,
+    memory,
+    width,
+    height,
+    lines,
+    zones,
+    corners,
+    wanted,
+    count,
+    marks,
+    facts,
+    crossings,
+    visits,
 ):
     """Take the tracked boxes of the next frame.
 

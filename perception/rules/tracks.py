@@ -77,7 +77,7 @@ class TracksAtRules:
 
     def _step(self, detections: Detections, now: float, dt: float, unit: float, memory: float) -> F64:
         boxes = detections.boxes.astype(np.float64)
-        fine = np.isfinite(boxes).all(axis=1)
+        fine: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
         if not fine.all():
             detections, boxes = detections.select(fine), boxes[fine]
         ids = np.zeros(0, np.int64) if detections.track_ids is None else detections.track_ids.astype(np.int64)

@@ -9,10 +9,10 @@ from perception.rules.crossing import NEARLY, distance
 
 RAW, SINCE, FREE, REACHED, REAL, ENTRY_X, ENTRY_Y = range(7)
 INSIDE, ENTERED, SHOWN, LOITERED, REST_X, REST_Y, REST_SINCE, PARKED, AWAY = range(7, 16)
-"""Columns of the state of a track at a zone. Of the stay that it is in: whether inside, since when, and the rest as at a
-line; where it began. Of what is believed: whether inside, since when; whether that is told, which waits for a class that
-is wanted; whether it loiters; from where and since when it has not moved away; whether it is parked; since when it is
-away from there, -1 for not."""
+"""Columns of the state of a track at a zone. Of the stay that it is in: whether inside, since when, and the rest as at
+a line; where it began. Of what is believed: whether inside, since when; whether that is told, which waits for a class
+that is wanted; whether it loiters; from where and since when it has not moved away; whether it is parked; since when it
+is away from there, -1 for not."""
 VISIT = 16
 
 ENTERED_IT, LEFT_IT, LOITERS, PARKS, MOVES = range(1, 6)

@@ -14,11 +14,11 @@ OPACITY = 0.75
 DARKER = 0.6
 """Of the frame, so that colours show."""
 REFERENCE = 0.995
-"""The part of the warm pixels that are colder than where the scale ends: one thing that is parked hides nothing else."""
+"""Part of the warm pixels that are colder than where the scale ends: one thing that is parked hides nothing else."""
 
 
 class HeatMapSink(OverviewSink):
-    """Shows how many seconds boxes spent where (their bottom centres), from black and blue to red, over the first frame."""
+    """Shows how long boxes stood where (their bottom centres), from blue to red, over the first frame."""
 
     _seconds: F32
 

@@ -17,9 +17,9 @@ class Recorder:
     Each has ``index``, ``time`` (seconds), ``source``, ``size`` (``[width, height]``) and ``timings`` (milliseconds),
     and what the model gives: ``detections``, a list of ``box`` (xyxy, pixels), ``score``, ``class``, ``class_id``
     and, if tracked, ``track_id``; ``shares``, the part of the frame's pixels of each class that has any; ``labels``,
-    a list of ``class``, ``class_id`` and ``probability``; where rules ran ``rules``, what each of them says by name, and
-    ``events``, what they noticed (see `perception.events.event.Event`); and, on request, ``masks``, a COCO RLE of each class
-    present that is not ignored. Pixels without a class are called ``unknown`` in both.
+    a list of ``class``, ``class_id`` and ``probability``; where rules ran ``rules``, what each of them says by name,
+    and ``events``, what they noticed (see `perception.events.event.Event`); and, on request, ``masks``, a COCO RLE of
+    each class present that is not ignored. Pixels without a class are called ``unknown`` in both.
 
     Args:
         card: the model's card, for class names; None: numbers.

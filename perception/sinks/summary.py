@@ -20,6 +20,11 @@ GAP_S = 10.0
 
 Row = tuple[Any, ...]
 
+COLUMNS: dict[str, ColumnType] = {
+    "source": "string", "start": "float64", "rule": "string", "kind": "string", "class": "string",
+    "direction": "string", "count": "int64", "mean": "float64", "max": "float64",
+}  # fmt: skip
+
 
 class SummaryTable:
     """Rows of a minute: what happened how often, and what there was meanwhile.
@@ -32,12 +37,8 @@ class SummaryTable:
         columns: type of each column, in order.
     """
 
-    columns: dict[str, ColumnType] = {
-        "source": "string", "start": "float64", "rule": "string", "kind": "string", "class": "string",
-        "direction": "string", "count": "int64", "mean": "float64", "max": "float64",
-    }  # fmt: skip
-
     def __init__(self) -> None:
+        self.columns = dict(COLUMNS)
         self._source: str | None = None
         self._begin(None)
 
@@ -82,8 +83,8 @@ class SummaryTable:
         rows: list[Row] = []
         for reading in self._readings:
             for direction in reading.numbers.get("crossed", ()):
-                if not any(key[0] == reading.name and key[3] == direction for key in self._events):
-                    rows.append((*head, reading.name, "crossed", "", direction, 0, None, None))
+                went = any(key[0] == reading.name and key[3] == direction for key in self._events)
+                rows += [] if went else [(*head, reading.name, "crossed", "", direction, 0, None, None)]
         for key, durations in self._events.items():
             known = [d for d in durations if d is not None]
             mean = round(sum(known) / len(known), 3) if known else None
@@ -116,7 +117,7 @@ class _Level:
 
 
 class SummarySink(CsvSink):
-    """Writes a header and the rows of `SummaryTable`: those of a minute when it is over, those of the last at the end."""
+    """Writes a header and the rows of `SummaryTable`: those of a minute when it is over."""
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         super().__init__(path, overwrite=overwrite)

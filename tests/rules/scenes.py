@@ -1,8 +1,8 @@
 """Things that walk over lines and into zones, of which it is known by construction how often.
 
-A walk is made in the coordinates of a line, or of a zone's edge: how far along, and how far off on which side. It is put
-together of acts (stand clear of it, go over, flicker upon it, go round its end), each of which says itself what is to be
-counted. Nothing here asks where two segments meet. Places are in units of the frame's shorter side.
+A walk is made in the coordinates of a line, or of a zone's edge: how far along, and how far off on which side. It is
+put together of acts (stand clear of it, go over, flicker upon it, go round its end), each of which says itself what is
+to be counted. Nothing here asks where two segments meet. Places are in units of the frame's shorter side.
 """
 
 from __future__ import annotations

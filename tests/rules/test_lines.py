@@ -50,7 +50,7 @@ def test_many_seeds(rate: float, missing: float) -> None:
 
 @pytest.mark.parametrize("rate", RATES)
 def test_two_that_swap_identities_change_no_count(rate: float) -> None:
-    """All of them walk on; at ten moments two that are apart change identities, as of a tracker that mistakes them."""
+    """At ten moments two that are apart change identities, as of a tracker that mistakes them."""
     for seed in range(20):
         rng = np.random.default_rng(seed)
         place = place_of(rng, LENGTH)
@@ -91,8 +91,10 @@ def renamed(prediction: Prediction, names: dict[int, int]) -> Prediction:
     return replace(prediction, detections=replace(found, track_ids=ids))
 
 
-def straight(rate: float, ways: list[tuple[float, float, float, float]], size: tuple[int, int] = SIZES[0]) -> list[Prediction]:
-    """Boxes 0.06 wide and 0.08 high whose bottom centres go from (x0, y0) to (x1, y1), relative to the frame, in 2 s."""
+def straight(
+    rate: float, ways: list[tuple[float, float, float, float]], size: tuple[int, int] = SIZES[0]
+) -> list[Prediction]:
+    """Boxes of 0.06 x 0.08 whose bottom centres go from (x0, y0) to (x1, y1), relative to the frame, in 2 s."""
     predictions = []
     for k in range(round(2 * rate) + 1):
         part = k / (2 * rate)
@@ -102,7 +104,10 @@ def straight(rate: float, ways: list[tuple[float, float, float, float]], size: t
         # what has left the frame is not found any more
         there = np.flatnonzero((boxes[:, 2] - boxes[:, 0] > 2) & (boxes[:, 3] - boxes[:, 1] > 2))
         found = Detections(
-            boxes[there], np.full(len(there), 0.9, np.float32), np.zeros(len(there), np.int32), there.astype(np.int64) + 1
+            boxes[there],
+            np.full(len(there), 0.9, np.float32),
+            np.zeros(len(there), np.int32),
+            there.astype(np.int64) + 1,
         )
         predictions.append(Prediction(Frame(blank(size), index=k, time=k / rate), found))
     for k in range(round(3 * rate)):
@@ -171,7 +176,7 @@ def test_a_clock_that_jumps_changes_no_count(rate: float) -> None:
 
 
 def test_a_source_that_reconnects_on_the_way() -> None:
-    """With the same identity it is counted once; with a new one, which begins beyond the line, it is not; never twice."""
+    """With the same identity it is counted once; with a new one, which begins beyond the line, not; never twice."""
     for seconds, new, expected in ((0.8, False, 1), (0.8, True, 0), (30.0, True, 0)):
         predictions = straight(30, [(0.5, 0.9, 0.5, 0.1)])
         before, after = predictions[:25], predictions[36:61]

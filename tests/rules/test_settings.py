@@ -38,7 +38,10 @@ WRONG = [
     ({"linse": [LINE]}, "unknown part 'linse'; did you mean 'lines'"),
     ({"lines": [LINE, LINE]}, "two rules are called 'gate', a line and a line"),
     ({"lines": [LINE], "zones": [{**ZONE, "name": "gate"}]}, "two rules are called 'gate', a line and a zone"),
-    ({"zones": [{**ZONE, "points": [[0, 0], [1, 1], [1, 0], [0, 1]]}]}, "zone 'yard': points: .*crosses itself: its edges 1-2 and 3-4"),
+    (
+        {"zones": [{**ZONE, "points": [[0, 0], [1, 1], [1, 0], [0, 1]]}]},
+        "zone 'yard': points: .*crosses itself: its edges 1-2 and 3-4",
+    ),
     ({"zones": [{**ZONE, "points": [[0, 0], [1, 1]]}]}, "at least 3 points"),
     ({"zones": [{**ZONE, "points": [[0, 0], [0.5, 0.5], [1, 1]]}]}, "(no area|crosses itself)"),
     ({"zones": [{**ZONE, "points": [[0, 0], [1, 0], [1, 1], [1, 0]]}]}, "two of its points are the same"),
@@ -66,12 +69,13 @@ def test_what_is_wrong_is_said_in_one_line(data: Any, message: str, tmp_path: Pa
 
 
 def test_unknown_classes_and_models_that_lack_something(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="r.yaml: line 'gate': boxes has no boxes of 'cra'; did you mean 'car'"):
+    with pytest.raises(UsageError, match=r"r\.yaml: line 'gate': boxes has no boxes of 'cra'; did you mean 'car'"):
         make_rules({"lines": [{**LINE, "classes": ["car", "cra"]}]}, "r.yaml").check(card())
     with pytest.raises(UsageError, match="condition 'dry' needs pixels; boxes does detection only"):
         make_rules({"conditions": [CONDITION]}).check(card())
     pixels = validate_card(
-        {"name": "s", "licence": "none", "input": {"width": 64, "height": 48}, "segmentation": {"classes": ["road"]}}, "t"
+        {"name": "s", "licence": "none", "input": {"width": 64, "height": 48}, "segmentation": {"classes": ["road"]}},
+        "t",
     )
     with pytest.raises(UsageError, match="zone 'yard' needs boxes"):
         make_rules({"zones": [ZONE]}).check(pixels)
@@ -104,7 +108,9 @@ def test_polygons() -> None:
         angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
         if np.diff(angles, append=angles[0] + 2 * np.pi).max() > 3:
             continue
-        star = [(float(r * np.cos(a)), float(r * np.sin(a))) for a, r in zip(angles, rng.uniform(0.2, 1, 7), strict=True)]
+        star = [
+            (float(r * np.cos(a)), float(r * np.sin(a))) for a, r in zip(angles, rng.uniform(0.2, 1, 7), strict=True)
+        ]
         assert crossing_edges(star) is None
         crossed = [star[i] for i in (0, 4, 2, 3, 1, 5, 6)]
         assert (crossing_edges(crossed) is not None) == brute(crossed)

@@ -13,7 +13,19 @@ from perception.rules.settings import make_rules
 from perception.rules.tracks import TracksAtRules
 from perception.types import Detections, Frame, Prediction
 from tests.rules.scenes import (
-    CLASSES, LANE, RATES, SIZES, Walk, blank, card, counted, flicker, frames, place_of, relative, run,
+    CLASSES,
+    LANE,
+    RATES,
+    SIZES,
+    Walk,
+    blank,
+    card,
+    counted,
+    flicker,
+    frames,
+    place_of,
+    relative,
+    run,
 )  # fmt: skip
 
 WHATS = ("entered", "left")
@@ -149,7 +161,7 @@ def test_a_class_that_is_wanted_late_enters_late() -> None:
         ids = np.full(len(found), 1 if 60 <= k < 90 else 0, np.int32)
         predictions[k] = replace(prediction, detections=replace(found, class_ids=ids))
     events, numbers = run(zone_rule(place, classes="truck"), predictions)
-    assert [(e.kind, e.frame, e.class_name) for e in events][0] == ("entered", 60, "truck")
+    assert next((e.kind, e.frame, e.class_name) for e in events) == ("entered", 60, "truck")
     assert [e.kind for e in events] == ["entered", "left"]
     assert numbers["zone"]["inside"] == 0
     events, _ = run(zone_rule(place, classes=["person"]), predictions)
@@ -227,3 +239,20 @@ def test_a_picture_of_another_shape_ends_what_was_known() -> None:
         events, _ = engine.update(Prediction(Frame(blank(size), index=k, time=k / 30), found))
         kinds += [event.kind for event in events]
     assert kinds == ["entered", "left", "entered"]
+
+
+def test_pictures_that_are_far_apart_have_their_own_time() -> None:
+    """A frame every 30 s is no clock that jumps, but an hour between two of them is."""
+    rules = make_rules({"zones": [{"name": "z", "points": [[0, 0], [1, 0], [1, 1], [0, 1]], "loitering_s": 100}]})
+    engine = RuleEngine(rules, card())
+    events = []
+    times = [30.0 * k for k in range(6)] + [30.0 * k + 3600 for k in range(6, 9)]
+    stays = []
+    for k, time in enumerate(times):
+        box = np.array([[300, 100, 340, 200]], np.float32)
+        found = Detections(box, np.ones(1, np.float32), np.zeros(1, np.int32), np.array([1], np.int64))
+        new, readings = engine.update(Prediction(Frame(blank((640, 360)), index=k, time=time), found))
+        events += [(event.kind, k) for event in new]
+        stays += readings[0].numbers["staying"].values()
+    assert events == [("entered", 1), ("loitering", 4)]
+    assert stays[-1] == pytest.approx(30 * 8, abs=1)

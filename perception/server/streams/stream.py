@@ -212,6 +212,7 @@ class Stream:
             "model": self._model.card.name,
             "state": self._state,
             "message": self._message,
+            "rules": {r.name: dict(r.numbers) for r in (newest.readings or ())} if newest else {},
             "width": frame.width if frame else info.width if info else 0,
             "height": frame.height if frame else info.height if info else 0,
             "fps": round(self.fps, 2),
