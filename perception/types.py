@@ -224,7 +224,9 @@ class Detections:
         require("supervision", "supervision", "this conversion")
         import supervision
 
-        data = {} if names is None else {"class_name": np.array([names[i] for i in self.class_ids], dtype=str)}
+        data: dict[str, Any] = (
+            {} if names is None else {"class_name": np.array([names[i] for i in self.class_ids], dtype=str)}
+        )
         tracks = None if self.track_ids is None else self.track_ids.copy()
         return supervision.Detections(
             self.boxes.copy(), None, self.scores.copy(), self.class_ids.astype(np.int64), tracks, data
