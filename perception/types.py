@@ -210,6 +210,41 @@ class Detections:
         tracks = None if self.track_ids is None else self.track_ids[keep]
         return Detections(self.boxes[keep], self.scores[keep], self.class_ids[keep], tracks)
 
+    def to_supervision(self, names: Sequence[str] | None = None) -> Any:
+        """Return it as ``supervision.Detections``, in the same order; identities become ``tracker_id``.
+
+        Args:
+            names: of the classes, for ``data["class_name"]``.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        from perception.common.distribution import require
+
+        require("supervision", "supervision", "this conversion")
+        import supervision
+
+        data: dict[str, Any] = (
+            {} if names is None else {"class_name": np.array([names[i] for i in self.class_ids], dtype=str)}
+        )
+        tracks = None if self.track_ids is None else self.track_ids.copy()
+        return supervision.Detections(
+            self.boxes.copy(), None, self.scores.copy(), self.class_ids.astype(np.int64), tracks, data
+        )
+
+    @classmethod
+    def from_supervision(cls, found: Any) -> Detections:
+        """Make it of ``supervision.Detections``: sorted by score; a score that is not given is 1, a class 0.
+
+        Masks and ``data`` are left out. Identities stay.
+        """
+        n = len(found.xyxy)
+        scores = np.ones(n, np.float32) if found.confidence is None else np.asarray(found.confidence, np.float32)
+        ids = np.zeros(n, np.int32) if found.class_id is None else np.asarray(found.class_id, np.int32)
+        tracks = None if found.tracker_id is None else np.asarray(found.tracker_id, np.int64)
+        boxes = np.asarray(found.xyxy, np.float32).reshape(-1, 4)
+        return cls(boxes, scores, ids, tracks).select(np.argsort(-scores, kind="stable"))
+
 
 class ClassMap(ABC):
     """Segmentation of one frame: a class for each pixel, made when asked for, and kept.
@@ -277,6 +312,27 @@ class ClassMap(ABC):
         with self._lock:
             if self._shares is None:
                 self._shares = counts_to_shares(counts)
+
+    def to_supervision(self, names: Sequence[str] | None = None) -> Any:
+        """Return it as ``supervision.Detections``: a mask, and the box around it, for each class that has pixels.
+
+        Classes that are ignored, and pixels of none, are left out.
+
+        Args:
+            names: of the classes, for ``data["class_name"]``.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        ids = [i for i in np.unique(self.mask).tolist() if i not in self.ignored]
+        masks = np.array([self.mask == i for i in ids], bool).reshape(-1, *self.mask.shape)
+        boxes = np.zeros((len(ids), 4), np.float32)
+        for box, mask in zip(boxes, masks, strict=True):
+            ys, xs = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+            box[:] = xs[0], ys[0], xs[-1] + 1, ys[-1] + 1
+        found = Detections(boxes, np.ones(len(ids), np.float32), np.array(ids, np.int32)).to_supervision(names)
+        found.mask = masks
+        return found
 
     @abstractmethod
     def resized(self, width: int, height: int) -> U8:

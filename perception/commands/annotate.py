@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -33,6 +35,8 @@ from perception.commands.outputs import (
     Coco,
     Counts,
     Csv,
+    Events,
+    EventTargets,
     HeatMap,
     Images,
     Masks,
@@ -87,6 +91,8 @@ def annotate(
     summary: Summary = None,
     heatmap: HeatMap = None,
     trajectories: Trajectories = None,
+    events: Events = None,
+    event_targets: EventTargets = None,
     overwrite: Overwrite = False,
     skip_existing: Annotated[
         bool,
@@ -213,18 +219,21 @@ def annotate(
 
       perception annotate street.mp4 -o tracked.mp4 --track --mot tracks.txt
 
-      perception annotate street.mp4 -o counted.mp4 --rules rules.yaml --summary counted.csv
+      perception annotate street.mp4 -o counted.mp4 --rules rules.yaml --summary counted.csv --events events.jsonl
 
       perception annotate street.mp4 -o cars.mp4 --stage my_stages:CountCars
 
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
+    from platformdirs import user_data_dir
+
     from perception.annotate import Outputs, annotate_all
     from perception.commands.reporter import Reporter, exit_code
     from perception.common.settings import names
     from perception.common.settings import size as parse_size
     from perception.common.settings import things as parse_things
     from perception.drawing.annotator import Annotator
+    from perception.events.settings import read_event_settings
     from perception.model import load_model
     from perception.postprocess.post_processing import DetectionOptions
     from perception.rules.settings import read_rules
@@ -239,7 +248,8 @@ def annotate(
     thing_classes = parse_things(things)
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
     outputs = Outputs(
-        output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, summary, heatmap, trajectories
+        output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, summary, heatmap, trajectories,
+        events,
     )  # fmt: skip
     if not outputs.given():
         kinds = ", ".join(f"--{kind}" for kind in Outputs.__dataclass_fields__ if kind != "video")
@@ -247,16 +257,22 @@ def annotate(
     found_rules = None if rules is None else read_rules(rules)
     if summary is not None and found_rules is None:
         raise UsageError("--summary says what rules saw: give --rules FILE")
+    if (events is not None or event_targets is not None) and found_rules is None and not own_stages:
+        raise UsageError("events are made by rules: give --rules FILE")
+    targets = None if event_targets is None else read_event_settings(event_targets)
     track = track or mot is not None or trajectories is not None or bool(found_rules and found_rules.of_boxes)
     reporter = Reporter(quiet=quiet, stats=stats)
     options = DetectionOptions(
         score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
         class_agnostic=class_agnostic, classes=wanted, unknown=unknown,
     )  # fmt: skip
-    with load_model(
+    with ExitStack() as ending, load_model(
         model, card=card, engine=engine, precision=precision, device=device, threads=threads, mode="throughput",
         options=options, size=parse_size(size),
     ) as loaded:  # fmt: skip
+        delivery = None if targets is None else targets.delivery(Path(user_data_dir("perception")) / "annotate")
+        if delivery is not None and targets is not None:
+            ending.callback(delivery.close, targets.drain_s)
         annotator = Annotator(
             loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)
         )
@@ -272,7 +288,7 @@ def annotate(
         results = []
         for result in annotate_all(
             sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
-            skip_existing=skip_existing, started=reporter.started,
+            skip_existing=skip_existing, delivery=delivery, started=reporter.started,
             source_options={
                 "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
                 "decoder": decoder,

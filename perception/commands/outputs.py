@@ -67,3 +67,14 @@ RulesFile = Annotated[
         rich_help_panel=MODEL,
     ),
 ]  # fmt: skip
+Events = Annotated[
+    str | None,
+    typer.Option(help="JSON Lines of events ('-': standard output).", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT),
+]
+EventTargets = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file that says where events are sent: webhooks, MQTT; see docs/events.md.",
+        show_default="not sent", rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip

@@ -38,6 +38,7 @@ _SINKS = {
     "summary": ("summary", "SummarySink"),
     "heatmap": ("heat_map", "HeatMapSink"),
     "trajectories": ("trajectories", "TrajectoriesSink"),
+    "events": ("events", "EventsSink"),
 }
 _BY_SUFFIX = {
     "mp4": "video",
@@ -52,7 +53,7 @@ _BY_SUFFIX = {
     "parquet": "parquet",
     **dict.fromkeys(PICTURES, "picture"),
 }
-_STREAMS = ("video", "jsonl", "csv", "counts", "mot", "summary")
+_STREAMS = ("video", "jsonl", "csv", "counts", "mot", "summary", "events")
 
 
 def open_sink(
@@ -77,6 +78,7 @@ def open_sink(
     ``summary``       only by kind              what rules saw by minute (CSV)
     ``heatmap``       only by kind              one picture
     ``trajectories``  only by kind              one picture
+    ``events``        only by kind              JSON Lines
     ================  ========================  ====================  ================================================
 
     Args:
