@@ -29,20 +29,31 @@ _WEBM = ("vp8", "vp9", "av1")
 
 @dataclass(frozen=True)
 class _Usual:
-    """An encoder's usual quality and speed, and its names for them."""
+    """An encoder's usual quality and speed, and its names for them.
+
+    Attributes:
+        at_once: options with which it holds no frame back.
+    """
 
     crf: float
     preset: str
     preset_option: str = "preset"
     options: dict[str, str] = field(default_factory=dict)
+    at_once: dict[str, str] = field(default_factory=dict)
 
 
+# What an encoder holds back is lost when the process is killed. Of files it may hold some frames, for better
+# compression, but none for nothing: x264's queue between its threads and libvpx's 25 frames change no byte here.
 _USUAL = {
-    "libx264": _Usual(23, "veryfast"),
-    "libx265": _Usual(28, "ultrafast", options={"x265-params": "log-level=error"}),
+    "libx264": _Usual(23, "veryfast", options={"x264-params": "sync-lookahead=0"}, at_once={"tune": "zerolatency"}),
+    "libx265": _Usual(
+        28, "ultrafast", options={"x265-params": "log-level=error"}, at_once={"tune": "zerolatency"}
+    ),
     "libvpx": _Usual(20, "8", "cpu-used", {"deadline": "realtime"}),
-    "libvpx-vp9": _Usual(34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1"}),
-    "libsvtav1": _Usual(35, "9"),
+    "libvpx-vp9": _Usual(
+        34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1", "lag-in-frames": "8"}, {"lag-in-frames": "0"}
+    ),
+    "libsvtav1": _Usual(35, "9", at_once={"svtav1-params": "lookahead=0:pred-struct=1"}),
 }
 
 
@@ -89,13 +100,20 @@ class Encoder:
             raise UsageError(f"the encoder {self.name} has no option {' and no '.join(context.options)}", self.where)
 
     def add_to(
-        self, output: Any, size_wh: tuple[int, int], fps: Fraction, time_base: Fraction, keyframe_interval: int
+        self,
+        output: Any,
+        size_wh: tuple[int, int],
+        fps: Fraction,
+        time_base: Fraction,
+        keyframe_interval: int,
+        at_once: bool = False,
     ) -> Any:
-        """Add a video stream with this encoder to an output container."""
+        """Add a video stream with this encoder to an output container; with ``at_once`` it holds no frame back."""
+        usual = _USUAL.get(self.name)
         stream = output.add_stream(
             self.name,
             rate=fps.limit_denominator(1_000_000),
-            options=dict(self.options),
+            options={**self.options, **(usual.at_once if usual and at_once else {})},
             width=size_wh[0],
             height=size_wh[1],
             time_base=time_base,
@@ -103,8 +121,9 @@ class Encoder:
         context = stream.codec_context
         context.gop_size = keyframe_interval
         context.thread_count = self.threads
-        # Not PyAV's default, slices: those cost bits, and 720p has too few rows for them to keep cores busy.
-        context.thread_type = "FRAME"
+        # Slices cost bits, and 720p has too few rows for them to keep cores busy; but each thread of the other kind
+        # holds a frame.
+        context.thread_type = "SLICE" if at_once else "FRAME"
         return stream
 
 

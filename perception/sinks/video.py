@@ -1,8 +1,9 @@
 """Annotated video: MP4, MOV, MKV or WebM, with the source's timing and sound.
 
-What is on disk can be played at any moment. MP4 and MOV are written in fragments of a second; closing adds an
-ordinary index behind them and hides the fragments (FFmpeg's ``hybrid_fragmented``), without copying anything.
-MKV and WebM are written in clusters of a second. After a kill or an error the file plays up to the last of them.
+What is on disk can be played at any moment. MP4 and MOV are written in fragments of a quarter of a second; closing adds
+an ordinary index behind them and hides the fragments (FFmpeg's ``hybrid_fragmented``), without copying anything.
+MKV and WebM are written in clusters as short. After a kill or an error the file plays up to the last of them: what is
+lost is less than a second, of a file with what the encoder holds back, of a live source without.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perception")
 
-FRAGMENT_S = 1
+FRAGMENT_S = 0.25
 KEYFRAME_S = 10
 
 
@@ -204,9 +205,9 @@ class VideoSink(Sink):
         if self._container in ("mp4", "mov"):
             kind = "hybrid_fragmented" if self._is_file else "default_base_moof"
             # delay_moov: the header waits for the first fragment, when the start times that it states are known.
-            options |= {"movflags": f"{kind}+delay_moov", "frag_duration": str(FRAGMENT_S * 1_000_000)}
+            options |= {"movflags": f"{kind}+delay_moov", "frag_duration": f"{FRAGMENT_S * 1e6:.0f}"}
         else:
-            options |= {"cluster_time_limit": str(FRAGMENT_S * 1000)}
+            options |= {"cluster_time_limit": f"{FRAGMENT_S * 1e3:.0f}"}
         self._output = av.open(self._target(), "w", format=self._container, container_options=options)
         fps = (info.fps or Fraction(30)) / info.every
         self._stream = self._encoder.add_to(
@@ -215,6 +216,7 @@ class VideoSink(Sink):
             fps=fps,
             time_base=self._time_base,
             keyframe_interval=max(1, min(250, round(fps * KEYFRAME_S))),
+            at_once=info.live,
         )
         context = self._stream.codec_context
         context.color_range = 2 if self._maker.full_range else 1
