@@ -32,28 +32,35 @@ class _Usual:
     """An encoder's usual quality and speed, and its names for them.
 
     Attributes:
-        at_once: options with which it holds no frame back.
+        live: options for a live source, with which it holds fewer frames back.
     """
 
     crf: float
     preset: str
     preset_option: str = "preset"
     options: dict[str, str] = field(default_factory=dict)
-    at_once: dict[str, str] = field(default_factory=dict)
+    live: dict[str, str] = field(default_factory=dict)
 
 
 # What an encoder holds back is lost when the process is killed. Of files it may hold some frames, for better
 # compression, but none for nothing: x264's queue between its threads and libvpx's 25 frames change no byte here.
+# Of live sources it holds a few; with none at all, x264's files would be half as large again.
 _USUAL = {
-    "libx264": _Usual(23, "veryfast", options={"x264-params": "sync-lookahead=0"}, at_once={"tune": "zerolatency"}),
+    "libx264": _Usual(
+        23,
+        "veryfast",
+        options={"x264-params": "sync-lookahead=0"},
+        live={"x264-params": "sync-lookahead=0:rc-lookahead=4:bframes=2"},
+    ),
     "libx265": _Usual(
-        28, "ultrafast", options={"x265-params": "log-level=error"}, at_once={"tune": "zerolatency"}
+        28,
+        "ultrafast",
+        options={"x265-params": "log-level=error"},
+        live={"x265-params": "log-level=error:rc-lookahead=4:bframes=2:frame-threads=1"},
     ),
     "libvpx": _Usual(20, "8", "cpu-used", {"deadline": "realtime"}),
-    "libvpx-vp9": _Usual(
-        34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1", "lag-in-frames": "8"}, {"lag-in-frames": "0"}
-    ),
-    "libsvtav1": _Usual(35, "9", at_once={"svtav1-params": "lookahead=0:pred-struct=1"}),
+    "libvpx-vp9": _Usual(34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1", "lag-in-frames": "0"}),
+    "libsvtav1": _Usual(35, "9", live={"svtav1-params": "lookahead=0:pred-struct=1"}),
 }
 
 
@@ -106,14 +113,14 @@ class Encoder:
         fps: Fraction,
         time_base: Fraction,
         keyframe_interval: int,
-        at_once: bool = False,
+        live: bool = False,
     ) -> Any:
-        """Add a video stream with this encoder to an output container; with ``at_once`` it holds no frame back."""
+        """Add a video stream with this encoder to an output container, for a live source or another."""
         usual = _USUAL.get(self.name)
         stream = output.add_stream(
             self.name,
             rate=fps.limit_denominator(1_000_000),
-            options={**self.options, **(usual.at_once if usual and at_once else {})},
+            options={**self.options, **(usual.live if usual and live else {})},
             width=size_wh[0],
             height=size_wh[1],
             time_base=time_base,
@@ -123,7 +130,7 @@ class Encoder:
         context.thread_count = self.threads
         # Slices cost bits, and 720p has too few rows for them to keep cores busy; but each thread of the other kind
         # holds a frame.
-        context.thread_type = "SLICE" if at_once else "FRAME"
+        context.thread_type = "SLICE" if live else "FRAME"
         return stream
 
 

@@ -3,7 +3,7 @@
 What is on disk can be played at any moment. MP4 and MOV are written in fragments of a quarter of a second; closing adds
 an ordinary index behind them and hides the fragments (FFmpeg's ``hybrid_fragmented``), without copying anything.
 MKV and WebM are written in clusters as short. After a kill or an error the file plays up to the last of them: what is
-lost is less than a second, of a file with what the encoder holds back, of a live source without.
+lost is less than a second: that, and the frames that the encoder holds back (AV1 holds more of a file).
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class VideoSink(Sink):
             fps=fps,
             time_base=self._time_base,
             keyframe_interval=max(1, min(250, round(fps * KEYFRAME_S))),
-            at_once=info.live,
+            live=info.live,
         )
         context = self._stream.codec_context
         context.color_range = 2 if self._maker.full_range else 1
