@@ -44,19 +44,20 @@ class _Usual:
 
 # What an encoder holds back is lost when the process is killed. Of files it may hold some frames, for better
 # compression, but none for nothing: x264's queue between its threads and libvpx's 25 frames change no byte here.
-# Of live sources it holds a few; with none at all, x264's files would be half as large again.
+# Of live sources it holds two at most, for a slow model may leave but five a second; with none at all, x264's files
+# would be half as large again.
 _USUAL = {
     "libx264": _Usual(
         23,
         "veryfast",
         options={"x264-params": "sync-lookahead=0"},
-        live={"x264-params": "sync-lookahead=0:rc-lookahead=4:bframes=2"},
+        live={"x264-params": "sync-lookahead=0:rc-lookahead=1:bframes=0"},
     ),
     "libx265": _Usual(
         28,
         "ultrafast",
         options={"x265-params": "log-level=error"},
-        live={"x265-params": "log-level=error:rc-lookahead=4:bframes=2:frame-threads=1"},
+        live={"x265-params": "log-level=error:rc-lookahead=1:bframes=0:frame-threads=1"},
     ),
     "libvpx": _Usual(20, "8", "cpu-used", {"deadline": "realtime"}),
     "libvpx-vp9": _Usual(34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1", "lag-in-frames": "0"}),

@@ -20,7 +20,17 @@ from perception.common.timestamps import JUMP_S
 from perception.errors import PerceptionError, SinkError, UsageError
 from perception.sinks.base import Sink
 from perception.sinks.codecs import CONTAINERS, Encoder, choose_encoder
-from perception.sinks.files import STDOUT, check_not_source, check_output, make_folder, name_of, open_stdout, reason
+from perception.sinks.files import (
+    PLACE_S,
+    STDOUT,
+    Place,
+    check_not_source,
+    check_output,
+    make_folder,
+    name_of,
+    open_stdout,
+    reason,
+)
 from perception.sinks.fragments import cut_to_whole_fragments
 from perception.sinks.priority import ordinary_priority
 from perception.types import Picture, Prediction, SourceInfo
@@ -95,6 +105,7 @@ class VideoSink(Sink):
         self._maker: FrameMaker | None = None
         self._audio: AudioTrack | None = None
         self._file: Any = None
+        self._place: Place | None = None
         self._time_base = Fraction(1, 90000)
         self._origin = Fraction(0)
         self._last: int | None = None
@@ -126,6 +137,8 @@ class VideoSink(Sink):
         with self._errors():
             if self._output is None:
                 self._start(picture, time)
+            if self._place is not None:
+                self._place.check(PLACE_S)
             assert self._maker is not None
             pts = self._next_pts(round((time - self._origin) / self._time_base))
             if self._audio is not None:
@@ -228,6 +241,7 @@ class VideoSink(Sink):
             self._audio.begin(self._origin, cut=info.start > 0)
         with ordinary_priority():
             self._output.start_encoding()
+        self._place = Place(self._path, self.where) if self._path is not None else None
 
     @property
     def _is_file(self) -> bool:
@@ -280,6 +294,8 @@ class VideoSink(Sink):
                 self._drain()
                 self._finish_audio()
                 self._output.close()
+            if self._place is not None:
+                self._place.check()
         except PerceptionError:
             self.abort()
             raise
@@ -309,7 +325,8 @@ class VideoSink(Sink):
             if self._container in ("mp4", "mov") and self._path is not None and self._is_file:
                 with suppress(OSError):
                     cut_to_whole_fragments(self._path)
-            log.warning("%s: incomplete, but it can be played", self.where)
+            if self._path is None or self._path.exists():
+                log.warning("%s: incomplete, but it can be played", self.where)
         self._release()
 
     def _release(self) -> None:

@@ -9,11 +9,12 @@ from perception.errors import SinkError
 from perception.model import Model
 from tests.faults.mounts import small_disk
 from tests.faults.outputs import DOCUMENTS, FILES, VIDEOS, indices_of, looks_finished
-from tests.faults.row import Outcome, Work, spread
+from tests.faults.row import Outcome, Work
 from tests.faults.running import annotate, loaded, sinks_in, threads_left
 
 FRAMES = 150
 PAGE = 4096
+REORDERED = 4
 
 
 def run(work: Work) -> Outcome:
@@ -65,8 +66,14 @@ def _fill(model: Model, disk: Path, output: str, other: Path, expected: list[int
     if output in DOCUMENTS:
         assert not looks_finished(output, disk), "it looks finished"
         return 0
-    found = indices_of(output, disk) if (disk / FILES[output]).stat().st_size or output not in VIDEOS else []
-    assert found == expected[: len(found)], f"frames {found[-5:]} are not the first {len(found)} of a whole run"
     if output not in VIDEOS:
-        return len(set(found))
-    return len(found)
+        found = indices_of(output, disk)
+    elif (disk / FILES[output]).stat().st_size:
+        found = indices_of(output, disk)
+        # Frames are stored in the order in which they are decoded: of the last ones some may be missing.
+        assert found[: len(found) - REORDERED] == expected[: max(0, len(found) - REORDERED)], f"{output} has gaps"
+        return len(found)
+    else:
+        found = []
+    assert found == expected[: len(found)], f"frames {found[-5:]} are not the first {len(found)} of a whole run"
+    return len(set(found))

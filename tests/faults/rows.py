@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import full_disk, killed, raising
+from tests.faults import folders, full_disk, killed, memory, raising
 from tests.faults.row import Row
 
 ROWS: tuple[Row, ...] = (
@@ -29,5 +29,21 @@ ROWS: tuple[Row, ...] = (
         raising.run,
         count=100,
         quick=4,
+    ),
+    Row(
+        "folders",
+        "a disk that is read-only; a folder that is removed and a disk that is pulled out in the middle; 13 outputs",
+        "the run ends with one line that names the output; others are good; no thread is left",
+        folders.run,
+        count=5,
+        quick=1,
+    ),
+    Row(
+        "memory",
+        "an annotation with a random part of the memory that it takes (control group, ulimit)",
+        "it is whole, or ends with one line, or is killed by the kernel and its outputs are readable; it never hangs",
+        memory.run,
+        count=40,
+        quick=2,
     ),
 )
