@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tests.faults import folders, full_disk, killed, memory, raising
+from tests.faults import (
+    folders,
+    full_disk,
+    killed,
+    killed_server,
+    memory,
+    network,
+    raising,
+    rtsp_restarts,
+    wall_clock,
+)
 from tests.faults.row import Row
 
 ROWS: tuple[Row, ...] = (
@@ -43,6 +53,38 @@ ROWS: tuple[Row, ...] = (
         "an annotation with a random part of the memory that it takes (control group, ulimit)",
         "it is whole, or ends with one line, or is killed by the kernel and its outputs are readable; it never hangs",
         memory.run,
+        count=40,
+        quick=2,
+    ),
+    Row(
+        "rtsp-restarts",
+        "an RTSP server that is killed, ended or frozen, and started again, under a running `live`",
+        "a picture within a minute of its start, every time; nothing grows",
+        rtsp_restarts.run,
+        count=100,
+        quick=3,
+    ),
+    Row(
+        "network",
+        "an RTSP camera behind a wire that loses, delays and is cut (seconds under each condition)",
+        "frames in order and in time; the stream goes on, or is connected anew by itself",
+        network.run,
+        count=20,
+        quick=3,
+    ),
+    Row(
+        "wall-clock",
+        "the machine's time is set back and ahead, by seconds to decades, under a running `live`",
+        "the stream goes on; recordings are as long as they took; jobs, their order and their results stay",
+        wall_clock.run,
+        count=16,
+        quick=2,
+    ),
+    Row(
+        "killed-server",
+        "`live` is killed once or twice in the upload, the queue or the middle of a job, and started again",
+        "the job is done, with whole results, or marked with the reason; nothing of it is left behind",
+        killed_server.run,
         count=40,
         quick=2,
     ),
