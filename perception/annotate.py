@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception.errors import PerceptionError, SourceError, UsageError
+from perception.errors import PerceptionError, SourceError, UsageError, out_of_memory
 from perception.pipeline import Report, run
 from perception.sinks import PICTURES, Sink, open_sink
 from perception.sinks.shared import SharedSink
@@ -306,6 +306,10 @@ def annotate_all(
                     )
             except PerceptionError as error:
                 result.error = error
+            except Exception as error:
+                result.error = out_of_memory(error, redact(result.source))
+                if result.error is None:
+                    raise
             yield result
             if result.report is not None and result.report.interrupted:
                 return

@@ -47,7 +47,10 @@ def run(work: Work) -> Outcome:
                             assert results_of(client, address) == list(range(FRAMES)), "its results are not whole"
                             took.append(time.monotonic() - began)
                         else:
-                            known = ("cut off" in ended["error"], f"ended {kills} times" in ended["error"] and kills > 1)
+                            known = (
+                                "cut off" in ended["error"],
+                                f"ended {kills} times" in ended["error"] and kills > 1,
+                            )
                             assert any(known), ended["error"]
                         assert client.delete(address).status_code == 204
                         seen.append(address)

@@ -22,8 +22,6 @@ FRAMES = 1000
 """Numbers that frames show before they begin again; one connection must not see more."""
 
 
-
-
 class Watched:
     """`tests.faults.watch` in the network of one end."""
 

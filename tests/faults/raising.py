@@ -78,7 +78,8 @@ def _raise(model: Model, part: str, error: type[BaseException], at: int, folder:
         raised = ended
     assert isinstance(raised, PerceptionError), f"ended with {raised!r}"
     assert "\n" not in str(raised), str(raised)
-    assert "the fault" in str(raised) or error.__name__ in str(raised), f"says {raised}"
+    words = "not enough memory" if error is MemoryError else "the fault"
+    assert words in str(raised) or error.__name__ in str(raised), f"says {raised}"
     left = threads_left(before)
     assert not left, f"threads left: {left}"
     lost = 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from tests.faults import (
+    clients,
+    day,
     folders,
     full_disk,
+    hour,
     killed,
     killed_server,
     memory,
@@ -87,5 +90,29 @@ ROWS: tuple[Row, ...] = (
         killed_server.run,
         count=40,
         quick=2,
+    ),
+    Row(
+        "clients",
+        "200 clients, a third of which misbehave or attack (seconds)",
+        "no fault, no traceback; who behaves is served or told when to come again; nothing grows",
+        clients.run,
+        count=600,
+        quick=20,
+    ),
+    Row(
+        "day",
+        "24 hours of a stream that fails every half hour, with viewers and recordings, by a fast clock (seconds)",
+        "times run on over the day; recordings are as long as they took; memory, threads, descriptors, files are flat",
+        day.run,
+        count=600,
+        quick=48,
+    ),
+    Row(
+        "hour",
+        "an hour of `live` with viewers who stay, and who come and go, and recordings (seconds)",
+        "memory, threads, descriptors and files are flat",
+        hour.run,
+        count=3600,
+        quick=30,
     ),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ from tests.server.process import Figures, LiveProcess
 VIDEO = {"content-type": "video/mp4"}
 
 
-def client_of(server: LiveProcess, **options: Any) -> httpx.Client:
-    """A client of the server, whose model is loaded when this returns."""
-    client = httpx.Client(base_url=server.url, timeout=120, **options)
-    until = time.monotonic() + 180
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < until, "the model is not loaded"
-        time.sleep(0.05)
-    return client
+@contextmanager
+def client_of(server: LiveProcess, **options: Any) -> Iterator[httpx.Client]:
+    """A client of the server, whose model is loaded."""
+    with httpx.Client(base_url=server.url, timeout=120, **options) as client:
+        until = time.monotonic() + 180
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < until, "the model is not loaded"
+            time.sleep(0.05)
+        yield client
 
 
 def clip_in(folder: Path, frames: int) -> bytes:

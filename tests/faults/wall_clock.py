@@ -104,4 +104,3 @@ def _recording(client: httpx.Client, recording: str) -> None:
         path.unlink(missing_ok=True)
     assert times == sorted(times) and times[-1] < 120, f"its times go from {times[0]} to {times[-1]}"
     assert abs(stopped["seconds"] - times[-1]) < 1, f"{stopped['seconds']} s are {times[-1]} s"
-

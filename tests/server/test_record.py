@@ -198,9 +198,7 @@ def test_deleting(scheduler, recordings):
 
 
 @pytest.mark.parametrize("set_by", [-400 * 86400, 0, 400 * 86400], ids=["back", "right", "ahead"])
-def test_recordings_of_an_earlier_server_are_there_until_their_time_is_over(
-    tmp_path, scheduler, monkeypatch, set_by
-):
+def test_recordings_of_an_earlier_server_are_there_until_their_time_is_over(tmp_path, scheduler, monkeypatch, set_by):
     clocks = ManualClock(), ManualClock()
     first = Recordings(tmp_path, Limits(job_ttl_s=1000), clocks[0])
     with stream_of("synthetic:?size=64x48&frames=0", scheduler) as stream:

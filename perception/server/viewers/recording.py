@@ -191,7 +191,9 @@ class Recordings:
         self._lock = threading.Lock()
         self._recordings: dict[str, Recording] = {}
         self._now = clock
-        self._earlier: dict[str, float] = {}  # of an earlier server: by the clock, since when; their files tell their age
+        self._earlier: dict[
+            str, float
+        ] = {}  # of an earlier server: by the clock, since when; their files tell their age
         with suppress(OSError):
             for path in folder.iterdir():
                 if match := _FILE.fullmatch(path.name):
