@@ -304,7 +304,7 @@ class LineFile:
                 os.ftruncate(self._fd, self._size)
 
     def close(self) -> None:
-        """Close it; errors that the system kept until now are raised as ``SinkError``, and so is a file that is gone."""
+        """Close it; errors that the system kept until now, and a file that is gone, are raised as ``SinkError``."""
         fd, self._fd, self._buffer = self._fd, None, None
         place, self._place = self._place, None
         if fd is not None:

@@ -12,6 +12,10 @@ from tests.faults.annotation import LIVE, OTHERS, SOURCE, annotating, command, l
 from tests.faults.outputs import DOCUMENTS, FILES, GROWING, VIDEOS, indices_of, looks_finished
 from tests.faults.row import Outcome, Work, spread
 
+FEW = 6
+"""Frames that may be lost where they come so slowly that these are more than a second: two that the encoder holds, two
+that wait for it, those of a fragment."""
+
 LONGEST_S = 5.0
 """Of a run, from its first frame to its end."""
 
@@ -64,7 +68,8 @@ def _check(folder: Path, video: str, live: bool, behind: dict[str, list[float]])
         reached = told[0] + found[-1] if found and output in VIDEOS else found[-1] if found else None
         lost = length if reached is None else max(0.0, (told[-1] - reached) / 25)
         behind.setdefault(output, []).append(lost)
-        assert lost <= 1.0, f"{output}: {lost:.2f} s of {length:.2f} s are lost"
+        frames = sum(index > (-1 if reached is None else reached) for index in told)
+        assert lost <= 1.0 or frames <= FEW, f"{output}: {lost:.2f} s of {length:.2f} s are lost, {frames} frames"
     return len(told)
 
 

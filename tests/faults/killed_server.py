@@ -30,7 +30,8 @@ def run(work: Work) -> Outcome:
                 addresses: list[str] = []
                 seen: list[str] = []
                 sender = threading.Thread(target=_send, args=(server.url, clip, addresses), daemon=True)
-                client_of(server).close()
+                with client_of(server):
+                    pass
                 sender.start()
                 for _ in range(kills):
                     time.sleep(work.random.uniform(0, 1.5))

@@ -38,9 +38,9 @@ def times_of(path: Path) -> list[float]:
 
 
 def indices_of(output: str, folder: Path, fps: float = 25) -> list[int]:
-    """Numbers of the frames that an output holds, read whole; an assertion or an error of the reader says what is wrong.
+    """Numbers of the frames that an output holds, read whole.
 
-    Of a table of boxes these are the frames that have boxes.
+    An assertion, or an error of the reader, says what is wrong.
     """
     path = folder / FILES[output]
     read: Callable[[Path], list[int]] = _READERS.get(output, lambda p: [round(t * fps) for t in times_of(p)])

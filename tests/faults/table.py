@@ -17,6 +17,8 @@ from typing import Any
 from tests.faults.row import NotHere, Outcome, Row, Work
 from tests.faults.rows import ROWS
 
+log = logging.getLogger(__name__)
+
 BEGIN, END = "<!-- the table of `python -m tests.faults` -->\n", "<!-- its end -->\n"
 HEAD = "| row | fault | must hold | times | wrong | figures | date |\n|---|---|---|---|---|---|---|\n"
 
@@ -73,6 +75,9 @@ def run_row(row: Row, count: int, seed: int = 0) -> dict[str, Any]:
         outcome = row.run(Work(folder, count, seed))
     except NotHere as error:
         outcome, refused = Outcome(), str(error)
+    except Exception as error:
+        log.exception("%s", row.name)
+        outcome = Outcome(wrong=[f"the row itself: {type(error).__name__}: {error}"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {

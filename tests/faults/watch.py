@@ -2,8 +2,8 @@
 
     python -m tests.faults.watch MODEL URL
 
-Each line is JSON: ``{"at": seconds, "state": ...}`` when the state changes, ``{"at": ..., "shown": number}`` for a frame,
-with the number that it shows. It ends when standard input does.
+Each line is JSON: ``{"at": seconds, "state": ...}`` when the state changes, ``{"at": ..., "shown": number}`` for a
+frame, with the number that it shows. It ends when standard input does.
 """
 
 from __future__ import annotations
