@@ -14,7 +14,7 @@ SYSTEM  := $(VENV)/.system-installed
 POLICY  := /usr/sbin/policy-rc.d
 REFERENCE := $(VENV)/.reference-installed
 
-.PHONY: help demo live test run-tests test-slow test-lowest attack lint bench models classics clean
+.PHONY: help demo live test run-tests test-slow test-lowest attack faults lint bench models classics clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ lint: $(DEV)  ## ruff and mypy
 
 attack: $(DEV)  ## attack the live service for five minutes (PERCEPTION_ATTACK_SECONDS)
 	$(BIN)/python -m pytest -m slow -s --timeout 0 tests/attack
+
+faults: $(DEV) $(SYSTEM)  ## break everything on purpose, for hours, and print the table of docs/reliability.md
+	$(BIN)/python -m tests.faults
 
 bench: $(DEV) $(MEDIA)  ## measure every speed in the README
 	$(BIN)/perception bench
