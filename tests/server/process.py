@@ -92,7 +92,7 @@ class LiveProcess:
         """End it; its exit status."""
         self._process.terminate()
         try:
-            return self._process.wait(60)
+            return self._process.wait(300)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(60)
