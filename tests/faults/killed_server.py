@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 import httpx
@@ -13,6 +14,7 @@ from tests.faults.served import VIDEO, client_of, clip_in, job_ended, results_of
 from tests.server.process import LiveProcess
 
 FRAMES = 400
+STATES = ("receiving", "queued", "running", "done", "failed")
 
 
 def run(work: Work) -> Outcome:
@@ -33,12 +35,13 @@ def run(work: Work) -> Outcome:
                 with client_of(server):
                     pass
                 sender.start()
-                for _ in range(kills):
-                    time.sleep(work.random.uniform(0, 1.5))
+                for state in work.random.choices(("receiving", "queued", "running"), k=kills):
+                    _wait_for(server, state)
+                    time.sleep(work.random.uniform(0, 1))
                     server.kill()
                     server = LiveProcess(folder)
                     began = time.monotonic()
-                sender.join(60)
+                sender.join(300)
                 with client_of(server) as client:
                     for job in client.get("/v1/jobs").json():
                         address = f"/v1/jobs/{job['id']}"
@@ -66,9 +69,28 @@ def run(work: Work) -> Outcome:
     return outcome
 
 
+def _wait_for(server: LiveProcess, state: str) -> None:
+    """Until the job is in that state, or is past it."""
+    past = STATES[STATES.index(state) :]
+    until = time.monotonic() + 300
+    with client_of(server) as client:
+        while not any(job["state"] in past for job in client.get("/v1/jobs").json()):
+            assert time.monotonic() < until, f"no job is {state}"
+            time.sleep(0.02)
+
+
 def _send(url: str, clip: bytes, addresses: list[str]) -> None:
-    with suppress(httpx.HTTPError, KeyError), httpx.Client(base_url=url, timeout=60) as client:
-        addresses.append(client.post("/v1/jobs", content=clip, headers=VIDEO).headers["location"])
+    """In pieces, so that the upload takes about a second."""
+
+    def pieces() -> Iterator[bytes]:
+        size = len(clip) // 10 + 1
+        for at in range(0, len(clip), size):
+            yield clip[at : at + size]
+            time.sleep(0.1)
+
+    headers = {**VIDEO, "content-length": str(len(clip))}
+    with suppress(httpx.HTTPError, KeyError), httpx.Client(base_url=url, timeout=300) as client:
+        addresses.append(client.post("/v1/jobs", content=pieces(), headers=headers).headers["location"])
 
 
 def _word(job: dict[str, object]) -> str:
