@@ -62,7 +62,7 @@ def client(server):
         yield made
         for stream in server.hub.streams:
             made.delete(f"/v1/streams/{stream.id}")
-    wait_for(lambda: not threads.named("perception-mjpeg", "perception-fmp4"))
+    wait_for(lambda: not threads.named("perception-motionjpeg", "perception-fragmentedmp4"))
 
 
 def opened(client, name, **more):
@@ -212,10 +212,10 @@ def test_viewers_who_leave_are_forgotten(client, server):
     with watching(client, id, 3):
         assert client.get(f"/v1/streams/{id}").json()["viewers"] == 3
         assert 'perception_viewers{kind="stream"} 3.0' in client.get("/metrics").text
-        assert len(threads.named("perception-mjpeg")) == 1
+        assert len(threads.named("perception-motionjpeg")) == 1
     wait_for(lambda: client.get(f"/v1/streams/{id}").json()["viewers"] == 0)
     wait_for(lambda: 'perception_viewers{kind="stream"} 0.0' in client.get("/metrics").text)
-    wait_for(lambda: not threads.named("perception-mjpeg"))
+    wait_for(lambda: not threads.named("perception-motionjpeg"))
 
 
 def test_viewers_of_equal_options_get_equal_bytes(client):

@@ -128,3 +128,50 @@ def test_the_stage_tells_the_motion_from_the_pictures(planes: bool) -> None:
             ids[camera] |= set(result.track_ids.tolist())
     assert ids[True] == {1, 2}
     assert len(ids[False]) > 2
+
+
+def noisy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("contrast", [0.03, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("shift", [(4, 0), (0, 4), (3, -3), (30, 8)])
+def test_a_slow_pan_is_motion_however_weak_the_corners(contrast: float, shift: tuple[int, int]) -> None:
+    ground = (world(7).astype(np.float32) * contrast + 90).astype(np.uint8)
+    camera = CameraMotion()
+    total, told = np.zeros(2), np.zeros(2)
+    for frame in range(20):  # beyond what points are kept for
+        x, y = 60 + shift[0] * frame, 90 + shift[1] * frame
+        found = camera.update(ground[y : y + 540, x : x + 960], NONE)
+        if frame:
+            total -= shift
+            told += 0 if found is None else found @ [480, 270, 1] - [480, 270]
+    assert np.abs(told - total).max() < 0.08 * np.abs(total).max() + 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_camera_that_stands_still_has_no_motion_though_its_pictures_are_noisy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ground, thing = world(10 + seed)[:720, :1280], world(20 + seed)[:300, :300]
+    camera = CameraMotion()
+    for frame in range(40):
+        picture = noisy(ground, rng)
+        x = 20 * frame
+        picture[200:500, x : x + 300] = thing[:, : 1280 - x]
+        assert camera.update(picture, np.array([[x - 20, 200, x + 280, 500]], np.float32)) is None
+
+
+def test_the_motion_is_found_again_after_a_pause_and_after_a_cut() -> None:
+    first, second = world(31), world(32)
+    camera = CameraMotion()
+    moves = [0] * 20 + [8] * 20 + [0] * 20 + [-8] * 20
+    x = 100
+    for at, move in enumerate(moves):
+        x += move
+        ground = first if at < 70 else second
+        found = camera.update(ground[90:810, x : x + 1280], NONE)
+        if at in (0, 70) or not move:
+            assert found is None
+        else:
+            assert found is not None
+            np.testing.assert_allclose(found @ [640, 360, 1], [640 - move, 360], atol=1.5)

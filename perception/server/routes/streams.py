@@ -50,8 +50,9 @@ from perception.server.problems import Busy, Conflict
 from perception.server.routes.pictures import faults
 from perception.server.service import Service
 from perception.server.streams.stream import State, Stream
+from perception.server.viewers.broadcast import Broadcast
 from perception.server.viewers.fragmented_mp4 import VideoSession, read_options, refuse
-from perception.server.viewers.motion_jpeg import CONTENT_TYPE, Mjpeg, MjpegResponse
+from perception.server.viewers.motion_jpeg import CONTENT_TYPE, MotionJpegResponse, MotionJpegSink
 from perception.server.viewers.recording import State as RecordingState
 
 router = APIRouter()
@@ -221,9 +222,9 @@ async def mjpeg(request: Request, id: Id, options: WithOptions) -> Response:
     _check_running(stream)
     with ExitStack() as place:
         place.enter_context(hub.viewer(client_of(request)))
-        viewer = Mjpeg.join(stream, options.plain())
+        viewer = Broadcast.join(stream, options.plain(), MotionJpegSink)
         place.callback(viewer.leave)
-        return MjpegResponse(viewer, place.pop_all())
+        return MotionJpegResponse(viewer, place.pop_all())
 
 
 @router.websocket("/v1/streams/{id}/video")

@@ -163,6 +163,11 @@ class Stream:
         return None if capture is None else capture.info
 
     @property
+    def fps(self) -> float:
+        """Results a second, measured; 0 before there were some."""
+        return self._statistics.fps
+
+    @property
     def model(self) -> Model:
         """The model that it runs on."""
         return self._model
@@ -199,7 +204,7 @@ class Stream:
             "message": self._message,
             "width": frame.width if frame else info.width if info else 0,
             "height": frame.height if frame else info.height if info else 0,
-            "fps": round(self._statistics.fps, 2),
+            "fps": round(self.fps, 2),
             "latency_ms": {"p50": round(p50, 2), "p95": round(p95, 2)},
             "frames": self.frames,
             "dropped": self.dropped,

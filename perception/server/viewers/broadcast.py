@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from abc import ABC, abstractmethod
 from collections import deque
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
+from perception.card import ModelCard
 from perception.errors import PerceptionError
 from perception.server.options import Options
 from perception.server.streams.stream import Stream
 from perception.server.streams.subscription import Subscription
-from perception.types import Prediction
+from perception.sinks.base import Sink
+from perception.types import Frame, SourceInfo
 
 log = logging.getLogger("perception")
 
@@ -73,46 +76,62 @@ class Viewer(Generic[Piece]):
         self._broadcast._remove(self)
 
 
-class Broadcast(ABC, Generic[Piece]):
-    """Sink of a stream's rendered predictions under one set of options, for all viewers who have it.
+class ViewerSink(Sink, Generic[Piece]):
+    """Sink of a stream's rendered predictions whose output are pieces for viewers on the network.
 
-    It starts with its first viewer and ends with its last. All methods but ``make`` are for the event loop.
+    Args:
+        give: takes the pieces of a frame, in the thread that writes.
     """
 
-    def __init__(self, stream: Stream, options: Options) -> None:
+    wants_picture = True
+    viewer: ClassVar[type[Viewer[Any]]] = Viewer
+    """Queue of one viewer's pieces."""
+
+    def __init__(self, give: Callable[[list[Piece]], None]) -> None:
+        self._give = give
+
+    def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
+        """Prepare for the frames of a stream; ``info.fps`` is its measured rate, where it has one."""
+
+    def close(self) -> None:
+        """Give back what the pieces were made with."""
+
+    def abort(self) -> None:
+        """As ``close``: nothing is kept."""
+        self.close()
+
+    def greet(self) -> None:
+        """A viewer has come, to whom the next piece should be of use. Called in the event loop."""
+
+
+class Broadcast(Generic[Piece]):
+    """Drives one sink with a stream's predictions under one set of options, for all viewers who have these.
+
+    It starts with its first viewer and ends with its last. All methods are for the event loop.
+    """
+
+    def __init__(self, stream: Stream, options: Options, sink: type[ViewerSink[Piece]]) -> None:
         self._stream = stream
-        self._options = options
+        self._key = sink, options
         self._subscription: Subscription = stream.subscribe(options)
         self._viewers: list[Viewer[Piece]] = []
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(
-            target=self._run, name=f"perception-{type(self).__name__.lower()} {stream.id}", daemon=True
-        )
+        self._sink = sink(lambda pieces: self._tell(self._offer, pieces))
+        self._thread = threading.Thread(target=self._run, name=f"perception-{self._sink.name} {stream.id}", daemon=True)
         self._ended = False
 
     @classmethod
-    def join(cls, stream: Stream, options: Options) -> Viewer[Piece]:
-        """A place among the viewers.
+    def join(cls, stream: Stream, options: Options, sink: type[ViewerSink[Piece]]) -> Viewer[Piece]:
+        """A place among the viewers of what a kind of sink makes.
 
         Raises:
             UsageError: the options do not fit the model.
             Busy: the stream is being drawn with too many different options already.
         """
-        found = stream.broadcasts.get((cls, options))
+        found = stream.broadcasts.get((sink, options))
         if found is None or found._ended:
-            found = stream.broadcasts[cls, options] = cls(stream, options)
+            found = stream.broadcasts[sink, options] = cls(stream, options, sink)
         return cast("Broadcast[Piece]", found)._add()
-
-    @abstractmethod
-    def make(self, prediction: Prediction) -> list[Piece]:
-        """Make the pieces for viewers of a rendered prediction. Runs in the broadcast's thread."""
-
-    def finish(self) -> None:
-        """Give back what ``make`` took. Runs in the broadcast's thread, once it makes nothing more."""
-
-    def new_viewer(self) -> Viewer[Piece]:
-        """Make the queue of one viewer's pieces."""
-        return Viewer(self)
 
     def __len__(self) -> int:
         return len(self._viewers)
@@ -121,7 +140,8 @@ class Broadcast(ABC, Generic[Piece]):
         return True
 
     def _add(self) -> Viewer[Piece]:
-        viewer = self.new_viewer()
+        viewer: Viewer[Piece] = self._sink.viewer(self)
+        self._sink.greet()
         self._viewers.append(viewer)
         if self._thread.ident is None:
             self._thread.start()
@@ -132,11 +152,11 @@ class Broadcast(ABC, Generic[Piece]):
             self._viewers.remove(viewer)
         if not self._viewers:
             self._ended = True
-            if self._stream.broadcasts.get((type(self), self._options)) is self:
-                del self._stream.broadcasts[type(self), self._options]
+            if self._stream.broadcasts.get(self._key) is self:
+                del self._stream.broadcasts[self._key]
             self._subscription.close()
 
-    def _give(self, pieces: list[Piece]) -> None:
+    def _offer(self, pieces: list[Piece]) -> None:
         for piece in pieces:
             for viewer in self._viewers:
                 viewer.offer(piece)
@@ -148,19 +168,29 @@ class Broadcast(ABC, Generic[Piece]):
 
     def _run(self) -> None:
         try:
-            while not self._subscription.over:
-                prediction = self._subscription.next(1.0)
-                if prediction is not None:
-                    self._tell(self._give, self.make(prediction))
-                del prediction
+            with self._sink as sink:
+                opened = False
+                while not self._subscription.over:
+                    prediction = self._subscription.next(1.0, sink.wants_picture)
+                    if prediction is None:
+                        continue
+                    if not opened:
+                        sink.open(self._info(prediction.frame), self._stream.model.card)
+                        opened = True
+                    sink.write(prediction)
+                    del prediction
         except PerceptionError as error:
             log.warning("stream %s: %s", self._stream.id, error)
         except Exception:
             log.exception("stream %s", self._stream.id)
         finally:
             self._subscription.close()
-            self.finish()
             self._tell(self._end)
+
+    def _info(self, frame: Frame) -> SourceInfo:
+        fps = self._stream.fps
+        rate = Fraction(fps).limit_denominator(1000) if fps > 1 else None
+        return SourceInfo(self._stream.name, "stream", frame.width, frame.height, fps=rate, live=True)
 
     def _tell(self, what: object, *arguments: object) -> None:
         try:

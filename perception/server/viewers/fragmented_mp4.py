@@ -27,6 +27,7 @@ import json
 import logging
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,14 +37,15 @@ import av
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
+from perception.card import ModelCard
 from perception.errors import PerceptionError, UsageError
 from perception.picture.encoder_frames import FrameMaker
 from perception.picture.planes import size_of
 from perception.server.options import Options
 from perception.server.problems import Busy
 from perception.server.streams.stream import Stream
-from perception.server.viewers.broadcast import Broadcast, Viewer
-from perception.types import Picture, Prediction
+from perception.server.viewers.broadcast import Broadcast, Viewer, ViewerSink
+from perception.types import Picture, Prediction, SourceInfo
 
 log = logging.getLogger("perception")
 
@@ -180,7 +182,7 @@ def length_prefixed(data: bytes) -> bytes:
 class SegmentViewer(Viewer[Segment]):
     """A viewer who can begin, or go on after a loss, only with a key frame."""
 
-    def __init__(self, broadcast: Fmp4) -> None:
+    def __init__(self, broadcast: Broadcast[Segment]) -> None:
         super().__init__(broadcast)
         self._waits_for_key = True
 
@@ -197,33 +199,41 @@ class SegmentViewer(Viewer[Segment]):
         self._changed.set()
 
 
-class Fmp4(Broadcast[Segment]):
-    """One encoder of one stream under one set of options."""
+class FragmentedMp4Sink(ViewerSink[Segment]):
+    """Gives the media segments of one encoder, which begins anew where the pictures get another size."""
 
-    def __init__(self, stream: Stream, options: Options) -> None:
-        super().__init__(stream, options)
+    viewer = SegmentViewer
+
+    def __init__(self, give: Callable[[list[Segment]], None]) -> None:
+        super().__init__(give)
         self._encoder: SegmentEncoder | None = None
+        self._fps = 30.0
         self._wants_key = False
 
-    def new_viewer(self) -> Viewer[Segment]:
-        self._wants_key = True  # who comes in the middle need not wait
-        return SegmentViewer(self)
+    def greet(self) -> None:
+        """Begin the next frame with a key frame: who comes in the middle need not wait."""
+        self._wants_key = True
 
-    def make(self, prediction: Prediction) -> list[Segment]:
+    def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
+        """Take the frame rate, for the encoder's rate control."""
+        self._fps = 30.0 if info.fps is None else float(info.fps)
+
+    def write(self, prediction: Prediction) -> None:
+        """Encode the annotated picture of a frame."""
         picture = prediction.picture
         assert picture is not None
         if self._encoder is not None and not self._encoder.fits(picture):
-            self._encoder.close()
-            self._encoder = None
+            self.close()
         if self._encoder is None:
-            fps = self._stream.status()["fps"]
-            self._encoder = SegmentEncoder(picture, fps if fps > 1 else 30.0)
+            self._encoder = SegmentEncoder(picture, self._fps)
         key, self._wants_key = self._wants_key, False
-        return self._encoder.encode(picture, prediction.frame.time, key)
+        self._give(self._encoder.encode(picture, prediction.frame.time, key))
 
-    def finish(self) -> None:
+    def close(self) -> None:
+        """Give the encoder back."""
         if self._encoder is not None:
             self._encoder.close()
+            self._encoder = None
 
 
 def _box(name: bytes, content: bytes) -> bytes:
@@ -243,7 +253,7 @@ class VideoSession:
         self._socket = socket
         self._stream = stream
         self._options = options
-        self._viewer: Viewer[Segment] = Fmp4.join(stream, options)
+        self._viewer: Viewer[Segment] = Broadcast.join(stream, options, FragmentedMp4Sink)
         self._head: Head | None = None
 
     async def run(self) -> None:
@@ -268,7 +278,7 @@ class VideoSession:
                 return
             try:
                 options = _read_message(message.get("text"))
-                viewer = Fmp4.join(self._stream, options)
+                viewer = Broadcast.join(self._stream, options, FragmentedMp4Sink)
             except PerceptionError as error:
                 await self._socket.send_text(json.dumps({"type": "error", "error": str(error)}))
                 if not isinstance(error, Busy):

@@ -9,7 +9,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from perception.picture.jpeg import encode_jpeg
-from perception.server.viewers.broadcast import Broadcast, Viewer
+from perception.server.viewers.broadcast import Viewer, ViewerSink
 from perception.types import Prediction
 
 BOUNDARY = "perception-frame"
@@ -19,18 +19,19 @@ REPEAT_S = 2.0
 """Seconds without a new frame after which the last one is sent again, which notices a viewer who has left."""
 
 
-class Mjpeg(Broadcast[bytes]):
-    """JPEG files, each with the headers of its part and the boundary that follows it."""
+class MotionJpegSink(ViewerSink[bytes]):
+    """Gives JPEG files, each with the headers of its part and the boundary that follows it."""
 
-    def make(self, prediction: Prediction) -> list[bytes]:
+    def write(self, prediction: Prediction) -> None:
+        """Encode the annotated picture of a frame."""
         assert prediction.picture is not None
         data = encode_jpeg(prediction.picture)
         head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
         # The boundary comes at once and not with the next frame: browsers show a frame when they have seen its end.
-        return [b"".join((head.encode(), data, f"\r\n--{BOUNDARY}\r\n".encode()))]
+        self._give([b"".join((head.encode(), data, f"\r\n--{BOUNDARY}\r\n".encode()))])
 
 
-class MjpegResponse(StreamingResponse):
+class MotionJpegResponse(StreamingResponse):
     """The response for one viewer, until the stream ends or the viewer leaves.
 
     Args:
