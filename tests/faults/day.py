@@ -21,8 +21,9 @@ from perception.server.options import Options
 from perception.server.settings import Limits
 from perception.server.streams.stream import Stream
 from perception.server.streams.timeouts import Timeouts
-from perception.server.viewers.fragmented_mp4 import Fmp4, Segment
-from perception.server.viewers.motion_jpeg import Mjpeg
+from perception.server.viewers.broadcast import Broadcast
+from perception.server.viewers.fragmented_mp4 import FragmentedMp4Sink, Segment
+from perception.server.viewers.motion_jpeg import MotionJpegSink
 from perception.server.viewers.recording import Recordings
 from perception.sources.base import Source
 from perception.types import Frame
@@ -147,7 +148,8 @@ def run(work: Work) -> Outcome:
 async def _watch(stream: Stream, over: threading.Event, segments: list[Segment], counts: dict[str, int]) -> None:
     """Two viewers, who leave and come again every few seconds."""
     while not over.is_set():
-        video, mjpeg = Fmp4.join(stream, Options(opacity=0.3)), Mjpeg.join(stream, Options())
+        video = Broadcast.join(stream, Options(opacity=0.3), FragmentedMp4Sink)
+        mjpeg = Broadcast.join(stream, Options(), MotionJpegSink)
         until = time.monotonic() + 3
         while time.monotonic() < until and not over.is_set():
             segment = await video.next(0.1)

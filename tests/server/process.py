@@ -65,8 +65,12 @@ class LiveProcess:
                 preexec_fn=limited,
             )
         self._watched = psutil.Process(self._process.pid)
-        wait_for(lambda: "perception live: http" in self.said() or self._process.poll() is not None, 300)
-        assert self._process.poll() is None, self.said()
+        try:
+            wait_for(lambda: "perception live: http" in self.said() or self._process.poll() is not None, 300)
+            assert self._process.poll() is None, self.said()
+        except BaseException:
+            self.kill()
+            raise
         self.url = self.said().partition("perception live: ")[2].split()[0].rstrip("/")
         self.host, _, port = self.url.partition("://")[2].rpartition(":")
         self.port = int(port)
