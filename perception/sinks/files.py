@@ -166,6 +166,10 @@ class Place:
             return None
         return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
+    def is_there(self) -> bool:
+        """Return whether it is; what is no ordinary file has no place to lose."""
+        return self._file is None or self._now() == self._file
+
     def check(self, at_most_every_s: float = 0.0) -> None:
         """Look, unless it was looked not long ago.
 

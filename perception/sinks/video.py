@@ -322,10 +322,11 @@ class VideoSink(Sink):
                 self._drain()
             with suppress(Exception):
                 self._output.close()
-            if self._container in ("mp4", "mov") and self._path is not None and self._is_file:
+            there = self._place is None or self._place.is_there()
+            if there and self._container in ("mp4", "mov") and self._path is not None and self._is_file:
                 with suppress(OSError):
                     cut_to_whole_fragments(self._path)
-            if self._path is None or self._path.exists():
+            if there:
                 log.warning("%s: incomplete, but it can be played", self.where)
         self._release()
 

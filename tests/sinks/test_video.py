@@ -284,6 +284,8 @@ def test_a_video_that_is_gone_ends_the_run(tmp_path: Path, suffix: str, fault: s
     take_away(path, fault)
     with pytest.raises(SinkError, match=f"out.{suffix}: .* while it was being written"):
         sink.close()
+    if fault == "replaced":
+        assert path.read_bytes() == b"another's"
     if fault == "moved":  # what is there can be played
         assert len(pictures(path.with_name("other"))) == 1
 
