@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ HEAD = "| row | fault | must hold | times | wrong | figures | date |\n|---|---|-
 def main(arguments: list[str] | None = None) -> None:
     """Run the rows that are asked for; status 1 where one found something wrong."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that disks, networks and servers are taken away
     logging.getLogger("perception").setLevel(logging.CRITICAL)  # outputs that are incomplete are no news here
     results: dict[str, str] = {}
     told: list[dict[str, Any]] = []
