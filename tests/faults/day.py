@@ -32,7 +32,9 @@ from tests.faults.row import Outcome, Work, spread
 from tests.models import write_model
 
 DAY_S = 86400.0
-LATE_S = 900.0
+LATE_S = 10.0
+"""Of this machine, by which a frame may come late: a busy one makes long waits of a fast clock."""
+
 FAILURE_S = 1800.0
 HOUR_S = 3600.0
 SCENE = "synthetic:?size=160x96&fps=25&frames=0&live=1"
@@ -120,7 +122,7 @@ def run(work: Work) -> Outcome:
                 times = times_of(recording.path)
                 lengths.append(times[-1])
                 outcome.check(times == sorted(times), f"recording {hour}: times go back")
-                outcome.check(times[-1] < took + LATE_S, f"recording {hour}: {times[-1]:.0f} s in {took:.0f} s")
+                outcome.check(times[-1] < took + LATE_S * rate, f"recording {hour}: {times[-1]:.0f} s in {took:.0f} s")
             recordings.delete_old()
             give_back()
             held.append(_held(folder))

@@ -12,9 +12,9 @@ from tests.faults.annotation import LIVE, OTHERS, SOURCE, annotating, command, l
 from tests.faults.outputs import DOCUMENTS, FILES, GROWING, VIDEOS, indices_of, looks_finished
 from tests.faults.row import Outcome, Work, spread
 
-FEW = 6
-"""Frames that may be lost where they come so slowly that these are more than a second: two that the encoder holds, two
-that wait for it, those of a fragment."""
+FEW = 8
+"""Frames that may be lost where they come so slowly that these are more than a second: two that the encoder holds, one
+that it is given, two that wait for it, and the three of a fragment of a quarter of a second and what ends it."""
 
 LONGEST_S = 5.0
 """Of a run, from its first frame to its end."""

@@ -22,7 +22,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "killed",
         "SIGKILL at a random moment of an annotation with ten outputs",
-        "each output plays, or reads, to within the last second, or the last six frames; no document looks finished",
+        "each output plays, or reads, to within the last second, or the last eight frames; no document looks finished",
         killed.run,
         count=100,
         quick=2,
