@@ -18,7 +18,7 @@ TOOLS := .venv-tools/.installed
 LOCK  := .venv-tools/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
          --custom-compile-command 'make lock'
 
-.PHONY: help demo live test run-tests test-slow test-lowest attack fuzz lint lock checksums sbom bench models \
+.PHONY: help demo live test run-tests test-slow test-lowest attack fuzz faults lint lock checksums sbom bench models \
         classics clean
 
 help:  ## list the targets
@@ -68,6 +68,9 @@ checksums:  ## list the SHA-256 of the models that ship again
 sbom: $(TOOLS)  ## write what the images contain, sbom.json (CycloneDX)
 	.venv-tools/bin/cyclonedx-py requirements requirements/live.txt --pyproject pyproject.toml --output-reproducible \
 	  --output-file sbom.json
+
+faults: $(DEV) $(SYSTEM)  ## break everything on purpose, for hours, and print the table of docs/reliability.md
+	$(BIN)/python -m tests.faults
 
 bench: $(DEV) $(MEDIA)  ## measure every speed in the README
 	$(BIN)/perception bench

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception.errors import PerceptionError, SourceError, UsageError
+from perception.errors import PerceptionError, SourceError, UsageError, out_of_memory
 from perception.pipeline import Report, run
 from perception.sinks import PICTURES, Sink, open_sink
 from perception.sinks.events import DeliverySink
@@ -380,6 +380,10 @@ def annotate_all(
                     )
             except PerceptionError as error:
                 result.error = error
+            except Exception as error:
+                result.error = out_of_memory(error, redact(result.source))
+                if result.error is None:
+                    raise
             whole = result.report is not None and not result.report.interrupted
             if whole:
                 result.mark_finished()

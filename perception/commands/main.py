@@ -36,7 +36,7 @@ from perception.commands.track import track
 from perception.commands.train import train
 from perception.commands.verify import verify
 from perception.commands.weights import weights
-from perception.errors import PerceptionError
+from perception.errors import PerceptionError, out_of_memory
 
 app = typer.Typer(
     name="perception",
@@ -103,9 +103,18 @@ def main() -> None:
     except PerceptionError as error:
         if debug:
             raise
-        from perception.common.console import complain
-
-        complain(error)
-        sys.exit(error.exit_code)
+        _complain(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        told = out_of_memory(error)
+        if debug or told is None:
+            raise
+        _complain(told)
+
+
+def _complain(error: PerceptionError) -> None:
+    from perception.common.console import complain
+
+    complain(error)
+    sys.exit(error.exit_code)

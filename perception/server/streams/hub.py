@@ -94,7 +94,7 @@ class StreamHub:
         self._timeouts = timeouts or Timeouts()
         self._idle_s = idle_s
         self._now = clock
-        self.recordings = Recordings(settings.folder / "recordings", settings.limits)
+        self.recordings = Recordings(settings.folder / "recordings", settings.limits, clock)
         self._questions = Questions()
         self._lock = threading.Lock()
         self._making_room = threading.Lock()
