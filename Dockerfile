@@ -16,7 +16,7 @@ ARG JETSON_BASE=l4t-jetpack:r36.4.0
 # The package and its dependencies in one folder: the final images have no compiler, no pip cache and no source tree.
 FROM python:${PYTHON}-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY perception perception
 RUN python -m venv /opt/perception \
  && /opt/perception/bin/pip install --no-cache-dir ".[live]"
@@ -61,7 +61,7 @@ ARG JETPACK=6
 WORKDIR /src
 COPY deploy/jetpack${JETPACK}.txt ./
 RUN /opt/perception/bin/pip install --no-cache-dir -r "jetpack${JETPACK}.txt"
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY perception perception
 RUN /opt/perception/bin/pip install --no-cache-dir --no-deps . \
  && /opt/perception/bin/python -c "from perception.sources.csi import has_gstreamer; assert has_gstreamer()"

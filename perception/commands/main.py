@@ -76,7 +76,9 @@ app.add_typer(classics, name="classics")
 @app.callback(invoke_without_command=True)
 def _main(
     ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and in a checkout its revision.", is_eager=True)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
     if ctx.invoked_subcommand is not None:
@@ -84,9 +86,9 @@ def _main(
 
         log_to_stderr(debug)
     if version:
-        from perception.common.version import __version__
+        from perception.common.version import full_version
 
-        typer.echo(__version__)
+        typer.echo(full_version())
         raise typer.Exit
 
 
