@@ -22,7 +22,7 @@ WORKDIR /src
 COPY requirements requirements
 RUN python -m venv /opt/perception \
  && /opt/perception/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt -r requirements/live.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY perception perception
 RUN /opt/perception/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
@@ -67,7 +67,7 @@ WORKDIR /src
 COPY requirements requirements
 RUN /opt/perception/bin/pip install --no-cache-dir --require-hashes \
       -r requirements/build.txt -r "requirements/jetpack${JETPACK}.txt"
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY perception perception
 RUN /opt/perception/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
  && /opt/perception/bin/python -c "from perception.sources.csi import has_gstreamer; assert has_gstreamer()"
