@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -225,8 +224,6 @@ def annotate(
 
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
-    from platformdirs import user_data_dir
-
     from perception.annotate import Outputs, annotate_all
     from perception.commands.reporter import Reporter, exit_code
     from perception.common.settings import names
@@ -270,7 +267,7 @@ def annotate(
         model, card=card, engine=engine, precision=precision, device=device, threads=threads, mode="throughput",
         options=options, size=parse_size(size),
     ) as loaded:  # fmt: skip
-        delivery = None if targets is None else targets.delivery(Path(user_data_dir("perception")) / "annotate")
+        delivery = None if targets is None else targets.delivery()
         if delivery is not None and targets is not None:
             ending.callback(delivery.close, targets.drain_s)
         annotator = Annotator(

@@ -163,11 +163,11 @@ class EventSettings(_Part):
         made += [] if self.mqtt is None else [self.mqtt.target()]
         return made
 
-    def delivery(self, folder: Path) -> Delivery:
+    def delivery(self, folder: Path | None = None) -> Delivery:
         """Begin to deliver.
 
         Args:
-            folder: of the outbox, where none is named.
+            folder: of the outbox, where none is named; None: in the user's data folder.
 
         Raises:
             UsageError: a target or the outbox cannot be made.
@@ -177,7 +177,11 @@ class EventSettings(_Part):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise UsageError(f"events would go to the same place twice: {twice}")
-        return Delivery(Outbox(self.outbox or folder / "outbox.sqlite", self.outbox_bytes), targets)
+        if self.outbox is None and folder is None:
+            from platformdirs import user_data_path
+
+            folder = user_data_path("perception") / "events"
+        return Delivery(Outbox(self.outbox or (folder or Path()) / "outbox.sqlite", self.outbox_bytes), targets)
 
 
 def read_event_settings(path: Path) -> EventSettings:

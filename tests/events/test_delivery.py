@@ -75,6 +75,7 @@ def test_a_refused_event_does_not_hold_up_the_others(tmp_path: Path, caplog: pyt
     with server, Delivery(Outbox(tmp_path / "outbox"), [Webhook(server.url)]) as delivery:
         for one in events:
             delivery.publish(one)
+        assert delivery.flush(60)
         wait_for(lambda: delivery.status[0].pending == 0)
         assert (delivery.status[0].delivered, delivery.status[0].refused) == (4, 1)
     assert received(server) == [one.id for one in events] and events[2].id in caplog.text

@@ -38,6 +38,14 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def stopped(tmp_path: Path) -> Iterator[Broker]:
+    """A broker for the test to start; it is ended with it."""
+    made = Broker(tmp_path)
+    yield made
+    made.kill()
+
+
+@pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     with Broker(tmp_path) as running:
         yield running
@@ -64,16 +72,17 @@ def test_events_arrive_once_and_in_order(broker: Broker, tmp_path: Path) -> None
     assert [Event.from_json(text) for text in subscriber.of("yard/events")] == events
 
 
-def test_a_broker_that_is_not_there_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broker_that_is_not_there_at_the_start(
+    stopped: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING, logger="perception")
-    broker = Broker(tmp_path)
+    broker = stopped
     with delivery_to(broker.port, tmp_path) as delivery:
         delivery.publish(event())
         wait_for(lambda: delivery.status[0].problem == "the broker cannot be reached")
         broker.start()
         drained(delivery)
         wait_for(lambda: not delivery.status[0].problem)
-    broker.kill()
     assert "cannot be reached; events wait in the outbox" in caplog.text and "takes events again" in caplog.text
 
 
@@ -283,10 +292,10 @@ class Gate:
 
 
 @pytest.mark.parametrize("kills", [12, pytest.param(KILLS, marks=pytest.mark.slow)])
-def test_kills_of_the_broker_lose_and_double_nothing(tmp_path: Path, kills: int) -> None:
+def test_kills_of_the_broker_lose_and_double_nothing(stopped: Broker, tmp_path: Path, kills: int) -> None:
     """The subscriber is there before the publisher is let in: what the broker acknowledges, it has then passed on."""
     rng = random.Random(kills)
-    broker = Broker(tmp_path)
+    broker = stopped
     broker.start()
     gate = Gate(broker.port)
     sent: list[str] = []
