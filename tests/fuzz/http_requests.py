@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import requests
 import schemathesis
+from hypothesis.configuration import set_hypothesis_home_dir
 from schemathesis import GenerationMode
 
 from tests.fuzz.family import pack, unpack
@@ -24,6 +26,10 @@ _HOPS = {"content-length", "connection", "host", "accept-encoding", "user-agent"
 
 class Inputs(ServedFamily):
     """Every route of the page in turn, in each of schemathesis' modes."""
+
+    def __init__(self, folder: Path) -> None:
+        set_hypothesis_home_dir(folder.parent / "hypothesis")
+        super().__init__(folder)
 
     @cached_property
     def _operations(self) -> list[Any]:
