@@ -5,6 +5,7 @@ The command line prints one line of them and exits with ``exit_code``; the API r
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 
@@ -56,3 +57,36 @@ class EngineError(PerceptionError):
     """An engine is not installed, refuses the model, or fails while running it."""
 
     exit_code = 1
+
+
+_NO_MEMORY = (
+    "bad_alloc", "bad alloc", "cannot allocate memory", "can't start new thread", "failed to allocate",
+    "failed to map segment", "insufficient memory", "not enough memory", "out of memory", "unable to allocate",
+)  # fmt: skip
+
+
+def out_of_memory(error: BaseException, where: str | Path | None = None) -> PerceptionError | None:
+    """Return the error of a process that gets no more memory, as a user is told it; None where ``error`` is another.
+
+    Python, FFmpeg, OpenCV, the loader of libraries and engines each say it in a way of their own.
+
+    Args:
+        error: what was raised.
+        where: what was being worked on.
+    """
+    seen: BaseException | None = error
+    for _ in range(10):
+        if seen is None or isinstance(seen, PerceptionError):
+            return None
+        said = str(seen).lower()
+        if (
+            isinstance(seen, MemoryError)
+            or (isinstance(seen, OSError) and seen.errno == errno.ENOMEM)
+            or any(words in said for words in _NO_MEMORY)
+        ):
+            text = "there is not enough memory; give it more, or smaller pictures, fewer threads or a smaller model"
+            found = PerceptionError(text, where)
+            found.__cause__ = error
+            return found
+        seen = seen.__cause__ or seen.__context__
+    return None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
+import cv2
 import pytest
 
 from perception import errors
 from perception.common.console import complain, stderr
-from perception.errors import PerceptionError
+from perception.errors import PerceptionError, out_of_memory
 
 PACKAGE = Path(__file__).parents[1] / "perception"
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, PerceptionError)}
@@ -62,3 +65,36 @@ def test_debug_is_named_where_it_shows_something(
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: a.mp4: it failed; --overwrite helps")
     assert ("--debug" in said) == isinstance(cause, ZeroDivisionError)
+
+
+def _raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        av.error.MemoryError(12, "Cannot allocate memory"),
+        cv2.error("alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 786432000 bytes"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("std::bad_alloc"),
+        ImportError("libopenblas.so: failed to map segment from shared object"),
+        _raised(ValueError("the picture"), MemoryError()),
+    ],
+    ids=repr,
+)
+def test_no_memory_is_told_as_such(error: BaseException) -> None:
+    found = out_of_memory(error, "large.png")
+    assert found is not None
+    assert str(found).startswith("large.png: there is not enough memory;")
+    assert found.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OSError(errno.ENOSPC, "No space"), PerceptionError("out of memory")]
+)
+def test_other_errors_are_not_taken_for_it(error: BaseException) -> None:
+    assert out_of_memory(error) is None

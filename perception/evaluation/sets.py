@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -114,6 +114,27 @@ def check_titles(sets: Sequence[Titled]) -> None:
     twice = sorted({title for title in titles if titles.count(title) > 1})
     if twice:
         raise ValueError(f"two sets are called {', '.join(twice)}: give each a name")
+
+
+def check_meanings(
+    what: str, one: Titled, meanings: Mapping[Any, str], other: Titled, others: Mapping[Any, str]
+) -> None:
+    """Refuse two sets that read the same labels and take one of them for different classes.
+
+    Args:
+        what: the labels are: "id", "class".
+        one, other: the sets.
+        meanings, others: class by label, of each.
+
+    Raises:
+        ValueError: naming the sets and the label.
+    """
+    for key, name in meanings.items():
+        if others.get(key, name) != name:
+            raise ValueError(
+                f"sets {other.title} and {one.title} contradict each other: {what} {key} of the same labels is "
+                f"{others[key]} in one and {name} in the other"
+            )
 
 
 def is_taken(stem: str, only: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perception.errors import PerceptionError, UsageError
+from perception.errors import PerceptionError, UsageError, out_of_memory
 from perception.pipeline.stage_chain import StageChain
 from perception.pipeline.workers import Workers
 from perception.stages.factories import StageFactory
@@ -282,6 +282,9 @@ def _as_perception_error(error: BaseException, source: Source) -> BaseException:
     """Return the error itself where it explains itself, else one line that does, with the original as its cause."""
     if isinstance(error, (PerceptionError, KeyboardInterrupt)):
         return error
+    short = out_of_memory(error, source.info.uri)
+    if short is not None:
+        return short
     wrapped = PerceptionError(f"{type(error).__name__}: {error}", source.info.uri)
     wrapped.__cause__ = error
     return wrapped

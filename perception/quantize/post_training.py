@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 
 from perception.common.distribution import require
+from perception.common.telemetry import import_openvino
 from perception.errors import ModelError, PerceptionError, UsageError
 from perception.quantize.graph import PRODUCTS, is_quantised, outside_products
 from perception.types import U8
@@ -96,6 +97,8 @@ def _import_nncf() -> Any:
     os.environ.setdefault("NNCF_CI", "1")
     logger_class = logging.getLoggerClass()
     try:
+        with contextlib.suppress(ImportError):
+            import_openvino()  # or NNCF does, in its own way
         import nncf
     finally:
         logging.setLoggerClass(logger_class)  # it puts its own one into everybody's way

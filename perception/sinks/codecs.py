@@ -29,20 +29,39 @@ _WEBM = ("vp8", "vp9", "av1")
 
 @dataclass(frozen=True)
 class _Usual:
-    """An encoder's usual quality and speed, and its names for them."""
+    """An encoder's usual quality and speed, and its names for them.
+
+    Attributes:
+        live: options for a live source, with which it holds fewer frames back.
+    """
 
     crf: float
     preset: str
     preset_option: str = "preset"
     options: dict[str, str] = field(default_factory=dict)
+    live: dict[str, str] = field(default_factory=dict)
 
 
+# What an encoder holds back is lost when the process is killed. Of files it may hold some frames, for better
+# compression, but none for nothing: x264's queue between its threads and libvpx's 25 frames change no byte here.
+# Of live sources it holds two at most, for a slow model may leave but five a second; with none at all, x264's files
+# would be half as large again.
 _USUAL = {
-    "libx264": _Usual(23, "veryfast"),
-    "libx265": _Usual(28, "ultrafast", options={"x265-params": "log-level=error"}),
+    "libx264": _Usual(
+        23,
+        "veryfast",
+        options={"x264-params": "sync-lookahead=0"},
+        live={"x264-params": "sync-lookahead=0:rc-lookahead=1:bframes=0"},
+    ),
+    "libx265": _Usual(
+        28,
+        "ultrafast",
+        options={"x265-params": "log-level=error"},
+        live={"x265-params": "log-level=error:rc-lookahead=1:bframes=0:frame-threads=1"},
+    ),
     "libvpx": _Usual(20, "8", "cpu-used", {"deadline": "realtime"}),
-    "libvpx-vp9": _Usual(34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1"}),
-    "libsvtav1": _Usual(35, "9"),
+    "libvpx-vp9": _Usual(34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1", "lag-in-frames": "0"}),
+    "libsvtav1": _Usual(35, "9", live={"svtav1-params": "lookahead=0:pred-struct=1"}),
 }
 
 
@@ -89,13 +108,20 @@ class Encoder:
             raise UsageError(f"the encoder {self.name} has no option {' and no '.join(context.options)}", self.where)
 
     def add_to(
-        self, output: Any, size_wh: tuple[int, int], fps: Fraction, time_base: Fraction, keyframe_interval: int
+        self,
+        output: Any,
+        size_wh: tuple[int, int],
+        fps: Fraction,
+        time_base: Fraction,
+        keyframe_interval: int,
+        live: bool = False,
     ) -> Any:
-        """Add a video stream with this encoder to an output container."""
+        """Add a video stream with this encoder to an output container, for a live source or another."""
+        usual = _USUAL.get(self.name)
         stream = output.add_stream(
             self.name,
             rate=fps.limit_denominator(1_000_000),
-            options=dict(self.options),
+            options={**self.options, **(usual.live if usual and live else {})},
             width=size_wh[0],
             height=size_wh[1],
             time_base=time_base,
@@ -103,8 +129,9 @@ class Encoder:
         context = stream.codec_context
         context.gop_size = keyframe_interval
         context.thread_count = self.threads
-        # Not PyAV's default, slices: those cost bits, and 720p has too few rows for them to keep cores busy.
-        context.thread_type = "FRAME"
+        # Slices cost bits, and 720p has too few rows for them to keep cores busy; but each thread of the other kind
+        # holds a frame.
+        context.thread_type = "SLICE" if live else "FRAME"
         return stream
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ log = logging.getLogger("perception")
 
 STDOUT = "-"
 STDOUT_NAME = "standard output"
+
+PLACE_S = 1.0
+"""An output is looked for under its name so often while it is written."""
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; everything written so far is kept",
@@ -96,6 +100,8 @@ def check_folder(folder: Path, where: Path) -> None:
     if not exists.is_dir():
         raise SinkError(f"{exists} is a file, not a folder", where)
     if not os.access(exists, os.W_OK | os.X_OK):
+        if hasattr(os, "statvfs") and os.statvfs(exists).f_flag & os.ST_RDONLY:
+            raise SinkError(_REASONS[errno.EROFS], where)
         raise SinkError(f"no permission to write into the folder {exists}; choose another place", where)
 
 
@@ -135,6 +141,48 @@ def check_not_source(path: Path, source: str | None) -> None:
     """
     if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
         raise UsageError("this is the file that is being read; give the output another name", path)
+
+
+class Place:
+    """Whether a file that is being written is still under its name.
+
+    A file that is open can be written to the end though it, its folder or its disk is gone, and nothing would tell.
+
+    Args:
+        path: the file.
+        where: the output, for messages.
+    """
+
+    def __init__(self, path: Path, where: str) -> None:
+        self._path = path
+        self._where = where
+        self._file = self._now()
+        self._looked = time.monotonic()
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+    def is_there(self) -> bool:
+        """Return whether it is; what is no ordinary file has no place to lose."""
+        return self._file is None or self._now() == self._file
+
+    def check(self, at_most_every_s: float = 0.0) -> None:
+        """Look, unless it was looked not long ago.
+
+        Raises:
+            SinkError: the file is not there any more, or it is another one.
+        """
+        if self._file is None or time.monotonic() - self._looked < at_most_every_s:
+            return
+        self._looked = time.monotonic()
+        now = self._now()
+        if now != self._file:
+            what = "another file took its name" if now else "it was moved or removed, or its disk is gone,"
+            raise SinkError(f"{what} while it was being written", self._where)
 
 
 class PartFile:
@@ -178,8 +226,12 @@ class PartFile:
             raise UsageError(
                 f"the file was created by another program meanwhile; the new one is {self.part.name}", self.path
             )
-        with sink_errors(str(self.path)):
+        try:
             self.part.replace(self.path)
+        except FileNotFoundError as error:
+            raise SinkError(f"{self.part.name} was moved or removed while it was being written", self.path) from error
+        except OSError as error:
+            raise SinkError(reason(error), self.path) from error
 
     def leave(self) -> None:
         """Say where the incomplete file is."""
@@ -205,6 +257,7 @@ class LineFile:
         self._exclusive = self.path is not None and not overwrite and not self.path.exists()
         self._fd: int | None = None
         self._buffer: Any = None
+        self._place: Place | None = None
         self._size = 0
 
     def open(self) -> None:
@@ -222,6 +275,7 @@ class LineFile:
                 exclusive = os.O_EXCL if self._exclusive else 0
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | exclusive | getattr(os, "O_BINARY", 0)
                 self._fd = os.open(self.path, flags, 0o666)
+                self._place = Place(self.path, self.where)
 
     def write(self, entry: bytes) -> None:
         """Append one entry, whole or not at all.
@@ -235,6 +289,8 @@ class LineFile:
                 self._buffer.flush()
                 return
             assert self._fd is not None, "write before open"
+            if self._place is not None:
+                self._place.check(PLACE_S)
             rest = memoryview(entry)
             try:
                 while rest:
@@ -252,8 +308,11 @@ class LineFile:
                 os.ftruncate(self._fd, self._size)
 
     def close(self) -> None:
-        """Close it; errors that the system kept until now are raised as ``SinkError``."""
+        """Close it; errors that the system kept until now, and a file that is gone, are raised as ``SinkError``."""
         fd, self._fd, self._buffer = self._fd, None, None
+        place, self._place = self._place, None
         if fd is not None:
             with sink_errors(self.where):
                 os.close(fd)
+        if place is not None:
+            place.check()

@@ -1,8 +1,9 @@
 """Annotated video: MP4, MOV, MKV or WebM, with the source's timing and sound.
 
-What is on disk can be played at any moment. MP4 and MOV are written in fragments of a second; closing adds an
-ordinary index behind them and hides the fragments (FFmpeg's ``hybrid_fragmented``), without copying anything.
-MKV and WebM are written in clusters of a second. After a kill or an error the file plays up to the last of them.
+What is on disk can be played at any moment. MP4 and MOV are written in fragments of a quarter of a second; closing adds
+an ordinary index behind them and hides the fragments (FFmpeg's ``hybrid_fragmented``), without copying anything.
+MKV and WebM are written in clusters as short. After a kill or an error the file plays up to the last of them: what is
+lost is less than a second: that, and the frames that the encoder holds back (AV1 holds more of a file).
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from perception.common.timestamps import JUMP_S
 from perception.errors import PerceptionError, SinkError, UsageError
 from perception.sinks.base import Sink
 from perception.sinks.codecs import CONTAINERS, Encoder, choose_encoder
-from perception.sinks.files import STDOUT, check_not_source, check_output, make_folder, name_of, open_stdout, reason
+from perception.sinks.files import (
+    PLACE_S,
+    STDOUT,
+    Place,
+    check_not_source,
+    check_output,
+    make_folder,
+    name_of,
+    open_stdout,
+    reason,
+)
 from perception.sinks.fragments import cut_to_whole_fragments
 from perception.sinks.priority import ordinary_priority
 from perception.types import Picture, Prediction, SourceInfo
@@ -32,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perception")
 
-FRAGMENT_S = 1
+FRAGMENT_S = 0.25
 KEYFRAME_S = 10
 
 
@@ -94,6 +105,7 @@ class VideoSink(Sink):
         self._maker: FrameMaker | None = None
         self._audio: AudioTrack | None = None
         self._file: Any = None
+        self._place: Place | None = None
         self._time_base = Fraction(1, 90000)
         self._origin = Fraction(0)
         self._last: int | None = None
@@ -125,6 +137,8 @@ class VideoSink(Sink):
         with self._errors():
             if self._output is None:
                 self._start(picture, time)
+            if self._place is not None:
+                self._place.check(PLACE_S)
             assert self._maker is not None
             pts = self._next_pts(round((time - self._origin) / self._time_base))
             if self._audio is not None:
@@ -204,9 +218,9 @@ class VideoSink(Sink):
         if self._container in ("mp4", "mov"):
             kind = "hybrid_fragmented" if self._is_file else "default_base_moof"
             # delay_moov: the header waits for the first fragment, when the start times that it states are known.
-            options |= {"movflags": f"{kind}+delay_moov", "frag_duration": str(FRAGMENT_S * 1_000_000)}
+            options |= {"movflags": f"{kind}+delay_moov", "frag_duration": f"{FRAGMENT_S * 1e6:.0f}"}
         else:
-            options |= {"cluster_time_limit": str(FRAGMENT_S * 1000)}
+            options |= {"cluster_time_limit": f"{FRAGMENT_S * 1e3:.0f}"}
         self._output = av.open(self._target(), "w", format=self._container, container_options=options)
         fps = (info.fps or Fraction(30)) / info.every
         self._stream = self._encoder.add_to(
@@ -215,6 +229,7 @@ class VideoSink(Sink):
             fps=fps,
             time_base=self._time_base,
             keyframe_interval=max(1, min(250, round(fps * KEYFRAME_S))),
+            live=info.live,
         )
         context = self._stream.codec_context
         context.color_range = 2 if self._maker.full_range else 1
@@ -226,6 +241,7 @@ class VideoSink(Sink):
             self._audio.begin(self._origin, cut=info.start > 0)
         with ordinary_priority():
             self._output.start_encoding()
+        self._place = Place(self._path, self.where) if self._path is not None else None
 
     @property
     def _is_file(self) -> bool:
@@ -278,6 +294,8 @@ class VideoSink(Sink):
                 self._drain()
                 self._finish_audio()
                 self._output.close()
+            if self._place is not None:
+                self._place.check()
         except PerceptionError:
             self.abort()
             raise
@@ -304,10 +322,12 @@ class VideoSink(Sink):
                 self._drain()
             with suppress(Exception):
                 self._output.close()
-            if self._container in ("mp4", "mov") and self._path is not None and self._is_file:
+            there = self._place is None or self._place.is_there()
+            if there and self._container in ("mp4", "mov") and self._path is not None and self._is_file:
                 with suppress(OSError):
                     cut_to_whole_fragments(self._path)
-            log.warning("%s: incomplete, but it can be played", self.where)
+            if there:
+                log.warning("%s: incomplete, but it can be played", self.where)
         self._release()
 
     def _release(self) -> None:

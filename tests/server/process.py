@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,10 +32,17 @@ class LiveProcess:
     Args:
         folder: for its data and its log.
         descriptors: how many files it may open.
+        environment: added to this process's.
         settings: see `perception.server.settings.ServerSettings`.
     """
 
-    def __init__(self, folder: Path, descriptors: int | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        descriptors: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         model = write_model(folder / "colors.onnx", detection=True)
         config = folder / "live.yaml"
@@ -54,12 +61,16 @@ class LiveProcess:
                 command,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
                 preexec_fn=limited,
             )
         self._watched = psutil.Process(self._process.pid)
-        wait_for(lambda: "perception live: http" in self.said() or self._process.poll() is not None, 90)
-        assert self._process.poll() is None, self.said()
+        try:
+            wait_for(lambda: "perception live: http" in self.said() or self._process.poll() is not None, 300)
+            assert self._process.poll() is None, self.said()
+        except BaseException:
+            self.kill()
+            raise
         self.url = self.said().partition("perception live: ")[2].split()[0].rstrip("/")
         self.host, _, port = self.url.partition("://")[2].rpartition(":")
         self.port = int(port)
@@ -76,11 +87,16 @@ class LiveProcess:
         """Whether it has not ended."""
         return self._process.poll() is None
 
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self._process.kill()
+        self._process.wait(60)
+
     def stop(self) -> int:
         """End it; its exit status."""
         self._process.terminate()
         try:
-            return self._process.wait(60)
+            return self._process.wait(300)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(60)
@@ -88,9 +104,9 @@ class LiveProcess:
 
 
 @contextmanager
-def live(folder: Path, descriptors: int | None = None, **settings: Any) -> Iterator[LiveProcess]:
+def live(folder: Path, descriptors: int | None = None, **options: Any) -> Iterator[LiveProcess]:
     """A server in a process of its own; see `LiveProcess`."""
-    server = LiveProcess(folder, descriptors, **settings)
+    server = LiveProcess(folder, descriptors, **options)
     try:
         yield server
     finally:

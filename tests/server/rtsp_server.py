@@ -1,4 +1,4 @@
-"""An RTSP server of one video file, by GStreamer: ``rtsp_server.py VIDEO PORT`` prints its port.
+"""An RTSP server of one video file, by GStreamer: ``rtsp_server.py VIDEO PORT [ADDRESS]`` prints its port.
 
 Run by the system's Python, which has the bindings (Debian: gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good,
 python3-gi). Each client gets the file from its beginning, at ``rtsp://127.0.0.1:PORT/live``, at its own pace.
@@ -14,10 +14,10 @@ from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 
 def main() -> None:
-    video, port = sys.argv[1:]
+    video, port, address = [*sys.argv[1:], "127.0.0.1"][:3]
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
-    server.set_address("127.0.0.1")
+    server.set_address(address)
     server.set_service(port)
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(f'( filesrc location="{video}" ! qtdemux ! rtph264pay name=pay0 pt=96 config-interval=-1 )')

@@ -19,6 +19,7 @@ from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.problems import Busy, Conflict, NotFound
 from perception.server.settings import Limits
+from tests.server.clocks import ManualClock
 from tests.server.waiting import wait_for
 
 
@@ -207,18 +208,56 @@ def test_a_job_that_ends_the_server_is_not_tried_for_ever(store: JobStore, clip:
     store.close()
 
 
-def test_time_to_live(store: JobStore, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_to_live(tmp_path: Path, clip: bytes) -> None:
+    clock = ManualClock()
+    store = JobStore(tmp_path / "kept", Limits(), Metrics(), clock=clock)
     old, waiting = upload(store, clip), upload(store, clip)
     store.take(1)
     store.release(old, "done")
-    now = time.time()
-    monkeypatch.setattr("perception.server.jobs.store.time.time", lambda: now + Limits().job_ttl_s - 1)
+    clock.advance(Limits().job_ttl_s - 1)
     store.expire()
     assert store.get(old).state == "done"
-    monkeypatch.setattr("perception.server.jobs.store.time.time", lambda: now + Limits().job_ttl_s + 1)
+    clock.advance(2)
     store.expire()
     assert [job.id for job in store.all()] == [waiting]  # what nobody worked on does not expire
     assert not (store.folder / old).exists()
+    store.close()
+
+
+@pytest.mark.parametrize("days", [-400, 400], ids=["back", "ahead"])
+def test_a_machine_whose_time_is_set_keeps_its_jobs_and_their_order(
+    tmp_path: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    clock = ManualClock()
+    store = JobStore(tmp_path / "kept", Limits(), Metrics(), clock=clock)
+    done, first = upload(store, clip), upload(store, clip)
+    store.take(1)
+    store.release(done, "done")
+    now = time.time()
+    monkeypatch.setattr("perception.server.jobs.store.time.time", lambda: now + days * 86400)
+    second = upload(store, clip)  # looks for old jobs, too
+    assert [job.id for job in store.all()] == [second, first, done]
+    assert store.take(1).id == first  # type: ignore[union-attr]
+    store.release(first, "done")
+    clock.advance(Limits().job_ttl_s + 1)
+    store.expire()
+    assert [job.id for job in store.all()] == [second]
+    store.close()
+
+
+def test_jobs_of_an_earlier_server_are_as_old_as_they_say(
+    store: JobStore, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = upload(store, clip)
+    store.take(1)
+    store.release(id, "done")
+    now = time.time()
+    for ahead, there in ((-400 * 86400, True), (1000, True), (Limits().job_ttl_s + 1, False)):
+        monkeypatch.setattr("perception.server.jobs.store.time.time", lambda ahead=ahead: now + ahead)
+        store = reopened(store)
+        store.expire()
+        assert bool(store.all()) == there
+    store.close()
 
 
 def test_the_oldest_results_make_room(store: JobStore, clip: bytes) -> None:

@@ -23,6 +23,7 @@ from perception.server.viewers import recording as record
 from perception.server.viewers.recording import Recordings
 from tests.media import make_video, read_stamp
 from tests.models import write_model
+from tests.server.clocks import ManualClock
 from tests.server.threads import NewThreads
 from tests.server.waiting import wait_for
 
@@ -234,26 +235,34 @@ def test_deleting(scheduler, recordings):
             recordings.delete(id)
 
 
-def test_recordings_of_an_earlier_server_are_there_until_their_time_is_over(tmp_path, scheduler):
-    first = Recordings(tmp_path, Limits())
+@pytest.mark.parametrize("set_by", [-400 * 86400, 0, 400 * 86400], ids=["back", "right", "ahead"])
+def test_recordings_of_an_earlier_server_are_there_until_their_time_is_over(tmp_path, scheduler, monkeypatch, set_by):
+    clocks = ManualClock(), ManualClock()
+    first = Recordings(tmp_path, Limits(job_ttl_s=1000), clocks[0])
     with stream_of("synthetic:?size=64x48&frames=0", scheduler) as stream:
         recording = first.start(stream, PLAIN)
         wait_for(lambda: recording.frames > 3)
         first.close()
-    second = Recordings(tmp_path, Limits(job_ttl_s=1000))
+    (file,) = tmp_path.iterdir()
+    os.utime(file, (time.time() - 300,) * 2)
+    second = Recordings(tmp_path, Limits(job_ttl_s=1000), clocks[1])
+    now = time.time()
+    monkeypatch.setattr("perception.server.viewers.recording.time.time", lambda: now + set_by)
     path, name = second.video(recording.id)
     assert frames_of(path)
     assert name == f"{recording.id}.mp4"
     (tmp_path / "of somebody else.mp4").write_bytes(b"")
+    clocks[1].advance(699)
     second.delete_old()
     assert path.exists()
-    for file in tmp_path.iterdir():
-        os.utime(file, (time.time() - 2000,) * 2)
+    clocks[1].advance(2)
     second.delete_old()
     assert [file.name for file in tmp_path.iterdir()] == ["of somebody else.mp4"]
     # The first one's own clock counts from the end of the recording.
+    clocks[0].advance(999)
     first.delete_old()
-    recording.ended_at = time.time() - 48 * 3600
+    assert first.get(recording.id) is recording
+    clocks[0].advance(2)
     first.delete_old()
     with pytest.raises(NotFound):
         first.get(recording.id)

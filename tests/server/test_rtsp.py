@@ -1,11 +1,9 @@
 """A network camera that comes and goes: a real RTSP server that is stopped, frozen and started again."""
 
 import signal
-import subprocess
 import time
 from contextlib import closing
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -16,63 +14,26 @@ from perception.server.streams.stream import Stream
 from perception.server.streams.timeouts import Timeouts
 from tests.media import make_video, read_stamp
 from tests.models import write_model
+from tests.server.rtsp_process import NEEDS, RtspProcess, missing
 from tests.server.waiting import wait_for
-
-PYTHON = "/usr/bin/python3"
-NEEDS = "apt-get install gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good python3-gi"
-_CHECK = """
-import gi
-gi.require_version("GstRtspServer", "1.0")
-from gi.repository import Gst, GstRtspServer
-Gst.init(None)
-missing = [name for name in ("qtdemux", "rtph264pay", "rtpbin") if Gst.ElementFactory.find(name) is None]
-raise SystemExit(f"no {', '.join(missing)}" if missing else 0)
-"""
 
 TIMEOUTS = Timeouts(stall=1.0, silence=3.0, first_pause=0.1, longest_pause=0.5, age=10.0)
 
 
-class Server:
-    """The server as a process that can be stopped and started on the same port."""
-
-    def __init__(self, video):
-        self.video = video
-        self.port = 0
-        self.process = None
-
-    def start(self):
-        script = str(Path(__file__).with_name("rtsp_server.py"))
-        command = [PYTHON, script, str(self.video), str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.port = int(self.process.stdout.readline())
-
-    def stop(self, how=signal.SIGKILL):
-        if self.process is not None:
-            self.process.send_signal(how)
-            self.process.wait(30)
-            self.process.stdout.close()
-            self.process = None
-
-
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    try:
-        check = subprocess.run([PYTHON, "-c", _CHECK], capture_output=True, text=True, timeout=60)
-    except OSError as error:
-        pytest.skip(f"no RTSP server here ({error}); {NEEDS}")
-    if check.returncode:
-        pytest.skip(f"no RTSP server here ({check.stderr.strip().splitlines()[-1]}); {NEEDS}")
+    problem = missing()
+    if problem:
+        pytest.skip(f"no RTSP server here ({problem}); {NEEDS}")
     return make_video(tmp_path_factory.mktemp("rtsp") / "v.mp4", frames=1000, fps=25, keyint=5)
 
 
 @pytest.fixture
 def server(video):
-    made = Server(video)
+    made = RtspProcess(video)
     made.start()
     yield made
-    if made.process is not None:
-        made.process.send_signal(signal.SIGCONT)
-        made.stop()
+    made.end()
 
 
 @pytest.fixture(scope="module")

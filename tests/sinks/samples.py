@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -156,3 +157,15 @@ def run_script(script: str, *args: str, **options: Any) -> subprocess.Popen[byte
     """Python code in a process of its own, with ``sys.argv[1:]`` as given."""
     root = Path(__file__).parents[2]
     return subprocess.Popen([sys.executable, "-c", script, *args], cwd=root, **options)
+
+
+def take_away(path: Path, how: str) -> None:
+    """A file being written is ``removed``, ``moved`` (to ``other``) or ``replaced``, or its ``folder`` is removed."""
+    if how == "folder":
+        shutil.rmtree(path.parent)
+    elif how == "moved":
+        path.rename(path.with_name("other"))
+    else:
+        path.unlink()
+        if how == "replaced":
+            path.write_bytes(b"another's")

@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 
 from perception.errors import SinkError, UsageError
 from perception.sinks import open_sink
-from tests.sinks.samples import card, class_map, detections, info, prediction, run_script
+from tests.sinks.samples import card, class_map, detections, info, prediction, run_script, take_away
 
 
 def test_a_line_says_all_that_is_known(tmp_path: Path) -> None:
@@ -175,6 +175,38 @@ def test_a_full_disk_is_named(kind: str) -> None:
     with pytest.raises(SinkError, match="/dev/full: the disk is full"):
         sink.open(info(), card())
         sink.write(prediction(0, detections=detections(1)))
+    sink.abort()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        (kind, fault)
+        for kind in ("jsonl", "csv", "counts", "mot")
+        for fault in ("removed", "folder", "moved", "replaced")
+    ]
+    + [(kind, fault) for kind in ("coco", "parquet") for fault in ("removed", "folder", "moved")],
+)
+def test_a_file_that_is_gone_ends_the_run(tmp_path: Path, kind: str, fault: str) -> None:
+    path = tmp_path / "folder" / "out.x"
+    sink = open_sink(path, kind=kind)
+    sink.open(info(), card())
+    sink.write(prediction(0, detections=detections(3)))
+    there = path if path.exists() else path.with_name("out.x.part")
+    take_away(there, fault)
+    with pytest.raises(SinkError, match=r"out\.x: .* while it was being written"):
+        sink.close()
+    sink.abort()
+
+
+def test_a_file_that_is_gone_is_told_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perception.sinks.files.PLACE_S", 0.0)
+    sink = open_sink(tmp_path / "out.jsonl")
+    sink.open(info(), card())
+    sink.write(prediction(0))
+    (tmp_path / "out.jsonl").unlink()
+    with pytest.raises(SinkError, match="moved or removed"):
+        sink.write(prediction(1))
     sink.abort()
 
 

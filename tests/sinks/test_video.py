@@ -1,6 +1,7 @@
 """Video: times, sizes, colours, and what is left of a file when writing ends badly. Sound has a file of its own."""
 
 import logging
+import shutil
 import signal
 import struct
 import sys
@@ -15,9 +16,21 @@ from perception.errors import SinkError, UsageError
 from perception.picture.conversions import to_bgr
 from perception.sinks import open_sink
 from perception.sinks.codecs import CODECS
+from perception.sinks.video import FRAGMENT_S
 from perception.types import Frame, Planes, Prediction
 from tests.server.waiting import wait_for
-from tests.sinks.samples import card, image, info, packets, pictures, planes, prediction, run_script, shown_index
+from tests.sinks.samples import (
+    card,
+    image,
+    info,
+    packets,
+    pictures,
+    planes,
+    prediction,
+    run_script,
+    shown_index,
+    take_away,
+)
 
 CONTAINERS = ("mp4", "mov", "mkv", "webm")
 
@@ -243,6 +256,38 @@ def test_a_killed_process_leaves_a_file_that_plays_up_to_there(tmp_path: Path, s
     assert shown == [i % 55 for i in range(len(shown))]
     # Lost are at most the frames in the encoder (look-ahead, reordering, one a thread) and an unfinished second.
     assert len(shown) >= written - 25 - 60
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "held"),
+    [("mp4", "h264", 2), ("mov", "h264", 2), ("mkv", "h264", 2), ("mp4", "hevc", 4), ("webm", "vp9", 0)]
+    + [("mkv", "av1", 0)],
+)
+def test_of_a_live_source_a_kill_loses_a_few_frames(tmp_path: Path, suffix: str, codec: str, held: int) -> None:
+    path = tmp_path / f"out.{suffix}"
+    with open_sink(path, codec=codec) as sink:
+        sink.open(info(live=True), card())
+        for index in range(75):
+            sink.write(prediction(index))
+        shutil.copy(path, tmp_path / f"killed.{suffix}")
+    # Those of a fragment of a quarter of a second, and the frame that ends it.
+    assert len(pictures(tmp_path / f"killed.{suffix}")) >= 75 - held - 25 * FRAGMENT_S - 2
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("fault", ["removed", "folder", "moved", "replaced"])
+def test_a_video_that_is_gone_ends_the_run(tmp_path: Path, suffix: str, fault: str) -> None:
+    path = tmp_path / "folder" / f"out.{suffix}"
+    sink = open_sink(path)
+    sink.open(info(), card())
+    sink.write(prediction(0))
+    take_away(path, fault)
+    with pytest.raises(SinkError, match=f"out.{suffix}: .* while it was being written"):
+        sink.close()
+    if fault == "replaced":
+        assert path.read_bytes() == b"another's"
+    if fault == "moved":  # what is there can be played
+        assert len(pictures(path.with_name("other"))) == 1
 
 
 LIMITED = """

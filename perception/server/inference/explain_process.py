@@ -50,7 +50,7 @@ def missing() -> str | None:
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if not lacking:
         return None
-    return f"explanations need {' and '.join(lacking)}; install them with: {install_hint('train')}"
+    return f"explanations need {' and '.join(lacking)}; install them with: {install_hint('train', *NEEDED)}"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,12 +114,15 @@ class JobStore:
         folder: where they are kept; made if need be.
         limits: how many, how large, how long.
         metrics: told of jobs that end.
+        clock: seconds, by which finished jobs are kept: the machine's own time may be set meanwhile.
 
     Raises:
         SinkError: the folder cannot be written, or another server uses it.
     """
 
-    def __init__(self, folder: Path, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, folder: Path, limits: Limits, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.folder = folder
         self._limits = limits
         self._metrics = metrics
@@ -128,6 +131,8 @@ class JobStore:
         self._clients: dict[str, str] = {}  # who sent the jobs that wait; not kept: an address is nobody's for long
         self._held: str | None = None  # what the worker has in hand: its files stay until it lets go
         self._closed = False
+        self._now = clock
+        self._ended: dict[str, float] = {}  # by the clock, when a job ended
         try:
             private_folder(folder)
             reserve_private(folder / "jobs.sqlite3")  # SQLite gives its journal the same mode
@@ -173,7 +178,10 @@ class JobStore:
                             job_id,
                         ),
                     )
-        known = {job.id for job in self.all()}
+        found = self.all()
+        # An earlier server's are as old as the machine's time says, which may have been another one then.
+        self._ended = {job.id: self._now() - max(0.0, now - job.updated) for job in found if job.ended}
+        known = {job.id for job in found}
         for path in self.folder.iterdir():
             # Nothing but what was made here: the operator may have named a folder that holds more.
             if path.is_dir() and _FOLDER.fullmatch(path.name) and path.name not in known:
@@ -263,7 +271,7 @@ class JobStore:
 
     def all(self) -> list[Job]:
         """Return all jobs, the newest first."""
-        return self._select("ORDER BY created DESC, rowid DESC")
+        return self._select("ORDER BY rowid DESC")
 
     def result(self, job_id: str, kind: ResultKind) -> Path:
         """Return the path of a finished result.
@@ -292,6 +300,7 @@ class JobStore:
             job = self.get(job_id)
             self._write("DELETE FROM jobs WHERE id = ?", (job_id,))
             self._progress.pop(job_id, None)
+            self._ended.pop(job_id, None)
             if self._held != job_id:
                 shutil.rmtree(self.folder / job_id, ignore_errors=True)
             self._changed.notify_all()
@@ -306,10 +315,10 @@ class JobStore:
     def expire(self) -> None:
         """Remove finished jobs past their retention time, and the oldest ones where there are too many."""
         ended = [job for job in self.all() if job.ended]
-        oldest = time.time() - self._limits.job_ttl_s
+        oldest = self._now() - self._limits.job_ttl_s
         room = max(self._limits.jobs_kept - 1, 0)
         for i, job in enumerate(ended):
-            if job.updated < oldest or i >= room:
+            if self._ended.get(job.id, oldest) < oldest or i >= room:
                 with suppress(NotFound):
                     self.delete(job.id)
 
@@ -321,7 +330,7 @@ class JobStore:
             self._changed.wait_for(lambda: self._closed or self._count(("queued",)), timeout_s)
             if self._closed:
                 return None
-            found = self._select("WHERE state = 'queued' ORDER BY created, rowid LIMIT 1")
+            found = self._select("WHERE state = 'queued' ORDER BY rowid LIMIT 1")
             if not found:
                 return None
             job = found[0]
@@ -352,6 +361,8 @@ class JobStore:
             if not there:
                 shutil.rmtree(self.folder / job_id, ignore_errors=True)
             else:
+                if state in _ENDED:
+                    self._ended[job_id] = self._now()
                 self._tidy(job_id, state)
             self._changed.notify_all()
         if there and state in _ENDED:

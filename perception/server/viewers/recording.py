@@ -12,6 +12,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +53,7 @@ class Recording:
         options: how it is drawn.
         path: where to.
         max_seconds, max_bytes: it stops by itself there.
+        clock: seconds, see `Recordings`.
 
     Raises:
         UsageError: the options do not fit the model.
@@ -60,7 +62,15 @@ class Recording:
     """
 
     def __init__(
-        self, id: str, stream: Stream, options: Options, path: Path, *, max_seconds: float, max_bytes: int
+        self,
+        id: str,
+        stream: Stream,
+        options: Options,
+        path: Path,
+        *,
+        max_seconds: float,
+        max_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = id
         self.path = path
@@ -72,6 +82,7 @@ class Recording:
         now = datetime.now().astimezone()
         self.name = f"{stem(stream.name)}-{now:%Y%m%d-%H%M%S}.mp4"
         self._stream_id = stream.id
+        self._now = clock
         self._limits = max_seconds, max_bytes
         self._stopping = threading.Event()
         # Only while it records: a stream holds pictures, and a recording that is done is kept for a day.
@@ -121,7 +132,7 @@ class Recording:
         finally:
             subscription.close()
             self._subscription = self._sink = None
-            self.ended_at = time.time()
+            self.ended_at = self._now()
 
     def _record(self, stream: Stream, subscription: Subscription, sink: VideoSink) -> None:
         began: float | None = None
@@ -177,13 +188,23 @@ class Recordings:
     Args:
         folder: where they are; made when the first one begins.
         limits: how long, how large, and how long and how many are kept.
+        clock: seconds, by which they are kept: the machine's own time may be set meanwhile.
     """
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._limits = limits
         self._lock = threading.Lock()
         self._recordings: dict[str, Recording] = {}
+        self._now = clock
+        self._earlier: dict[
+            str, float
+        ] = {}  # of an earlier server: by the clock, since when; their files tell their age
+        with suppress(OSError):
+            for path in folder.iterdir():
+                if match := _FILE.fullmatch(path.name):
+                    age = max(0.0, time.time() - path.stat().st_mtime)
+                    self._earlier[match[1]] = clock() - age
 
     def start(self, stream: Stream, options: Options) -> Recording:
         """Begin to record.
@@ -215,6 +236,7 @@ class Recordings:
                 self._folder / f"{id}.mp4",
                 max_seconds=limits.upload_seconds,
                 max_bytes=limits.upload_bytes,
+                clock=self._now,
             )
             self._recordings[id] = made
         return made
@@ -275,16 +297,13 @@ class Recordings:
 
     def delete_old(self) -> None:
         """Delete those whose time is over."""
-        before = time.time() - self._limits.job_ttl_s
+        before = self._now() - self._limits.job_ttl_s
         with self._lock:
             over = [id for id, r in self._recordings.items() if r.ended_at is not None and r.ended_at < before]
-            known = set(self._recordings)
-        with suppress(OSError):
-            for path in self._folder.iterdir():
-                match = _FILE.fullmatch(path.name)
-                if match and match[1] not in known and path.stat().st_mtime < before:
-                    over.append(match[1])
-        for id in over:
+            earlier = [id for id, since in self._earlier.items() if since < before]
+            for id in earlier:
+                del self._earlier[id]
+        for id in over + earlier:
             with suppress(NotFound):
                 self.delete(id)
 
