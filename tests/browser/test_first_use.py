@@ -71,8 +71,9 @@ def test_it_says_that_another_model_is_being_prepared(
             results(page, 2)
             assert said.is_visible()
         go_on.set()
-        page.wait_for_function("() => document.querySelector('.pv-engine').innerText.startsWith('other:')")
         said.wait_for(state="hidden")
+        page.wait_for_function("() => document.querySelector('.pv-state').innerText === 'running'")
+        assert "other" in app.state.service.models.loaded()
 
 
 @pytest.mark.parametrize("source", ["scene", "webcam"])
