@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.faults.annotation import OTHERS, annotating, command, model_in
@@ -25,7 +27,7 @@ def limited(limit: int | None) -> Iterator[Path]:
     Raises:
         NotHere: the system has no such groups, or does not allow them.
     """
-    group = GROUPS / f"perception-faults-{os.getpid()}"
+    group = GROUPS / f"perception-faults-{os.getpid()}-{time.monotonic_ns()}"
     try:
         group.mkdir()
     except OSError as error:
@@ -35,7 +37,23 @@ def limited(limit: int | None) -> Iterator[Path]:
             (group / "memory.limit_in_bytes").write_text(str(limit))
         yield group
     finally:
-        group.rmdir()
+        _remove(group)
+
+
+def _remove(group: Path, seconds: float = 60) -> None:
+    """The group, with what a process that was killed had started, once that has ended."""
+    until = time.monotonic() + seconds
+    while True:
+        for process in (group / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+        try:
+            group.rmdir()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def run(work: Work) -> Outcome:
