@@ -21,6 +21,7 @@ from typing import Literal
 
 from perception.common import hardware
 from perception.common.files import file_size
+from perception.common.openvino import import_openvino
 from perception.common.version import __version__
 from perception.errors import PerceptionError
 
@@ -132,9 +133,7 @@ def _engines() -> Iterator[Check]:
 
 
 def _openvino_devices() -> str:
-    import openvino as ov
-
-    core = ov.Core()
+    core = import_openvino().Core()
     devices = []
     for device in core.available_devices:
         capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception.common import hardware
+from perception.common.openvino import import_openvino
 from perception.engines import autotune
 from perception.engines.base import Engine, EngineOptions, Precision
 from perception.engines.cache import prepare_compiled_models_dir
@@ -184,9 +185,8 @@ class OpenVinoEngine(Engine):
 
 @lru_cache(maxsize=1)
 def _core() -> ov.Core:
-    import openvino as ov
-
-    return ov.Core()
+    core: ov.Core = import_openvino().Core()
+    return core
 
 
 def _check_device(core: ov.Core, device: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from perception.common.openvino import import_openvino
 from perception.errors import ModelError
 from perception.training.pseudo_labels.recipe import MaskTeacherConfig
 from perception.types import U8
@@ -34,8 +35,7 @@ class MaskTeacher:
     """
 
     def __init__(self, config: MaskTeacherConfig, classes: Sequence[str]) -> None:
-        import openvino
-
+        openvino = import_openvino()
         self._config = config
         try:
             self.digest = hashlib.sha256(config.model.read_bytes()).hexdigest()
