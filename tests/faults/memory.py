@@ -18,6 +18,8 @@ from tests.faults.row import NotHere, Outcome, Work
 GROUPS = Path("/sys/fs/cgroup/memory")
 SOURCE = "synthetic:?size=640x480&fps=25&frames=200"
 TIMEOUT_S = 300
+DEATHS = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
+"""Libraries in C++ end the process where they get no memory; what was written must be there all the same."""
 
 
 @contextmanager
@@ -76,7 +78,7 @@ def run(work: Work) -> Outcome:
             else:
                 size = int(part * 6 * peak)  # addresses are many more than pages
                 ended, said = _run(model, folder, lambda s=size: resource.setrlimit(resource.RLIMIT_AS, (s, s)))  # type: ignore[misc]
-            word = {0: "whole", -9: "killed", 1: "one line"}.get(ended, f"status {ended}")
+            word = {0: "whole", -9: "killed by the kernel", 1: "one line"}.get(ended, "ended by a library")
             ends[word] = ends.get(word, 0) + 1
             _check(folder, ended, said)
     outcome.figures["takes"] = f"{peak >> 20} MB"
@@ -113,4 +115,4 @@ def _check(folder: Path, ended: int, said: str) -> None:
         for output in ("csv", "images"):
             if (folder / FILES[output]).exists():
                 indices_of(output, folder)
-    assert ended in (1, -9), f"it ended with {ended}: {said[-600:]}"
+    assert ended == 1 or -ended in DEATHS, f"it ended with {ended}: {said[-600:]}"
