@@ -37,7 +37,9 @@ class Server:
         self.folder = folder
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         line = self.process.stdout.readline()
-        assert "http" in line, line
+        while "http" not in line:  # first it says that it prepares
+            assert line, self.process.wait(10)
+            line = self.process.stdout.readline()
         self.url = line[line.index("http") :].split()[0].rstrip("/")
         self.watched = psutil.Process(self.process.pid)
 
