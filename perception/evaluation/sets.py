@@ -62,8 +62,8 @@ class BoxFileConfig(Strict):
         names: our class name by the file's; None takes the names as they are.
         others: what becomes of the file's other classes: an ``error``, ``drop`` (their boxes are background), or
             ``ignore`` (their boxes count for nothing).
-        labelled: classes that every object of is labelled; the others' absence teaches nothing. None for all that the
-            file has a name for.
+        labelled: classes of which every object is labelled, or that are known to be in none of the pictures; the
+            others' absence teaches nothing. None for all that the file has a name for.
         min_score: boxes that a detector made with a lower ``score`` count for nothing: neither object nor background.
     """
 
