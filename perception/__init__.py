@@ -13,16 +13,13 @@ Importing the package is cheap; engines, codecs and kernels load with the first 
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from perception.common.version import __version__
 from perception.errors import EngineError, ModelError, PerceptionError, SinkError, SourceError, UsageError
 
-# Runtimes report to their makers what they run, unless this is done before they are imported: ONNX Runtime from 1.29
-# on; OpenVINO when it is imported, in a forked process, unless its reporter is not installed.
+# ONNX Runtime reports to its makers what it runs, from 1.29 on, unless this is done before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _LAZY = {
     "Annotator": "drawing.annotator",

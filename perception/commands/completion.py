@@ -21,7 +21,7 @@ def completion(
 
       source <(perception completion bash)
 
-      perception completion fish > ~/.config/fish/completions/perception.fish
+      perception completion fish | source
     """
     typer.echo(get_completion_script(prog_name="perception", complete_var=ASKED, shell=shell))
 
