@@ -225,7 +225,8 @@ def run(work: Work) -> Outcome:
         outcome.check(server.running(), "the server has ended")
         outcome.check("Traceback" not in said, f"the log has {said[max(0, said.find('Traceback')) :][:800]}")
     outcome.wrong += told["wrong"][:20] + attacks["faults"][:20]
-    outcome.wrong += served.refused[:20]
+    later = [line for line in served.refused if "try again" in line]
+    outcome.wrong += [line for line in served.refused if line not in later][:20]
     outcome.check(told["answers"], "no good client was answered")
     outcome.check(not told["waiting"], f"{told['waiting']} clients wait for an answer for ever")
     outcome.check(after.memory < before.memory + GROWTH_BYTES, f"memory: {before}, {after}")
@@ -233,6 +234,7 @@ def run(work: Work) -> Outcome:
     outcome.check(after.threads <= before.threads + POOL, f"threads: {before}, {after}")
     for name, was, now in zip(("picture", "frame of a webcam"), quiet.medians_ms, served.medians_ms, strict=True):
         outcome.figures[f"a good client's {name}"] = f"{was:.0f} ms quiet, {now:.0f} ms among them: {now / was:.1f}x"
+    outcome.figures["told to come again"] = f"{len(later)} of {len(served.pictures) + len(served.frames)}"
     outcome.figures["seconds"] = str(work.count)
     outcome.figures[f"{told['good']} good ones"] = ", ".join(f"{n} x {s}" for s, n in sorted(told["answers"].items()))
     outcome.figures["bad ones"] = ", ".join(f"{n} x {s}" for s, n in sorted(told["bad"].items()))
