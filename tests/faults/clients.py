@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from tests.server.process import live
 
 CLIENTS = 200
 QUIET_S = 20.0
+WARM_S = 30.0
+"""Of the same clients: allocators, pools and caches then have what they will hold."""
+
 POOL = (os.cpu_count() or 1) + 4
 """Threads of the event loop's pool, which starts them one by one."""
 
@@ -205,12 +209,15 @@ def run(work: Work) -> Outcome:
         with client_of(server, auth=(USER, PASSWORD)) as client:
             client.post("/v1/streams", json={"source": "scene"})
         good = GoodClient(server.url, USER, PASSWORD)
-        _crowd(server.url, min(10.0, work.count)).communicate(timeout=300)
+        target = Target(server.url, USER, PASSWORD, "/none", "no such secret", f"{server.url}/none?to=", work.count)
+        warm_s = min(WARM_S, work.count)
+        crowd, attacking = _crowd(server.url, warm_s), attack(replace(target, seconds=warm_s))
+        crowd.communicate(timeout=300)
+        attacked(attacking)
         time.sleep(5)
         quiet = good.stay(QUIET_S)
         before = server.figures()
         crowd = _crowd(server.url, work.count)
-        target = Target(server.url, USER, PASSWORD, "/none", "no such secret", f"{server.url}/none?to=", work.count)
         attacking = attack(target)
         served = good.stay(work.count)
         told = json.loads(crowd.communicate(timeout=300)[0])
