@@ -254,16 +254,18 @@ def _opened(sinks: Sequence[Sink], source: Source, model: Model) -> Iterator[Non
             ready.append(sink)
             sink.open(source.info, model.card)
         yield
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
         while ready:
             try:
                 ready[0].close()
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # of a sink of somebody's own, anything
                 errors.append(error)
                 _abort(ready[:1])
             del ready[0]
         if errors:
-            raise errors[0]
+            raise _as_perception_error(errors[0], source)
     except Exception as error:
         _abort(ready)
         raise _as_perception_error(error, source)  # noqa: B904 (has its cause)

@@ -54,7 +54,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "memory",
         "an annotation with a random part of the memory that it takes (control group, ulimit)",
-        "it is whole, or ends with one line, or dies (of the kernel, in a library), outputs readable; it never hangs",
+        "it is whole, or ends with one line, or dies (of the kernel, in a library); outputs are readable; no hang",
         memory.run,
         count=40,
         quick=2,
