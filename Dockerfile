@@ -8,25 +8,30 @@
 #   docker run --rm --runtime nvidia -v /tmp/argus_socket:/tmp/argus_socket -v "$PWD:/data" \
 #       perception:jetson annotate csi://0 -o camera.mp4 --duration 10
 
-ARG PYTHON=3.12
+# Every package is the one that requirements/*.txt gives by its hash. An image is the same one each time only by its
+# digest, which is looked up where the registry is: docker buildx imagetools inspect python:3.12-slim
+#   --build-arg PYTHON_IMAGE=python:3.12-slim@sha256:...
+ARG PYTHON_IMAGE=python:3.12-slim
 # NVIDIA's image of that name, pulled and tagged, or --build-arg JETSON_BASE=IMAGE. It matches JetPack 6: CUDA 12.6,
 # TensorRT 10.3, Python 3.10; for JetPack 7 see docs/jetson.md.
 ARG JETSON_BASE=l4t-jetpack:r36.4.0
 
 # The package and its dependencies in one folder: the final images have no compiler, no pip cache and no source tree.
-FROM python:${PYTHON}-slim AS build
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
-COPY pyproject.toml README.md ./
-COPY perception perception
+COPY requirements requirements
 RUN python -m venv /opt/perception \
- && /opt/perception/bin/pip install --no-cache-dir ".[live]"
+ && /opt/perception/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt -r requirements/live.txt
+COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY perception perception
+RUN /opt/perception/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM build AS build-cuda
 # `tensorrt` for servers, `tensorrt-rtx` for RTX cards. CUDA's own libraries come as wheels, the driver from the host.
 ARG TENSORRT=tensorrt
-RUN /opt/perception/bin/pip install --no-cache-dir ".[live,${TENSORRT}]"
+RUN /opt/perception/bin/pip install --no-cache-dir --require-hashes -r "requirements/live-${TENSORRT}.txt"
 
-FROM python:${PYTHON}-slim AS runtime
+FROM ${PYTHON_IMAGE} AS runtime
 # Libraries that the opencv-python wheel links to and a slim image lacks.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -59,11 +64,12 @@ RUN apt-get update \
  && if ! id 1000 > /dev/null 2>&1; then useradd --create-home --uid 1000 --groups video perception; fi
 ARG JETPACK=6
 WORKDIR /src
-COPY deploy/jetpack${JETPACK}.txt ./
-RUN /opt/perception/bin/pip install --no-cache-dir -r "jetpack${JETPACK}.txt"
-COPY pyproject.toml README.md ./
+COPY requirements requirements
+RUN /opt/perception/bin/pip install --no-cache-dir --require-hashes \
+      -r requirements/build.txt -r "requirements/jetpack${JETPACK}.txt"
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY perception perception
-RUN /opt/perception/bin/pip install --no-cache-dir --no-deps . \
+RUN /opt/perception/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
  && /opt/perception/bin/python -c "from perception.sources.csi import has_gstreamer; assert has_gstreamer()"
 ENV PATH=/opt/perception/bin:$PATH
 USER 1000

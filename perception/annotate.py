@@ -9,9 +9,10 @@ One bad file never stops the rest: its error is in its result.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +20,22 @@ from typing import TYPE_CHECKING, Any
 from perception.errors import PerceptionError, SourceError, UsageError, out_of_memory
 from perception.pipeline import Report, run
 from perception.sinks import PICTURES, Sink, open_sink
+from perception.sinks.events import DeliverySink
 from perception.sinks.shared import SharedSink
 from perception.sources.address import Address
 from perception.sources.media import check_there, find_media
 from perception.sources.uri import exists, is_folder, kind_of, redact
+from perception.stages.factories import StageFactory
 
 if TYPE_CHECKING:
+    from perception.events.delivery import Delivery
     from perception.model import Model
     from perception.sources.base import Source
-    from perception.stages.factories import StageFactory
     from perception.types import Picture, Prediction, Stage
 
 STDOUT = "-"
+
+_log = logging.getLogger("perception")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,10 @@ class Outputs:
         panoptic: folder of COCO panoptic PNGs and their JSON; wants a `perception.stages.panoptic.PanopticStage`.
         counts: CSV of the number of boxes by class, one row per frame.
         mot: MOT text of the boxes and their identities; wants a `perception.stages.track.TrackStage`.
+        summary: CSV of what rules saw, by minute; wants a `perception.stages.rules.RulesStage`.
+        heatmap: picture of where boxes were for how long.
+        trajectories: picture of the ways that boxes have come; wants a `perception.stages.track.TrackStage`.
+        events: JSON Lines of what stages noticed, such as `perception.stages.rules.RulesStage`.
     """
 
     video: str | None = None
@@ -64,6 +73,10 @@ class Outputs:
     panoptic: str | None = None
     counts: str | None = None
     mot: str | None = None
+    summary: str | None = None
+    heatmap: str | None = None
+    trajectories: str | None = None
+    events: str | None = None
 
     def given(self) -> dict[str, str]:
         """Return the outputs that are asked for, by kind."""
@@ -72,14 +85,15 @@ class Outputs:
 
 SUFFIXES = {
     "video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet", "counts": ".counts.csv",
-    "mot": ".txt",
+    "mot": ".txt", "summary": ".summary.csv", "heatmap": ".heatmap.png", "trajectories": ".trajectories.png",
+    "events": ".events.jsonl",
 }  # fmt: skip
 """The ending of a file that is named after its source."""
 
 FILES = (*SUFFIXES, "picture")
 """Outputs that are files; the others are folders."""
 
-TABLES = ("jsonl", "csv", "parquet", "counts")
+TABLES = ("jsonl", "csv", "parquet", "counts", "summary", "events")
 """Outputs that may be one file for several sources: their rows carry the source."""
 
 
@@ -94,6 +108,7 @@ class Result:
         error: what failed.
         skipped: its outputs were there already.
         number, total: its place among the sources, from 1.
+        shared: kinds of outputs that are one file for all sources.
     """
 
     source: str
@@ -103,10 +118,44 @@ class Result:
     skipped: bool = False
     number: int = 1
     total: int = 1
+    shared: frozenset[str] = frozenset()
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Paths by kind of the outputs that are not shared with other sources."""
+        return {kind: path for kind, path in self.outputs.items() if kind not in self.shared}
 
     def is_there(self) -> bool:
-        """Return whether all of its outputs exist."""
-        return all(_is_there(kind, Path(path)) for kind, path in self.outputs.items())
+        """Return whether all of its outputs exist, of the whole source."""
+        return not self.is_unfinished() and all(_is_there(kind, Path(path)) for kind, path in self.outputs.items())
+
+    def is_unfinished(self) -> bool:
+        """Return whether an earlier run ended before the source did, and said so beside its outputs."""
+        return any(exists(_note(path)) for path in self.own.values())
+
+    def there(self) -> set[str]:
+        """Return the kinds of its own outputs that exist."""
+        return {kind for kind, path in self.own.items() if path != STDOUT and _is_there(kind, Path(path))}
+
+    def mark_unfinished(self, kinds: set[str]) -> None:
+        """Say beside outputs of its own that they are not of the whole source."""
+        for kind in kinds:
+            with suppress(OSError):  # a full disk, perhaps, which is told already
+                _note(self.own[kind]).touch()
+
+    def mark_finished(self) -> None:
+        """Take back what an earlier run said of its outputs."""
+        for path in self.own.values():
+            with suppress(OSError):
+                _note(path).unlink(missing_ok=True)
+
+
+UNFINISHED = ".unfinished"
+"""The ending of an empty file beside an output that is complete as a file, but not of the whole source."""
+
+
+def _note(path: str) -> Path:
+    return Path(path).with_name(f"{Path(path).name}{UNFINISHED}")
 
 
 def _is_there(kind: str, path: Path) -> bool:
@@ -242,6 +291,20 @@ def _is_images(source: str) -> bool:
         return False
 
 
+def _of_pictures(stages: Sequence[Stage | StageFactory], source: Source) -> list[Stage | StageFactory]:
+    """Return the stages for a source of pictures: one alone is not tracked, several are, as frames of a video."""
+    made = [stage for stage in stages if isinstance(stage, StageFactory) and stage.still is not None]
+    if source.info.frame_count != 1:
+        if made:
+            _log.warning(
+                "%s: its %d pictures are tracked as if they were frames of one video; photos of different scenes lose "
+                "boxes by that",
+                source.info.uri, source.info.frame_count,
+            )  # fmt: skip
+        return [*stages]
+    return [StageFactory(s.name, s.still) if isinstance(s, StageFactory) and s.still else s for s in stages]
+
+
 def annotate_all(
     sources: Sequence[str],
     model: Model,
@@ -254,6 +317,7 @@ def annotate_all(
     overwrite: bool = False,
     recursive: bool = False,
     skip_existing: bool = False,
+    delivery: Delivery | None = None,
     started: Callable[[Result, Source], Callable[[int, int], None] | None] | None = None,
 ) -> Iterator[Result]:
     """Annotate sources one after the other.
@@ -268,8 +332,10 @@ def annotate_all(
         sink_options: arguments of ``open_sink`` by kind of output.
         overwrite: replace existing files.
         recursive: look into subfolders too.
-        skip_existing: skip sources whose outputs are all there. A source of which only some are there is done again
-            if ``overwrite`` is given, and an error else.
+        skip_existing: skip sources whose outputs are all there. One that an earlier run of several sources did not get
+            to the end of is done again. One of which only some outputs are there is done again if ``overwrite`` is
+            given, and an error else.
+        delivery: of the events, beside what is written; the caller closes it.
         started: called when a source is open; may return a progress callback (frames done, frames dropped).
 
     Yields:
@@ -283,10 +349,12 @@ def annotate_all(
     results = plan(sources, outputs, recursive=recursive)
     options = sink_options or {}
 
-    def sink(kind: str, path: str) -> Sink:
-        return open_sink(path, kind=kind, overwrite=overwrite, **options.get(kind, {}))
+    def sink(kind: str, path: str, again: bool = False) -> Sink:
+        return open_sink(path, kind=kind, overwrite=overwrite or again, **options.get(kind, {}))
 
     common = _common(results)
+    for result in results:
+        result.shared = frozenset(common)
     if skip_existing and common:
         raise UsageError("a table of several sources cannot skip any; give it a folder", *list(common.values())[:1])
     with ExitStack() as batch:
@@ -296,13 +364,19 @@ def annotate_all(
                 result.skipped = True
                 yield result
                 continue
+            again = skip_existing and result.is_unfinished()
+            live, before = False, result.there()
             try:
                 check_there(result.source)
                 with open_source(result.source, **(source_options or {})) as source:
-                    sinks = [shared.get(kind) or sink(kind, path) for kind, path in result.outputs.items()]
+                    live = source.info.live
+                    before = set() if overwrite or again else before
+                    sinks = [shared.get(kind) or sink(kind, path, again) for kind, path in result.outputs.items()]
+                    sinks += [] if delivery is None else [DeliverySink(delivery)]
                     progress = started(result, source) if started is not None else None
+                    steps = stages if not _is_images(result.source) else _of_pictures(stages, source)
                     result.report = run(
-                        source, model, sinks=sinks, annotator=annotator, stages=stages, progress=progress
+                        source, model, sinks=sinks, annotator=annotator, stages=steps, progress=progress
                     )
             except PerceptionError as error:
                 result.error = error
@@ -310,6 +384,11 @@ def annotate_all(
                 result.error = out_of_memory(error, redact(result.source))
                 if result.error is None:
                     raise
+            whole = result.report is not None and not result.report.interrupted
+            if whole:
+                result.mark_finished()
+            elif not live and (len(results) > 1 or skip_existing):
+                result.mark_unfinished(result.there() - before)
             yield result
             if result.report is not None and result.report.interrupted:
                 return

@@ -15,11 +15,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.events.event import Event
 from perception.picture.planes import F32, U8, Picture, Planes
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ __all__ = [
     "U8",
     "ClassMap",
     "Detections",
+    "Event",
     "Frame",
     "Panoptic",
     "Picture",
     "Planes",
     "Prediction",
+    "Reading",
     "Segment",
     "SourceInfo",
     "Stage",
@@ -207,6 +210,41 @@ class Detections:
         tracks = None if self.track_ids is None else self.track_ids[keep]
         return Detections(self.boxes[keep], self.scores[keep], self.class_ids[keep], tracks)
 
+    def to_supervision(self, names: Sequence[str] | None = None) -> Any:
+        """Return it as ``supervision.Detections``, in the same order; identities become ``tracker_id``.
+
+        Args:
+            names: of the classes, for ``data["class_name"]``.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        from perception.common.distribution import require
+
+        require("supervision", "supervision", "this conversion")
+        import supervision
+
+        data: dict[str, Any] = (
+            {} if names is None else {"class_name": np.array([names[i] for i in self.class_ids], dtype=str)}
+        )
+        tracks = None if self.track_ids is None else self.track_ids.copy()
+        return supervision.Detections(
+            self.boxes.copy(), None, self.scores.copy(), self.class_ids.astype(np.int64), tracks, data
+        )
+
+    @classmethod
+    def from_supervision(cls, found: Any) -> Detections:
+        """Make it of ``supervision.Detections``: sorted by score; a score that is not given is 1, a class 0.
+
+        Masks and ``data`` are left out. Identities stay.
+        """
+        n = len(found.xyxy)
+        scores = np.ones(n, np.float32) if found.confidence is None else np.asarray(found.confidence, np.float32)
+        ids = np.zeros(n, np.int32) if found.class_id is None else np.asarray(found.class_id, np.int32)
+        tracks = None if found.tracker_id is None else np.asarray(found.tracker_id, np.int64)
+        boxes = np.asarray(found.xyxy, np.float32).reshape(-1, 4)
+        return cls(boxes, scores, ids, tracks).select(np.argsort(-scores, kind="stable"))
+
 
 class ClassMap(ABC):
     """Segmentation of one frame: a class for each pixel, made when asked for, and kept.
@@ -275,6 +313,27 @@ class ClassMap(ABC):
             if self._shares is None:
                 self._shares = counts_to_shares(counts)
 
+    def to_supervision(self, names: Sequence[str] | None = None) -> Any:
+        """Return it as ``supervision.Detections``: a mask, and the box around it, for each class that has pixels.
+
+        Classes that are ignored, and pixels of none, are left out.
+
+        Args:
+            names: of the classes, for ``data["class_name"]``.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        ids = [i for i in np.unique(self.mask).tolist() if i not in self.ignored]
+        masks = np.array([self.mask == i for i in ids], bool).reshape(-1, *self.mask.shape)
+        boxes = np.zeros((len(ids), 4), np.float32)
+        for box, mask in zip(boxes, masks, strict=True):
+            ys, xs = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+            box[:] = xs[0], ys[0], xs[-1] + 1, ys[-1] + 1
+        found = Detections(boxes, np.ones(len(ids), np.float32), np.array(ids, np.int32)).to_supervision(names)
+        found.mask = masks
+        return found
+
     @abstractmethod
     def resized(self, width: int, height: int) -> U8:
         """Return the classes of the frame as if it had that size, uint8 ``[height, width]``, a new array."""
@@ -330,6 +389,26 @@ class Panoptic:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a rule says at a frame: numbers for programs, and what is drawn of it.
+
+    Attributes:
+        name, kind: of the rule.
+        points: float32 ``[K, 2]`` x, y in 0..1 of the frame: the ends of a line, the corners of a zone; empty for none.
+        numbers: plain data for JSON, see `docs/outputs.md`.
+        text: a few words beside it in the picture.
+        active: somebody is there, has just crossed, or the condition holds.
+    """
+
+    name: str
+    kind: Literal["line", "zone", "condition"]
+    points: F32
+    numbers: Mapping[str, Any]
+    text: str = ""
+    active: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """A model's results for one frame. Steps that know more make another one, with `dataclasses.replace`.
 
@@ -343,6 +422,8 @@ class Prediction:
         panoptic: things and stuff as segments, where `perception.stages.panoptic.PanopticStage` ran, else None.
         trails: by track id the way that a box has come, float32 ``[K, 2]`` of its bottom centre in frame pixels, oldest
             first, where `perception.stages.track.TrackStage` ran.
+        readings: what each rule says at this frame, where `perception.stages.rules.RulesStage` ran, else None.
+        events: what rules noticed in this frame, in the order in which it happened. A rule appends to those before it.
     """
 
     frame: Frame
@@ -353,6 +434,8 @@ class Prediction:
     picture: Picture | None = None
     panoptic: Panoptic | None = None
     trails: Mapping[int, F32] = field(default_factory=dict)
+    readings: Sequence[Reading] | None = None
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,10 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from perception.annotate import Outputs, annotate_all
+from perception.annotate import Outputs, Result, annotate_all
+from perception.commands.reporter import batch_summary
 from perception.drawing.annotator import Annotator
 from perception.errors import UsageError
 from perception.model import load_model
+from perception.sources.base import Source
+from perception.types import Prediction
 from tests.fixtures import Main
 from tests.media import make_video
 from tests.models import PALETTE, write_model
@@ -105,6 +110,77 @@ def test_what_is_partly_there(tmp_path: Path, model: str, videos: Path, main_her
     assert partly.returncode == 3 and "b.jsonl" in partly.stderr and "--overwrite" in partly.stderr
     assert main_here(*line, "--skip-existing", "--overwrite").returncode == 0
     assert (tmp_path / "out" / "b.mp4").is_file() and (tmp_path / "out" / "a.mp4").stat().st_mtime_ns == kept
+
+
+def test_ctrl_c_in_a_batch_and_going_on(tmp_path: Path, model: str, videos: Path, main_here: Main) -> None:
+    """The source that was interrupted has whole files of a part of it; they are made again, and no others."""
+    make_video(videos / "c.mp4", frames=40)
+    out = tmp_path / "out"
+    outputs = Outputs(video=f"{out}/", jsonl=f"{out}/jsonl/")
+    go_on = threading.Event()
+    count = 0
+
+    def held(prediction: Prediction) -> Prediction:
+        nonlocal count
+        count += 1
+        assert count < 12 or go_on.wait(60)  # 3 of a, 1 of b, some of c
+        return prediction
+
+    def started(result: Result, source: Source) -> Callable[[int, int], None] | None:
+        def progress(done: int, dropped: int) -> None:
+            if result.number == 3 and count >= 12 and not go_on.is_set():
+                go_on.set()
+                raise KeyboardInterrupt
+
+        return progress
+
+    with load_model(model) as loaded:
+        drawn = Annotator(loaded.card)
+        results = [
+            *annotate_all([str(videos)], loaded, outputs, annotator=drawn, stages=[held], started=started)
+        ]  # fmt: skip
+        assert results[-1].report is not None and results[-1].report.interrupted and results[-1].number == 3
+        assert batch_summary(results) == (
+            "2 of 3 done, interrupted: the same command with --skip-existing goes on"
+        )  # fmt: skip
+    made = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    whole = {f"{name}{end}" for name in "abc" for end in (".mp4",)} | {f"jsonl/{name}.jsonl" for name in "abc"}
+    assert made == whole | {"c.mp4.unfinished", "jsonl/c.jsonl.unfinished"}
+    part = len((out / "jsonl" / "c.jsonl").read_text().splitlines())
+    assert 0 < part < 40
+    kept = {name: (out / name).stat().st_mtime_ns for name in ("a.mp4", "b.mp4", "jsonl/a.jsonl")}
+    line = ["annotate", str(videos), "-m", model, "-o", f"{out}/", "--jsonl", f"{out}/jsonl/"]
+    refused = main_here(*line)
+    assert refused.returncode != 0 and "--overwrite" in refused.stderr
+    again = main_here(*line, "--skip-existing")
+    assert again.returncode == 0, again.stderr
+    assert last_line(again.stderr) == "1 of 3 done, 2 skipped"
+    assert len((out / "jsonl" / "c.jsonl").read_text().splitlines()) == 40
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == whole
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+
+
+def test_the_line_of_a_source_names_its_own_files(tmp_path: Path, model: str, videos: Path, main_here: Main) -> None:
+    done = main_here("annotate", str(videos), "-m", model, "-o", f"{tmp_path}/o/", "--csv", f"{tmp_path}/all.csv")
+    lines = done.stderr.strip().splitlines()
+    assert [line.partition(" -> ")[2] for line in lines[:2]] == [f"{tmp_path}/o/a.mp4", f"{tmp_path}/o/b.mp4"]
+    assert lines[2:] == [f"of all of them: {tmp_path}/all.csv", "2 of 2 done"]
+
+
+def test_a_photo_is_not_tracked(tmp_path: Path, model: str, main_here: Main) -> None:
+    """A tracker shows confirmed tracks only, and would leave out boxes of the one picture that there is."""
+    photo(tmp_path / "one" / "a.png", squares=3)
+    tables = [tmp_path / f"{name}.csv" for name in ("plain", "tracked", "folder")]
+    for table, more in ((tables[0], []), (tables[1], ["--track"])):
+        line = ["annotate", str(tmp_path / "one" / "a.png"), "-m", model, "--csv", str(table), "--score", "0.2", *more]
+        done = main_here(*line)
+        assert done.returncode == 0, done.stderr
+        assert "are tracked as if" not in done.stderr
+    assert tables[0].read_text() == tables[1].read_text()
+    assert len(tables[0].read_text().splitlines()) == 4
+    photo(tmp_path / "one" / "b.png", squares=1)
+    several = main_here("annotate", str(tmp_path / "one"), "-m", model, "--csv", str(tables[2]), "--track")
+    assert several.returncode == 0 and "its 2 pictures are tracked as if" in several.stderr
 
 
 def test_segments_that_were_not_finished_are_made_again(tmp_path: Path, model: str, main_here: Main) -> None:

@@ -224,7 +224,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("onnx.load", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(ModelError, match=r"model\.onnx: cannot read the model: Permission denied"):
         load_onnx(path)
 

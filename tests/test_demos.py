@@ -41,6 +41,10 @@ def test_road_ahead() -> None:
     assert all("%" in line for line in lines)
 
 
+def test_count_cars() -> None:
+    assert run("count_cars.py", SCENE).splitlines()[-1] == "done"
+
+
 def test_foreign_model() -> None:
     lines = run("foreign_model.py").splitlines()
     assert len(lines) == 20

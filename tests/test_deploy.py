@@ -174,7 +174,7 @@ def test_a_wheel_has_the_cards_and_everything_else_that_is_read(tmp_path: Path) 
     """Built from a copy, in which the weights are empty: only names matter here."""
     copy = tmp_path / "source"
     copy.mkdir()
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, copy)
     there = [p for p in (ROOT / "perception").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     for path in there:
@@ -191,3 +191,30 @@ def test_a_wheel_has_the_cards_and_everything_else_that_is_read(tmp_path: Path) 
     assert {f"perception/foreign/cards/{name}.yaml" for name in shipped_cards()} <= names
     only_for_node = "perception/server/page/static/package.json"  # says to its tests how the modules are read
     assert {path.relative_to(ROOT).as_posix() for path in there} <= {*names, only_for_node}
+    (licences,) = {name.partition("/")[0] for name in names if name.endswith("/METADATA")}
+    assert {f"{licences}/licenses/LICENSE", f"{licences}/licenses/NOTICE"} <= names
+
+
+@pytest.mark.parametrize(
+    ("schema", "pattern"),
+    [
+        ("vendor.github-workflows", ".github/workflows/*.yml"),
+        ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/[!c]*.yml"),
+        ("vendor.github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ("vendor.dependabot", ".github/dependabot.yml"),
+    ],
+)
+def test_workflows_and_forms_of_the_repository_are_valid(schema: str, pattern: str) -> None:
+    files = [str(path) for path in sorted(ROOT.glob(pattern))]
+    assert files
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_workflows_run_targets_that_there_are() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for path in sorted(ROOT.glob(".github/workflows/*.yml")):
+        steps = [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+        used = {word for step in steps for word in re.findall(r"^make ([a-z-]+)", step.get("run", ""), re.M)}
+        assert used <= targets, path

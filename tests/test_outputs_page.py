@@ -7,6 +7,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from typer.testing import CliRunner
 from perception.annotate import Outputs
 from perception.card import read_card
 from perception.commands.main import app
+from perception.events.event import Event
 from perception.sinks import open_sink
+from perception.sinks.summary import COLUMNS
+from perception.types import Prediction, Reading
 from tests.models import PALETTE, write_model
 from tests.sinks.samples import card, class_map, detections, info, prediction
 
@@ -87,6 +91,25 @@ def documents(written: Path, tmp_path: Path) -> Iterator[tuple[str, Any]]:
                     sink.write(prediction(index, detections=found, class_map=shown, labels=[(1, 0.5)]))
             for data in lines(path) if kind == "jsonl" else [json.loads(path.read_text())]:
                 yield kind, data
+    path = tmp_path / "rules.jsonl"
+    with open_sink(path) as sink:
+        sink.open(info(), cards["all"])
+        for index in range(2):
+            sink.write(with_rules(prediction(index, detections=detections(index, tracks=True))))
+    for data in lines(path):
+        yield "jsonl", data
+
+
+def with_rules(made: Prediction) -> Prediction:
+    """A prediction with what each kind of rule says, and with events."""
+    told = {"line": {"crossed": {"in": {"car": 2}, "out": {}}}, "condition": {"value": 0.25, "holds": True}}
+    told["zone"] = {"inside": 1, "entered": {"car": 2}, "left": {"car": 1}, "staying": {"7": 1.5}}
+    readings = [Reading(kind, kind, np.zeros((0, 2), np.float32), told[kind]) for kind in told]  # type: ignore[arg-type]
+    events = (
+        Event(kind="crossed", source="s", source_time=1, rule="line", box=(0, 0, 1, 1), count=2, direction="in"),
+        Event(kind="condition_started", source="s", source_time=1.5, rule="condition", value=0.25),
+    )
+    return replace(made, readings=readings, events=events)
 
 
 def test_the_schemas_hold_for_what_is_written(written: Path, tmp_path: Path) -> None:
@@ -125,6 +148,7 @@ def test_the_schemas_refuse_everything_else(written: Path, tmp_path: Path) -> No
 
 def test_every_field_of_the_schemas_is_explained() -> None:
     titles = {"jsonl": "JSON Lines", "coco": "COCO JSON", "panoptic": "COCO panoptic"}
+    events = (Path(__file__).parents[1] / "docs" / "events.md").read_text(encoding="utf-8")
 
     def keys(schema: dict[str, Any]) -> Iterator[str]:
         for key, inner in schema.get("properties", {}).items():
@@ -137,6 +161,8 @@ def test_every_field_of_the_schemas_is_explained() -> None:
     shared = {"licenses", "size", "counts"}
     for name, schema in SCHEMAS.items():
         table = "\n".join(re.findall(r"^\|.*", section(titles[name]) + section("COCO JSON"), re.M))
+        if name == "jsonl":  # of rules the page says it in words, and fields of events are on their own page
+            table += section(titles[name]).split("<!-- schema")[0] + "\n".join(re.findall(r"^\|.*", events, re.M))
         missing = {key for key in set(keys(schema)) - shared if not re.search(rf"\b{key}\b", table)}
         assert not missing, name
 
@@ -161,6 +187,10 @@ def test_the_columns_are_those_of_the_tables(written: Path, tmp_path: Path) -> N
     with (written / "n.csv").open() as file:
         header = next(csv.reader(file))
     assert header == [row[0] for row in columns("Counts")[:-1]] + list(CLASSES)
+
+
+def test_the_columns_of_a_summary_are_those_of_its_table() -> None:
+    assert [(row[0], row[1]) for row in columns("Summary")] == list(COLUMNS.items())
 
 
 def test_class_ids_agree_or_the_page_says_why_not(written: Path) -> None:

@@ -12,11 +12,18 @@ from pathlib import Path
 import pytest
 
 from perception.common import jit
-from perception.common.private import make_folder, private_cache, private_file, private_folder, reserve_private
+from perception.common.private import (
+    make_folder,
+    private_cache,
+    private_file,
+    private_folder,
+    read_secret,
+    reserve_private,
+)
 from perception.engines import autotune
 from perception.engines.cache import prepare_compiled_models_dir
 from perception.errors import UsageError
-from perception.server.settings import read_secret, read_settings
+from perception.server.settings import read_settings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no modes")
 

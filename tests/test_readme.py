@@ -31,6 +31,11 @@ def defined(word: str) -> dict[str, Any]:
     return names
 
 
+def test_what_can_be_copied_alone_imports_what_it_needs() -> None:
+    alone = [text for text in BLOCKS if "open_source" in text]
+    assert len(alone) == 2 and all(text.startswith("import perception\n") for text in alone)
+
+
 def test_the_sink_is_told_everything_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     sink = defined("(perception.Sink)")["Arrivals"]()
     assert len(block("(perception.Sink)").splitlines()) == 12

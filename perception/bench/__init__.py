@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("live", "models", "tracking")
-"""Parts that run only on request: they need more than the package, such as a browser, another model or data."""
+ON_REQUEST = ("live", "models", "tracking", "rules")
+"""Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
 
 def run_bench(
@@ -72,6 +72,7 @@ def run_bench(
     from perception.bench.kernels import kernel_rows
     from perception.bench.models import model_rows
     from perception.bench.pipeline import Bench
+    from perception.bench.rules import rules_rows
     from perception.bench.tracking import tracking_rows
 
     bench = Bench(model, engine, precision, device, clip)
@@ -85,6 +86,8 @@ def run_bench(
             yield bench.title("whole pipeline"), bench.pipeline_rows()
         if "engines" in chosen:
             yield f"engines, {model}, the network alone", engine_rows(model, repeats)
+        if "rules" in chosen:
+            yield "rules, 35 tracks at 6 lines and 4 zones", rules_rows(repeats)
         if sequences is not None:
             yield f"trackers, {sequences}", list(tracking_rows(sequences, trials))
         if "models" in chosen:

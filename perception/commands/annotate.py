@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -28,14 +29,29 @@ from perception.commands.options import (
     Track,
     Unknown,
 )
+from perception.commands.outputs import (
+    NOT_WRITTEN,
+    Coco,
+    Counts,
+    Csv,
+    Events,
+    EventTargets,
+    HeatMap,
+    Images,
+    Masks,
+    Mot,
+    Panoptic,
+    Parquet,
+    RulesFile,
+    Summary,
+    Trajectories,
+)
 from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from perception.stages.factories import StageFactory
     from perception.types import Stage
-
-NOT_WRITTEN = "not written"
 
 
 def annotate(
@@ -63,41 +79,19 @@ def annotate(
     rle: Annotated[
         bool, typer.Option(help="Include masks in the JSON Lines, as COCO RLE.", rich_help_panel=OUTPUT)
     ] = False,
-    coco: Annotated[
-        str | None, typer.Option(help="COCO JSON of the boxes.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
-    ] = None,
-    csv: Annotated[
-        str | None, typer.Option(help="CSV, one row per box.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
-    ] = None,
-    parquet: Annotated[
-        str | None, typer.Option(help="Parquet, one row per box.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
-    ] = None,
-    masks: Annotated[
-        str | None,
-        typer.Option(help="Folder for class masks (PNG).", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT),
-    ] = None,
-    images: Annotated[
-        str | None,
-        typer.Option(help="Folder for annotated frames.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT),
-    ] = None,
-    panoptic: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder for COCO panoptic PNGs and JSON.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    counts: Annotated[
-        str | None,
-        typer.Option(
-            help="CSV of boxes by class, one row per frame.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    mot: Annotated[
-        str | None,
-        typer.Option(
-            help="MOT text of boxes and identities; implies --track.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
-        ),
-    ] = None,
+    coco: Coco = None,
+    csv: Csv = None,
+    parquet: Parquet = None,
+    masks: Masks = None,
+    images: Images = None,
+    panoptic: Panoptic = None,
+    counts: Counts = None,
+    mot: Mot = None,
+    summary: Summary = None,
+    heatmap: HeatMap = None,
+    trajectories: Trajectories = None,
+    events: Events = None,
+    event_targets: EventTargets = None,
     overwrite: Overwrite = False,
     skip_existing: Annotated[
         bool,
@@ -167,6 +161,7 @@ def annotate(
     ] = None,
     things: Things = None,
     track: Track = False,
+    rules: RulesFile = None,
     stage: Stages = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Search subfolders of folders too.", rich_help_panel=INPUT)
@@ -194,7 +189,7 @@ def annotate(
     hide: Annotated[
         str | None,
         typer.Option(
-            help="Do not draw these: masks, boxes, trails, labels, legend; comma-separated.",
+            help="Do not draw these: masks, boxes, trails, rules, labels, legend; comma-separated.",
             show_default="all are drawn", rich_help_panel=DRAWING,
         ),
     ] = None,
@@ -223,7 +218,9 @@ def annotate(
 
       perception annotate street.mp4 -o tracked.mp4 --track --mot tracks.txt
 
-      perception annotate street.mp4 -o counted.mp4 --stage my_stages:CountCars
+      perception annotate street.mp4 -o counted.mp4 --rules rules.yaml --summary counted.csv --events events.jsonl
+
+      perception annotate street.mp4 -o cars.mp4 --stage my_stages:CountCars
 
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
@@ -233,31 +230,46 @@ def annotate(
     from perception.common.settings import size as parse_size
     from perception.common.settings import things as parse_things
     from perception.drawing.annotator import Annotator
+    from perception.events.settings import read_event_settings
     from perception.model import load_model
     from perception.postprocess.post_processing import DetectionOptions
+    from perception.rules.settings import read_rules
     from perception.stages.factories import find_stage
     from perception.stages.panoptic import PanopticStage
+    from perception.stages.rules import rules_factory
     from perception.stages.track import track_factory, tracking_options
 
     own_stages = [find_stage(name) for name in stage or ()]
     wanted = names(classes)
-    hidden = names(hide, ("masks", "boxes", "trails", "labels", "legend")) or []
+    hidden = names(hide, ("masks", "boxes", "trails", "rules", "labels", "legend")) or []
     thing_classes = parse_things(things)
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
-    outputs = Outputs(output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot)
+    outputs = Outputs(
+        output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, summary, heatmap, trajectories,
+        events,
+    )  # fmt: skip
     if not outputs.given():
         kinds = ", ".join(f"--{kind}" for kind in Outputs.__dataclass_fields__ if kind != "video")
         raise UsageError(f"nothing to write: give -o OUT, or one of {kinds}")
-    track = track or mot is not None
+    found_rules = None if rules is None else read_rules(rules)
+    if summary is not None and found_rules is None:
+        raise UsageError("--summary says what rules saw: give --rules FILE")
+    if (events is not None or event_targets is not None) and found_rules is None and not own_stages:
+        raise UsageError("events are made by rules: give --rules FILE")
+    targets = None if event_targets is None else read_event_settings(event_targets)
+    track = track or mot is not None or trajectories is not None or bool(found_rules and found_rules.of_boxes)
     reporter = Reporter(quiet=quiet, stats=stats)
     options = DetectionOptions(
         score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
         class_agnostic=class_agnostic, classes=wanted, unknown=unknown,
     )  # fmt: skip
-    with load_model(
+    with ExitStack() as ending, load_model(
         model, card=card, engine=engine, precision=precision, device=device, threads=threads, mode="throughput",
         options=options, size=parse_size(size),
     ) as loaded:  # fmt: skip
+        delivery = None if targets is None else targets.delivery()
+        if delivery is not None and targets is not None:
+            ending.callback(delivery.close, targets.drain_s)
         annotator = Annotator(
             loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)
         )
@@ -265,12 +277,15 @@ def annotate(
         if track and "track" not in (stage or ()):
             stages.insert(0, track_factory(options))
             loaded = loaded.with_options(tracking_options(loaded.card, options))
+        if found_rules is not None:
+            found_rules.check(loaded.card)
+            stages.append(rules_factory(found_rules))
         if (panoptic or view == "panoptic") and "panoptic" not in (stage or ()):
             stages.append(PanopticStage(loaded.card, thing_classes))
         results = []
         for result in annotate_all(
             sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
-            skip_existing=skip_existing, started=reporter.started,
+            skip_existing=skip_existing, delivery=delivery, started=reporter.started,
             source_options={
                 "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
                 "decoder": decoder,

@@ -16,7 +16,7 @@ def bench(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PART", help="kernels, stages, pipeline, engines (these by default), live, models, tracking."
+            metavar="PART", help="kernels, stages, pipeline, engines (these by default), live, models, tracking, rules."
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,

@@ -13,17 +13,14 @@ from perception.commands.options import (
     MODEL,
     OUTPUT,
     Card,
-    Device,
-    Engine,
     Json,
     JsonFile,
     Model,
     Overwrite,
-    PrecisionOption,
-    Size,
+    Running,
     Things,
-    Threads,
     Unknown,
+    runs_a_model,
 )
 from perception.commands.tracking_evaluation import eval_tracking
 from perception.weights import DEFAULT_MODEL
@@ -74,18 +71,15 @@ ReportTo = Annotated[
 
 
 @evaluation.command("segmentation")
+@runs_a_model
 def eval_segmentation(
+    running: Running,
     images: Images,
     labels: Labels,
     ignore: Ignore = None,
     unknown: Unknown = 0.0,
     model: Model = DEFAULT_MODEL,
     card: Card = None,
-    engine: Engine = "auto",
-    precision: PrecisionOption = "auto",
-    device: Device = "CPU",
-    threads: Threads = None,
-    size: Size = None,
     report: ReportTo = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -97,28 +91,24 @@ def eval_segmentation(
 
       perception eval segmentation -m camvid --images val/images --labels val/labels --ignore 11 --json
     """
-    from perception.common.settings import size as parse_size
     from perception.evaluation.segmentation import evaluate_segmentation
 
     _evaluate(
         evaluate_segmentation, model, images, labels, ignore=ignore or (), unknown=unknown,
-        card=card, engine=engine, precision=precision, device=device, threads=threads, size=parse_size(size),
-        report=report, overwrite=overwrite, as_json=as_json, json_file=json_file,
+        card=card, running=running, report=report,
+        overwrite=overwrite, as_json=as_json, json_file=json_file,
     )  # fmt: skip
 
 
 @evaluation.command("detection")
+@runs_a_model
 def eval_detection(
+    running: Running,
     images: Images,
     annotations: Annotations,
     names: Names = None,
     model: Model = DEFAULT_MODEL,
     card: Card = None,
-    engine: Engine = "auto",
-    precision: PrecisionOption = "auto",
-    device: Device = "CPU",
-    threads: Threads = None,
-    size: Size = None,
     score: Annotated[float, typer.Option(min=0, max=1, help="Score threshold of boxes.", rich_help_panel=MODEL)] = 0.01,
     report: ReportTo = None,
     overwrite: Overwrite = False,
@@ -131,19 +121,20 @@ def eval_detection(
 
       perception eval detection -m street --images val/images --annotations val/annotations.json
     """
-    from perception.common.settings import size as parse_size
     from perception.evaluation.classes import read_synonyms
     from perception.evaluation.detection import evaluate_detection
 
     _evaluate(
         evaluate_detection, model, images, annotations, synonyms=read_synonyms(names), score_threshold=score,
-        card=card, engine=engine, precision=precision, device=device, threads=threads, size=parse_size(size),
-        report=report, overwrite=overwrite, as_json=as_json, json_file=json_file,
+        card=card, running=running, report=report,
+        overwrite=overwrite, as_json=as_json, json_file=json_file,
     )  # fmt: skip
 
 
 @evaluation.command("panoptic")
+@runs_a_model
 def eval_panoptic(
+    running: Running,
     images: Images,
     annotations: Annotated[Path, typer.Option(help="COCO panoptic JSON.", rich_help_panel=INPUT)],
     segments: Annotated[
@@ -154,11 +145,6 @@ def eval_panoptic(
     things: Things = None,
     model: Model = DEFAULT_MODEL,
     card: Card = None,
-    engine: Engine = "auto",
-    precision: PrecisionOption = "auto",
-    device: Device = "CPU",
-    threads: Threads = None,
-    size: Size = None,
     report: ReportTo = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -170,29 +156,25 @@ def eval_panoptic(
 
       perception eval panoptic -m street --images val/images --annotations val/panoptic.json
     """
-    from perception.common.settings import size as parse_size
     from perception.common.settings import things as parse_things
     from perception.evaluation.classes import read_synonyms
     from perception.evaluation.panoptic import evaluate_panoptic
 
     _evaluate(
         evaluate_panoptic, model, images, annotations, segments=segments, synonyms=read_synonyms(names),
-        things=parse_things(things), card=card, engine=engine, precision=precision, device=device, threads=threads,
-        size=parse_size(size), report=report, overwrite=overwrite, as_json=as_json, json_file=json_file,
+        things=parse_things(things), card=card, running=running, report=report,
+        overwrite=overwrite, as_json=as_json, json_file=json_file,
     )  # fmt: skip
 
 
 @evaluation.command("classification")
+@runs_a_model
 def eval_classification(
+    running: Running,
     pictures: Labelled,
     names: Names = None,
     model: Model = DEFAULT_MODEL,
     card: Card = None,
-    engine: Engine = "auto",
-    precision: PrecisionOption = "auto",
-    device: Device = "CPU",
-    threads: Threads = None,
-    size: Size = None,
     top_k: Annotated[
         int,
         typer.Option(
@@ -210,14 +192,13 @@ def eval_classification(
 
       perception eval classification -m signs.onnx --data signs.zip --top-k 3
     """
-    from perception.common.settings import size as parse_size
     from perception.evaluation.classes import read_synonyms
     from perception.evaluation.classification import evaluate_classification
 
     _evaluate(
         evaluate_classification, model, pictures, synonyms=read_synonyms(names), top_k=top_k,
-        card=card, engine=engine, precision=precision, device=device, threads=threads, size=parse_size(size),
-        report=report, overwrite=overwrite, as_json=as_json, json_file=json_file,
+        card=card, running=running, report=report,
+        overwrite=overwrite, as_json=as_json, json_file=json_file,
     )  # fmt: skip
 
 
@@ -228,6 +209,7 @@ def _evaluate(
     run: Callable[..., Evaluation],
     model: str,
     *data: Path,
+    running: Running,
     report: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -243,7 +225,7 @@ def _evaluate(
 
     file = None if report is None else Report(report, overwrite)
     with progress_bar("evaluate") as progress:
-        result = run(model, *data, worst=PICTURES if file else 0, progress=progress, **options)
+        result = run(model, *data, worst=PICTURES if file else 0, progress=progress, **running.options(), **options)
     if not write_json(result.as_dict(), as_json, json_file):
         for title, rows in result.tables():
             print_rows(title, rows)

@@ -48,8 +48,8 @@ def explain(
 
       perception explain signs.onnx sign.png -o heat.png --method all
     """
-    require("torch", "train", "explaining a model")
-    require("captum", "train", "explaining a model")
+    for module in ("torch", "captum"):
+        require(module, "train", "explaining a model", "torch", "captum")
     from perception.explain.write import write_explanations
 
     for line in write_explanations(

@@ -28,6 +28,7 @@ from perception.commands.options import (
 )
 from perception.common.distribution import require
 from perception.common.precision import Precision, parse_precision
+from perception.common.private import read_secret
 from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def live(
     began = time.monotonic()
     _tell("preparing; the first start on a machine takes up to a minute, later ones take seconds")
     from perception.server.app import serve
-    from perception.server.settings import make_settings, read_secret, read_settings
+    from perception.server.settings import make_settings, read_settings
     from perception.server.startup import with_source
 
     given = {

@@ -19,6 +19,7 @@ from perception.commands.bench import bench
 from perception.commands.build import build
 from perception.commands.cache import cache
 from perception.commands.classics import classics
+from perception.commands.completion import completion, prepare_completion
 from perception.commands.data import data
 from perception.commands.demo import demo
 from perception.commands.doctor import doctor
@@ -59,6 +60,7 @@ app = typer.Typer(
 _COMMANDS: tuple[Callable[..., Any], ...] = (
     *(annotate, demo, live, track, doctor, build, verify),
     *(adapt, bench, train, pseudo_label, export, quantize, explain, summary),
+    completion,
 )
 for _command in _COMMANDS:
     app.command(cls=JsonCommand)(_command)
@@ -76,7 +78,9 @@ app.add_typer(classics, name="classics")
 @app.callback(invoke_without_command=True)
 def _main(
     ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and in a checkout its revision.", is_eager=True)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
     if ctx.invoked_subcommand is not None:
@@ -84,9 +88,9 @@ def _main(
 
         log_to_stderr(debug)
     if version:
-        from perception.common.version import __version__
+        from perception.common.version import full_version
 
-        typer.echo(__version__)
+        typer.echo(full_version())
         raise typer.Exit
 
 
@@ -98,6 +102,7 @@ def main() -> None:
         sys.argv.remove("--debug")
     # `docker stop` and systemd send SIGTERM: treated as Ctrl-C, so that outputs are finished and not left as drafts.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    prepare_completion()
     try:
         app()
     except PerceptionError as error:

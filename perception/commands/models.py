@@ -28,6 +28,9 @@ models = typer.Typer(
     invoke_without_command=True,
     help="""List the models that can be used by name, show one, fetch other people's.
 
+    Whether commercial use is allowed is what the licences of a model's sources say, as their publishers state them (the
+    card lists them: `perception models NAME`). It is no legal advice.
+
     [bold]Examples[/bold]
 
       perception models
@@ -65,6 +68,7 @@ def list_all(ctx: typer.Context, as_json: Json = False, json_file: JsonFile = No
         # The one that a card lists first is its headline; the rest are in the JSON.
         row["metrics"] = next((f"{name} {value:.3f}" for name, value in row["metrics"].items()), "")
         row["default"] = "yes" if row["default"] else ""
+        row["commercial_use"] = {True: "allowed", False: "not allowed", None: ""}[row["commercial_use"]]
     print_rows("models", rows)
 
 
@@ -161,6 +165,7 @@ def _row(model: ModelFile) -> dict[str, Any]:
         "input": f"{card.input.width}x{card.input.height}",
         "MB": round(model.size_bytes / 1e6, 1),
         "licence": card.licence,
+        "commercial_use": card.commercial_use,
         "metrics": card.metrics,
         "path": str(model.path),
     }

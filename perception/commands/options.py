@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Concatenate, Literal
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -72,6 +75,58 @@ Size = Annotated[
         rich_help_panel=MODEL,
     ),
 ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a model is run with, see `runs_a_model`."""
+
+    engine: EngineChoice
+    precision: Precision
+    device: str
+    threads: int | None
+    size: tuple[int, int] | None
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of `perception.load_model`."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+_RUNNING: dict[str, tuple[Any, Any]] = {
+    "engine": (Engine, "auto"),
+    "precision": (PrecisionOption, "auto"),
+    "device": (Device, "CPU"),
+    "threads": (Threads, None),
+    "size": (Size, None),
+}
+
+
+def runs_a_model(command: Callable[Concatenate[Running, ...], None]) -> Callable[..., None]:
+    """Give a command ``--engine``, ``--precision``, ``--device``, ``--threads`` and ``--size``.
+
+    They stand behind ``--model`` and ``--card``; its first parameter, ``running``, is given what they say.
+    """
+    own = inspect.signature(command, eval_str=True)
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+        for name, (annotation, default) in _RUNNING.items()
+    ]
+    _, *parameters = own.parameters.values()
+    behind = max(n for n, parameter in enumerate(parameters, 1) if parameter.name in ("model", "card"))
+    parameters[behind:behind] = shared
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        from perception.common.settings import size
+
+        given = {name: values.pop(name) for name in _RUNNING}
+        command(Running(**{**given, "size": size(given["size"])}), **values)
+
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
 Things = Annotated[
     str | None,
     typer.Option(

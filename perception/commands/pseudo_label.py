@@ -39,7 +39,7 @@ def pseudo_label(
         def on_progress(name: str, done: int, total: int) -> None:
             bar.update(rows[name], completed=done, total=total)
 
-        for made in make_labels(config, overwrite, on_progress):
+        for made in make_labels(config, overwrite, on_progress, recipe):
             bar.console.print(
                 f"{made.output}: {made.pictures} pictures, {made.known:.0%} of their pixels labelled", highlight=False
             )

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from perception.common.console import complain, stderr
 from perception.common.text import counted
+from perception.common.waits import WAITS
 
 if TYPE_CHECKING:
     from perception.annotate import Result
@@ -36,6 +37,8 @@ class Reporter:
         self._quiet = quiet
         self._stats = stats
         self._progress: Progress | None = None
+        if quiet:
+            logging.getLogger(WAITS).setLevel(logging.WARNING)
 
     def say(self, line: str) -> None:
         """Print one line, unless quiet."""
@@ -88,6 +91,9 @@ class Reporter:
     def ended(self, results: Sequence[Result]) -> None:
         """Print what became of several sources, in one line."""
         if not self._quiet and results and results[-1].total > 1:
+            shared = [path for kind, path in results[-1].outputs.items() if kind in results[-1].shared]
+            if shared and results[-1].own:
+                stderr().print(escape(f"of all of them: {', '.join(shared)}"))
             stderr().print(escape(batch_summary(results)))
 
 
@@ -106,7 +112,7 @@ def summary(result: Result) -> list[str]:
         return [f"{head} skipped: its outputs are there"]
     state = "interrupted after" if report.interrupted else "done:"
     dropped = f", {report.dropped} dropped" if report.dropped else ""
-    written = ", ".join(escape(p) for p in result.outputs.values())
+    written = ", ".join(escape(p) for p in (result.own or result.outputs).values())
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report.stage_ms.items())
     return [
         f"{head} {state} {counted(report.frames, 'frame')}{dropped} in {report.seconds:.1f} s, "
@@ -126,7 +132,9 @@ def batch_summary(results: Sequence[Result]) -> str:
     done = sum(result.report is not None and not result.report.interrupted for result in results)
     parts = [f"{done} of {results[-1].total} done"]
     parts += [f"{skipped} skipped"] if skipped else []
-    parts += ["interrupted"] if any(r.report is not None and r.report.interrupted for r in results) else []
+    if any(r.report is not None and r.report.interrupted for r in results):
+        go_on = "" if results[-1].shared else ": the same command with --skip-existing goes on"
+        parts.append(f"interrupted{go_on}")
     parts += [f"{len(failed)} failed: {', '.join(failed)}"] if failed else []
     return ", ".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,18 +13,14 @@ from perception.commands.options import (
     MODEL,
     MODEL_HELP,
     OUTPUT,
-    Device,
-    Engine,
     Json,
     JsonFile,
     Model,
     Overwrite,
-    PrecisionOption,
-    Size,
-    Threads,
+    Running,
     Unknown,
+    runs_a_model,
 )
-from perception.common.precision import Precision
 from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
 
@@ -42,16 +39,13 @@ DataRoot = Annotated[
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel=OUTPUT)]
 
 
+@runs_a_model
 def eval_suite(
+    running: Running,
     suite: SuiteFile,
     model: Models = None,
     data: DataRoot = None,
     unknown: Unknown = 0.0,
-    engine: Engine = "auto",
-    precision: PrecisionOption = "auto",
-    device: Device = "CPU",
-    threads: Threads = None,
-    size: Size = None,
     failures: Annotated[
         Path | None,
         typer.Option(
@@ -79,10 +73,9 @@ def eval_suite(
 
       perception eval suite configs/suites/street.yaml -m new.onnx --failures failures/ --store
     """
-    from perception.card import keep_in_card
     from perception.commands.terminal import progress_of_several, write_json
     from perception.common.console import print_rows, stderr
-    from perception.common.settings import size as parse_size
+    from perception.engines.quantised import change_card
     from perception.evaluation.suite import read_suite
     from perception.evaluation.suite_result import evaluate_suite, markdown
     from perception.weights.library import find_model
@@ -93,11 +86,11 @@ def eval_suite(
         raise UsageError("a card holds the accuracy of all pixels: leave out --unknown or --store")
     names = model or [DEFAULT_MODEL]
     if store:
-        precision = _of_the_file(precision)
+        running = _of_the_file(running)
     with progress_of_several() as progress:
         result = evaluate_suite(
             names, read_suite(suite, data), worst=worst if failures else 0, progress=progress, unknown=unknown,
-            engine=engine, precision=precision, device=device, threads=threads, size=parse_size(size),
+            **running.options(),
         )  # fmt: skip
     if not write_json(result.as_dict(), as_json, json_file):
         if as_markdown:
@@ -113,7 +106,7 @@ def eval_suite(
         written = result.write_failures(failures, overwrite)
         stderr().print(f"{len(written)} pictures in {failures}", markup=False)
     for name, one in zip(names, result.models, strict=True) if store else ():
-        keep_in_card(find_model(name), suite=one.accuracy(result.name))
+        change_card(find_model(name), suite=one.accuracy(result.name))
 
 
 def eval_table(model: Models = None, as_markdown: Markdown = False) -> None:
@@ -143,7 +136,9 @@ def eval_table(model: Models = None, as_markdown: Markdown = False) -> None:
         print_rows(", ".join(dict.fromkeys(suite.name for suite in kept.values())), table(kept))
 
 
+@runs_a_model
 def eval_calibrate(
+    running: Running,
     suite: SuiteFile,
     model: Model = DEFAULT_MODEL,
     data: DataRoot = None,
@@ -154,11 +149,6 @@ def eval_calibrate(
             show_default="not written", rich_help_panel=OUTPUT,
         ),
     ] = None,
-    engine: Engine = "auto",
-    precision: PrecisionOption = "auto",
-    device: Device = "CPU",
-    threads: Threads = None,
-    size: Size = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     json_file: JsonFile = None,
@@ -173,10 +163,9 @@ def eval_calibrate(
 
       perception eval calibrate configs/suites/street.yaml -m new.onnx -o new.onnx --overwrite
     """
-    from perception.card import keep_in_card
     from perception.commands.terminal import progress_of_several, write_json
     from perception.common.console import print_rows, stderr
-    from perception.common.settings import size as parse_size
+    from perception.engines.quantised import change_card
     from perception.evaluation.calibrate import calibrate
     from perception.evaluation.suite import read_suite
     from perception.sinks.files import check_output
@@ -185,11 +174,10 @@ def eval_calibrate(
     path = find_model(model)
     if output is not None:
         check_output(output, overwrite)
-        precision = _of_the_file(precision)
+        running = _of_the_file(running)
     with progress_of_several() as progress:
         result = calibrate(
-            model, read_suite(suite, data), progress=progress, engine=engine, precision=precision, device=device,
-            threads=threads, size=parse_size(size),
+            model, read_suite(suite, data), progress=progress, **running.options()
         )  # fmt: skip
     if not write_json(result.as_dict(), as_json, json_file):
         if result.pixels:
@@ -203,10 +191,10 @@ def eval_calibrate(
                 f"score threshold {task.score_threshold:g}"
             )
     if output is not None:
-        keep_in_card(path, output, **result.changes())
+        change_card(path, output, **result.changes())
         stderr().print(str(output), markup=False)
 
 
-def _of_the_file(precision: Precision) -> Precision:
+def _of_the_file(running: Running) -> Running:
     """Leave ``auto`` out, which may run the eight-bit file beside the one whose card is written."""
-    return "fp32" if precision == "auto" else precision
+    return replace(running, precision="fp32") if running.precision == "auto" else running

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from perception.common.console import stderr
+from perception.common.waits import WAITS
 from perception.errors import SinkError
 
 
@@ -24,16 +25,20 @@ class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = (f"{record.levelname:8} ", f"logging.level.{record.levelname.lower()}")
         try:
-            stderr().print(Text.assemble(level, self.format(record)))
+            stderr().print(Text.assemble(*([] if record.name == WAITS else [level]), self.format(record)))
         except Exception:  # as every handler: what logs is not to fail by it
             self.handleError(record)
 
 
 def log_to_stderr(debug: bool = False) -> None:
-    """Send the package's warnings to standard error, one line each, without tearing a progress bar."""
+    """Send the package's warnings to standard error, one line each, without tearing a progress bar.
+
+    What the user waits for is said, too, see `perception.common.waits`; ``--quiet`` turns that off.
+    """
     logger = logging.getLogger("perception")
     logger.handlers = [_LogLines()]
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    logging.getLogger(WAITS).setLevel(logging.INFO)
 
 
 def write_json(data: Any, as_json: bool, file: Path | None = None) -> bool:

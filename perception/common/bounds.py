@@ -13,22 +13,40 @@ class TooLargeError(SourceError):
     """A frame has more pixels than are allowed."""
 
 
+PLAUSIBLE_PIXELS = 64_000_000
+"""Pixels that a frame of any file may have: twice those of 8K video."""
+
+PIXELS_PER_BYTE = 2500
+"""Of larger frames; the emptiest page of a fax has as many, a photo some ten."""
+
+
 class Bounds:
     """Size limit and cancellation for one source, or for several that are opened one after the other.
 
     Args:
         max_pixels: most pixels of a frame; None: any.
+        reason: why not more, for the message.
 
     Attributes:
         cancelled: set when nobody wants the source any more.
     """
 
-    def __init__(self, max_pixels: int | None = None) -> None:
+    def __init__(self, max_pixels: int | None = None, reason: str = "are allowed here") -> None:
         self.max_pixels = max_pixels
+        self.reason = reason
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
         self._waking: list[Callable[[], object]] = []
         self._threads: list[threading.Thread] = []
+
+    @classmethod
+    def of_file(cls, size: int) -> Bounds:
+        """Return the bounds of a file that nobody bounds: a few damaged bytes may claim frames of gigabytes.
+
+        Args:
+            size: of the file, in bytes.
+        """
+        return cls(max(PLAUSIBLE_PIXELS, PIXELS_PER_BYTE * size), "are plausible in so small a file; it is damaged")
 
     @property
     def codec_options(self) -> dict[str, str]:
@@ -92,5 +110,5 @@ class Bounds:
         """
         if self.max_pixels is not None and width * height > self.max_pixels:
             raise TooLargeError(
-                f"{round(width)}x{round(height)} is too large: at most {self.max_pixels} pixels are allowed here", where
+                f"{round(width)}x{round(height)} is too large: at most {self.max_pixels} pixels {self.reason}", where
             )

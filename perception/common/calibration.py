@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from pydantic import Field, FiniteFloat, field_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from perception.common.strict import Strict
 
@@ -56,22 +56,42 @@ class ScoreCalibration(Strict):
 
     Attributes:
         temperature, bias: the two parameters.
+        bend: a score of the graph from which on the logit rises by ``upper_temperature`` instead; None for one line.
+        upper_temperature: goes with ``bend``.
         calibrated_on: the sets that they were fitted on.
     """
 
     temperature: float = Field(gt=0, le=100, allow_inf_nan=False)
     bias: float = Field(default=0.0, ge=-100, le=100)
+    bend: float | None = Field(default=None, gt=0, lt=1)
+    upper_temperature: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
     calibrated_on: list[str] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _bend_is_whole(self) -> ScoreCalibration:
+        if (self.bend is None) != (self.upper_temperature is None):
+            raise ValueError("bend and upper_temperature go together")
+        return self
 
     def calibrated(self, score: float) -> float:
         """Return the chance that belongs to a score of the graph, 0..1."""
         if not 0 < score < 1:
             return score
-        return 1 / (1 + math.exp(-(math.log(score / (1 - score)) / self.temperature + self.bias)))
+        logit = math.log(score / (1 - score))
+        line = logit / self.temperature + self.bias
+        if self.bend is not None and self.upper_temperature is not None and score > self.bend:
+            beyond = logit - math.log(self.bend / (1 - self.bend))
+            line += beyond / self.upper_temperature - beyond / self.temperature
+        return 1 / (1 + math.exp(-line)) if line > -700 else 0.0
 
     def raw(self, chance: float) -> float:
         """Return the score of the graph that has that chance: the inverse of `calibrated`."""
         if not 0 < chance < 1:
             return chance
-        logit = (math.log(chance / (1 - chance)) - self.bias) * self.temperature
+        line = math.log(chance / (1 - chance)) - self.bias
+        logit = line * self.temperature
+        if self.bend is not None and self.upper_temperature is not None:
+            at = math.log(self.bend / (1 - self.bend))
+            if logit > at:
+                logit = at + (line - at / self.temperature) * self.upper_temperature
         return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0

@@ -16,23 +16,27 @@ DISTRIBUTION = "perception-streams"
 """The name in pyproject.toml; what is imported is ``perception``."""
 
 
-def require(module: str, extra: str, purpose: str) -> None:
+def require(module: str, extra: str, purpose: str, *names: str) -> None:
     """Check that an optional dependency is installed, before any work starts.
 
     Raises:
-        UsageError: it is not; says how to get it.
+        UsageError: it is not; says how to get it, see `install_hint`.
     """
     if find_spec(module) is None:
-        raise UsageError(f"{purpose} needs {module}; install it with: {install_hint(extra)}")
+        raise UsageError(f"{purpose} needs {module}; install it with: {install_hint(extra, *names)}")
 
 
-def install_hint(extra: str) -> str:
+def install_hint(extra: str, *names: str) -> str:
     """Return the command that installs those requirements of an extra that are missing, or all if none is.
 
     Where the package was not installed (it runs from its source tree), the command is that of the tree's folder.
+
+    Args:
+        extra: as pyproject.toml calls it.
+        names: distributions of the extra that are enough for what is wanted; none: all of them.
     """
     try:
-        needed = requirements(extra)
+        needed = [text for text in requirements(extra) if not names or _name(text) in names]
     except PackageNotFoundError:
         return f"pip install '.[{extra}]'"
     missing = [text for text in needed if not _is_there(text)]
@@ -64,11 +68,15 @@ def requirements(extra: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _is_there(requirement: str) -> bool:
+def _name(requirement: str) -> str:
     name = re.match(r"[\w.-]+", requirement)
     assert name is not None, requirement
+    return name[0]
+
+
+def _is_there(requirement: str) -> bool:
     try:
-        distribution(name[0])
+        distribution(_name(requirement))
     except PackageNotFoundError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import tempfile
@@ -61,3 +62,16 @@ def draft_of(path: Path) -> Iterator[Path]:
         draft = Path(folder) / path.name
         yield draft
         draft.replace(path)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 18):
+            digest.update(chunk)
+    return digest.hexdigest()

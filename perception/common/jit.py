@@ -31,6 +31,7 @@ from numba.np.arrayobj import make_array, populate_array
 from perception.common.hardware import usable_cores
 from perception.common.private import private_cache, private_folder
 from perception.common.version import __version__
+from perception.common.waits import say_wait
 
 logger = logging.getLogger("perception")
 
@@ -180,6 +181,7 @@ def compile_ahead(modules: Sequence[str]) -> None:
     done = Path(folder) / f"compiled-{digest.hexdigest()[:16]}"
     if done.exists():
         return
+    say_wait("kernels are compiled, which takes up to a minute")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     nothing: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     waiting, running = [*modules], list[subprocess.Popen[bytes]]()

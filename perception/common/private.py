@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from perception.errors import UsageError
+
 log = logging.getLogger("perception")
 
 _OTHERS = 0o077
@@ -96,6 +98,26 @@ def warn_if_others_read(path: Path) -> None:
     """Warn if a file with a secret in it can be read by other users of this machine."""
     if hasattr(os, "getuid") and stat.S_ISREG(mode := path.stat().st_mode) and mode & 0o044:
         log.warning("%s: contains a secret, and other users of this machine can read it; chmod 600 it", path)
+
+
+def read_secret(path: Path | None) -> str | None:
+    """Read a password or token, the first line of a file: command lines are visible to all users of a machine.
+
+    Raises:
+        UsageError: the file cannot be read, or its first line is empty.
+    """
+    if path is None:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        warn_if_others_read(path)
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror or error}", path) from None
+    except UnicodeDecodeError:
+        raise UsageError("is not text", path) from None
+    if not lines or not lines[0].strip():
+        raise UsageError("the first line must contain the password or token; it is empty", path)
+    return lines[0].strip()
 
 
 def read_private(path: Path) -> bytes:

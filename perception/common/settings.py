@@ -60,19 +60,24 @@ def read_yaml(path: str | Path, what: str, error: type[PerceptionError] = UsageE
         error: what is raised.
 
     Raises:
-        PerceptionError: of the kind ``error``; the file is missing, cannot be read, or is not YAML.
+        PerceptionError: of the kind ``error``; the file is missing, cannot be read, or is not YAML within the limits
+            of `perception.common.plain_yaml`.
     """
     import yaml
 
+    from perception.common.plain_yaml import parse_yaml
+
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_bytes())
     except OSError as fault:
         raise error(f"cannot read the {what}: {fault.strerror or fault}", path) from None
     except UnicodeDecodeError:
         raise error(f"the {what} is not text", path) from None
-    except (yaml.YAMLError, RecursionError) as fault:
+    except yaml.YAMLError as fault:
         raise error(f"the {what} is not YAML: {_problem(fault)}", path) from None
+    except ValueError as fault:
+        raise error(f"the {what} is not YAML that can be used: {fault}", path) from None
 
 
 def names(text: str | None, known: Iterable[str] | None = None) -> list[str] | None:

@@ -21,7 +21,7 @@ from typing import Literal
 
 from perception.common import hardware
 from perception.common.files import file_size
-from perception.common.openvino import import_openvino
+from perception.common.telemetry import import_openvino
 from perception.common.version import __version__
 from perception.errors import PerceptionError
 

@@ -14,6 +14,7 @@ from perception.card import ModelCard
 from perception.common.settings import nearest
 from perception.drawing.canvas import Canvas, Color, drawable, make_canvas
 from perception.drawing.labels import draw_labels
+from perception.drawing.readings import draw_readings, write_readings
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
 from perception.picture.buffer_pool import BufferPool
@@ -40,6 +41,7 @@ class Annotator:
         masks: draw the class map.
         boxes: draw detections.
         trails: draw the way that tracked boxes have come.
+        rules: draw the lines and zones of rules, with what they have counted.
         labels: write class, score and track beside boxes, and whole-image classes. Labels of boxes do not cover one
             another: where they are many, those of the highest scores are written.
         legend: list the classes present, with their share of the frame.
@@ -66,6 +68,7 @@ class Annotator:
         masks: bool = True,
         boxes: bool = True,
         trails: bool = True,
+        rules: bool = True,
         labels: bool = True,
         legend: bool = True,
         fps: bool = False,
@@ -83,7 +86,7 @@ class Annotator:
         self.card = card
         self.opacity = opacity
         self.masks, self.boxes, self.labels, self.legend = masks, boxes, labels, legend
-        self.trails = trails
+        self.trails, self.rules = trails, rules
         self.line_width = line_width
         self.view = view
         self.font_scale = 1.0 if font_scale is None else font_scale
@@ -115,22 +118,27 @@ class Annotator:
         if class_map is not None:
             hidden = [i for i, shown in enumerate(self._shown) if not shown]
             class_map.overlay(source, self._palette, self.opacity, canvas.picture, hidden)
+        if self.rules and prediction.readings:
+            draw_readings(canvas, prediction.readings, self._line_width(canvas))
         if self.trails and prediction.trails and self.card.detection is not None:
             self._draw_trails(canvas, prediction)
-        corners: NDArray[np.int32] = np.empty((0, 2), np.int32)
+        boxes: NDArray[np.int32] = np.empty((0, 4), np.int32)
         labels: list[tuple[str, Color]] = []
         if self.boxes and self.view == "panoptic":
             if prediction.panoptic is None:
                 raise UsageError("the panoptic view needs a PanopticStage among the stages")
-            corners, labels = self._draw_things(canvas, prediction.panoptic)
+            boxes, labels = self._draw_things(canvas, prediction.panoptic)
         elif self.boxes and prediction.detections is not None and self.card.detection is not None:
-            corners, labels = self._draw_boxes(canvas, prediction.detections)
+            boxes, labels = self._draw_boxes(canvas, prediction.detections)
         taken = None
         if self.legend and class_map is not None:
             shares = class_map.shares[: len(self._names)].tolist()
             taken = draw_legend(canvas, self._names, self._colors, shares, self._shown, line)
+        places = [] if taken is None else [taken]
+        if self.rules and prediction.readings:
+            places += write_readings(canvas, prediction.readings, line, 0 if taken is None else taken[3])
         if self.labels:
-            draw_labels(canvas, corners, labels, line, [] if taken is None else [taken])
+            draw_labels(canvas, boxes, labels, line, places)
         if self.labels and prediction.labels and self.card.classification is not None:
             names = self.card.classification.names
             lines = [f"{names[i]} {p:.0%}" for i, p in prediction.labels]
@@ -161,8 +169,8 @@ class Annotator:
         width = self._line_width(canvas)
         shown = np.flatnonzero(self._box_shown[detections.class_ids])
         class_ids = detections.class_ids[shown].tolist()
-        corners = np.rint(detections.boxes[shown]).astype(np.int32)
-        for class_id, (x0, y0, x1, y1) in zip(reversed(class_ids), reversed(corners.tolist()), strict=True):
+        boxes = np.rint(detections.boxes[shown]).astype(np.int32)
+        for class_id, (x0, y0, x1, y1) in zip(reversed(class_ids), reversed(boxes.tolist()), strict=True):
             color = self._box_colors[class_id]
             x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
             canvas.fill(x0, y0, x1, y0 + width, color)
@@ -176,7 +184,7 @@ class Annotator:
         if detections.track_ids is not None:
             tracks = detections.track_ids[shown].tolist()
             texts = [f"#{t} {text}" if t >= 0 else text for t, text in zip(tracks, texts, strict=True)]
-        return corners[:, :2], [*zip(texts, (self._box_colors[i] for i in class_ids), strict=True)]
+        return boxes, [*zip(texts, (self._box_colors[i] for i in class_ids), strict=True)]
 
     def _draw_things(self, canvas: Canvas, view: Panoptic) -> _Labels:
         """Outline each thing that has a score, the best one last; return their labels, the best one first."""
@@ -194,7 +202,7 @@ class Annotator:
             canvas.outline(contours, width, color)
         best = shown[::-1]
         labels = [(f"{self._names[s.class_id]} {s.score:.0%}", self._colors[s.class_id]) for s in best]
-        return np.array([s.box[:2] for s in best], np.int32).reshape(-1, 2), labels
+        return np.array([s.box for s in best], np.int32).reshape(-1, 4), labels
 
     def _line_width(self, canvas: Canvas) -> int:
         return self.line_width or max(round(min(canvas.width, canvas.height) / 360), 1)

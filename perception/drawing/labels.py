@@ -14,7 +14,7 @@ from perception.postprocess.label_places import place_labels
 
 def draw_labels(
     canvas: Canvas,
-    corners: NDArray[np.int32],
+    boxes: NDArray[np.int32],
     labels: Sequence[tuple[str, Color]],
     line: int,
     taken: Sequence[Rectangle] = (),
@@ -23,7 +23,7 @@ def draw_labels(
 
     Args:
         canvas: drawn upon.
-        corners: top left corner (x, y) of each box, int32 ``[N, 2]``, the most important one first.
+        boxes: x0, y0, x1, y1 of each box, int32 ``[N, 4]``, the most important one first.
         labels: words and colour of the label of each box.
         line: height of a line of text, in pixels.
         taken: where no label may lie.
@@ -31,7 +31,7 @@ def draw_labels(
     if not labels:
         return
     sizes = np.array([label_size(text, line, canvas.width) for text, _ in labels], np.int32)
-    places = place_labels(np.ascontiguousarray(corners, np.int32), sizes, canvas.width, canvas.height, taken=taken)
+    places = place_labels(boxes[:, :2], sizes, canvas.width, canvas.height, taken=taken, ends=boxes[:, 2:])
     for (text, color), (x, y) in zip(labels, places.tolist(), strict=True):
         if x >= 0:
             canvas.paste(label_patch(text, color, line, canvas.width), x, y)

@@ -17,10 +17,10 @@ from typing import Literal, get_args
 from perception.card import ModelCard, load_onnx
 from perception.common.precision import Precision, parse_precision
 from perception.engines.base import Engine, EngineOptions, Mode, brief
-from perception.engines.contract import check_graph, check_outputs, doubt_boxes, fixed_batch, trial_frames
+from perception.engines.contract import check_graph, check_outputs, check_valid, doubt_boxes, fixed_batch, trial_frames
 from perception.engines.fallback import FallbackEngine
 from perception.engines.quantised import require_quantised
-from perception.errors import EngineError, PerceptionError, UsageError
+from perception.errors import EngineError, ModelError, PerceptionError, UsageError
 
 __all__ = ["ENGINES", "Engine", "EngineName", "EngineOptions", "Mode", "Precision", "engine_status", "open_engine"]
 
@@ -94,6 +94,10 @@ def open_engine(
     size = size or (card.input.width, card.input.height)
     model = load_onnx(path)
     check_graph(model, card, size, path)
+    try:
+        check_valid(model, path)
+    except ModelError as error:  # no engine could load it
+        raise EngineError(error.message, path) from None
     fixed = fixed_batch(model, card.input.name)
     if batch not in (None, 1, fixed or batch):
         raise UsageError(f"this model file has a fixed batch size of {fixed}", path)

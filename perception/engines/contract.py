@@ -28,6 +28,21 @@ def trial_frames(shape: tuple[int, ...]) -> U8:
     return np.ascontiguousarray(frames)
 
 
+def check_valid(model: Any, path: str | Path) -> None:
+    """Check that an ``onnx.ModelProto`` is valid ONNX: some runtimes crash on nodes whose inputs are missing.
+
+    Raises:
+        ModelError: it is not; says what is wrong.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError, MemoryError) as error:  # whatever its C++ throws
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"the graph is not valid ONNX: {reason[:500]}", path) from None
+
+
 def check_graph(model: Any, card: ModelCard, size: tuple[int, int], path: str | Path) -> None:
     """Check the names, types and fixed sizes that an ``onnx.ModelProto`` declares.
 

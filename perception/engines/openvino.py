@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception.common import hardware
-from perception.common.openvino import import_openvino
+from perception.common.files import sha256_of
+from perception.common.telemetry import import_openvino
+from perception.common.waits import say_wait
 from perception.engines import autotune
 from perception.engines.base import Engine, EngineOptions, Precision
 from perception.engines.cache import prepare_compiled_models_dir
-from perception.engines.quantised import file_sha256, find_quantised
+from perception.engines.quantised import find_quantised
 from perception.engines.timing import call_ms
 from perception.errors import EngineError
 from perception.types import F32, U8
@@ -163,7 +165,7 @@ class OpenVinoEngine(Engine):
             return self._requests[single]
 
     def _run(self, frames: U8) -> dict[str, F32]:
-        from openvino import Tensor
+        from openvino import Tensor  # it was imported for the core
 
         requests = self._borrow_from(single=len(frames) == 1)
         request = requests.get()
@@ -185,8 +187,7 @@ class OpenVinoEngine(Engine):
 
 @lru_cache(maxsize=1)
 def _core() -> ov.Core:
-    core: ov.Core = import_openvino().Core()
-    return core
+    return import_openvino().Core()
 
 
 def _check_device(core: ov.Core, device: str) -> str:
@@ -221,8 +222,8 @@ def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
     if len(ways) == 1:
         return next(iter(ways.values()))
     conditions = {
-        "model": file_sha256(path),
-        "quantised": "" if quantised is None else file_sha256(quantised[0]),
+        "model": sha256_of(path),
+        "quantised": "" if quantised is None else sha256_of(quantised[0]),
         "ways": list(ways),
         "cpu": [hardware.cpu_name(), *(name for name, has in (hardware.cpu_features() or {}).items() if has)],
         "cores": options.threads or hardware.usable_cores(),
@@ -232,6 +233,7 @@ def _fastest(path: Path, options: EngineOptions) -> tuple[Path, EngineOptions]:
     }
     times = autotune.load_times(conditions)
     if times is None:
+        say_wait(f"the speed of {path.name} is measured in {', '.join(ways)}")
         times = _measure(ways)
         autotune.save_times(conditions, times)
         said = ", ".join(f"{way} {ms:.1f} ms" for way, ms in times.items())

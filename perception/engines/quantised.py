@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
-from perception.card import ModelCard, read_card
+from perception.card import ModelCard, keep_in_card, read_card
+from perception.common.files import sha256_of
 from perception.errors import ModelError
 
 SUFFIX = "-int8"
@@ -30,7 +31,7 @@ def find_quantised(path: Path, card: ModelCard) -> tuple[Path, ModelCard] | None
     except ModelError as error:
         _log.debug("%s", error)
         return None
-    if found.quantization is None or found.quantization.source_sha256 != file_sha256(path):
+    if found.quantization is None or found.quantization.source_sha256 != sha256_of(path):
         _log.debug("%s was not made from %s", beside, path)
         return None
     return beside, found
@@ -52,6 +53,24 @@ def require_quantised(path: Path, card: ModelCard) -> tuple[Path, ModelCard]:
     return found
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def change_card(path: Path, output: Path | None = None, **changes: Any) -> ModelCard:
+    """Change entries of the card in a model file; the quantised version beside it stays its quantised version.
+
+    Args:
+        path: the file.
+        output: where to write it; None replaces the file.
+        **changes: see `perception.card.keep_in_card`.
+
+    Returns:
+        The new card.
+
+    Raises:
+        ModelError: see `perception.card.keep_in_card`.
+    """
+    in_place = output is None or output.resolve() == path.resolve()
+    beside = find_quantised(path, read_card(path)) if in_place else None
+    card = keep_in_card(path, output, **changes)
+    if beside is not None and beside[1].quantization is not None and beside[0] != path:
+        facts = beside[1].quantization.model_copy(update={"source_sha256": sha256_of(path)})
+        keep_in_card(beside[0], quantization=facts)
+    return card

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def available() -> tuple[bool, str]:
     """Tell if PyTorch is installed, and its version or how to get it."""
     if find_spec("torch") is None:
-        return False, f"PyTorch is not installed; `{install_hint('train')}`"
+        return False, f"PyTorch is not installed; `{install_hint('train', 'torch')}`"
     return True, f"PyTorch {version('torch')}"
 
 

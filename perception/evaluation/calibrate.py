@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.card import ModelCard, read_card
+from perception.card import ModelCard, TrackingSettings, read_card
 from perception.common.calibration import ScoreCalibration, UnknownScale
 from perception.errors import UsageError
 from perception.evaluation.calibration_error import LEAST_SCORE, calibration_error, counted_boxes, error_by_chance
@@ -193,7 +194,15 @@ def calibrate(model: str | Path, suite: Suite, *, progress: Progress | None = No
         fit = fit_scores([one.whole for one in boxes]).model_copy(update={"calibrated_on": [b.title for b in boxes]})
         before = task.score_threshold if task.calibration is None else task.calibration.raw(task.score_threshold)
         threshold = round(fit.calibrated(before), 3)
-        changes["detection"] = task.model_copy(update={"calibration": fit, "score_threshold": threshold})
+
+        def moved(score: float) -> float:
+            return fit.calibrated(score if task.calibration is None else task.calibration.raw(score))
+
+        # tracks are to stay as they are, too
+        tracking = (task.tracking or TrackingSettings.around(task.score_threshold)).with_scores(moved)
+        changes["detection"] = task.model_copy(
+            update={"calibration": fit, "score_threshold": threshold, "tracking": tracking}
+        )
     return Calibration(card.model_copy(update=changes), pixels, boxes)
 
 
@@ -211,6 +220,7 @@ def fit_scores(sets: Sequence[Scored]) -> ScoreCalibration:
     """Fit temperature and bias by maximum likelihood (Platt, "Probabilistic Outputs for SVMs", 1999).
 
     The second of two fits is on boxes that are not all but certainly wrong by the first: there are thousands of those.
+    Where it explains them better, the line has a bend.
 
     Args:
         sets: scores ``[N]`` of the graph and whether the boxes are right ``[N]``; each weighs the same.
@@ -218,34 +228,84 @@ def fit_scores(sets: Sequence[Scored]) -> ScoreCalibration:
     Raises:
         UsageError: the scores tell nothing: all boxes are right, all are wrong, or the wrong ones have better scores.
     """
-    first = _fit(sets, 0.0)
-    return _fit(sets, first.raw(LEAST_SCORE / 2))
+    first = _line(*_gathered(sets, 0.0))
+    kept = _gathered(sets, first.raw(LEAST_SCORE / 2))
+    second = _line(*kept)
+    fit = second
+    for _ in range(3):  # where it says a half, another one may say less
+        fit = _bent_line(fit, second, *kept) or fit
+    return fit
 
 
-def _fit(sets: Sequence[Scored], least: float) -> ScoreCalibration:
-    """Fit on the boxes of at least that score."""
+def _gathered(sets: Sequence[Scored], least: float) -> tuple[NDArray[np.float64], ...]:
+    """Logits, truth and weights ``[N]`` of the boxes of at least that score."""
     parts = []
     for scores, right in sets:
         kept = (scores >= least) & (scores > 0) & (scores < 1)
         wide = scores[kept]
         even = np.full(len(wide), 1 / max(len(wide), 1))
         parts.append((np.log(wide / (1 - wide)), right[kept].astype(np.float64), even))
-    x, target, weight = (np.concatenate(values) for values in zip(*parts, strict=True))
-    found = np.array([1.0, 0.0])  # slope and bias
-    columns = np.stack((x, np.ones_like(x)), 1)
+    return tuple(np.concatenate(values) for values in zip(*parts, strict=True))
+
+
+def _line(x: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]) -> ScoreCalibration:
+    slope, bias = _maximum(np.stack((x, np.ones_like(x)), 1), target, weight).tolist()
+    if not (len(x) and 0.01 <= slope <= 100 and abs(bias) <= 100):
+        raise UsageError("the scores of these boxes do not tell right from wrong: there is nothing to calibrate")
+    return ScoreCalibration(temperature=round(1 / slope, 4), bias=round(bias, 4))
+
+
+def _bent_line(
+    before: ScoreCalibration,
+    straight: ScoreCalibration,
+    x: NDArray[np.float64],
+    target: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> ScoreCalibration | None:
+    """Fit a line with a bend where the straight one says a half; None if that explains the boxes no better.
+
+    What better is, the information criterion of Akaike (1974) says: one parameter more.
+    """
+    bend = round(before.raw(0.5), 6)
+    if not 0 < bend < 1:
+        return None
+    lines = np.stack((x, np.ones_like(x)), 1)
+    bent = np.concatenate((lines, np.maximum(x - math.log(bend / (1 - bend)), 0)[:, None]), 1)
+    found = _maximum(bent, target, weight)
+    slope, bias, more = found.tolist()
+    if not (0.01 <= slope <= 100 and 0.01 <= slope + more <= 100 and abs(bias) <= 100):
+        return None
+    boxes = weight.sum() ** 2 / (weight**2).sum()  # as many even ones would be as telling
+    gain = _likelihood(bent @ found, target, weight) - _likelihood(
+        lines @ [1 / straight.temperature, straight.bias], target, weight
+    )
+    if gain / weight.sum() * boxes < 1:
+        return None
+    return ScoreCalibration(
+        temperature=round(1 / slope, 4), bias=round(bias, 4), bend=bend, upper_temperature=round(1 / (slope + more), 4)
+    )
+
+
+def _likelihood(line: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    return float((weight * (target * line - np.logaddexp(0, line))).sum())
+
+
+def _maximum(
+    columns: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Logistic regression by maximum likelihood: coefficients of the columns, the first of which is a logit."""
+    found = np.zeros(columns.shape[1])
+    found[0] = 1.0
     for _ in range(100):  # Newton's method, in steps that are not too long
         chance = 1 / (1 + np.exp(-np.clip(columns @ found, -500, 500)))
         gradient = columns.T @ (weight * (chance - target))
-        hessian = columns.T @ (columns * (weight * chance * (1 - chance))[:, None]) + 1e-12 * np.eye(2)
+        hessian = columns.T @ (columns * (weight * chance * (1 - chance))[:, None]) + 1e-12 * np.eye(len(found))
         step = np.linalg.solve(hessian, gradient)
         length = float(np.abs(step).max())
         found -= step * min(1.0, 2.0 / max(length, 1e-12))
         if length < 1e-9 or not np.abs(found).max() < 1e3:
             break
-    slope, bias = found.tolist()
-    if not (len(x) and 0.01 <= slope <= 100 and abs(bias) <= 100):
-        raise UsageError("the scores of these boxes do not tell right from wrong: there is nothing to calibrate")
-    return ScoreCalibration(temperature=round(1 / slope, 4), bias=round(bias, 4))
+    return found
 
 
 def calibrated(fit: ScoreCalibration, scores: NDArray[np.float64]) -> NDArray[np.float64]:

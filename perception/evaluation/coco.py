@@ -227,7 +227,10 @@ def find_picture(folder: Path, name: str) -> Path | None:
     """
     windows = PureWindowsPath(name)
     names = (name, windows.as_posix(), windows.name)
-    return next((folder / n for n in names if (folder / n).is_file()), None)
+    try:
+        return next((folder / n for n in names if (folder / n).is_file()), None)
+    except OSError:  # a name that is longer than names can be
+        return None
 
 
 def load_document(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import threading
 import zipfile
 import zlib
@@ -14,6 +15,9 @@ from perception.errors import SourceError
 from perception.evaluation.faults import Fault
 from perception.evaluation.pictures import BadPicture, decode_picture, is_picture, read_picture
 from perception.types import U8
+
+_BAD_ZIP = (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+"""What damaged and encrypted zips lead to, and those with compressions that Python does not have."""
 
 
 class LabelledPictures(ABC):
@@ -92,7 +96,7 @@ class _Zip(LabelledPictures):
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except _BAD_ZIP as error:
             raise SourceError(f"cannot be read as a zip: {error}", path) from None
         files = sorted(name for name in self._zip.namelist() if is_picture(name) and len(PurePosixPath(name).parts) > 1)
         if not files:
@@ -110,7 +114,7 @@ class _Zip(LabelledPictures):
         try:
             with self._lock:
                 data = self._zip.read(self._files[index])
-        except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except _BAD_ZIP as error:
             raise BadPicture(f"corrupt image ({error})") from None
         return decode_picture(data)
 
@@ -125,7 +129,7 @@ class _Arrays(LabelledPictures):
                 if missing:
                     raise SourceError(f"has no array {missing[0]!r}; it has: {', '.join(file.files)}", path)
                 images, labels = file["images"], file["labels"]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (*_BAD_ZIP, ValueError, MemoryError) as error:  # an array may claim any size
             raise SourceError(f"cannot be read as an NPZ file: {error}", path) from None
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
             raise SourceError(

@@ -83,8 +83,8 @@ def _read(path: Path, what: str) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError:
         raise BadPicture(f"missing {what}") from None
-    except OSError as error:
-        raise BadPicture(f"the {what} cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # or a name that no file can have
+        raise BadPicture(f"the {what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not data:
         raise BadPicture(f"corrupt {what} (the file is empty)")
     return data

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -62,8 +62,8 @@ class BoxFileConfig(Strict):
         names: our class name by the file's; None takes the names as they are.
         others: what becomes of the file's other classes: an ``error``, ``drop`` (their boxes are background), or
             ``ignore`` (their boxes count for nothing).
-        labelled: classes that every object of is labelled; the others' absence teaches nothing. None for all that the
-            file has a name for.
+        labelled: classes of which every object is labelled, or that are known to be in none of the pictures; the
+            others' absence teaches nothing. None for all that the file has a name for.
         min_score: boxes that a detector made with a lower ``score`` count for nothing: neither object nor background.
     """
 
@@ -114,6 +114,27 @@ def check_titles(sets: Sequence[Titled]) -> None:
     twice = sorted({title for title in titles if titles.count(title) > 1})
     if twice:
         raise ValueError(f"two sets are called {', '.join(twice)}: give each a name")
+
+
+def check_meanings(
+    what: str, one: Titled, meanings: Mapping[Any, str], other: Titled, others: Mapping[Any, str]
+) -> None:
+    """Refuse two sets that read the same labels and take one of them for different classes.
+
+    Args:
+        what: the labels are: "id", "class".
+        one, other: the sets.
+        meanings, others: class by label, of each.
+
+    Raises:
+        ValueError: naming the sets and the label.
+    """
+    for key, name in meanings.items():
+        if others.get(key, name) != name:
+            raise ValueError(
+                f"sets {other.title} and {one.title} contradict each other: {what} {key} of the same labels is "
+                f"{others[key]} in one and {name} in the other"
+            )
 
 
 def is_taken(stem: str, only: Sequence[str], exclude: Sequence[str]) -> bool:

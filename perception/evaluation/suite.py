@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from perception.card import DetectionTask, SegmentationTask
 from perception.common.settings import nearest, read_yaml
-from perception.common.strict import Strict
+from perception.common.strict import Strict, faults_in
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.evaluation.boxes import IGNORED, BoxTruth
 from perception.evaluation.classes import match_classes
@@ -20,7 +20,7 @@ from perception.evaluation.coco import CocoFile
 from perception.evaluation.faults import Fault, refuse
 from perception.evaluation.folders import LabelFolder
 from perception.evaluation.labelling import Labelling, matched_labelling
-from perception.evaluation.sets import CocoConfig, FolderConfig, LabelId, check_titles
+from perception.evaluation.sets import CocoConfig, FolderConfig, LabelId, check_meanings, check_titles
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how much of it is done, and how much there is."""
@@ -74,6 +74,12 @@ class Suite(Strict):
         for part in self.sets:
             if isinstance(part, MaskSet):
                 self._check_masks(part)
+        for n, part in enumerate(self.sets):
+            for other in self.sets[:n]:
+                if isinstance(part, MaskSet) and isinstance(other, MaskSet) and part.labels == other.labels:
+                    check_meanings("id", part, self.ids_of(part), other, self.ids_of(other))
+                if isinstance(part, BoxSet) and isinstance(other, BoxSet) and part.annotations == other.annotations:
+                    check_meanings("class", part, part.names or {}, other, other.names or {})
         return self
 
     def _check_masks(self, part: MaskSet) -> None:
@@ -111,17 +117,7 @@ def read_suite(path: str | Path, root: str | Path | None = None) -> Suite:
     try:
         return Suite.model_validate(data)
     except ValidationError as error:
-        raise UsageError(f"not a valid suite: {'; '.join(map(_fault, error.errors()))}", path) from None
-
-
-def _fault(fault: Mapping[str, Any]) -> str:
-    parts = [str(part) for part in fault["loc"]]
-    text = f"{'.'.join(parts) or 'suite'}: {fault['msg'].removeprefix('Value error, ')}"
-    kinds: dict[str, type[Strict]] = {"segmentation": MaskSet, "detection": BoxSet}
-    if fault["type"] == "extra_forbidden":
-        kind = kinds.get(parts[2], Suite) if len(parts) > 2 else Suite
-        text += nearest(parts[-1], kind.model_fields)
-    return text
+        raise UsageError(f"not a valid suite: {faults_in(error, 'suite', Suite)}", path) from None
 
 
 @dataclass(frozen=True)

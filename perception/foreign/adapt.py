@@ -10,12 +10,12 @@ from pathlib import Path
 
 import onnx
 
-from perception.card import ModelCard, load_onnx, write_card
+from perception.card import ModelCard, load_onnx, shipped_cards, write_card
 from perception.common.files import draft_of
 from perception.common.version import __version__
 from perception.engines import open_engine
 from perception.engines.cache import prepare_compiled_models_dir
-from perception.engines.contract import check_graph
+from perception.engines.contract import check_graph, check_valid
 from perception.errors import ModelError, PerceptionError, UsageError
 from perception.foreign.adapter import ForeignCard, read_foreign_card
 from perception.foreign.boxes import adapt_boxes
@@ -61,7 +61,9 @@ def adapt(
         raise ModelError("the card has no adapter section, which says what the graph takes and gives", card)
     if output.exists() and not overwrite:
         raise UsageError("the file exists; give another name, or `overwrite=True` to replace it", output)
-    adapted_model = adapt_model(_load(model), described, model)
+    loaded = _load(model)
+    described = _of_its_size(described, card, loaded)
+    adapted_model = adapt_model(loaded, described, model)
     native = described.native()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +93,7 @@ def adapted(model: str | Path, card: str | Path) -> Path | None:
         return None
     model = Path(model)
     loaded = _load(model)
+    described = _of_its_size(described, card, loaded)
     key = hashlib.sha256(f"{__version__} {described.model_dump_json()}".encode())
     key.update(loaded.SerializeToString(deterministic=True))
     folder = prepare_compiled_models_dir("foreign") or _own_folder()
@@ -106,6 +109,21 @@ def adapted(model: str | Path, card: str | Path) -> Path | None:
         raise ModelError(f"cannot write the adapted model: {error.strerror or error}", target) from None
     _log.info("%s, adapted with %s, is cached in %s", model, card, target)
     return target
+
+
+def _of_its_size(described: ForeignCard, card: str | Path, model: onnx.ModelProto) -> ForeignCard:
+    """Return a card that ships with the input size of the graph: it is of a kind of models, which have many sizes."""
+    if str(card) not in shipped_cards():
+        return described
+    axes = (2, 3) if described.adapter.input.layout == "NCHW" else (1, 2)
+    for value in model.graph.input:
+        sides = value.type.tensor_type.shape.dim
+        if len(sides) == 4 and value.name == (described.adapter.input.name or value.name):
+            height, width = (sides[axis].dim_value for axis in axes)
+            if height > 0 and width > 0:
+                size = described.input.model_copy(update={"width": width, "height": height})
+                return described.model_copy(update={"input": size})
+    return described
 
 
 def adapt_model(model: onnx.ModelProto, card: ForeignCard, path: str | Path) -> onnx.ModelProto:
@@ -137,10 +155,7 @@ def adapt_model(model: onnx.ModelProto, card: ForeignCard, path: str | Path) -> 
     finished = graph.finish()
     write_card(finished, native)
     check_graph(finished, native, (card.input.width, card.input.height), path)
-    try:
-        onnx.checker.check_model(finished)
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"the graph is not valid ONNX: {str(error).splitlines()[0]}", path) from None
+    check_valid(finished, path)
     return finished
 
 
@@ -149,8 +164,8 @@ def _load(path: Path) -> onnx.ModelProto:
     model: onnx.ModelProto = load_onnx(path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"its weights are in another file, which cannot be read: {error}", path) from None
+    except (OSError, ValueError, RuntimeError, MemoryError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"its weights are in another file, which cannot be read: {str(error)[:300]}", path) from None
     if model.ByteSize() > LARGEST_BYTES:
         raise ModelError("it has more than 2 GB of weights, which one ONNX file cannot hold", path)
     return model

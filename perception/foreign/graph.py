@@ -103,7 +103,10 @@ class Graph:
         """Return the value of a tensor if it is a constant of the graph."""
         for candidate in self.model.graph.initializer:
             if candidate.name == tensor:
-                value: NDArray[Any] = numpy_helper.to_array(candidate)
+                try:
+                    value: NDArray[Any] = numpy_helper.to_array(candidate)
+                except (ValueError, TypeError, KeyError, OverflowError, MemoryError):
+                    raise self.fault(f"the values of {tensor!r:.100} are not of the shape that it says") from None
                 return value
         return None
 

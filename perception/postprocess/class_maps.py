@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.errors import UsageError
 from perception.picture.letterbox import Letterbox
 from perception.postprocess import masks, segmentation
 from perception.types import F32, U8, ClassMap, Picture
@@ -52,6 +54,32 @@ class MaskClassMap(ClassMap):
     def __init__(self, ids: U8, classes: int, letterbox: Letterbox, ignored: tuple[int, ...] = ()) -> None:
         super().__init__(classes, letterbox, ignored)
         self.ids = ids
+
+    @classmethod
+    def from_supervision(cls, found: Any, classes: int, frame_size: tuple[int, int] | None = None) -> MaskClassMap:
+        """Make it of ``supervision.Detections`` with masks; where they overlap, the later one is on top.
+
+        Args:
+            found: with ``mask`` and ``class_id``.
+            classes: number of classes. Pixels without a mask are of an ignored class behind them, number ``classes``.
+            frame_size: width and height; needed where there is no mask that tells them.
+
+        Raises:
+            UsageError: it has no masks, or a class that there is not.
+        """
+        if found.mask is None or found.class_id is None:
+            raise UsageError("these detections have no masks, or no classes")
+        if frame_size is None:
+            if not len(found.mask):
+                raise UsageError("there is no mask, which would tell the size of the frame; give `frame_size`")
+            frame_size = found.mask.shape[2], found.mask.shape[1]
+        width, height = frame_size
+        ids = np.full((height, width), classes, np.uint8)
+        for mask, class_id in zip(found.mask, found.class_id.tolist(), strict=True):
+            if not 0 <= class_id < classes:
+                raise UsageError(f"there is no class {class_id}; there are {classes}")
+            ids[mask] = class_id
+        return cls(ids, classes + 1, Letterbox.fit(width, height, width, height), (classes,))
 
     def resized(self, width: int, height: int) -> U8:
         return masks.to_frame(self.ids, replace(self.letterbox, frame_width=width, frame_height=height))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -136,7 +137,12 @@ def _calibrated(scores: F32, calibration: ScoreCalibration | None) -> F32:
         return scores
     inside = (scores > 0) & (scores < 1)
     wide = np.where(inside, scores, 0.5).astype(np.float64)
-    chances = 1 / (1 + np.exp(-((np.log(wide) - np.log1p(-wide)) / calibration.temperature + calibration.bias)))
+    logits = np.log(wide) - np.log1p(-wide)
+    lines = logits / calibration.temperature + calibration.bias
+    if calibration.bend is not None and calibration.upper_temperature is not None:
+        beyond = np.maximum(logits - math.log(calibration.bend / (1 - calibration.bend)), 0)
+        lines += beyond * (1 / calibration.upper_temperature - 1 / calibration.temperature)
+    chances = 1 / (1 + np.exp(-lines))
     return np.where(inside, chances, scores).astype(np.float32)
 
 

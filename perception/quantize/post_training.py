@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 
 from perception.common.distribution import require
-from perception.common.openvino import import_openvino
+from perception.common.telemetry import import_openvino
 from perception.errors import ModelError, PerceptionError, UsageError
 from perception.quantize.graph import PRODUCTS, is_quantised, outside_products
 from perception.types import U8
@@ -96,9 +96,9 @@ def _import_nncf() -> Any:
     # NNCF reports every use of it to its makers unless it believes to be under test; nobody was asked about that here.
     os.environ.setdefault("NNCF_CI", "1")
     logger_class = logging.getLoggerClass()
-    with contextlib.suppress(ImportError):
-        import_openvino()  # which it imports, too
     try:
+        with contextlib.suppress(ImportError):
+            import_openvino()  # or NNCF does, in its own way
         import nncf
     finally:
         logging.setLoggerClass(logger_class)  # it puts its own one into everybody's way

@@ -14,9 +14,10 @@ from typing import Any
 import onnx
 
 from perception.card import ModelCard, Quantization, load_onnx, read_card, write_card
+from perception.common.files import sha256_of
 from perception.engines import open_engine
 from perception.engines.openvino import native_precisions
-from perception.engines.quantised import SUFFIX, file_sha256
+from perception.engines.quantised import SUFFIX
 from perception.engines.timing import call_ms
 from perception.errors import UsageError
 from perception.quantize.accuracy import Progress, Validation
@@ -198,7 +199,7 @@ class _Draft:
                 "suite": None,  # measured on the model before
                 "date": date.today().isoformat(),
                 "quantization": Quantization(
-                    source_sha256=file_sha256(self._source),
+                    source_sha256=sha256_of(self._source),
                     calibrated_on=self._pictures.sources,
                     float_layers=float_layers,
                     before=_named(name, self._before),

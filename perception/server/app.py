@@ -31,8 +31,11 @@ from perception.server.edge.access import AuthenticationMiddleware
 from perception.server.edge.allowlist import check_patterns
 from perception.server.edge.bodies import BodyLimitMiddleware
 from perception.server.edge.connections import make_config
+from perception.server.edge.fair_executor import FairExecutor
+from perception.server.edge.rates import ClientRates
 from perception.server.edge.root_path import RootPathMiddleware
 from perception.server.edge.sockets import raise_descriptor_limit
+from perception.server.edge.tarpit import TarpitMiddleware
 from perception.server.memory import share_arenas
 from perception.server.problems import headers_of, status_of
 from perception.server.routes import explain as explain_api
@@ -56,7 +59,10 @@ password (Basic), or `?token=TOKEN`. With 429 and 503, `Retry-After` says when t
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
-    """Create the application; ``app.state.service`` is its `Service`, which starts and stops with the application.
+    """Create the application.
+
+    Its ``app.state.service`` is its `Service`, which starts and stops with it; ``app.state.rates`` are the rates of its
+    clients, for `perception.server.edge.connections.make_config`.
 
     Raises:
         UsageError: a pattern of allowed sources that could never fit, or a stage that the default model does not allow.
@@ -72,6 +78,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        threads = FairExecutor(THREADS + (os.cpu_count() or 1), settings.limits.share)
+        asyncio.get_running_loop().set_default_executor(threads)
         service.start()
         try:
             yield
@@ -96,6 +104,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.add_middleware(AuthenticationMiddleware, settings=settings, metrics=service.metrics)
     if settings.root_path:
         app.add_middleware(RootPathMiddleware, root_path=settings.root_path)
+    rates = ClientRates(settings.limits, settings.proxies, service.metrics)
+    app.state.rates = rates
+    app.add_middleware(TarpitMiddleware, rates=rates, root_path=settings.root_path)
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
     for module in _ROUTERS:
@@ -132,7 +143,7 @@ def serve(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)
-        config = make_config(app, settings.limits, raise_descriptor_limit())
+        config = make_config(app, settings.limits, raise_descriptor_limit(), app.state.rates)
 
         def answers() -> None:
             if started is not None:
@@ -148,6 +159,9 @@ def _tell_ready(service: Service, ready: Callable[[str], None]) -> None:
     service.ready.wait()
     ready(f"{service.models.default}, {service.models.scheduler().model.engine.description}")
 
+
+THREADS = 4
+"""Threads for what routes wait for, besides one for each core."""
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that computes in Python keeps the event loop waiting. It gives the interpreter away at each system

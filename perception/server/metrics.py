@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from perception.types import Prediction
+from perception.events.delivery import Delivery
+from perception.events.event import KINDS
+from perception.server.rule_metrics import DeliveryCollector, RuleCollector
+from perception.types import Prediction, Reading
 
 Kind: TypeAlias = Literal["stream", "webcam", "job", "api"]
 """The kinds of client that frames are for."""
@@ -52,7 +55,14 @@ class Metrics:
         )
         self._jobs = Counter("perception_jobs", "Finished jobs, by state.", ["state"], registry=registry)
         self._jobs_waiting = Gauge("perception_jobs_waiting", "Jobs received, waiting or running.", registry=registry)
+        self._events = Counter("perception_events", "Events that rules made, by kind.", ["kind"], registry=registry)
         self._refused = Counter("perception_refused", "Error responses, by HTTP status.", ["status"], registry=registry)
+        self._throttled = Counter(
+            "perception_throttled",
+            "Requests and connections of clients beyond their rates, delayed or turned away.",
+            ["how"],
+            registry=registry,
+        )
         self._connections = Gauge("perception_connections", "Requests in progress.", registry=registry)
         self._pixels = Gauge("perception_pixels_in_progress", "Pixels being processed.", registry=registry)
         self._most_pixels = Gauge("perception_pixels_in_progress_most", "Peak of pixels processed.", registry=registry)
@@ -118,9 +128,30 @@ class Metrics:
         self._most_pixels.set_function(most)
         self._pictures.set_function(waiting)
 
+    def event(self, kind: str) -> None:
+        """Count an event; kinds that are not the package's own are one."""
+        self._events.labels(kind if kind in KINDS else "other").inc()
+
+    def watch_rules(
+        self, readings: Callable[[], list[tuple[str, Sequence[Reading]]]], delivery: Delivery | None
+    ) -> None:
+        """Register what rules say and how the delivery of events does; both are asked at each scrape.
+
+        Args:
+            readings: of each stream, by its name.
+            delivery: None where events go nowhere.
+        """
+        self.registry.register(RuleCollector(readings))
+        if delivery is not None:
+            self.registry.register(DeliveryCollector(delivery))
+
     def refused(self, status: int) -> None:
         """Count an answer with an error."""
         self._refused.labels(str(status)).inc()
+
+    def throttled(self, how: Literal["delayed", "turned away"]) -> None:
+        """Count a request or connection that was delayed or turned away."""
+        self._throttled.labels(how).inc()
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format, `CONTENT_TYPE`."""

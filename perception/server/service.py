@@ -28,6 +28,7 @@ class Service:
         metrics: counters.
         models: models by name.
         stages: of the operator; every source has them with state of its own.
+        delivery: of their events, or None where the operator names no target.
         streams: server-side sources.
         jobs: uploaded videos and what becomes of them.
         uploads: places for what is being received.
@@ -43,7 +44,12 @@ class Service:
         self.metrics = Metrics()
         self.models = Models(settings, self.metrics)
         self.stages = [find_stage(name) for name in settings.stages]
-        self.streams = StreamHub(settings, self.models, self.metrics, stages=self.stages)
+        self.delivery = None if settings.events is None else settings.events.delivery(settings.folder)
+        self.streams = StreamHub(
+            settings, self.models, self.metrics, stages=self.stages,
+            publish=None if self.delivery is None else self.delivery.publish,
+        )  # fmt: skip
+        self.metrics.watch_rules(self.streams.readings, self.delivery)
         self.jobs = JobStore(settings.folder / "jobs", settings.limits, self.metrics)
         self._worker = Worker(self.jobs, self.models, self.metrics, settings.limits, self.stages)
         limits = settings.limits
@@ -55,18 +61,19 @@ class Service:
         self.problem: str | None = None
 
     def check_stages(self) -> None:
-        """Make each stage once for the default model, before any source needs it.
+        """Make each stage, and the rules of each source, once for the default model, before any source needs it.
 
         Raises:
             UsageError: a stage cannot be made, or not for this model.
         """
-        if not self.stages:
+        named = [stages for name in self.streams.names if (stages := self.streams.stages_of(name))]
+        if not self.stages and not named:
             return
         try:
             card = self.models.card()
         except PerceptionError:
             return  # the model itself is wrong, which is told when it is loaded
-        for stage in self.stages:
+        for stage in {stage.name: stage for stages in (self.stages, *named) for stage in stages}.values():
             stage(card)
 
     def start(self) -> None:
@@ -88,10 +95,13 @@ class Service:
             self.problem = f"{type(error).__name__}: {error}"
         else:
             self.ready.set()
+        self.streams.keep_open()  # now that nothing is compiled in their way
 
     def close(self) -> None:
         """Stop everything: viewers, streams, the job in progress (which goes on with the next server), engines."""
         self.streams.close()
+        if self.delivery is not None and self.settings.events is not None:
+            self.delivery.close(self.settings.events.drain_s)
         self.pictures.close()
         self._worker.close()
         self.jobs.close()

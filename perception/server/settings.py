@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -19,17 +17,16 @@ from pydantic import (
 )
 
 from perception.common.precision import Precision, respell
-from perception.common.private import warn_if_others_read
+from perception.common.private import read_secret, warn_if_others_read
+from perception.common.strict import Strict, faults_in
 from perception.errors import UsageError
+from perception.events.settings import EventSettings
+from perception.rules.settings import read_rules
 from perception.stages.factories import find_stage
 from perception.weights import CAMERA_MODEL, DEFAULT_MODEL
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(_Strict):
+class Limits(Strict):
     """Limits on what a server does at once. Beyond a limit, a client is told to retry later, or to send less.
 
     Attributes:
@@ -37,6 +34,9 @@ class Limits(_Strict):
             address; 1 where a proxy hides them.
         sockets: network connections, also of those who have not said yet who they are.
         connections: requests in progress.
+        refusals_per_s: refused requests (4xx) of one client per second; twenty seconds' worth may come at once, and
+            further answers are delayed. This and the next are without limit where ``share`` is 1.
+        connections_per_s: new network connections of one client per second, likewise.
         long_lived: requests that last as long as somebody watches: viewers and webcams.
         uploads: pictures and videos that are being received.
         viewers: viewers of streams, of all streams together, and webcams.
@@ -54,13 +54,15 @@ class Limits(_Strict):
         body_time_s: seconds in which a picture, or any body but a video, is received.
         upload_time_s: seconds in which a video is received.
         jobs_waiting: jobs that are received, wait or run.
-        jobs_kept: jobs that are kept, finished ones included.
+        jobs_kept: jobs that are kept, finished ones included; as many recordings.
         job_ttl_s: seconds that a finished job and its files are kept.
     """
 
     share: float = Field(default=0.5, gt=0, le=1)
     sockets: int = Field(default=1024, ge=1)
     connections: int = Field(default=128, ge=1)
+    refusals_per_s: float = Field(default=8, gt=0)
+    connections_per_s: float = Field(default=50, gt=0)
     long_lived: int = Field(default=256, ge=1)
     uploads: int = Field(default=32, ge=1)
     viewers: int = Field(default=32, ge=1)
@@ -82,7 +84,15 @@ class Limits(_Strict):
     job_ttl_s: float = Field(default=24 * 3600, gt=0)
 
 
-class NamedSource(_Strict):
+def _rules(value: Path) -> Path:
+    try:
+        read_rules(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+class NamedSource(Strict):
     """A source that the operator offers by name.
 
     Attributes:
@@ -90,12 +100,17 @@ class NamedSource(_Strict):
         loop: start a file again at its end.
         start: seconds from the beginning at which a file starts.
         duration: seconds to read of a file; None: to its end.
+        keep: opened with the server and kept open, watched or not; for rules and events.
+        rules: YAML file of lines, zones and conditions that this source is watched with, see
+            `perception.rules.settings`; None: without.
     """
 
     uri: str = Field(min_length=1)
+    keep: bool = False
     loop: bool = True
     start: float = Field(default=0.0, ge=0)
     duration: float | None = Field(default=None, gt=0)
+    rules: Annotated[Path, AfterValidator(_rules)] | None = None
 
 
 def _network(value: str) -> str:
@@ -146,7 +161,7 @@ Origin = Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
 """Scheme, host and port of a page, as browsers write it."""
 
 
-class ServerSettings(_Strict):
+class ServerSettings(Strict):
     """All settings of a server.
 
     Attributes:
@@ -172,6 +187,7 @@ class ServerSettings(_Strict):
             `perception.server.edge.allowlist`.
         cameras: numbers of this machine's cameras that clients may open.
         sources: sources that are offered by name.
+        events: where events of these streams go, see `perception.events.settings.EventSettings`.
         data_dir: folder for jobs and recordings; None: in the user's data folder.
         limits: how much at once.
     """
@@ -195,7 +211,8 @@ class ServerSettings(_Strict):
     root_path: Annotated[str, AfterValidator(_root_path)] = ""
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
-    sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = {}
+    sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = Field(default={})
+    events: EventSettings | None = None
     data_dir: Path | None = None
     limits: Limits = Limits()
 
@@ -253,13 +270,7 @@ def make_settings(data: dict[str, Any], where: str | Path | None = None) -> Serv
     try:
         return ServerSettings.model_validate(data)
     except ValidationError as error:
-        # The input is never quoted: it may be a password.
-        faults = [
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault["loc"] else fault["msg"]
-            for fault in error.errors(include_input=False, include_url=False)
-        ]
-        text = "; ".join(fault.replace("Value error, ", "") for fault in faults)
-        raise UsageError(f"wrong settings: {text}", where) from None
+        raise UsageError(f"wrong settings: {faults_in(error)}", where) from None
 
 
 _FLAGS = {
@@ -299,25 +310,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _holds_secret(values: dict[str, Any]) -> bool:
-    """Return whether settings contain a credential, also in the address of a camera."""
-    return any(values.get(name) for name in ("password", "token")) or "@" in str(values.get("sources"))
-
-
-def read_secret(path: Path | None) -> str | None:
-    """Read a password or token, the first line of a file: command lines are visible to all users of a machine.
-
-    Raises:
-        UsageError: the file cannot be read, or its first line is empty.
-    """
-    if path is None:
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        warn_if_others_read(path)
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror or error}", path) from None
-    except UnicodeDecodeError:
-        raise UsageError("is not text", path) from None
-    if not lines or not lines[0].strip():
-        raise UsageError("the first line must contain the password or token; it is empty", path)
-    return lines[0].strip()
+    """Return whether settings contain a credential, also in the address of a camera or a webhook."""
+    if any(values.get(name) for name in ("password", "token")) or "@" in str(values.get("sources")):
+        return True
+    return isinstance(values.get("events"), dict) and bool(values["events"].get("webhooks"))

@@ -35,6 +35,10 @@ _SINKS = {
     "picture": ("picture", "PictureSink"),
     "counts": ("counts", "CountsSink"),
     "mot": ("mot", "MotSink"),
+    "summary": ("summary", "SummarySink"),
+    "heatmap": ("heat_map", "HeatMapSink"),
+    "trajectories": ("trajectories", "TrajectoriesSink"),
+    "events": ("events", "EventsSink"),
 }
 _BY_SUFFIX = {
     "mp4": "video",
@@ -49,7 +53,7 @@ _BY_SUFFIX = {
     "parquet": "parquet",
     **dict.fromkeys(PICTURES, "picture"),
 }
-_STREAMS = ("video", "jsonl", "csv", "counts", "mot")
+_STREAMS = ("video", "jsonl", "csv", "counts", "mot", "summary", "events")
 
 
 def open_sink(
@@ -57,21 +61,25 @@ def open_sink(
 ) -> Sink:
     """Open the sink for an output, by its name or its kind.
 
-    ===========  ========================  ====================  ================================================
-    kind         name                      writes                options
-    ===========  ========================  ====================  ================================================
-    ``video``    ``.mp4 .mov .mkv .webm``  annotated video       ``codec, crf, preset, threads, audio, format``
-    ``jsonl``    ``.jsonl``, ``-``         JSON Lines            ``masks``
-    ``coco``     ``.json``                 COCO JSON             ``masks``
-    ``csv``      ``.csv``                  a table
-    ``parquet``  ``.parquet``              a table
-    ``picture``  ``.jpg .png .webp``       one picture           ``quality``
-    ``images``   ``folder/``               annotated pictures    ``format`` (``jpg``, ``png``), ``quality``
-    ``masks``    only by kind              palette PNGs
-    ``panoptic`` only by kind              COCO panoptic
-    ``counts``   only by kind              boxes by class (CSV)
-    ``mot``      only by kind              MOT text
-    ===========  ========================  ====================  ================================================
+    ================  ========================  ====================  ================================================
+    kind              name                      writes                options
+    ================  ========================  ====================  ================================================
+    ``video``         ``.mp4 .mov .mkv .webm``  annotated video       ``codec, crf, preset, threads, audio, format``
+    ``jsonl``         ``.jsonl``, ``-``         JSON Lines            ``masks``
+    ``coco``          ``.json``                 COCO JSON             ``masks``
+    ``csv``           ``.csv``                  a table
+    ``parquet``       ``.parquet``              a table
+    ``picture``       ``.jpg .png .webp``       one picture           ``quality``
+    ``images``        ``folder/``               annotated pictures    ``format`` (``jpg``, ``png``), ``quality``
+    ``masks``         only by kind              palette PNGs
+    ``panoptic``      only by kind              COCO panoptic
+    ``counts``        only by kind              boxes by class (CSV)
+    ``mot``           only by kind              MOT text
+    ``summary``       only by kind              what rules saw by minute (CSV)
+    ``heatmap``       only by kind              one picture
+    ``trajectories``  only by kind              one picture
+    ``events``        only by kind              JSON Lines
+    ================  ========================  ====================  ================================================
 
     Args:
         path: a file; a folder, which is one that exists or whose name ends with a slash; or ``-`` for standard output.

@@ -74,7 +74,7 @@ class CocoSink(Sink):
             rows = zip(np.round(boxes, 2).tolist(), areas, scores, found.class_ids.tolist(), tracks, strict=True)
             for box, area, score, class_id, track in rows:
                 row = {"category_id": class_id, "bbox": box, "area": area, "score": score}
-                yield row if track is None else {**row, "track_id": track}
+                yield row if track is None else {**row, "track_id": track, "attributes": _of_cvat(track)}
         if self._masks and prediction.class_map is not None:
             from perception.sinks.rle import encode_classes
 
@@ -93,3 +93,8 @@ class CocoSink(Sink):
 
     def abort(self) -> None:
         self._document.abort()
+
+
+def _of_cvat(track: int) -> dict[str, Any]:
+    """What CVAT reads a track from: each box is a key frame of it."""
+    return {"track_id": track, "keyframe": True, "occluded": False}

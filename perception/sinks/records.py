@@ -17,8 +17,9 @@ class Recorder:
     Each has ``index``, ``time`` (seconds), ``source``, ``size`` (``[width, height]``) and ``timings`` (milliseconds),
     and what the model gives: ``detections``, a list of ``box`` (xyxy, pixels), ``score``, ``class``, ``class_id``
     and, if tracked, ``track_id``; ``shares``, the part of the frame's pixels of each class that has any; ``labels``,
-    a list of ``class``, ``class_id`` and ``probability``; and, on request, ``masks``, a COCO RLE of each class
-    present that is not ignored. Pixels without a class are called ``unknown`` in both.
+    a list of ``class``, ``class_id`` and ``probability``; where rules ran ``rules``, what each of them says by name,
+    and ``events``, what they noticed (see `perception.events.event.Event`); and, on request, ``masks``, a COCO RLE of
+    each class present that is not ignored. Pixels without a class are called ``unknown`` in both.
 
     Args:
         card: the model's card, for class names; None: numbers.
@@ -49,6 +50,10 @@ class Recorder:
                 {"class": self._names.image_class(i), "class_id": int(i), "probability": round(float(p), 4)}
                 for i, p in prediction.labels
             ]
+        if prediction.readings is not None:
+            record["rules"] = {reading.name: dict(reading.numbers) for reading in prediction.readings}
+        if prediction.readings is not None or prediction.events:
+            record["events"] = [event.to_dict() for event in prediction.events]
         record["timings"] = {stage: round(float(ms), 3) for stage, ms in prediction.timings.items()}
         return record
 

@@ -29,6 +29,10 @@ _SLACK = 1e-6  # seconds: what the user types is rarely a whole number of frames
 _NOT_READ = frozenset((".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".gif", ".psd", ".svg"))
 """Pictures to whoever made them, and none to what decodes here: they are named and not passed over in silence."""
 _NAMES_SHOWN = 5
+_PNG = b"\x89PNG\r\n\x1a\n"
+_SLACK_BYTES = 1 << 24
+_SMALL = 1 << 19
+"""Bytes; what larger files may claim is more than OpenCV takes."""
 
 
 class ImageSource(Source):
@@ -185,15 +189,32 @@ def read_image(path: Path, bounds: Bounds | None = None) -> U8 | None:
     try:
         # Bytes and not a name: cv2.imread cannot open every name on every system.
         data = np.fromfile(path, np.uint8)
+        if bounds.max_pixels is None:
+            bounds = Bounds.of_file(len(data))
+            if len(data) < _SMALL:
+                _check_header(path, bounds)
         if is_heif(data[:12].tobytes()):
             return read_heif(path, bounds)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) and not _claims_too_much(data) else None
     except (OSError, cv2.error):
         return None
     if image is None:
         return None
     bounds.check_size(image.shape[1], image.shape[0], str(path))
     return np.ascontiguousarray(image, np.uint8)
+
+
+def _claims_too_much(data: U8) -> bool:
+    """Return whether a chunk of a PNG claims to be far longer than the file: OpenCV would allocate that first."""
+    at, left = len(_PNG), len(data)
+    if data[:at].tobytes() != _PNG:
+        return False
+    while at + 12 <= left:
+        length = int.from_bytes(data[at : at + 4].tobytes(), "big")
+        if length > left + _SLACK_BYTES:
+            return True
+        at += 12 + length
+    return False
 
 
 def _check_header(path: Path, bounds: Bounds) -> None:
@@ -208,7 +229,7 @@ def _check_header(path: Path, bounds: Bounds) -> None:
             with Image.open(path) as header:
                 width, height = header.size
     except Image.DecompressionBombError:
-        raise SourceError(f"is too large: at most {bounds.max_pixels} pixels are allowed here", path) from None
+        raise SourceError(f"is too large: at most {bounds.max_pixels} pixels {bounds.reason}", path) from None
     except Exception:  # Pillow raises whatever a damaged header leads to; the decoder will tell
         return
     bounds.check_size(width, height, str(path))

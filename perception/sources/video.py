@@ -284,6 +284,7 @@ def open_file(
         raise SourceError("this is a playlist, not a video; give the videos that it lists", path)
     if is_heif(head):
         raise StillPictureError("this is a picture (HEIF), not a video; rename it with the extension .heic", path)
+    bounds = bounds or Bounds.of_file(status.st_size)
     # Without the scheme FFmpeg would take a name such as "concat:a|b" for a protocol.
     target = f"file:{path.absolute()}"
     limits = {"protocol_whitelist": "file", "format_whitelist": local_formats()}

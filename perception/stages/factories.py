@@ -28,10 +28,12 @@ class StageFactory:
     Attributes:
         name: for messages.
         make: is given the model's card.
+        still: makes the stage for a single picture; None: the same.
     """
 
     name: str
     make: Callable[[ModelCard], Stage]
+    still: Callable[[ModelCard], Stage] | None = None
 
     def __call__(self, card: ModelCard) -> Stage:
         """Make a stage.

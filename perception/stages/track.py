@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
-from perception.card import ModelCard
+import numpy as np
+
+from perception.card import DetectionTask, ModelCard
+from perception.common.jit import compile_ahead
 from perception.errors import UsageError
 from perception.postprocess.post_processing import DetectionOptions
 from perception.stages.factories import StageFactory
@@ -31,14 +35,13 @@ class TrackStage:
     """
 
     def __init__(self, card: ModelCard, score: float | None = None, *, camera: bool = True) -> None:
-        if card.detection is None:
-            raise UsageError(f"tracking needs boxes; {card.name} does {' and '.join(card.tasks)} only: try -m street")
+        task = _detection(card)
         from perception.tracking.camera import CameraMotion
         from perception.tracking.tracker import Tracker  # compiles its kernels, which no frame should wait for
 
         self._camera = CameraMotion() if camera else None
         self._boxes = Detections.empty().boxes
-        self._tracker = Tracker(card.detection.tracking_settings(score), len(card.detection.classes))
+        self._tracker = Tracker(task.tracking_settings(score), len(task.classes))
 
     def __call__(self, prediction: Prediction) -> Prediction:
         """Track the boxes of the next frame.
@@ -58,6 +61,38 @@ class TrackStage:
         return replace(prediction, detections=tracked, trails=trails, timings=timings)
 
 
+class StillStage:
+    """Stands for a `TrackStage` where the source is one picture: leaves out the boxes that only a track would want.
+
+    Args:
+        card: of a model that makes boxes.
+        options: what boxes are asked for.
+
+    Raises:
+        UsageError: the model makes no boxes.
+    """
+
+    def __init__(self, card: ModelCard, options: DetectionOptions) -> None:
+        task = _detection(card)
+        score = options.score_threshold
+        wanted = score if isinstance(score, Mapping) else dict.fromkeys(task.names, score)
+        scores = [wanted.get(name) for name in task.names]
+        self._least = np.array([task.score_threshold if one is None else one for one in scores], np.float32)
+
+    def __call__(self, prediction: Prediction) -> Prediction:
+        """Return the prediction that there would be without tracking."""
+        found = prediction.detections
+        if found is None:
+            return prediction
+        return replace(prediction, detections=found.select(found.scores >= self._least[found.class_ids]))
+
+
+def _detection(card: ModelCard) -> DetectionTask:
+    if card.detection is None:
+        raise UsageError(f"tracking needs boxes; {card.name} does {' and '.join(card.tasks)} only: try -m street")
+    return card.detection
+
+
 def tracking_options(card: ModelCard, options: DetectionOptions | None = None) -> DetectionOptions:
     """Return options under which a model gives its tracker what it wants: boxes of low score, too.
 
@@ -74,10 +109,12 @@ def tracking_options(card: ModelCard, options: DetectionOptions | None = None) -
 
 def track_factory(options: DetectionOptions | None = None) -> StageFactory:
     """Return what makes a `TrackStage` for each source, whose tracks begin with boxes that ``options`` would give."""
+    compile_ahead(["perception.tracking.tracker"])
     import perception.tracking.tracker  # noqa: F401  # compiles its kernels, before a source is opened
 
-    score = _least(options or DetectionOptions())
-    return StageFactory("track", lambda card: TrackStage(card, score))
+    asked = options or DetectionOptions()
+    score = _least(asked)
+    return StageFactory("track", lambda card: TrackStage(card, score), lambda card: StillStage(card, asked))
 
 
 def _least(options: DetectionOptions) -> float | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from perception.card import TrackingSettings
 from perception.common.settings import read_yaml
+from perception.common.strict import faults_in
 from perception.errors import UsageError
 from perception.tracking.mot_text import MotText
 from perception.tracking.tracker import Tracker
@@ -29,8 +30,7 @@ def read_settings(path: str | Path) -> TrackingSettings:
     try:
         return TrackingSettings.model_validate(data)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
-        raise UsageError("; ".join(faults), path) from None
+        raise UsageError(faults_in(error, "settings", TrackingSettings), path) from None
 
 
 def detections_of(rows: MotText) -> tuple[list[tuple[int, Detections]], int]:
@@ -49,7 +49,7 @@ def detections_of(rows: MotText) -> tuple[list[tuple[int, Detections]], int]:
         classes = np.searchsorted(names, classes)
     boxes, scores = rows.xyxy.astype(np.float32), np.clip(rows.scores, 0, 1).astype(np.float32)
     frames, starts = np.unique(rows.frames, return_index=True)
-    ends = [*starts[1:].tolist(), len(rows)]
+    ends = [*starts.tolist(), len(rows)][1:]
     made = [
         (frame, Detections(boxes[start:end], scores[start:end], classes[start:end].astype(np.int32)))
         for frame, start, end in zip(frames.tolist(), starts.tolist(), ends, strict=True)

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from perception.common.files import sha256_of
+from perception.common.settings import read_yaml
+from perception.common.strict import Strict, faults_in
 from perception.errors import ModelError, PerceptionError, UsageError
-from perception.weights.download import download, sha256_of
+from perception.weights.download import download
 from perception.weights.library import user_models_dir
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
@@ -23,7 +26,7 @@ REMEMBERED = "sha256.json"
 """Beside the user's models: SHA-256 by URL of files that the catalogue does not know the hash of."""
 
 
-class Entry(BaseModel):
+class Entry(Strict):
     """One model of a catalogue.
 
     Attributes:
@@ -32,19 +35,17 @@ class Entry(BaseModel):
         sha256: of that file, in hexadecimal digits; None where it is not known.
         bytes: its size; None where it is not known.
         licence: of the weights.
-        free: whether that licence allows commercial use; others have to be accepted by whoever fetches them.
+        commercial_use: whether that licence allows commercial use; others have to be accepted by whoever fetches them.
         expected: accuracy, and who says so.
         card: the model card with its ``adapter`` section, as in a YAML file.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     about: str = ""
     url: str = Field(pattern="^https?://")
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     bytes: int | None = Field(default=None, gt=0)
     licence: str = Field(min_length=1)
-    free: bool
+    commercial_use: bool
     expected: str = ""
     card: dict[str, Any]
 
@@ -55,19 +56,13 @@ def read_catalogue(path: str | Path = CATALOGUE) -> dict[str, Entry]:
     Raises:
         UsageError: the file cannot be read or is not a valid catalogue.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the catalogue: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"the catalogue is not YAML: {error}", path) from None
+    data = read_yaml(path, "catalogue")
     if not isinstance(data, dict):
         raise UsageError("a catalogue is a mapping of models by name", path)
     try:
         return {str(name): Entry.model_validate(entry) for name, entry in data.items() if not str(name).startswith("_")}
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"not a valid catalogue: {'.'.join(map(str, first['loc']))}: {first['msg']}", path) from None
+        raise UsageError(f"not a valid catalogue: {faults_in(error, 'entry', Entry)}", path) from None
 
 
 def get_model(
@@ -107,7 +102,7 @@ def get_model(
     target = folder / f"{name}.onnx"
     if target.exists() and not overwrite:
         raise UsageError("this model is already there; give `overwrite=True` to fetch it again", target)
-    if not entry.free and not accept_licence:
+    if not entry.commercial_use and not accept_licence:
         raise UsageError(
             f"the licence of {name} restricts its use ({entry.licence}); give `accept_licence=True` to fetch it"
         )
@@ -125,7 +120,7 @@ def get_model(
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as drafts:
             card = Path(drafts) / "card.yaml"
-            card.write_text(yaml.safe_dump(entry.card), encoding="utf-8")
+            card.write_text(yaml.safe_dump({"commercial_use": entry.commercial_use, **entry.card}), encoding="utf-8")
             model = Path(drafts) / f"{name}.onnx"
             part.replace(model)
             adapt(model, card, target, overwrite=True)

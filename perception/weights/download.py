@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
+from perception.common.files import sha256_of
 from perception.common.version import __version__
 from perception.errors import ModelError
 
@@ -64,15 +64,6 @@ def download(
     if sha256 is not None and sha256_of(path) != sha256:
         path.unlink()
         raise ModelError("the download is not the expected file: its SHA-256 differs", url)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _fetch(

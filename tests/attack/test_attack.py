@@ -1,12 +1,17 @@
 """Five minutes of attacks of every kind on the real service, and a good client that hardly notices: ``make attack``.
 
 ``PERCEPTION_ATTACK_SECONDS=3600`` makes it an hour, ``PERCEPTION_ATTACK_KINDS=gradio,headers`` tries these alone.
+
+Attackers would be on other machines. Here they are on the server's own, so their process gets only what is left of its
+processors (`tests.attack.attacks.give_way`): they compete for the server's attention, as they would from outside, and
+not for its processors. How much each of them asked and was answered is printed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -36,6 +41,7 @@ REST_S = 90.0
 """Within so long after the attack everything is given back."""
 
 GROWTH_BYTES = 100e6
+KINDS_OF = {"pictures": "pictures", "webcam": "frames"}
 LOG_BYTES = 100_000 + 1000 * SECONDS
 USER, PASSWORD = "maria", "a long pass phrase"
 
@@ -63,6 +69,15 @@ def redirector(host: str = "127.0.0.3") -> Iterator[str]:
         server.server_close()
 
 
+def throttled(client: httpx.Client) -> str:
+    """What the server says of clients beyond their rates, and of refusals."""
+    lines = client.get("/metrics").text.splitlines()
+    return ", ".join(line.removeprefix("perception_") for line in lines if line.startswith(COUNTED))
+
+
+COUNTED = ("perception_throttled_total", "perception_refused_total", "perception_pixels_in_progress_most")
+
+
 def attack(target: Target) -> subprocess.Popen[str]:
     """All attacks, in a process of their own that gets what the server leaves of the cores."""
     command = [sys.executable, "-m", "tests.attack.attacks", json.dumps(asdict(target))]
@@ -87,11 +102,18 @@ def at_rest(server: LiveProcess, before: Any) -> Any:
 
 
 def table(answers: dict[str, dict[str, int]]) -> str:
-    lines = [f"{'attack':<18}{'requests':>9}  answers"]
+    lines = [f"{'attack':<18}{'requests':>9}{'refused':>9}  answers"]
     for kind, counts in answers.items():
         by_status = ", ".join(f"{status}: {count}" for status, count in sorted(counts.items()))
-        lines.append(f"{kind:<18}{sum(counts.values()):>9}  {by_status}")
+        refused = sum(count for status, count in counts.items() if status.startswith("4"))
+        lines.append(f"{kind:<18}{sum(counts.values()):>9}{refused:>9}  {by_status}")
     return "\n".join(lines)
+
+
+def percentiles(seconds: list[float]) -> str:
+    """Of latencies, in milliseconds."""
+    cuts = [0.0, *statistics.quantiles(seconds, n=20), 0.0] if len(seconds) > 1 else 22 * [*seconds, 0.0][:1]
+    return ", ".join(f"p{5 * at} {1e3 * cuts[at]:.1f}" for at in (10, 15, 18, 19)) + " ms"
 
 
 @pytest.mark.slow
@@ -104,7 +126,7 @@ def test_a_good_client_hardly_notices(tmp_path: Path) -> None:
         allowed = ["synthetic:*", leads.partition("?")[0] + "*"]
         with live(tmp_path / "live", user=USER, password=PASSWORD, allow=allowed) as server:
             with httpx.Client(base_url=server.url, auth=(USER, PASSWORD), timeout=60) as client:
-                wait_until_ready(client)
+                wait_until_ready(client, 600)
             good = GoodClient(server.url, USER, PASSWORD)
             target = Target(server.url, USER, PASSWORD, str(planted), secret, leads, WARMUP_S, KINDS)
             good.stay(2)
@@ -115,12 +137,21 @@ def test_a_good_client_hardly_notices(tmp_path: Path) -> None:
             attacking = attack(Target(**{**asdict(target), "seconds": SECONDS}))
             served = good.stay(SECONDS)
             found = outcome(attacking)
+            ended = server.figures()
             after = at_rest(server, before)
             said = server.said()
+            with httpx.Client(base_url=server.url, auth=(USER, PASSWORD), timeout=60) as client:
+                counted = throttled(client)
             print(f"\n{table(found['answers'])}")
             for name, was, now in zip(("pictures", "webcam"), quiet.medians_ms, served.medians_ms, strict=True):
                 print(f"good client, {name}: median {was:.1f} ms quiet, {now:.1f} ms under attack")
-            print(f"{len(served.pictures)} pictures and {len(served.frames)} frames; before {before}, after {after}")
+                print(f"    quiet: {percentiles(getattr(quiet, KINDS_OF[name]))}")
+                print(f"    under attack: {percentiles(getattr(served, KINDS_OF[name]))}")
+            print(f"{len(served.pictures)} pictures and {len(served.frames)} frames, {len(served.refused)} refused")
+            for name, figures in (("before", before), ("at the end of the attack", ended), ("at rest", after)):
+                mb = figures.memory / 1e6
+                print(f"{name}: {mb:.0f} MB, {figures.threads} threads, {figures.descriptors} open files")
+            print(counted)
             print(f"log: {len(said)} bytes; its end:\n{said[-1500:]}")
             assert server.running()
         faults = warming["faults"] + found["faults"]

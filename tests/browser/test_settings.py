@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Site, choose, pages, results
+from perception.card import read_card
+from perception.weights.library import find_model
+from tests.browser.conftest import Site, choose, pages, results, set_slider
 from tests.browser.test_tabs import tab
 
 ALL = ("pv-source", "pv-score", "pv-iou", "pv-opacity", "pv-view", "pv-mirror", "pv-url")
@@ -42,6 +44,7 @@ def test_settings_are_shown_where_they_mean_something(page: Any) -> None:
         tab(page, name)
         page.locator("#pv-source").wait_for(state="hidden")
         assert shown(page) == boxes_and_masks | {"pv-view"}
+        assert page.locator("#pv-track").is_visible() == (name == "Video")  # one picture has nothing to follow
     tab(page, "Live")
     choose(page, "pv-model", "camvid")
     page.locator("#pv-score").wait_for(state="hidden")
@@ -99,6 +102,28 @@ def test_the_camera_is_one_click_away(open_page: Callable[..., Any], size: tuple
     button.wait_for(state="hidden")
     choose(page, "pv-source", "street")
     button.wait_for()
+
+
+def test_a_slider_goes_back_to_what_the_model_has(page: Any) -> None:
+    """Gradio's own arrow goes back to what the model had with which the page began."""
+    tab(page, "Live")
+    choose(page, "pv-source", "a video file")  # which is not there, so that nothing is loaded
+    cards = {name: read_card(find_model(name)).detection for name in ("street", "street-open")}
+    chosen = "() => ['score', 'iou'].map((name) => window.perception.settings[name])"
+    first = page.evaluate(chosen)
+    for name, card in cards.items():
+        assert card is not None and [card.score_threshold, card.iou_threshold] != first
+        choose(page, "pv-model", name)
+        set_slider(page, "pv-score", "0.87")
+        set_slider(page, "pv-iou", "0.91")
+        assert page.evaluate(chosen) == [0.87, 0.91]
+        page.click("#pv-score .reset-button")
+        assert page.evaluate(chosen) == [card.score_threshold, 0.91]  # the other one stays
+        page.click("#pv-iou .reset-button")
+        assert page.evaluate(chosen) == [card.score_threshold, card.iou_threshold]
+        assert float(page.input_value("#pv-score input[type=range]")) == card.score_threshold
+    choose(page, "pv-model", "colors")
+    choose(page, "pv-source", "street")
 
 
 def test_a_thousand_classes_are_searched_and_are_one_stop(open_page: Callable[..., Any]) -> None:

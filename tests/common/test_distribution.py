@@ -15,7 +15,9 @@ from packaging.utils import canonicalize_name
 
 from perception.common.console import in_flags
 from perception.common.distribution import DISTRIBUTION, install_hint, require, requirements
+from perception.engines.torch import available
 from perception.errors import UsageError
+from perception.server.inference.explain_process import missing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -70,6 +72,25 @@ def test_the_hint_is_a_command_for_what_is_missing(installed: None, tmp_path: Pa
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     # everything is there, so whoever asks has a broken one: name them all
     assert {Requirement(text).name for text in shlex.split(install_hint("live"))[2:]} == everything
+
+
+def test_the_hint_names_no_more_than_is_needed(installed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants an explanation need not install what training needs."""
+    monkeypatch.setattr("perception.common.distribution._is_there", lambda requirement: False)
+    of_train = {one.name: one for one in expanded("train")}
+    for names in (["torch"], ["torch", "captum"]):
+        found = {one.name: one for one in map(Requirement, shlex.split(install_hint("train", *names))[2:])}
+        assert found == {name: of_train[name] for name in names}
+    monkeypatch.setattr("perception.server.inference.explain_process.find_spec", lambda name: None)
+    monkeypatch.setattr("perception.engines.torch.find_spec", lambda name: None)
+    said = missing()
+    assert said is not None
+    assert "torch<" in said and "captum<" in said and "tensorboard" not in said
+    _, said = available()
+    assert "torch<" in said and "timm" not in said
+    with pytest.raises(UsageError, match="torch<") as told:
+        require("a_missing_one", "train", "explaining a model", "torch", "captum")
+    assert "timm" not in str(told.value)
 
 
 def test_no_hint_for_what_is_no_extra(installed: None) -> None:

@@ -70,6 +70,34 @@ def test_no_label_lies_where_something_else_is(seed: int) -> None:
     assert not any(meet(rect, other) for rect in kept for other in taken)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_box_that_shows_beside_the_legend_keeps_its_label(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    legend = (5, 5, 5 + int(random.integers(60, 200)), 5 + int(random.integers(20, 300)))
+    for _ in range(200):
+        x0, y0 = random.integers(-10, [legend[2] + 50, legend[3] + 50]).tolist()
+        x1, y1 = x0 + int(random.integers(10, 400)), y0 + int(random.integers(10, 300))
+        w, h = random.integers([20, 12], [120, 24]).tolist()
+        box, size = np.array([[x0, y0, x1, y1]], np.int32), np.array([[w, h]], np.int32)
+        ((x, y),) = place_labels(box[:, :2], size, 640, 480, taken=[legend], ends=box[:, 2:]).tolist()
+        label = (x, y, x + w, y + h)
+        alone = first((x0, y0), (w, h), 640, 480)
+        if not meet(alone, legend):
+            assert label == alone
+        if x < 0:  # nothing of it but a corner, or less than a line, is beside the legend
+            assert x1 <= legend[2] and y1 < legend[3] + h
+            continue
+        assert not meet(label, legend) and x >= 0 and y >= 0 and x + w <= 640 and y + h <= 480
+        assert meet((x - 1, y - 1, x + w + 1, y + h + 1), (x0, y0, x1, y1))  # it is at its own box
+
+
+def test_a_label_beside_the_legend_covers_no_other() -> None:
+    box = np.array([[20, 30, 500, 400]] * 6, np.int32)
+    legend = (5, 5, 150, 200)
+    places = place_labels(box[:, :2], np.full((6, 2), (90, 16), np.int32), 640, 480, taken=[legend], ends=box[:, 2:])
+    assert places.tolist() == [[150, 14], [150, 30], [20, 400], [20, 384], [-1, -1], [-1, -1]]
+
+
 def test_labels_give_way_to_the_legend() -> None:
     image = np.zeros((240, 320, 3), np.uint8)
     card = make_card()
@@ -113,10 +141,11 @@ def test_many_labels_are_capped_and_spread() -> None:
     canvas = Recording(720, 1280)
     random = np.random.default_rng(5)
     corners = random.integers(0, [1200, 700], (300, 2)).astype(np.int32)
-    draw_labels(canvas, corners, [(f"car {i}%", (0, 0, 200)) for i in range(300)], 20)
+    boxes = np.hstack([corners, corners + 50])
+    draw_labels(canvas, boxes, [(f"car {i}%", (0, 0, 200)) for i in range(300)], 20)
     assert 20 < len(canvas.pasted) <= MOST_LABELS
     assert not any(meet(a, b) for i, a in enumerate(canvas.pasted) for b in canvas.pasted[:i])
-    draw_labels(canvas, corners[:0], [], 20)
+    draw_labels(canvas, boxes[:0], [], 20)
 
 
 @pytest.mark.parametrize("tracks", [None, "numbered"])

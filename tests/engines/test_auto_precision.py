@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 
 from perception.card import Quantization, read_card, write_card
+from perception.common.waits import WAITS
 from perception.engines import Engine, autotune, open_engine
 from perception.engines.openvino import native_precisions
 from perception.engines.quantised import find_quantised
@@ -63,6 +65,19 @@ def test_what_was_fastest_is_taken_without_measuring_again(tmp_path: Path) -> No
         with open_auto(path) as engine:
             assert engine.precision == winner and winner in engine.description
         assert [e["ms"] for e in entries()] == [times]  # measuring would have replaced them
+
+
+@needs_two
+def test_what_is_measured_once_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_model(tmp_path / "colors.onnx")
+    with caplog.at_level(logging.INFO, WAITS):
+        open_auto(path).close()
+        said = [record.getMessage() for record in caplog.records if record.name == WAITS]
+        ways = ", ".join(native_precisions())
+        assert said == [f"preparing for this machine, once: the speed of colors.onnx is measured in {ways}"]
+        caplog.clear()
+        open_auto(path).close()
+        assert not [record for record in caplog.records if record.name == WAITS]
 
 
 @needs_two

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 import perception
-from perception.card import METADATA_KEY, read_card
+from perception.card import METADATA_KEY, TrackingSettings, read_card
 from perception.commands.main import app
 from perception.errors import UsageError
 from perception.evaluation.boxes import IGNORED
@@ -153,6 +153,27 @@ def test_a_fit_finds_what_the_chances_are(temperature: float, bias: float) -> No
     assert calibration_error(chances, right) < 0.015
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_fit_bends_where_one_line_is_not_enough(seed: int) -> None:
+    """Scores whose logit tells little below a half and much above: the error falls to what chance alone makes."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(count: int) -> tuple[Any, Any]:
+        scores = rng.beta(2, 2, count).clip(0.01, 0.99)
+        logits = np.log(scores / (1 - scores))
+        chances = 1 / (1 + np.exp(-(1.5 * logits + 6 * np.maximum(logits, 0))))
+        return scores, rng.random(count) < chances
+
+    fit = fit_scores([drawn(20_000), drawn(10_000)])
+    assert fit.bend is not None and fit.upper_temperature is not None
+    assert fit.upper_temperature < 0.5 * fit.temperature
+    scores, right = drawn(20_000)
+    chances = np.array([fit.calibrated(s) for s in scores.tolist()])
+    straight = fit.model_copy(update={"bend": None, "upper_temperature": None})
+    other = np.array([straight.calibrated(s) for s in scores.tolist()])
+    assert calibration_error(chances, right) < 0.03 < calibration_error(other, right)
+
+
 @pytest.mark.parametrize("right", ["all", "none", "the worse"])
 def test_scores_that_tell_nothing_are_refused(right: str) -> None:
     scores = np.linspace(0.06, 0.9, 60)
@@ -189,6 +210,11 @@ def test_the_command_changes_the_card_and_nothing_else(tmp_path: Path) -> None:
     assert (scale.id, scale.calibrated_on, fit.calibrated_on) == (3, ["m"], ["b"])
     assert printed["unknown"] == scale.model_dump() and printed["scores"] == fit.model_dump()
     assert new.detection.score_threshold == pytest.approx(fit.calibrated(old.detection.score_threshold), abs=6e-4)
+    tracks, of_old = new.detection.tracking, TrackingSettings.around(old.detection.score_threshold)
+    assert tracks is not None
+    for name, value in of_old.model_dump().items():  # tracks stay as they are, too
+        moved = fit.calibrated(value) if name.endswith("_score") else value
+        assert getattr(tracks, name) == pytest.approx(moved, abs=6e-5), name
     same = {"segmentation": None, "detection": None}
     assert new.model_copy(update=same) == old.model_copy(update=same)
 

@@ -258,6 +258,14 @@ FAULTS: list[tuple[list[dict[str, Any]], str]] = [
     ([{"name": "b", **BOXES, "names": {"rouge": "red"}, "others": "drop"}], "has no class 'rouge'"),
     ([{"name": "b", **BOXES, "names": {"red": "red"}}], "unknown class 'green', not in red"),
     ([{"name": "b", **BOXES, "only": ["zzz*"]}], "none of its images was selected"),
+    (
+        [{"name": "m", **MASKS, "ids": {0: "red"}}, {"name": "n", **MASKS, "ids": {0: "green"}}],
+        "sets m and n contradict each other: id 0 of the same labels is red in one and green in the other",
+    ),
+    (
+        [{"name": "a", **BOXES, "names": {"red": "red"}}, {"name": "b", **BOXES, "names": {"red": "green"}}],
+        "sets a and b contradict each other: class red of the same labels is red in one and green in the other",
+    ),
     ([], "sets: "),
 ]
 

@@ -286,3 +286,20 @@ def test_a_shipped_card_runs(tmp_path: Path) -> None:
     with load_model(path, card="yolov8") as model:
         assert model.predict(scene()).detections is not None
         assert model.card.detection is not None and model.card.detection.names[2] == "car"
+
+
+def test_a_shipped_card_takes_the_size_of_the_graph(tmp_path: Path) -> None:
+    """YOLOX-nano is exported at 416x416, and the card of its kind says 640x640."""
+    net = Net(96, 64)
+    rows = net("Sigmoid", net.rows(84, 32))
+    net.output(net("Transpose", rows, perm=[0, 2, 1]), "output0", ["batch", 84, 6])
+    path = net.write(tmp_path / "yolov8n.onnx")
+    with load_model(path, card="yolov8") as model:
+        assert (model.card.input.width, model.card.input.height) == model.size == (96, 64)
+        assert model.predict(scene()).detections is not None
+    made = adapt(path, "yolov8", tmp_path / "mine.onnx")
+    assert (made.input.width, made.input.height) == (96, 64)
+    own = tmp_path / "own.yaml"
+    own.write_text(shipped_cards()["yolov8"].read_text())
+    with pytest.raises(ModelError, match=r"takes 96x64 .* and the card's input says 640x640"):
+        adapt(path, own, tmp_path / "other.onnx")  # one that is written for this model is believed

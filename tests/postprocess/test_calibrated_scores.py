@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from perception.common.calibration import HIGHEST_LOGIT, ScoreCalibration, UnknownScale
 from perception.picture.letterbox import Letterbox
@@ -19,11 +20,20 @@ def chance(score: float, fit: ScoreCalibration) -> float:
     """The definition, in plain Python."""
     if score in (0.0, 1.0):
         return score
-    return 1 / (1 + math.exp(-(math.log(score / (1 - score)) / fit.temperature + fit.bias)))
+    logit = math.log(score / (1 - score))
+    if fit.bend is None or score <= fit.bend:
+        return 1 / (1 + math.exp(-(logit / fit.temperature + fit.bias)))
+    assert fit.upper_temperature is not None
+    at = math.log(fit.bend / (1 - fit.bend))
+    return 1 / (1 + math.exp(-(at / fit.temperature + fit.bias + (logit - at) / fit.upper_temperature)))
 
 
 def random_fit(rng: np.random.Generator) -> ScoreCalibration:
-    return ScoreCalibration(temperature=float(np.exp(rng.normal(0, 0.7))), bias=float(rng.normal(0, 1.5)))
+    """A straight line, or one with a bend."""
+    line = {"temperature": float(np.exp(rng.normal(0, 0.7))), "bias": float(rng.normal(0, 1.5))}
+    if rng.random() < 0.6:
+        line |= {"bend": float(rng.uniform(0.1, 0.9)), "upper_temperature": float(np.exp(rng.normal(0, 0.7)))}
+    return ScoreCalibration(**line)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -71,6 +81,12 @@ def test_a_threshold_is_a_chance(seed: int) -> None:
         found = decode(boxes, scores, IDENTITY, score_threshold=raw, max_detections=2000, calibration=fit).scores
         assert len(found) == int((every >= least).sum())
         assert not len(found) or found.min() >= least
+
+
+@pytest.mark.parametrize("half", [{"bend": 0.5}, {"upper_temperature": 0.5}])
+def test_half_a_bend_is_refused(half: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="bend and upper_temperature go together"):
+        ScoreCalibration(temperature=1, **half)  # type: ignore[arg-type]
 
 
 def test_infinite_thresholds_stay() -> None:

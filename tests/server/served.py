@@ -18,7 +18,8 @@ from perception.server.settings import Limits
 def served(app: Any, limits: Limits | None = None) -> Iterator[str]:
     """Serve ``app``; gives ``127.0.0.1:PORT``. It has started when this yields and ended when it returns."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(make_config(app, limits or Limits(share=1)))
+    rates = getattr(getattr(app, "state", None), "rates", None)
+    server = uvicorn.Server(make_config(app, limits or Limits(share=1), rates=rates))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

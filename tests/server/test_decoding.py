@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from perception.errors import SourceError
 from perception.server.edge import decoding
+from perception.server.problems import Busy
 
 
 def picture(height: int = 46, width: int = 64) -> np.ndarray:
@@ -139,3 +141,23 @@ def test_large_pictures(form: str, mode: str, options: dict, capfd: pytest.Captu
             with pytest.raises(SourceError, match="the image is damaged"):
                 decode(damaged)
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_lies_in_the_current_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts the server in a folder of downloads does not start what is in there."""
+    data = written("PNG", "RGB")
+    for name in ("cv2", "numpy", "PIL", "struct", "runpy", "simplejpeg", "perception"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nraise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(decoding, "LARGE", 0)
+    np.testing.assert_array_equal(decode(data), opencv(data))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_takes_too_long_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "LARGE", 0)
+    monkeypatch.setattr(decoding, "TIMEOUT_S", 0.001)
+    for data in (written("PNG", "RGB"), written("BMP", "RGB", 1000, 1000)):
+        with pytest.raises(Busy, match="took too long") as refused:
+            decode(data)
+        assert refused.value.status == 503

@@ -13,6 +13,7 @@ from perception.server.settings import Limits, ServerSettings
 from perception.server.streams.hub import IDLE_S, StreamHub
 from perception.server.streams.timeouts import Timeouts
 from tests.media import http_folder, make_image, make_video, tcp_server
+from tests.models import write_model
 from tests.rtsp import rtsp_server
 from tests.server.clocks import ShiftedClock
 from tests.server.threads import NewThreads
@@ -30,7 +31,7 @@ def hub_of(colors, tmp_path):
 
     def make(idle_s=IDLE_S, timeouts=TIMEOUTS, clock=time.monotonic, **options):
         values = {"sources": {"street": ENDLESS, "park": ENDLESS + "&seed=1", "pipe": "-", "the yard": ENDLESS}}
-        settings = ServerSettings(model=str(colors), data_dir=tmp_path, **(values | options))
+        settings = ServerSettings(data_dir=tmp_path, **({"model": str(colors)} | values | options))
         metrics = Metrics()
         models = Models(settings, metrics)
         hub = StreamHub(settings, models, metrics, timeouts=timeouts, idle_s=idle_s, clock=clock)
@@ -307,3 +308,18 @@ def test_a_drawn_stream_of_a_client_is_bounded_by_default(hub_of):
     stream, _ = hub.open("synthetic:?size=8192x6000")
     wait_for(lambda: stream.state == "failed")
     assert "8192x6000 is too large" in stream.status()["message"]
+
+
+def test_a_named_source_has_rules_of_its_own(hub_of, tmp_path):
+    path = tmp_path / "rules.yaml"
+    path.write_text("zones:\n  - {name: all, points: [[0, 0], [1, 0], [1, 1], [0, 1]]}\n")
+    model = write_model(tmp_path / "boxes.onnx", detection=True, anchor=16)
+    sources = {"street": ENDLESS, "park": {"uri": ENDLESS + "&seed=1", "rules": str(path)}}
+    hub, _ = hub_of(model=str(model), sources=sources)
+    assert [stage.name for stage in hub.stages_of("park")] == ["track", "rules"]
+    assert hub.stages_of("street") == hub.stages_of("rtsp://elsewhere/") == []
+    watched, _ = hub.open("park")
+    plain, _ = hub.open("street")
+    wait_for(lambda: watched.frames > 2 and plain.frames > 2, 60)
+    assert set(watched.status()["rules"]) == {"all"} and plain.status()["rules"] == {}
+    assert set(watched.status()["rules"]["all"]) == {"inside", "entered", "left", "staying"}

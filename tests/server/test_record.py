@@ -1,9 +1,11 @@
 """Recordings: playable, in time, bounded, and gone when they should be."""
 
 import errno
+import gc
 import os
 import re
 import time
+import weakref
 from contextlib import closing
 
 import av
@@ -178,6 +180,42 @@ def test_only_so_many_at_once(scheduler, recordings):
             recordings.start(stream, PLAIN)
         started[0].stop()
         recordings.start(stream, PLAIN)
+
+
+def test_a_recording_that_is_done_keeps_no_stream(tmp_path, scheduler, recordings):
+    """Streams hold pictures, and recordings are kept for a day: a client could fill the memory with them."""
+    streams = []
+    for number in range(3):
+        stream = Stream(str(number), "x", lambda: open_source("synthetic:?size=64x48&fps=25"), scheduler, loop=True)
+        recording = recordings.start(stream, PLAIN)
+        if number:
+            wait_for(lambda recording=recording: recording.frames > 0)
+        stream.close()
+        wait_for(lambda recording=recording: recording.ended_at is not None)
+        assert recording.status()["stream"] == str(number)
+        streams.append(weakref.ref(stream))
+        del stream, recording
+
+    def gone():
+        gc.collect()
+        return all(stream() is None for stream in streams)
+
+    wait_for(gone)
+    assert len(recordings._recordings) == 3
+
+
+def test_the_oldest_are_deleted_where_there_are_too_many(tmp_path, scheduler):
+    made = Recordings(tmp_path, Limits(jobs_kept=3))
+    with stream_of("synthetic:?size=64x48&fps=25", scheduler) as stream:
+        ids = []
+        for _ in range(5):
+            recording = made.start(stream, PLAIN)
+            wait_for(lambda recording=recording: recording.frames > 0)
+            recording.stop()
+            ids.append(recording.id)
+    made.close()
+    assert [id in made._recordings for id in ids] == [False] * 2 + [True] * 3
+    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(ids[2:])
 
 
 def test_deleting(scheduler, recordings):

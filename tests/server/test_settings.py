@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from perception.common.private import read_secret
 from perception.errors import PerceptionError, SourceError, UsageError
-from perception.server.settings import ServerSettings, make_settings, read_secret, read_settings
+from perception.server.settings import ServerSettings, make_settings, read_settings
 from perception.server.startup import warnings, with_source
 from perception.weights import CAMERA_MODEL
 from tests.media import make_video

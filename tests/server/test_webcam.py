@@ -22,6 +22,7 @@ from perception.server.edge.pictures import Pictures
 from perception.server.edge.places import Places
 from perception.server.inference.models import Models
 from perception.server.metrics import Metrics
+from perception.server.problems import NotFound
 from perception.server.routes import webcam
 from perception.server.settings import Limits, ServerSettings
 from perception.server.viewers.messages import Result, unpack
@@ -272,3 +273,46 @@ def test_a_model_that_does_not_load_is_an_error_of_the_request(
     answer = ask(client, {"model": "broken"})
     assert answer["type"] == "error" and "ONNX" in answer["error"]
     assert isinstance(ask(client, frame(2, solid("red"))), Result)
+
+
+def test_frames_are_answered_while_another_model_is_loaded(
+    client: ClientConnection, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the picture would go on under masks and boxes that stand still."""
+    go_on, asked = threading.Event(), threading.Event()
+    real = service.models.scheduler()
+    loaded: dict[str, Any] = {"colors": real}
+
+    def scheduler(name: str | None = None) -> Any:
+        if name == "other":
+            asked.set()
+            assert go_on.wait(60)
+            loaded["other"] = real
+        elif name not in (None, "colors"):
+            raise NotFound(f"no model is called {name!r}")
+        return real
+
+    monkeypatch.setattr(service.models, "scheduler", scheduler)
+    monkeypatch.setattr(service.models, "loaded", lambda: dict(loaded))
+    assert ask(client, {"score": 0.2})["model"] == "colors"
+    square = frame(1, gray_with_square())
+    client.send(json.dumps({"model": "other", "score": 0.3}))
+    assert asked.wait(60)
+    for _ in range(3):
+        assert len(ask(client, square).detections) == 1  # and no word of the other one yet
+    client.send(json.dumps({"classes": ["green"]}))  # on top of what is wanted
+    assert len(ask(client, square).detections) == 1
+    go_on.set()
+    assert json.loads(client.recv(timeout=60))["model"] == "other"
+    assert len(ask(client, square).detections) == 0
+
+    go_on.clear()
+    asked.clear()
+    del loaded["other"]
+    client.send(json.dumps({"model": "other", "classes": None}))
+    assert asked.wait(60)
+    assert ask(client, {"model": "colors", "classes": None})["model"] == "colors"  # changed their mind
+    go_on.set()
+    assert len(ask(client, square).detections) == 1  # and the answer is not the other one's
+    assert "no model is called" in ask(client, {"model": "nobody"})["error"]
+    assert len(ask(client, square).detections) == 1

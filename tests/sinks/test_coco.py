@@ -32,6 +32,8 @@ def test_boxes_load_into_the_reference_api(tmp_path: Path) -> None:
         areas = (found.boxes[:, 2] - found.boxes[:, 0]) * (found.boxes[:, 3] - found.boxes[:, 1])
         np.testing.assert_allclose([r["area"] for r in rows], areas, atol=0.0051)
         assert [r.get("track_id") for r in rows] == ([100, 101, 102] if index == 2 else [None] * len(rows))
+        assert [r.get("attributes", {}).get("track_id") for r in rows] == [r.get("track_id") for r in rows]
+        assert all(r["attributes"]["keyframe"] is True for r in rows if "attributes" in r)  # CVAT needs both
     results = data.loadRes(data.dataset["annotations"])
     assert len(results.getAnnIds()) == 5
 

@@ -1,8 +1,11 @@
 """How large the frames of a source may be, whatever kind it is, and that opening one can be given up."""
 
 import struct
+import subprocess
+import sys
 import threading
 import tracemalloc
+import zlib
 from contextlib import contextmanager
 from fractions import Fraction
 from types import SimpleNamespace
@@ -12,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.common.bounds import PLAUSIBLE_PIXELS
 from perception.errors import SourceError
 from perception.sources import Bounds, camera, csi, open_source
 from tests.media import http_folder, make_image, make_video, stamp, tcp_server
@@ -353,3 +357,54 @@ def test_frames_that_nobody_takes_are_no_way_around(tmp_path):
     with open_source(joined, every=1000, bounds=Bounds(320 * 240 - 1)) as source, grows:
         for _ in source:
             pass
+
+
+BOMBS = {
+    "a.gif": b"GIF89a" + struct.pack("<HH", 16_481, 12_288) + b"\x80\0\0" + bytes(6) + b"!\xf9\4\0\0\0\0\0,",
+    "b.png": b"\x89PNG\r\n\x1a\n"
+    + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 20_000, 20_000, 1, 0, 0, 0, 0, 0)
+    + struct.pack(">I4s", 0, b"IEND"),
+    "c.mp4": b"",
+    "d.png": cv2.imencode(".png", stamp(0))[1].tobytes()[:33] + struct.pack(">I4s", 2**31 - 1, b"IDAT") + bytes(90),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BOMBS))
+def test_a_few_bytes_that_claim_gigabytes(name, tmp_path):
+    """By nobody's limit: as a user's own file, in a process whose memory is watched."""
+    path = tmp_path / name
+    data = BOMBS[name]
+    if name == "b.png":
+        head = data[12:29]
+        data = data[:29] + struct.pack(">I", zlib.crc32(head)) + data[33:]
+    if not data:
+        make_video(path, frames=2, codec="mpeg4")
+        data = path.read_bytes()
+        for kind, at in (("tkhd", 80), ("mp4v", 28)):  # ISO/IEC 14496-12, 8.3.2 and 12.1.3
+            start = data.index(kind.encode())
+            form = ">II" if kind == "tkhd" else ">HH"
+            size = (32_000 << 16, 32_000 << 16) if kind == "tkhd" else (32_000, 32_000)
+            data = data[: start + at] + struct.pack(form, *size) + data[start + at + struct.calcsize(form) :]
+    path.write_bytes(data)
+    script = """
+import resource, sys
+import perception
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    with perception.open_source(sys.argv[1]) as source:
+        print(sum(frame.image.size < 100_000 for frame in source))
+except perception.SourceError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=90)
+    said, grown = done.stdout.splitlines()
+    assert int(grown) < 300, done.stdout  # MB
+    assert "too large" in said or "not" in said or said == "2", said
+
+
+def test_large_pictures_with_something_in_them_are_taken(tmp_path):
+    wide = make_image(tmp_path / "wide.png", np.random.default_rng(0).integers(0, 2, (8001, 8001), np.uint8) * 255)
+    assert PLAUSIBLE_PIXELS < 8001 * 8001
+    with open_source(wide) as source:
+        assert next(source).image.shape == (8001, 8001, 3)

@@ -13,8 +13,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from perception.errors import ModelError, SourceError, UsageError
-from perception.training.pseudo_labels.label import RECORD, make_labels
+from perception.training.pseudo_labels.label import make_labels
 from perception.training.pseudo_labels.recipe import read_labels_recipe
+from perception.training.pseudo_labels.record import RECORD, check_labels
 
 SIDE = 64
 CLASSES = ["sky", "road", "car"]
@@ -197,6 +198,98 @@ def test_a_broken_off_run_goes_on_and_other_teachers_begin_anew(recipe: dict[str
     record = json.loads((kept.parent / RECORD).read_text())
     assert [made["model"] for made in record["teachers"]] == ["rgb.onnx"]
     assert len(record["teachers"][0]["sha256"]) == 64
+
+
+def labelled(recipe: dict[str, Any]) -> tuple[Path, Path]:
+    """Labels of three pictures made by a recipe in a file, and that file."""
+    for name in "abc":
+        draw(recipe, name, np.zeros((SIDE, SIDE), np.uint8))
+    path = Path(recipe["root"]) / "labels.yaml"
+    path.write_text(json.dumps(recipe))
+    for _ in make_labels(read_labels_recipe(path), recipe=path):
+        pass
+    return Path(recipe["root"]) / "labels", path
+
+
+def test_labels_are_outdated_once_their_teacher_or_recipe_has_changed(recipe: dict[str, Any]) -> None:
+    folder, path = labelled(recipe)
+    ids = dict(enumerate(CLASSES))
+    check_labels(folder, ids, path)
+    check_labels(folder, ids)
+    model = Path(recipe["teachers"][0]["model"])
+    content = model.read_bytes()
+    teacher(model, flip=True)
+    for given in (path, None):  # the record knows the recipe, too
+        command = f"`perception pseudo-label {path.as_posix()}` makes them anew"
+        with pytest.raises(SourceError, match=r"labels: these pseudo-labels are outdated: teacher rgb\.onnx") as said:
+            check_labels(folder, ids, given)
+        assert command in str(said.value) and "\n" not in str(said.value)
+    model.unlink()
+    check_labels(folder, ids, path)  # nobody knows
+    model.write_bytes(content)
+    path.write_text(json.dumps({**recipe, "mirror": False}))
+    with pytest.raises(SourceError, match="outdated: their recipe has changed since"):
+        check_labels(folder, ids, path)
+    path.write_text(json.dumps({**recipe, "sets": [{"images": "images", "output": "elsewhere"}]}))
+    check_labels(folder, ids, path)  # other sets change nothing about these
+    path.write_text(json.dumps({**recipe, "mirror": False}))
+    list(make_labels(read_labels_recipe(path), recipe=path))
+    check_labels(folder, ids, path)
+
+
+def test_labels_are_outdated_once_their_boxes_have_changed(recipe: dict[str, Any]) -> None:
+    boxes = Path(recipe["root"]) / "boxes.json"
+    document: dict[str, Any] = {
+        "images": [{"id": 7, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "van"}],
+        "annotations": [],
+    }
+    boxes.write_text(json.dumps(document))
+    recipe["sets"][0]["boxes"] = "boxes.json"
+    folder, path = labelled(recipe)
+    check_labels(folder, {}, path)
+    boxes.write_text(json.dumps({**document, "licenses": []}))
+    with pytest.raises(SourceError, match=r"outdated: boxes\.json has changed since"):
+        check_labels(folder, {}, path)
+
+
+def test_labels_that_are_missing_say_which_command_makes_them(recipe: dict[str, Any], tmp_path: Path) -> None:
+    folder, path = labelled(recipe)
+    (folder / "b.png").unlink()
+    how = f"`perception pseudo-label {path.as_posix()}` makes them"
+    with pytest.raises(SourceError, match="2 of 3 pictures have pseudo-labels; ") as said:
+        check_labels(folder, {}, path)
+    assert str(said.value).endswith(how)
+    with pytest.raises(SourceError, match="nowhere: there are no pseudo-labels here; ") as said:
+        check_labels(tmp_path / "nowhere", {}, path)
+    assert str(said.value).endswith(how)
+    check_labels(tmp_path / "nowhere", {})  # whoever reads them says that
+
+
+def test_labels_of_other_classes_are_refused(recipe: dict[str, Any]) -> None:
+    folder, path = labelled(recipe)
+    check_labels(folder, {0: "sky", 2: "car"}, path)
+    with pytest.raises(SourceError, match="id 1 of these pseudo-labels is road, not pavement"):
+        check_labels(folder, {0: "sky", 1: "pavement"}, path)
+
+
+def test_a_record_of_an_earlier_version_is_as_good(recipe: dict[str, Any]) -> None:
+    folder, path = labelled(recipe)
+    record = json.loads((folder / RECORD).read_text())
+    del record["made_by"], record["pictures"]
+    (folder / RECORD).write_text(json.dumps(record))
+    marked = np.full((SIDE, SIDE), 1, np.uint8)
+    cv2.imwrite(str(folder / "b.png"), marked)
+    list(make_labels(read_labels_recipe(path), recipe=path))
+    assert (labels_of(recipe, "b") == 1).all()  # nothing was made anew
+    check_labels(folder, {}, path)
+
+
+def test_a_teacher_that_answers_more_classes_than_the_recipe_names_is_refused(recipe: dict[str, Any]) -> None:
+    draw(recipe, "a", np.zeros((SIDE, SIDE), np.uint8))  # all blue: the third class
+    recipe["teachers"][0] |= {"classes": ["red", "green"], "ids": {"red": "car"}}
+    with pytest.raises(ModelError, match=r"rgb\.onnx: it answers class 2; the recipe names 2 classes"):
+        run(recipe)
 
 
 @pytest.mark.parametrize(

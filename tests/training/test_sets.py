@@ -391,6 +391,27 @@ PLAIN = {"images": "train/images", "labels": "train/labels"}
             {"detection__train": [{"images": "boxes/images", "annotations": "boxes/annotations.json"}] * 2},
             "two sets are called boxes: give each a name",
         ),
+        (
+            {"data__train": [TOWN, {**TOWN, "name": "again", "ids": {40: "ground", 41: "ball"}, "labelled": None}]},
+            "sets town and again contradict each other: id 41 of the same labels is box in one and ball in the other",
+        ),
+        (
+            {"data__dev": [{**PLAIN, "name": "swapped", "ids": {0: "ground", 1: "ball", 2: "box"}}]},
+            "sets train and swapped contradict each other: id 1 of the same labels is box in one and ball in the other",
+        ),
+        (
+            {
+                "detection__dev": [
+                    {
+                        "images": "town/images",
+                        "annotations": "town/boxes.json",
+                        "names": {"box": "ball"},
+                        "others": "drop",
+                    }
+                ]
+            },
+            "sets town and town contradict each other: class box of the same labels is crate in one and ball in the",
+        ),
     ],
 )
 def test_sets_that_contradict_each_other_are_told(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -423,3 +444,23 @@ def test_a_recipe_of_a_single_set_is_a_list_of_one() -> None:
     config = parse_config(content, SMOKE)
     assert [part.title for part in config.data.train] == ["train"]
     assert parse_config(json.loads(config.model_dump_json()), "checkpoint") == config
+
+
+def test_outdated_labels_are_told_before_any_picture_is_read(data: Path, tmp_path: Path) -> None:
+    changes = {"data__train": [{**PLAIN, "label_recipe": "labels.yaml"}, {**TOWN, "labels": "nowhere"}]}
+    config = read_config(recipe(tmp_path, **changes), data)
+    with pytest.raises(SourceError, match=r"train/labels: there are no pseudo-labels here; `perception pseudo-label"):
+        open_task(config)
+
+
+def test_what_comes_second_is_checked_before_what_comes_first_is_trained(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    first = recipe(tmp_path / "first")
+    for changes in (
+        {"data__train": [{**PLAIN, "labels": "nowhere"}]},
+        {"distil": {"teacher": str(tmp_path / "none.pt")}},
+    ):
+        path = recipe(tmp_path, network={"start": str(first), "pretrained": False}, **changes)
+        with pytest.raises(PerceptionError, match=r"nowhere: no such folder|none\.pt: no such checkpoint"):
+            train(path, data_root=data)
+        assert not (tmp_path / "first" / "run").exists()

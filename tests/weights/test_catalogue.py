@@ -30,7 +30,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def catalogue(folder: Path, served: Served, **change: Any) -> Path:
-    entry = {"url": served.url, "licence": "MIT", "free": True, "card": CARD | {"name": "colors"}}
+    entry = {"url": served.url, "licence": "MIT", "commercial_use": True, "card": CARD | {"name": "colors"}}
     entry |= {"sha256": hashlib.sha256(served.data).hexdigest()}
     path = folder / "catalogue.yaml"
     path.write_text(yaml.safe_dump({"colors": {k: v for k, v in (entry | change).items() if v is not None}}))
@@ -104,7 +104,7 @@ def test_a_longer_file_left_behind_is_begun_anew(tmp_path: Path, models: Path, d
 
 def test_restricted_licences_have_to_be_accepted(tmp_path: Path, models: Path, data: bytes) -> None:
     with serve(data) as served:
-        listed = catalogue(tmp_path, served, free=False, licence="research only")
+        listed = catalogue(tmp_path, served, commercial_use=False, licence="research only")
         with pytest.raises(UsageError, match=r"research only.*accept_licence=True"):
             get_model("colors", catalogue=listed)
         assert served.asked == []
@@ -142,9 +142,9 @@ def test_a_file_that_does_not_fit_its_card_is_not_kept(tmp_path: Path, models: P
     ("text", "message"),
     [
         ("- a", "a mapping of models by name"),
-        ("a: {url: ftp://x, licence: MIT, free: true, card: {}}", r"a\.?.*url"),
+        ("a: {url: ftp://x, licence: MIT, commercial_use: true, card: {}}", r"a\.?.*url"),
         ("a: [", "not YAML"),
-        ("a: {url: https://x, free: true, card: {}}", "licence"),
+        ("a: {url: https://x, commercial_use: true, card: {}}", "licence"),
     ],
 )
 def test_faulty_catalogues_are_named(tmp_path: Path, text: str, message: str) -> None:

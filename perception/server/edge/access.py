@@ -39,6 +39,7 @@ from perception.server.edge.login import LOGIN_POLICY, login_page
 from perception.server.edge.login_throttle import LoginThrottle
 from perception.server.edge.places import Places, client_of
 from perception.server.edge.sessions import SESSION_S, Sessions, cookie_name
+from perception.server.edge.tarpit import PROBES
 from perception.server.edge.uploads import receive_bytes
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, Forbidden, Problem, Unauthorized, headers_of
@@ -48,7 +49,6 @@ LOGIN, LOGOUT = "/login", "/logout"
 
 _LOGIN_BYTES = 8192
 _LOGIN_TIMEOUT_S = 10.0
-_PROBES = ("/healthz", "/readyz", "/metrics")  # answered however busy the server is
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -111,7 +111,7 @@ class AuthenticationMiddleware:
                 await self._log_out(connection)(scope, receive, counted)
                 return
             place: AbstractContextManager[None] = nullcontext()
-            if path not in _PROBES:
+            if path not in PROBES:
                 place = (self._long_lived if _is_long_lived(scope) else self._places).take(client_of(connection))
         except Problem as problem:
             await self._refuse(problem, connection, receive, counted)

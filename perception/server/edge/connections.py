@@ -10,6 +10,7 @@ import json
 import logging
 import socket
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
@@ -17,7 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from perception.server.edge.log_limit import LogLimitFilter
+from perception.server.edge.rates import ClientRates
 from perception.server.edge.sockets import Sockets, most_sockets
+from perception.server.edge.tarpit import MESSAGE
 from perception.server.settings import Limits
 
 WEBSOCKET_BYTES = 8 << 20
@@ -53,18 +56,24 @@ class Protocol(HttpToolsProtocol):
 
     Args:
         sockets: the connections of this server.
+        rates: of its clients.
     """
 
-    def __init__(self, *arguments: Any, sockets: Sockets, **options: Any) -> None:
+    def __init__(self, *arguments: Any, sockets: Sockets, rates: ClientRates, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._sockets = sockets
+        self._rates = rates
         self._admitted = False
+        self._early: list[bytes] | None = None  # what came while it is not read from
+        self._reading: asyncio.TimerHandle | None = None
         self._unused = 0  # bytes that came and made no progress
 
     def connection_made(self, transport: Any) -> None:
-        self._admitted = self._sockets.admit(transport)
-        if not self._admitted:
-            transport.write(_refusal(503, "too many connections; try again shortly"))
+        peer = transport.get_extra_info("peername")
+        wait = self._rates.connect(str(peer[0]) if isinstance(peer, tuple) and peer else "")
+        self._admitted = wait is not None and self._sockets.admit(transport)
+        if wait is None or not self._admitted:
+            transport.write(_TURNED_AWAY if wait is None else _FULL)
             transport.close()
             return
         super().connection_made(transport)
@@ -72,15 +81,33 @@ class Protocol(HttpToolsProtocol):
             # Of the connection itself: it holds for the WebSocket that may become of it, too.
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * SEND_TIMEOUT_S))
-        asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self._close_if_idle, transport, None)
+        loop = asyncio.get_running_loop()
+        loop.call_later(HEAD_TIMEOUT_S, self._close_if_idle, transport, None)
+        if wait:
+            self._early = []
+            transport.pause_reading()
+            self._reading = loop.call_later(wait, self._read)
+
+    def _read(self) -> None:
+        """Read from a connection that had to wait."""
+        early, self._early = self._early or [], None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            for data in early:
+                self.data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
         if self._admitted:
             self._sockets.leave(self.transport)
             super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
         if not self._admitted or self.transport.is_closing():
+            return
+        if self._early is not None:
+            self._early.append(data)
             return
         self._unused += len(data)
         try:
@@ -185,22 +212,29 @@ class WebSocketProtocol(AutoWebSocketsProtocol):  # type: ignore[misc, valid-typ
 def _refusal(status: int, message: str) -> bytes:
     """Build an error response, for connections that do not reach the application."""
     body = json.dumps({"error": message}).encode()
-    retry = "Retry-After: 2\r\n" if status == 503 else ""
-    reason = {431: "Request Header Fields Too Large", 503: "Service Unavailable"}[status]
+    retry = "" if status == 431 else "Retry-After: 3\r\n"
+    reason = HTTPStatus(status).phrase
     head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{retry}"
     return f"{head}Connection: close\r\n\r\n".encode() + body
 
 
-def make_config(app: Any, limits: Limits, descriptors: int | None = None) -> uvicorn.Config:
+_FULL = _refusal(503, "too many connections; try again shortly")
+_TURNED_AWAY = _refusal(429, MESSAGE)
+
+
+def make_config(
+    app: Any, limits: Limits, descriptors: int | None = None, rates: ClientRates | None = None
+) -> uvicorn.Config:
     """Configure Uvicorn for an application.
 
     Args:
         app: the application.
         limits: how many connections there may be.
         descriptors: how many files this process may open.
+        rates: of the application's clients; None: there are no others than these limits.
     """
     sockets = Sockets(most_sockets(limits.sockets, descriptors), limits.share)
-    http: Any = partial(Protocol, sockets=sockets)
+    http: Any = partial(Protocol, sockets=sockets, rates=rates or ClientRates(limits))
     websocket: Any = partial(WebSocketProtocol, sockets=sockets)
     config = uvicorn.Config(
         app,

@@ -24,7 +24,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from perception.common.programs import program
 from perception.errors import SourceError
+from perception.server.problems import Busy
 from perception.types import U8
 
 LARGE = 4_000_000
@@ -63,11 +65,14 @@ def decode(data: bytes, width: int, height: int) -> U8:
 
     Raises:
         SourceError: it is damaged.
+        Busy: it took too long.
     """
     try:
         if width * height <= LARGE or data.startswith(_JPEG):
             return _decode(data)
         return _decode_apart(data, width * height)
+    except Busy:
+        raise
     except Exception:  # Pillow raises whatever a damaged file leads to
         raise SourceError("the image is damaged") from None
 
@@ -93,27 +98,47 @@ def _decode_apart(data: bytes, pixels: int) -> U8:
     """Decode in a process of its own.
 
     Raises:
-        ValueError: it is damaged, or takes too long.
+        Busy: it takes too long, or the system is short of memory and has ended it.
+        Exception: it is damaged.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        program(__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
         clock = threading.Timer(TIMEOUT_S, process.kill)
         clock.start()
         try:
-            with process.stdin as stdin:
-                stdin.write(data)
-            height, width = _SHAPE.unpack(process.stdout.read(_SHAPE.size))
-            if height * width != pixels:
-                raise ValueError("its size is not the one that was looked at")
-            image = np.empty((height, width, 3), np.uint8)
-            if process.stdout.readinto(image.reshape(-1)) != image.size:  # type: ignore[attr-defined]
-                raise ValueError("the process ended early")
+            return _exchange(process, data, pixels)
+        except EOFError:
+            if process.wait() == -9:  # SIGKILL
+                raise Busy("decoding the image took too long; try again shortly, or send a smaller one", 5.0) from None
+            raise
         finally:
             clock.cancel()
             process.kill()
+
+
+def _exchange(process: subprocess.Popen[bytes], data: bytes, pixels: int) -> U8:
+    """Give a picture to a process and take its pixels.
+
+    Raises:
+        EOFError: the process ended early.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with process.stdin as stdin:
+            stdin.write(data)
+    except OSError:
+        raise EOFError from None
+    head = process.stdout.read(_SHAPE.size)
+    if len(head) < _SHAPE.size:
+        raise EOFError
+    height, width = _SHAPE.unpack(head)
+    if height * width != pixels:
+        raise ValueError("its size is not the one that was looked at")
+    image = np.empty((height, width, 3), np.uint8)
+    if process.stdout.readinto(image.reshape(-1)) != image.size:  # type: ignore[attr-defined]
+        raise EOFError
     return image
 
 
@@ -121,7 +146,9 @@ def _pixels(picture: Image.Image) -> U8:
     if picture.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 255
         image = cv2.cvtColor((np.asarray(picture) >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR)
     else:
-        image = cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR)
+        rgb = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))  # convert() would copy
+        picture.close()
+        image = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     return np.asarray(image, np.uint8)
 
 

@@ -6,6 +6,7 @@ import ipaddress
 import math
 import threading
 from collections import Counter
+from functools import lru_cache
 from types import TracebackType
 
 from starlette.requests import HTTPConnection
@@ -20,6 +21,7 @@ def client_of(connection: HTTPConnection) -> str:
     return group_of(connection.client.host if connection.client else "")
 
 
+@lru_cache(maxsize=4096)
 def group_of(address: str) -> str:
     """Return the group that an address shares a limit with: one IPv4 address, or a /64 network of IPv6."""
     try:

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from perception.common.distribution import install_hint
+from perception.common.programs import program
 from perception.errors import PerceptionError, UsageError
 from perception.server.problems import Busy, NotInstalled
 from perception.types import U8
@@ -49,7 +50,7 @@ def missing() -> str | None:
     lacking = [name for name in NEEDED if find_spec(name) is None]
     if not lacking:
         return None
-    return f"explanations need {' and '.join(lacking)}; install them with: {install_hint('train')}"
+    return f"explanations need {' and '.join(lacking)}; install them with: {install_hint('train', *NEEDED)}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def explain(question: bytes, given_up: threading.Event) -> Answer:
 
 def _ask(question: bytes, given_up: threading.Event) -> tuple[dict[str, Any], bytes]:
     """Start a process and return its answer."""
-    command = [sys.executable, "-m", __name__]
+    command = program(__name__)
     pipe = subprocess.PIPE
     # Not a pipe: communicate() forgets what it has not written yet when its time is over. The file has no name.
     with TemporaryFile() as given:
@@ -168,7 +169,7 @@ def _ask(question: bytes, given_up: threading.Event) -> tuple[dict[str, Any], by
 def main() -> None:
     """Answer one question; the entry point of the process."""
     if hasattr(os, "nice"):
-        os.nice(5)  # live streams first: they get three times as much of a core that both want
+        os.nice(10)  # live streams first: they get nine times as much of a core that both want
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # libraries may print; the answer is ours alone
     asked = json.loads(sys.stdin.buffer.readline())

@@ -181,7 +181,7 @@ def _settings(service: Service) -> None:
     track = gr.Checkbox(
         True,
         label="Follow boxes",
-        info="Each keeps its number, on streams, videos and this browser's camera.",
+        info="Each keeps its number, also while its score is a little below the confidence.",
         elem_id="pv-track",
     )
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")

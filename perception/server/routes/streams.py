@@ -34,7 +34,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import ExitStack
-from typing import Annotated
+from typing import Annotated, Any
 
 import cv2
 from fastapi import APIRouter, Path, Query, Request, Response, WebSocket
@@ -119,6 +119,7 @@ class StreamStatus(BaseModel):
         viewers: of all kinds, recordings included.
         engine: what runs the model.
         legend: classes in view, largest first.
+        rules: by name what each rule of the source says, as in JSON Lines; empty where it has none.
         boxes: how many in the newest frame.
         age_s: seconds since the newest frame came; None before the first one.
     """
@@ -138,6 +139,7 @@ class StreamStatus(BaseModel):
     viewers: int
     engine: str
     legend: list[LegendEntry]
+    rules: dict[str, dict[str, Any]]
     boxes: int
     age_s: float | None
 

@@ -3,7 +3,8 @@
 The client sends, in any order:
 
 - a text message: JSON with any of the fields of `WebcamSettings`. They hold from the next frame on, and those left
-  out stay as they are. The answer is a text message ``{"type": "ready", ...}`` that says what the model gives: its
+  out stay as they are; where their model must be loaded first, all of them hold from then on, and frames are answered
+  as before until then. The answer is a text message ``{"type": "ready", ...}`` that says what the model gives: its
   name, engine, tasks, input size, and for each head the names and colours (RGB) of the classes.
 - a binary message: a frame. A u32 (little-endian) that numbers it, then a JPEG.
 
@@ -195,6 +196,8 @@ class Session:
         self._client = f"webcam {uuid.uuid4().hex[:8]}"
         self._settings = WebcamSettings.model_validate({})
         self._running: _Running | None = None
+        self._wanted: WebcamSettings | None = None  # settings whose model is being loaded
+        self._loading: asyncio.Task[None] | None = None
         self._problem = ""
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._sending = asyncio.Lock()
@@ -227,9 +230,10 @@ class Session:
     async def close(self) -> None:
         """Take back what is in flight."""
         self._closed = True
-        for answer in list(self._answers):
-            answer.cancel()
-        await asyncio.gather(*self._answers, return_exceptions=True)
+        tasks = [*self._answers, *([] if self._loading is None else [self._loading])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _answered(self, answer: asyncio.Task[None]) -> None:
         self._answers.discard(answer)
@@ -237,10 +241,33 @@ class Session:
 
     async def _configure(self, text: str) -> None:
         try:
-            settings = parse_settings(text, self._settings)
-            running = await asyncio.to_thread(self._open, settings)
+            settings = parse_settings(text, self._wanted or self._settings)
         except PerceptionError as error:
             await self._refuse(error)
+            return
+        if self._running is None or (settings.model or self._service.models.default) in self._service.models.loaded():
+            self._wanted = None
+            await self._change(settings)
+            return
+        self._wanted = settings
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.create_task(self._load())
+
+    async def _load(self) -> None:
+        """Change to the settings that are wanted, which may be others by the time that a model is loaded."""
+        while (wanted := self._wanted) is not None:
+            await self._change(wanted, loading=True)
+            if self._wanted is wanted:
+                self._wanted = None
+
+    async def _change(self, settings: WebcamSettings, loading: bool = False) -> None:
+        try:
+            running = await asyncio.to_thread(self._open, settings)
+        except PerceptionError as error:
+            if not loading or self._wanted is settings:
+                await self._refuse(error)
+            return
+        if loading and self._wanted is not settings:
             return
         self._settings, self._running = settings, running
         self._bad = 0

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from perception.common.bounds import Bounds
-from perception.errors import UsageError
+from perception.errors import PerceptionError, UsageError
+from perception.rules.settings import read_rules
 from perception.server.edge.allowlist import Permitted, check_source, host_of
 from perception.server.edge.places import Places
 from perception.server.edge.probe import Questions
@@ -20,6 +21,7 @@ from perception.server.inference.models import Models
 from perception.server.inference.scheduler import Scheduler
 from perception.server.memory import give_back
 from perception.server.metrics import Metrics
+from perception.server.options import TRACK
 from perception.server.problems import Busy, NotFound
 from perception.server.settings import ServerSettings
 from perception.server.streams.stream import Stream
@@ -28,7 +30,9 @@ from perception.server.viewers.recording import Recordings
 from perception.sources import open_source
 from perception.sources.base import Source
 from perception.sources.uri import Kind, kind_of
-from perception.stages.factories import StageFactory
+from perception.stages.factories import StageFactory, find_stage
+from perception.stages.rules import rules_factory
+from perception.types import Event, Reading
 
 log = logging.getLogger("perception")
 
@@ -40,6 +44,9 @@ CLEANING_S = 60.0
 
 GIVING_BACK_S = 20.0
 """Memory that was freed is given back to the system so often."""
+
+KEEPING_S = 5.0
+"""Streams that are to be open always are looked at so often, which also tells that somebody wants them."""
 
 ENDING_S = 3.0
 """Seconds that a new stream waits for another one, which gives its place, to have ended."""
@@ -55,6 +62,7 @@ class StreamHub:
         models: where schedulers come from.
         metrics: counters of the server.
         stages: of the operator, for every stream.
+        publish: is given all their events; see `Stream`.
         timeouts: of the streams, see `Timeouts`.
         idle_s: see `IDLE_S`.
         clock: seconds, by which streams are idle; see `Stream` too.
@@ -70,6 +78,7 @@ class StreamHub:
         metrics: Metrics,
         *,
         stages: Sequence[StageFactory] = (),
+        publish: Callable[[Event], None] | None = None,
         timeouts: Timeouts | None = None,
         idle_s: float = IDLE_S,
         clock: Callable[[], float] = time.monotonic,
@@ -78,6 +87,10 @@ class StreamHub:
         self._models = models
         self._metrics = metrics
         self._stages = stages
+        self._publish = publish
+        self._rules = {
+            name: read_rules(named.rules) for name, named in settings.sources.items() if named.rules is not None
+        }
         self._timeouts = timeouts or Timeouts()
         self._idle_s = idle_s
         self._now = clock
@@ -91,11 +104,20 @@ class StreamHub:
         self._closing = threading.Event()
         self._janitor = threading.Thread(target=self._close_idle, name="perception-streams", daemon=True)
         self._janitor.start()
+        self._keeper: threading.Thread | None = None
 
     @property
     def names(self) -> list[str]:
         """Sources that the operator offers by name."""
         return list(self._settings.sources)
+
+    def stages_of(self, source: str) -> list[StageFactory]:
+        """The stages of a source: the operator's, then its rules, with tracking before all where they need it."""
+        rules = self._rules.get(source)
+        if rules is None:
+            return [*self._stages]
+        tracked = not rules.of_boxes or any(stage.name == TRACK for stage in self._stages)
+        return [*([] if tracked else [find_stage(TRACK)]), *self._stages, rules_factory(rules)]
 
     async def check(self, source: str) -> Permitted:
         """Check a source with `check_source`, which may have to ask a host that the client names: apart from all else.
@@ -184,8 +206,9 @@ class StreamHub:
                     loop=found.loop and (kind != "stream" or not found.confined),
                     metrics=self._metrics,
                     timeouts=self._timeouts,
-                    stages=self._stages,
+                    stages=self.stages_of(source),
                     bounds=bounds,
+                    publish=self._publish,
                     clock=self._now,
                 )
                 return made, True
@@ -239,6 +262,29 @@ class StreamHub:
         with self._viewers.take(client), self._metrics.viewer("stream"):
             yield
 
+    def keep_open(self) -> None:
+        """Open the sources that are to be open always, and open them again when they have ended. Returns at once."""
+        if any(source.keep for source in self._settings.sources.values()):
+            self._keeper = threading.Thread(target=self._keep, name="perception-keep", daemon=True)
+            self._keeper.start()
+
+    def _keep(self) -> None:
+        told: dict[str, str] = {}
+        while not self._closing.is_set():
+            for name in [name for name, source in self._settings.sources.items() if source.keep]:
+                try:
+                    self.open(name)
+                    told.pop(name, None)
+                except PerceptionError as error:
+                    if told.get(name) != str(error) and not self._closing.is_set():
+                        log.warning("stream %s: cannot be kept open: %s", name, error)
+                        told[name] = str(error)
+            self._closing.wait(KEEPING_S)
+
+    def readings(self) -> list[tuple[str, Sequence[Reading]]]:
+        """What the rules of each stream say now, by the stream's name."""
+        return [(stream.name, readings) for stream in self.streams if (readings := stream.readings)]
+
     def close(self) -> None:
         """Finish all recordings and close all streams."""
         self._closing.set()
@@ -247,8 +293,9 @@ class StreamHub:
             self._streams.clear()
         self.recordings.close()
         self._end(streams)
-        if self._janitor is not threading.current_thread():
-            self._janitor.join()
+        for thread in (self._janitor, self._keeper):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
 
     def _new_id(self, source: str, model: str) -> str:
         """The name where it can stand in a URL and says all; else a random one, which tells nothing of an address."""

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from perception.common.bounds import Bounds
@@ -30,7 +31,7 @@ from perception.server.streams.views import PLAIN, Result, Views
 from perception.sources.base import Source
 from perception.sources.uri import redact_text
 from perception.stages.factories import StageFactory
-from perception.types import Frame, Prediction, SourceInfo
+from perception.types import Event, Frame, Prediction, Reading, SourceInfo
 
 log = logging.getLogger("perception")
 
@@ -74,6 +75,7 @@ class Stream:
         stages: of the operator; each set of detection options that somebody watches has them with state of its own,
             and so have the plain ones, which see every result, watched or not.
         bounds: what ``connect`` holds its sources to; cancelled when the stream is closed.
+        publish: is given each event of the plain interpretation, under the stream's name; must not wait.
         clock: seconds, by which it plays files and tells that a source is silent, or nobody watches.
 
     Raises:
@@ -97,6 +99,7 @@ class Stream:
         timeouts: Timeouts | None = None,
         stages: Sequence[StageFactory] = (),
         bounds: Bounds | None = None,
+        publish: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = id
@@ -114,6 +117,7 @@ class Stream:
         self._metrics = metrics or Metrics()
         self._timeouts = timeouts or Timeouts()
         self._bounds = bounds or Bounds()
+        self._publish_event = publish
         self._clock = Clock(clock)
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -190,6 +194,12 @@ class Stream:
         result = self._result
         return None if result is None else self._views.plain(result)
 
+    @property
+    def readings(self) -> Sequence[Reading]:
+        """What each rule says at the newest result; nothing where there are none."""
+        newest = self.newest()
+        return () if newest is None else newest.readings or ()
+
     def status(self) -> dict[str, Any]:
         """Everything about it, for JSON; see `perception.server.routes.streams`."""
         newest = self.newest()
@@ -202,6 +212,7 @@ class Stream:
             "model": self._model.card.name,
             "state": self._state,
             "message": self._message,
+            "rules": {r.name: dict(r.numbers) for r in (newest.readings or ())} if newest else {},
             "width": frame.width if frame else info.width if info else 0,
             "height": frame.height if frame else info.height if info else 0,
             "fps": round(self.fps, 2),
@@ -369,7 +380,12 @@ class Stream:
             return
         self._late = 0
         result = Result(self.frames, inference)
-        self._metrics.frame_done(self._views.advance(result), "stream")
+        prediction = self._views.advance(result)
+        self._metrics.frame_done(prediction, "stream")
+        for event in prediction.events:
+            self._metrics.event(event.kind)
+            if self._publish_event is not None:
+                self._publish_event(replace(event, source=self.name))
         with self._changed:
             self._result = result
             self.frames += 1

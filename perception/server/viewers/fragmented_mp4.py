@@ -38,6 +38,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
 from perception.card import ModelCard
+from perception.common.strict import faults_in
 from perception.errors import PerceptionError, UsageError
 from perception.picture.encoder_frames import FrameMaker
 from perception.picture.planes import size_of
@@ -326,8 +327,7 @@ def read_options(values: Any) -> Options:
     try:
         return Options.model_validate(values)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors(include_input=False)]
-        raise UsageError("; ".join(faults)[:500]) from None
+        raise UsageError(faults_in(error)[:500]) from None
 
 
 async def refuse(socket: WebSocket, error: PerceptionError) -> None:

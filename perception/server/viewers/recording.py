@@ -27,6 +27,7 @@ from perception.server.problems import Busy, Conflict, NotFound
 from perception.server.settings import Limits
 from perception.server.streams.capture import TIME_BASE
 from perception.server.streams.stream import Stream
+from perception.server.streams.subscription import Subscription
 from perception.sinks.video import VideoSink
 from perception.types import SourceInfo
 
@@ -80,13 +81,15 @@ class Recording:
         self.ended_at: float | None = None
         now = datetime.now().astimezone()
         self.name = f"{stem(stream.name)}-{now:%Y%m%d-%H%M%S}.mp4"
-        self._stream = stream
+        self._stream_id = stream.id
         self._now = clock
         self._limits = max_seconds, max_bytes
-        self._sink = VideoSink(path, overwrite=True)
         self._stopping = threading.Event()
-        self._subscription = stream.subscribe(options)
-        self._thread = threading.Thread(target=self._run, name=f"perception-record {id}", daemon=True)
+        # Only while it records: a stream holds pictures, and a recording that is done is kept for a day.
+        self._sink: VideoSink | None = VideoSink(path, overwrite=True)
+        self._subscription: Subscription | None = stream.subscribe(options)
+        arguments = stream, self._subscription, self._sink
+        self._thread = threading.Thread(target=self._run, args=arguments, name=f"perception-record {id}", daemon=True)
         self._thread.start()
 
     def status(self) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class Recording:
             size = self.path.stat().st_size
         return {
             "id": self.id,
-            "stream": self._stream.id,
+            "stream": self._stream_id,
             "name": self.name,
             "state": self.state,
             "message": self.message,
@@ -108,39 +111,42 @@ class Recording:
     def stop(self) -> None:
         """Finish the file. Returns when it is complete; calling it again is fine."""
         self._stopping.set()
-        self._subscription.close()
+        subscription = self._subscription
+        if subscription is not None:
+            subscription.close()
         self._thread.join()
 
-    def _run(self) -> None:
+    def _run(self, stream: Stream, subscription: Subscription, sink: VideoSink) -> None:
         try:
-            self._record()
+            self._record(stream, subscription, sink)
         except PerceptionError as error:
-            self._sink.abort()
+            sink.abort()
             self.message = error.message
-            log.warning("recording of %s: %s", self._stream.id, error)
+            log.warning("recording of %s: %s", stream.id, error)
             self.state = "failed"
         except Exception as error:
-            log.exception("recording of %s", self._stream.id)
-            self._sink.abort()
+            log.exception("recording of %s", stream.id)
+            sink.abort()
             self.message = f"{type(error).__name__}: {error}"
             self.state = "failed"
         finally:
-            self._subscription.close()
+            subscription.close()
+            self._subscription = self._sink = None
             self.ended_at = self._now()
 
-    def _record(self) -> None:
+    def _record(self, stream: Stream, subscription: Subscription, sink: VideoSink) -> None:
         began: float | None = None
-        while not self._stopping.is_set() and not self._subscription.over:
-            prediction = self._subscription.next(1.0)
+        while not self._stopping.is_set() and not subscription.over:
+            prediction = subscription.next(1.0)
             if prediction is None:
                 continue
             frame = prediction.frame
             if began is None:
                 began = frame.time
-                info = self._stream.info
-                self._sink.open(
+                info = stream.info
+                sink.open(
                     SourceInfo(
-                        uri=self._stream.name,
+                        uri=stream.name,
                         kind="stream",
                         width=frame.width,
                         height=frame.height,
@@ -148,9 +154,9 @@ class Recording:
                         time_base=TIME_BASE,
                         live=True,
                     ),
-                    self._stream.model.card,
+                    stream.model.card,
                 )
-            self._sink.write(prediction)
+            sink.write(prediction)
             self.frames += 1
             self.seconds = frame.time - began
             if self.frames % 25 == 1 and (reason := self._limit()):
@@ -160,7 +166,7 @@ class Recording:
             self.message = self.message or "no frame came while it ran"
             self.state = "failed"
             return
-        self._sink.close()
+        sink.close()
         self.state = "finished"
 
     def _limit(self) -> str:
@@ -181,7 +187,7 @@ class Recordings:
 
     Args:
         folder: where they are; made when the first one begins.
-        limits: how long, how large, and how long they are kept.
+        limits: how long, how large, and how long and how many are kept.
         clock: seconds, by which they are kept: the machine's own time may be set meanwhile.
     """
 
@@ -209,6 +215,7 @@ class Recordings:
         """
         if stream.over:
             raise Conflict(f"the stream has {stream.state}; open it again to record it")
+        self._make_room()
         with self._lock:
             running = sum(r.state == "recording" for r in self._recordings.values())
             if running >= MAX_AT_ONCE:
@@ -233,6 +240,14 @@ class Recordings:
             )
             self._recordings[id] = made
         return made
+
+    def _make_room(self) -> None:
+        """Delete the oldest where there are as many as are kept; as with jobs, each of which is one, too."""
+        with self._lock:
+            ended = sorted((r.ended_at, id) for id, r in self._recordings.items() if r.ended_at is not None)
+        for _, id in ended[: max(0, len(ended) - self._limits.jobs_kept + 1)]:
+            with suppress(NotFound):
+                self.delete(id)
 
     def get(self, id: str) -> Recording:
         """A recording of this server's own time.

@@ -86,8 +86,7 @@ class CocoFolder:
             elif config.others == "ignore":
                 self.class_ids[category] = -1
         if config.labelled is not None:
-            labelled = np.isin(self.classes, config.labelled)
-            self.known &= labelled
+            self.known = np.isin(self.classes, config.labelled)
         lacking = sorted(set(config.names or {}) - set(self.file.categories.values()))
         if lacking:
             faults.append(Fault(str(self.file.path), f"has no class {', '.join(lacking)}, which the recipe names"))

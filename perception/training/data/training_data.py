@@ -15,6 +15,7 @@ from perception.training.data.coco import CocoFolder
 from perception.training.data.components import boxes_from_mask
 from perception.training.data.masks import SegmentationFolder
 from perception.training.data.sets import MaskSets, SampleSets
+from perception.training.pseudo_labels.record import check_labels, check_teachers
 from perception.training.recipes.data import MaskSetConfig
 from perception.training.recipes.detection import DetectionConfig
 from perception.training.recipes.segmentation_detection import SegmentationDetectionConfig
@@ -40,6 +41,12 @@ class TrainingData:
         data, detection = config.data, config.detection
         root, names = data.root, data.names
         faults: list[PerceptionError] = []
+        for part in data.train:
+            labels, ids = part.labels_in(root), data.ids_of(part)
+            _opened(faults, check_labels, labels, ids, part.label_recipe, root)
+            if config.model.commercial_use:
+                _opened(faults, check_teachers, labels)
+        _refuse(faults)
         parts: list[FolderConfig] = [*data.train, data.val, *data.dev]
         masks = [_opened(faults, SegmentationFolder, part, root, names, data.ignore) for part in parts]
         boxes, beside = [], []
@@ -51,10 +58,7 @@ class TrainingData:
                 for part in data.train
                 if isinstance(part.boxes, BoxFileConfig)
             ]
-        if len(faults) == 1:
-            raise faults[0]
-        if faults:
-            raise SourceError("; ".join(str(fault) for fault in faults))
+        _refuse(faults)
         folders = cast("list[SegmentationFolder]", masks)
         self.masks = MaskSets(folders[: len(data.train)], [part.share for part in data.train])
         self.masks_val = folders[len(data.train) :]
@@ -115,6 +119,13 @@ def _opened(faults: list[PerceptionError], opener: Callable[..., Set], *argument
     except PerceptionError as error:
         faults.append(error)
         return None
+
+
+def _refuse(faults: Sequence[PerceptionError]) -> None:
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise SourceError("; ".join(str(fault) for fault in faults))
 
 
 def _without(counts: NDArray[Any], names: Sequence[str]) -> list[str]:

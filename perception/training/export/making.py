@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from perception.common.settings import nearest, read_yaml
-from perception.common.strict import Strict
+from perception.common.strict import Strict, faults_in
 from perception.errors import PerceptionError, UsageError
 
 
@@ -60,11 +60,7 @@ def read_plans(path: str | Path) -> Plans:
     try:
         plans = TypeAdapter(dict[str, list[Step]]).validate_python(read_yaml(path, "list of models"))
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
-        ]
-        raise UsageError("; ".join(faults), path) from None
+        raise UsageError(faults_in(error, "list of models", Step), path) from None
     for name in plans:
         list(_walk(plans, name, (), Path(path)))
     return plans

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.common.files import write_atomic
+from perception.common.files import sha256_of, write_atomic
 from perception.errors import SourceError
 from perception.evaluation.coco import load_document, read_categories
 from perception.evaluation.faults import refuse
@@ -21,10 +18,14 @@ from perception.evaluation.pictures import BadPicture, picture_paths, read_label
 from perception.sinks.files import make_folder, sink_errors
 from perception.training.pseudo_labels.mask_teacher import SILENT, UNSURE, MaskTeacher
 from perception.training.pseudo_labels.recipe import LabelsConfig, PictureSetConfig
+from perception.training.pseudo_labels.record import (
+    RECORD,
+    LabelRecord,
+    TeacherRecord,
+    read_record,
+    recorded_recipe,
+)
 from perception.types import U8
-
-RECORD = "teachers.json"
-"""Beside the label PNGs: which teachers made them, by SHA-256."""
 
 PictureBoxes = Sequence[tuple[str, tuple[float, float, float, float]]]
 """Name and xyxy in pixels of each box."""
@@ -46,7 +47,10 @@ class LabelledSet:
 
 
 def make_labels(
-    config: LabelsConfig, overwrite: bool = False, on_progress: Callable[[str, int, int], None] | None = None
+    config: LabelsConfig,
+    overwrite: bool = False,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    recipe: str | Path | None = None,
 ) -> Iterator[LabelledSet]:
     """Label the pictures of every set; labels that the same teachers have made already stay.
 
@@ -54,6 +58,7 @@ def make_labels(
         config: the recipe.
         overwrite: make all of them again.
         on_progress: called after each picture: name of the folder, pictures done, all pictures.
+        recipe: the file of ``config``, for the record beside the labels.
 
     Yields:
         A result for each set, once it is done.
@@ -64,20 +69,23 @@ def make_labels(
         SinkError: A label cannot be written.
     """
     teachers = [MaskTeacher(teacher, config.classes) for teacher in config.teachers]
-    record: dict[str, Any] = {
-        "teachers": [
-            {"model": teacher.model.name, "sha256": made.digest, "licence": teacher.licence}
-            for teacher, made in zip(config.teachers, teachers, strict=True)
-        ],
-        "recipe": config.model_dump(mode="json", exclude={"root", "sets"}),
-    }
     plans = [(part, _pictures(config, part), _read_boxes(config, part)) for part in config.sets]
     for part, pictures, boxes in plans:
-        record["boxes"] = None if part.boxes is None else _digest(config.root / part.boxes)
+        record = LabelRecord(
+            teachers=[
+                TeacherRecord(model=teacher.model.name, sha256=made.digest, licence=teacher.licence)
+                for teacher, made in zip(config.teachers, teachers, strict=True)
+            ],
+            recipe=recorded_recipe(config),
+            boxes=None if part.boxes is None else sha256_of(config.root / part.boxes),
+            made_by=None if recipe is None else Path(recipe),
+            pictures=len(pictures),
+        )
         make_folder(part.output, str(part.output))
-        fresh = overwrite or not _same_record(part.output / RECORD, record)
+        before = read_record(part.output)
+        fresh = overwrite or before is None or not before.makes_the_same(record)
         with sink_errors(str(part.output / RECORD)):
-            write_atomic(part.output / RECORD, json.dumps(record, indent=1).encode())
+            write_atomic(part.output / RECORD, record.model_dump_json(indent=1).encode())
         known = pixels = 0
         for done, path in enumerate(pictures, 1):
             target = part.output / f"{path.stem}.png"
@@ -176,21 +184,9 @@ def _read_boxes(config: LabelsConfig, part: PictureSetConfig) -> dict[str, Pictu
     return dict(found)
 
 
-def _digest(path: Path) -> str:
-    """SHA-256, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _made(path: Path) -> U8 | None:
     """Return the labels that an earlier, broken off call has made."""
     try:
         return read_labels(path) if path.is_file() else None
     except BadPicture:
         return None
-
-
-def _same_record(path: Path, record: object) -> bool:
-    try:
-        return bool(json.loads(path.read_bytes()) == record)
-    except (OSError, ValueError):
-        return False

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from perception.common.openvino import import_openvino
+from perception.common.files import sha256_of
+from perception.common.telemetry import import_openvino
 from perception.errors import ModelError
 from perception.training.pseudo_labels.recipe import MaskTeacherConfig
 from perception.types import U8
@@ -35,11 +35,10 @@ class MaskTeacher:
     """
 
     def __init__(self, config: MaskTeacherConfig, classes: Sequence[str]) -> None:
-        openvino = import_openvino()
         self._config = config
         try:
-            self.digest = hashlib.sha256(config.model.read_bytes()).hexdigest()
-            self._network = openvino.Core().compile_model(str(config.model), "CPU")
+            self.digest = sha256_of(config.model)
+            self._network = import_openvino().Core().compile_model(str(config.model), "CPU")
         except OSError as error:
             raise ModelError(f"cannot read the teacher: {error.strerror or error}", config.model) from None
         except RuntimeError as error:
@@ -103,6 +102,11 @@ class MaskTeacher:
                     self._config.model,
                 )
             output = output.argmax(axis)
+        elif output.max() >= len(self._config.classes):
+            raise ModelError(
+                f"it answers class {int(output.max())}; the recipe names {len(self._config.classes)} classes",
+                self._config.model,
+            )
         ids = np.squeeze(output).astype(np.uint8)
         across, down = ids.shape[1] / width, ids.shape[0] / height
         ids = ids[: max(round(used[0] * down), 1), : max(round(used[1] * across), 1)]

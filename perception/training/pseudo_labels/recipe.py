@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from perception.common.settings import read_yaml
-from perception.common.strict import Strict
+from perception.common.strict import Strict, faults_in
 from perception.errors import UsageError
 from perception.evaluation.sets import is_taken
 
@@ -120,8 +120,4 @@ def read_labels_recipe(path: str | Path, data_root: str | Path | None = None) ->
     try:
         return LabelsConfig.model_validate(data)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
-        ]
-        raise UsageError(f"not a valid recipe: {'; '.join(faults)}", path) from None
+        raise UsageError(f"not a valid recipe: {faults_in(error, 'recipe', LabelsConfig)}", path) from None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from perception.common.licences import commercial_use_fault
 from perception.common.precision import respell
 from perception.common.strict import Strict
 
@@ -37,12 +38,15 @@ class ModelConfig(Strict):
     """Entries of the exported model's card that training itself does not know.
 
     Attributes:
+        commercial_use: whether the model may be used commercially, for its card. Where it may, every set and every
+            teacher must have a licence that is known to allow it, and so must what training starts from.
         things: names of the boxes of what pixels; null instead of names takes away what a base has.
     """
 
     version: str = "1"
     description: str = ""
     licence: str = Field(min_length=1)
+    commercial_use: bool | None = None
     trained_on: list[str] = Field(default=[])
     things: dict[str, list[str]] | None = None
 
@@ -105,3 +109,15 @@ class RunConfig(Strict):
     tensorboard: bool = False
     optimiser: OptimiserConfig = OptimiserConfig()
     model: ModelConfig
+
+    def licences(self) -> dict[str, str]:
+        """Return the licence of each thing that is learnt from, by what to call it; empty where nobody says."""
+        return {f"task {self.task}": ""}
+
+    @model_validator(mode="after")
+    def _licences_allow_it(self) -> RunConfig:
+        for what, licence in self.licences().items() if self.model.commercial_use else ():
+            fault = commercial_use_fault(licence)
+            if fault is not None:
+                raise ValueError(f"{what} {fault} (model.commercial_use)")
+        return self

@@ -18,6 +18,7 @@ class LabelledDataConfig(PicturesConfig):
             ``torchvision:CIFAR100-test``, and the like are downloaded by torchvision into ``root``.
         val: the same, for pictures to measure on; None holds out a part of ``train``.
         held_out: without ``val``, each so many-th picture of every class is measured on and not trained on.
+        licence: of the pictures.
         classes: names of the folders, or names for the labels 0, 1, ... of an ``.npz``.
     """
 
@@ -25,6 +26,7 @@ class LabelledDataConfig(PicturesConfig):
     val: str | None = None
     held_out: int = Field(default=10, ge=2)
     classes: list[str] = Field(min_length=2, max_length=1000)
+    licence: str = ""
 
 
 class ClassifierConfig(StartConfig):
@@ -83,6 +85,9 @@ class ClassificationConfig(RunConfig):
     network: ClassifierConfig
     augment: PictureAugmentConfig = PictureAugmentConfig()
     smoothing: Fraction = 0.0
+
+    def licences(self) -> dict[str, str]:
+        return {f"data.train {self.data.train}": self.data.licence}
 
     @model_validator(mode="after")
     def _phases_fit(self) -> ClassificationConfig:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from perception.card import ClassInfo
-from perception.evaluation.sets import BoxFileConfig, FolderConfig, check_titles
+from perception.evaluation.sets import BoxFileConfig, FolderConfig, check_meanings, check_titles
 from perception.picture.letterbox import ResizeMode
 from perception.training.recipes.base import PicturesConfig
 
@@ -22,7 +23,9 @@ class MaskSetConfig(FolderConfig):
         boxes: boxes of the same pictures, from a COCO file; a picture that the file does not name has none that anybody
             labelled. ``masks`` makes them from the masks (``detection.from_masks``); null says nothing of boxes.
         distil: whether its masks are also learnt from the teacher, where the recipe has one (``distil``).
-        licence: of pictures and labels, for the card.
+        licence: of pictures and labels, see `perception.common.licences`; ``model.commercial_use`` checks it.
+        label_recipe: of ``perception pseudo-label``, where that makes the labels; labels that are missing, or older
+            than this recipe or its teachers, are refused.
     """
 
     share: float | None = Field(default=None, gt=0)
@@ -30,6 +33,7 @@ class MaskSetConfig(FolderConfig):
     boxes: BoxFileConfig | Literal["masks"] | None = "masks"
     distil: bool = True
     licence: str = ""
+    label_recipe: Path | None = None
 
 
 class DataConfig(PicturesConfig):
@@ -58,6 +62,12 @@ class DataConfig(PicturesConfig):
         """Class names in the order of their ids."""
         return [c.name for c in self.classes]
 
+    def ids_of(self, part: FolderConfig) -> dict[int, str]:
+        """Return class names by the ids in the label files of a set, without those that it ignores."""
+        ignored = [self.ignore] if part.ignore is None else part.ignore
+        ids = part.ids or dict(enumerate(self.names))
+        return {key: name for key, name in ids.items() if key not in ignored}
+
     @model_validator(mode="before")
     @classmethod
     def _one_set_is_a_list(cls, data: Any) -> Any:
@@ -73,7 +83,8 @@ class DataConfig(PicturesConfig):
 
     @model_validator(mode="after")
     def _sets_fit_the_classes(self) -> DataConfig:
-        for part in (*self.train, self.val, *self.dev):
+        every = (*self.train, self.val, *self.dev)
+        for part in every:
             wrong = sorted({*(part.ids or {}).values(), *(part.labelled or [])} - set(self.names))
             if wrong:
                 there = ", ".join(self.names)
@@ -89,6 +100,10 @@ class DataConfig(PicturesConfig):
         wrong = sorted(set(self.unlabelled) - set(self.names))
         if wrong:
             raise ValueError(f"unlabelled: unknown classes {', '.join(wrong)}; there are {', '.join(self.names)}")
+        for n, part in enumerate(every):
+            for other in every[:n]:
+                if part.labels == other.labels:
+                    check_meanings("id", part, self.ids_of(part), other, self.ids_of(other))
         check_titles(self.train)
         check_titles(self.dev)
         return self

@@ -15,7 +15,8 @@ class BoxSetConfig(CocoConfig):
 
     Attributes:
         share: how often its pictures are taken, as of a set with masks.
-        licence: of pictures and boxes, for the card.
+        licence: of pictures and boxes, as of a set with masks; where it is left out, that of the set with masks that
+            has the same pictures and the same boxes.
     """
 
     share: float | None = Field(default=None, gt=0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from perception.common.settings import nearest
+from perception.common.settings import read_yaml
+from perception.common.strict import faults_in
 from perception.errors import UsageError
 from perception.training.recipes.base import RunConfig
 from perception.training.recipes.classification import ClassificationConfig
@@ -65,40 +66,12 @@ def parse_config(data: Any, where: str | Path) -> RunConfig:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        faults = [_fault(kind, fault["loc"], fault["msg"], fault["type"]) for fault in error.errors()]
-        raise UsageError(f"not a valid recipe: {'; '.join(faults)}", where) from None
-
-
-def _fault(kind: type[BaseModel], location: Sequence[int | str], message: str, error: str) -> str:
-    """Say where a fault is, what it is and, of an unknown field, what may have been meant."""
-    text = f"{'.'.join(map(str, location)) or 'recipe'}: {message.removeprefix('Value error, ')}"
-    if error != "extra_forbidden":
-        return text
-    model: type[BaseModel] | None = kind
-    for name in location[:-1]:
-        if model is not None and isinstance(name, str) and name in model.model_fields:
-            model = _model_in(model.model_fields[name].annotation)
-    return text if model is None else f"{text}{nearest(str(location[-1]), model.model_fields)}"
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Find the recipe part in a field's type, such as ``list[Part]`` or ``Part | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
+        raise UsageError(f"not a valid recipe: {faults_in(error, 'recipe', kind)}", where) from None
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> Any:
     """Plain data of a recipe, laid over that of its base."""
-    import yaml
-
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe: {error.strerror or error}", path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"not YAML: {error}", path) from None
-    data, notes = _renamed(data)
+    data, notes = _renamed(read_yaml(path, "recipe"))
     for note in notes:
         log.warning("%s: %s", path, note)
     if not isinstance(data, dict) or "base" not in data:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from perception.common.strict import Strict
-from perception.evaluation.sets import BoxFileConfig
+from perception.evaluation.sets import BoxFileConfig, Titled, check_meanings
 from perception.networks.backbone import BackboneName
 from perception.networks.fcn import STRIDE as FCN_STRIDE
 from perception.networks.lite import EXPANDING_BLOCKS
@@ -230,6 +230,18 @@ class SegmentationDetectionConfig(RunConfig):
         # the pyramid's finest level folds stride 2, for which the export was traced at even sizes
         return max(4, min(self.network.widths)) if self.network.decoder == "fpn" else FCN_STRIDE
 
+    def licences(self) -> dict[str, str]:
+        found = {f"set {part.title}": part.licence for part in self.data.train}
+        with_masks = {
+            (part.images, part.boxes.annotations): part.licence
+            for part in self.data.train
+            if isinstance(part.boxes, BoxFileConfig)
+        }
+        for part in () if self.detection is None else self.detection.train:
+            licence = part.licence or with_masks.get((part.images, part.annotations), "")
+            found[f"detection set {part.title}"] = licence
+        return found
+
     @model_validator(mode="after")
     def _chosen_classes_exist(self) -> SegmentationDetectionConfig:
         chosen = {"rare_classes": self.augment.rare_classes}
@@ -275,6 +287,14 @@ class SegmentationDetectionConfig(RunConfig):
             if isinstance(part.boxes, BoxFileConfig) and (wrong := self.detection.unknown(part.boxes)):
                 there = ", ".join(self.detection.names)
                 raise ValueError(f"set {part.title}: unknown detection classes {', '.join(wrong)}; there are {there}")
+        named: list[tuple[Titled, BoxFileConfig]] = [
+            (part, part.boxes) for part in self.data.train if isinstance(part.boxes, BoxFileConfig)
+        ]
+        named += [(part, part) for part in (*self.detection.train, self.detection.val, *self.detection.dev)]
+        for n, (one, file) in enumerate(named):
+            for other, others in named[:n]:
+                if file.annotations == others.annotations:
+                    check_meanings("class", one, file.names or {}, other, others.names or {})
         missing = sorted(set(self.detection.strides) - set(self.network.widths))
         if missing:
             raise ValueError(f"detection.strides {missing} are not among network.widths {sorted(self.network.widths)}")

@@ -35,13 +35,13 @@ from perception.training.run.tensorboard import TensorBoardWriter
 from perception.training.tasks.base import AnyBatch, Task
 from perception.training.tasks.evaluation import network_infer
 from perception.training.tasks.kinds import open_task
+from perception.training.tasks.licences import RECIPES, check_networks
 from perception.training.tasks.start import start_from, start_from_imagenet
 from perception.training.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint
 
 log = logging.getLogger(__name__)
 
 LAST = "last.pt"
-RECIPES = (".yaml", ".yml")
 COLD_STEPS = 100  # that long an optimiser without history is held back
 MEASURED_BATCHES = 16  # give the norms of a model file their statistics
 
@@ -89,7 +89,9 @@ def train(
     """
     config = read_config(config_path, data_root, start)
     first = config.network.start
+    check_networks(config)
     if first is not None and first.suffix in RECIPES and not (resume and (config.output / LAST).is_file()):
+        open_task(config).check()  # hours before it is its turn
         log.info("first: %s", first)
         best = train(first, data_root=data_root, on_progress=on_progress).best  # starting over is for this recipe alone
         config = read_config(config_path, data_root, best)
@@ -112,8 +114,9 @@ class Trainer:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        # Check all the data before any work is done on some of it.
+        # Check everything before any work is done on some of it.
         self.task: Task[Any] = open_task(config)
+        self.task.check()
         cv2.setNumThreads(1)  # pictures are made in one thread beside torch's own
         random.seed(config.seed)
         np.random.seed(config.seed)  # noqa: NPY002 - whoever draws from the global state is repeatable too

@@ -73,6 +73,13 @@ class Task(ABC, Generic[Recipe]):
     def measure(cls, config: Recipe, model: Path, precision: Precision) -> dict[str, float | None]:
         """Measure an exported file on the recipe's validation pictures, run by OpenVINO in ``precision``."""
 
+    def check(self) -> None:
+        """Check what the task needs beside its data, before any training.
+
+        Raises:
+            PerceptionError: It is missing or does not fit.
+        """
+
     @abstractmethod
     def build(self) -> nn.Module:
         """Build the network, as the recipe wants it to start."""

@@ -36,6 +36,7 @@ def make_card(
         input=InputSpec(width=width, height=height, resize=resize, multiple=multiple),
         things=config.model.things,
         licence=config.model.licence,
+        commercial_use=config.model.commercial_use,
         trained_on=config.model.trained_on,
         metrics=metrics,
         date=date.today().isoformat(),

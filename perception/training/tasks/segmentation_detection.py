@@ -41,7 +41,7 @@ class SegmentationDetectionTask(Task[SegmentationDetectionConfig]):
 
     Attributes:
         data: the pictures.
-        teacher: answers beside the labels, once the network is built.
+        teacher: answers beside the labels, once it was checked.
 
     Raises:
         SourceError: The data are faulty.
@@ -101,9 +101,11 @@ class SegmentationDetectionTask(Task[SegmentationDetectionConfig]):
                     metrics |= {f"ap50_{name}": value for name, value in _by_name(detection.names, boxes.ap50).items()}
         return metrics
 
-    def build(self) -> nn.Module:
+    def check(self) -> None:
         if self.config.distil is not None:
             self.teacher = Teacher(self.config)
+
+    def build(self) -> nn.Module:
         network = build_segmentation_detection(self.config)
         if self.config.network.pretrained and not self.config.network.prunes_imagenet:
             network.backbone.load_imagenet()

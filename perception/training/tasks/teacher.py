@@ -29,8 +29,11 @@ class Teacher:
         path = config.distil.teacher
         state = load_checkpoint(path)
         own = parse_config(state["config"], path)
-        if not isinstance(own, SegmentationDetectionConfig) or _answers(own) != _answers(config):
-            raise UsageError("the teacher's classes, strides or heads differ from the recipe's", path)
+        if not isinstance(own, SegmentationDetectionConfig):
+            raise UsageError(f"this teacher's task is {own.task}, not {config.task}", path)
+        for what, ours in _answers(config).items():
+            if (theirs := _answers(own)[what]) != ours:
+                raise UsageError(f"the teacher's {what} do not fit: they are {theirs}; the recipe's {ours}", path)
         self._network = build_segmentation_detection(own)
         load_weights(self._network, state["average"], path)
         self._network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -46,7 +49,12 @@ class Teacher:
         return {f"{TEACHER}{name}": output for name, output in outputs.items()}
 
 
-def _answers(config: SegmentationDetectionConfig) -> tuple[object, ...]:
+def _answers(config: SegmentationDetectionConfig) -> dict[str, str]:
     """Return what must agree for two networks' outputs to mean the same."""
-    masks = ([c.name for c in config.data.classes], config.network.subpixel, config.network.decoder)
-    return (*masks, config.detection and (config.detection.names, sorted(config.detection.strides)))
+    boxes = config.detection
+    return {
+        "classes": ", ".join(config.data.names),
+        "classes of boxes": "none" if boxes is None else ", ".join(boxes.names),
+        "strides of boxes": "none" if boxes is None else ", ".join(map(str, sorted(boxes.strides))),
+        "logits": f"of {config.network.decoder} with subpixel {str(config.network.subpixel).lower()}",
+    }

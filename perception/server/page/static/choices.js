@@ -46,6 +46,20 @@ export function facts(model, { tab = "live", source = "" }) {
   };
 }
 
+/** Gradio's arrow beside a slider would go back to what the model had with which the page began. */
+function resetToModel(known) {
+  const reset = (event) => {
+    const button = event.target.closest("#pv-score .reset-button, #pv-iou .reset-button");
+    if (!button) return;
+    event.stopPropagation();
+    const slider = button.closest("#pv-score, #pv-iou");
+    const value = known.models[settings.model]?.[slider.id.replace("pv-", "")];
+    const number = slider.querySelector("input[type=number]");
+    if (value !== undefined) Object.assign(number, { value }).dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  document.addEventListener("click", reset, true);
+}
+
 export function mount(element, known, trigger) {
   const find = (name) => element.querySelector(name);
   const [source, model, url] = ["#pv-source", "#pv-model", "#pv-url"].map(find);
@@ -75,6 +89,7 @@ export function mount(element, known, trigger) {
     if (["source", "model", "tab"].some((name) => name in changes)) show();
     if ("model" in changes) trigger("change"); // the thresholds are Gradio's
   });
+  resetToModel(known);
   show();
   if (settings.model !== known.default) trigger("change");
 }

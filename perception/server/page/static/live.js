@@ -115,18 +115,29 @@ class Live {
     }
   }
 
-  /** Say so as long as a view waits for the server to load its model. */
+  /** Say so as long as a view waits for the server to load its model, or goes on with another one until then. */
   async sayPreparing(view) {
-    const waits = () => this.view === view && !this.status && !view.ready;
+    const model = (this.awaited = settings.model);
+    const waits = () => this.view === view && this.awaited === model && !this.status && !(view.ready && view.model.model === model);
     const pause = () => new Promise((done) => setTimeout(done, PATIENCE_MS));
+    const say = (words) => (view.ready ? this.note(words) : this.tell(words));
     let told = false;
     for (await pause(); waits(); await pause()) {
-      const { status } = await request("readyz").catch((error) => error);
-      if (status !== 503 || !waits()) break;
-      this.tell("The server is preparing its model. The first start on a machine can take a minute; later ones take seconds.");
+      const words = await this.preparing(model);
+      if (!words || !waits()) break;
+      say(words);
       told = true;
     }
-    if (told && this.view === view) this.tell("");
+    if (told && this.view === view && this.awaited === model) [this.tell(""), this.note("")];
+  }
+
+  /** What the server does with a model that is not there yet, in words; else nothing. */
+  async preparing(model) {
+    const { status } = await request("readyz").catch((error) => error);
+    if (status === 503) return "The server is preparing its model. The first start on a machine can take a minute; later ones take seconds.";
+    if (status !== 200) return "";
+    const models = await request("v1/models").then((answer) => answer.json()).catch(() => []);
+    return models.some(({ name, loaded }) => name === model && !loaded) ? `The server is preparing ${model}. The first time takes longest.` : "";
   }
 
   /** What a view tells of. One that is closed tells nothing more. */
@@ -137,7 +148,10 @@ class Live {
       result: (result, taken) => this.show(result, taken),
       status: (status) => this.onStatus(status),
       size: (width, height) => this.size(width, height),
-      error: (text) => this.note(text, true),
+      error: (text) => {
+        this.awaited = null; // it may be that it cannot be had
+        this.note(text, true);
+      },
       problem: (text) => this.note(text), // stays, until an empty one says that all is well
     };
   }
@@ -182,6 +196,7 @@ class Live {
     if ("model" in changes) {
       this.result = null;
       if (this.view instanceof StreamView) return this.start();
+      if (this.view) this.sayPreparing(this.view);
     }
     this.view?.configure();
     this.redraw();

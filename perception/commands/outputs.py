@@ -1,0 +1,80 @@
+"""Options of ``perception annotate`` for what is written beside the video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception.commands.options import MODEL, OUTPUT
+
+NOT_WRITTEN = "not written"
+
+Coco = Annotated[
+    str | None, typer.Option(help="COCO JSON of the boxes.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
+]
+Csv = Annotated[
+    str | None, typer.Option(help="CSV, one row per box.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
+]
+Parquet = Annotated[
+    str | None, typer.Option(help="Parquet, one row per box.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
+]
+Masks = Annotated[
+    str | None, typer.Option(help="Folder for class masks (PNG).", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
+]
+Images = Annotated[
+    str | None, typer.Option(help="Folder for annotated frames.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
+]
+Panoptic = Annotated[
+    str | None,
+    typer.Option(help="Folder for COCO panoptic PNGs and JSON.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT),
+]
+Counts = Annotated[
+    str | None,
+    typer.Option(help="CSV of boxes by class, one row per frame.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT),
+]
+Mot = Annotated[
+    str | None,
+    typer.Option(
+        help="MOT text of boxes and identities; implies --track.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
+    ),
+]
+Summary = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV of what --rules saw, by minute, class and direction.", show_default=NOT_WRITTEN,
+        rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+HeatMap = Annotated[
+    str | None,
+    typer.Option(
+        help="Picture of where boxes were, and for how long.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT
+    ),
+]
+Trajectories = Annotated[
+    str | None,
+    typer.Option(
+        help="Picture of the ways that boxes have come; implies --track.", show_default=NOT_WRITTEN,
+        rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+RulesFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file of lines, zones and conditions (docs/rules.md); implies --track.", show_default="none",
+        rich_help_panel=MODEL,
+    ),
+]  # fmt: skip
+Events = Annotated[
+    str | None,
+    typer.Option(help="JSON Lines of events ('-': standard output).", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT),
+]
+EventTargets = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file that says where events are sent: webhooks, MQTT; see docs/events.md.",
+        show_default="not sent", rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip

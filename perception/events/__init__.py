@@ -1,0 +1,1 @@
+"""Events: what happened, and how it reaches files, webhooks and MQTT brokers."""

@@ -1,0 +1,1 @@
+"""Hostile input of every kind, made up by the thousand: ``python -m tests.fuzz``; see docs/fuzzing.md."""
