@@ -60,7 +60,14 @@ _USUAL = {
         live={"x265-params": "log-level=error:rc-lookahead=1:bframes=0:frame-threads=1"},
     ),
     "libvpx": _Usual(20, "8", "cpu-used", {"deadline": "realtime"}),
-    "libvpx-vp9": _Usual(34, "7", "cpu-used", {"deadline": "realtime", "row-mt": "1", "lag-in-frames": "0"}),
+    "libvpx-vp9": _Usual(
+        34,
+        "7",
+        "cpu-used",
+        # Not 0: the last frame has to be held until it is known for how long it is shown.
+        {"deadline": "realtime", "row-mt": "1", "lag-in-frames": "8"},
+        {"lag-in-frames": "0"},
+    ),
     "libsvtav1": _Usual(35, "9", live={"svtav1-params": "lookahead=0:pred-struct=1"}),
 }
 
