@@ -19,7 +19,7 @@ def completion(
 
     [bold]Examples[/bold]
 
-      source <(perception completion bash)
+      perception completion bash | sudo tee /etc/bash_completion.d/perception
 
       perception completion fish | source
     """

@@ -52,9 +52,12 @@ class Bounds:
     def codec_options(self) -> dict[str, str]:
         """FFmpeg decoder options that refuse far too large pictures before memory is allocated for them.
 
-        Twice as much as may be, because FFmpeg counts pictures with the margins that it puts around them.
+        Twice as much as may be, because FFmpeg counts pictures with the margins that it puts around them; its option
+        takes no more than 31 bits, which is also its own limit.
         """
-        return {} if self.max_pixels is None else {"max_pixels": str(2 * self.max_pixels + (1 << 16))}
+        if self.max_pixels is None:
+            return {}
+        return {"max_pixels": str(min(2 * self.max_pixels + (1 << 16), (1 << 31) - 1))}
 
     @property
     def busy(self) -> bool:

@@ -36,9 +36,10 @@ def install_hint(extra: str, *names: str) -> str:
         names: distributions of the extra that are enough for what is wanted; none: all of them.
     """
     try:
-        needed = [text for text in requirements(extra) if not names or _name(text) in names]
+        all_of_it = requirements(extra)
     except PackageNotFoundError:
         return f"pip install '.[{extra}]'"
+    needed = [text for text in all_of_it if _name(text) in names] or all_of_it
     missing = [text for text in needed if not _is_there(text)]
     return " ".join(["pip install", *(f"'{text}'" for text in missing or needed)])
 

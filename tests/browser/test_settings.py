@@ -121,7 +121,8 @@ def test_a_slider_goes_back_to_what_the_model_has(page: Any) -> None:
         assert page.evaluate(chosen) == [card.score_threshold, 0.91]  # the other one stays
         page.click("#pv-iou .reset-button")
         assert page.evaluate(chosen) == [card.score_threshold, card.iou_threshold]
-        assert float(page.input_value("#pv-score input[type=range]")) == card.score_threshold
+        handle = float(page.input_value("#pv-score input[type=range]"))
+        assert handle == round(card.score_threshold, 2)  # the steps of the handle; the setting itself is exact, above
     choose(page, "pv-model", "colors")
     choose(page, "pv-source", "street")
 

@@ -46,7 +46,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         try:
-            if explain_process.__name__ in child.cmdline():
+            if any(explain_process.__name__ in part for part in child.cmdline()):
                 found.append(child)
         except psutil.Error:  # it has just ended
             pass

@@ -408,3 +408,17 @@ def test_large_pictures_with_something_in_them_are_taken(tmp_path):
     assert PLAUSIBLE_PIXELS < 8001 * 8001
     with open_source(wide) as source:
         assert next(source).image.shape == (8001, 8001, 3)
+
+
+@pytest.mark.parametrize("size", [1, 400_000, 500_000, 10_000_000, 10**12])
+def test_the_bound_of_a_large_file_is_one_that_ffmpeg_takes(size):
+    bounds = Bounds.of_file(size)
+    assert 2 * PLAUSIBLE_PIXELS <= int(bounds.codec_options["max_pixels"]) <= 2**31 - 1
+
+
+def test_a_file_of_many_bytes_is_decoded(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 480, 640, 3), np.uint8)
+    path = make_video(tmp_path / "v.mkv", codec="ffv1", images=noise, size_wh=(640, 480))
+    assert path.stat().st_size > 2_000_000
+    with open_source(path) as source:
+        assert len(list(source)) == 12
