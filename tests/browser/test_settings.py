@@ -110,19 +110,25 @@ def test_a_slider_goes_back_to_what_the_model_has(page: Any) -> None:
     choose(page, "pv-source", "a video file")  # which is not there, so that nothing is loaded
     cards = {name: read_card(find_model(name)).detection for name in ("street", "street-open")}
     chosen = "() => ['score', 'iou'].map((name) => window.perception.settings[name])"
+
+    def become(score: float, iou: float) -> None:
+        page.wait_for_function(f"(wanted) => JSON.stringify(({chosen})()) === JSON.stringify(wanted)", arg=[score, iou])
+
     first = page.evaluate(chosen)
     for name, card in cards.items():
         assert card is not None and [card.score_threshold, card.iou_threshold] != first
         choose(page, "pv-model", name)
         set_slider(page, "pv-score", "0.87")
         set_slider(page, "pv-iou", "0.91")
-        assert page.evaluate(chosen) == [0.87, 0.91]
+        become(0.87, 0.91)
         page.click("#pv-score .reset-button")
-        assert page.evaluate(chosen) == [card.score_threshold, 0.91]  # the other one stays
+        become(card.score_threshold, 0.91)  # the other one stays
         page.click("#pv-iou .reset-button")
-        assert page.evaluate(chosen) == [card.score_threshold, card.iou_threshold]
-        handle = float(page.input_value("#pv-score input[type=range]"))
-        assert handle == round(card.score_threshold, 2)  # the steps of the handle; the setting itself is exact, above
+        become(card.score_threshold, card.iou_threshold)
+        page.wait_for_function(  # the steps of the handle; the setting itself is exact, above
+            "(wanted) => Number(document.querySelector('#pv-score input[type=range]').value) === wanted",
+            arg=round(card.score_threshold, 2),
+        )
     choose(page, "pv-model", "colors")
     choose(page, "pv-source", "street")
 
