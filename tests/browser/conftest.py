@@ -67,21 +67,29 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(f"http://{address}/", app.state.service, video)
 
 
+@pytest.fixture(scope="package")
+def driver() -> Iterator[Any]:
+    """Playwright's driver. One only: a second one in the same thread is refused while the first runs."""
+    with playwright.sync_playwright() as started:
+        yield started
+
+
 @contextmanager
-def launched(camera: Path) -> Iterator[Any]:
+def launched(driver: Any, camera: Path) -> Iterator[Any]:
     """Chromium with a file of Motion JPEG for its camera."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here (`apt-get install chromium`, or set CHROMIUM to its path)")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-video-capture={camera}",
-            ],
-        )
+    browser = driver.chromium.launch(
+        executable_path=CHROMIUM,
+        args=[
+            "--no-sandbox",
+            "--use-fake-device-for-media-stream",
+            f"--use-file-for-fake-video-capture={camera}",
+        ],
+    )
+    try:
         yield browser
+    finally:
         browser.close()
 
 
@@ -94,8 +102,8 @@ def make_camera(path: Path, images: list[np.ndarray]) -> Path:
 
 
 @pytest.fixture(scope="package")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with launched(make_camera(tmp_path_factory.mktemp("camera") / "camera.mjpeg", [scene()] * 25)) as started:
+def browser(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with launched(driver, make_camera(tmp_path_factory.mktemp("camera") / "camera.mjpeg", [scene()] * 25)) as started:
         yield started
 
 

