@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ from perception.stages.factories import StageFactory
 
 if TYPE_CHECKING:
     from perception.events.delivery import Delivery
+    from perception.footage.recorder import FootageRecorder
+    from perception.footage.settings import ClipSettings
     from perception.model import Model
     from perception.sources.base import Source
     from perception.types import Picture, Prediction, Stage
@@ -305,6 +307,22 @@ def _of_pictures(stages: Sequence[Stage | StageFactory], source: Source) -> list
     return [StageFactory(s.name, s.still) if isinstance(s, StageFactory) and s.still else s for s in stages]
 
 
+@contextmanager
+def _recorder(clips: ClipSettings, draw: Callable[[Prediction], Picture], source: str) -> Iterator[FootageRecorder]:
+    """Give what makes the clips and snapshots of a source; they are finished at the end."""
+    from perception.footage.recorder import FootageRecorder
+    from perception.footage.store import FootageStore
+
+    folder = clips.folder or Path()
+    recorder = FootageRecorder(
+        FootageStore(folder, private=False), clips, draw, link=lambda name: str(folder / name), name=redact(source)
+    )
+    try:
+        yield recorder
+    finally:
+        recorder.close()
+
+
 def annotate_all(
     sources: Sequence[str],
     model: Model,
@@ -318,6 +336,7 @@ def annotate_all(
     recursive: bool = False,
     skip_existing: bool = False,
     delivery: Delivery | None = None,
+    clips: ClipSettings | None = None,
     started: Callable[[Result, Source], Callable[[int, int], None] | None] | None = None,
 ) -> Iterator[Result]:
     """Annotate sources one after the other.
@@ -336,6 +355,7 @@ def annotate_all(
             to the end of is done again. One of which only some outputs are there is done again if ``overwrite`` is
             given, and an error else.
         delivery: of the events, beside what is written; the caller closes it.
+        clips: keep clips and snapshots of the events; in its ``folder``, without limits.
         started: called when a source is open; may return a progress callback (frames done, frames dropped).
 
     Yields:
@@ -368,13 +388,17 @@ def annotate_all(
             live, before = False, result.there()
             try:
                 check_there(result.source)
-                with open_source(result.source, **(source_options or {})) as source:
+                with ExitStack() as held:
+                    footage = None if clips is None else held.enter_context(_recorder(clips, annotator, result.source))
+                    packets = None if footage is None else footage.packets
+                    source = held.enter_context(open_source(result.source, packets=packets, **(source_options or {})))
                     live = source.info.live
                     before = set() if overwrite or again else before
                     sinks = [shared.get(kind) or sink(kind, path, again) for kind, path in result.outputs.items()]
                     sinks += [] if delivery is None else [DeliverySink(delivery)]
                     progress = started(result, source) if started is not None else None
-                    steps = stages if not _is_images(result.source) else _of_pictures(stages, source)
+                    steps = [*stages] if not _is_images(result.source) else _of_pictures(stages, source)
+                    steps += [] if footage is None else [footage]
                     result.report = run(
                         source, model, sinks=sinks, annotator=annotator, stages=steps, progress=progress
                     )

@@ -31,6 +31,10 @@ from perception.commands.options import (
 )
 from perception.commands.outputs import (
     NOT_WRITTEN,
+    ClipAfter,
+    ClipBefore,
+    Clips,
+    ClipSound,
     Coco,
     Counts,
     Csv,
@@ -92,6 +96,10 @@ def annotate(
     trajectories: Trajectories = None,
     events: Events = None,
     event_targets: EventTargets = None,
+    clips: Clips = None,
+    clip_before: ClipBefore = 5.0,
+    clip_after: ClipAfter = 5.0,
+    clip_sound: ClipSound = False,
     overwrite: Overwrite = False,
     skip_existing: Annotated[
         bool,
@@ -220,6 +228,8 @@ def annotate(
 
       perception annotate street.mp4 -o counted.mp4 --rules rules.yaml --summary counted.csv --events events.jsonl
 
+      perception annotate street.mp4 --rules rules.yaml --events events.jsonl --clips clips/
+
       perception annotate street.mp4 -o cars.mp4 --stage my_stages:CountCars
 
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
@@ -231,6 +241,7 @@ def annotate(
     from perception.common.settings import things as parse_things
     from perception.drawing.annotator import Annotator
     from perception.events.settings import read_event_settings
+    from perception.footage.settings import ClipSettings
     from perception.model import load_model
     from perception.postprocess.post_processing import DetectionOptions
     from perception.rules.settings import read_rules
@@ -254,8 +265,12 @@ def annotate(
     found_rules = None if rules is None else read_rules(rules)
     if summary is not None and found_rules is None:
         raise UsageError("--summary says what rules saw: give --rules FILE")
-    if (events is not None or event_targets is not None) and found_rules is None and not own_stages:
+    if (events, event_targets, clips) != (None, None, None) and found_rules is None and not own_stages:
         raise UsageError("events are made by rules: give --rules FILE")
+    kept = None
+    if clips is not None:
+        longest = max(120.0, clip_before + clip_after)
+        kept = ClipSettings(folder=clips, before_s=clip_before, after_s=clip_after, longest_s=longest, sound=clip_sound)
     targets = None if event_targets is None else read_event_settings(event_targets)
     track = track or mot is not None or trajectories is not None or bool(found_rules and found_rules.of_boxes)
     reporter = Reporter(quiet=quiet, stats=stats)
@@ -285,7 +300,7 @@ def annotate(
         results = []
         for result in annotate_all(
             sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
-            skip_existing=skip_existing, delivery=delivery, started=reporter.started,
+            skip_existing=skip_existing, delivery=delivery, clips=kept, started=reporter.started,
             source_options={
                 "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
                 "decoder": decoder,

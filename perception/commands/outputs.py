@@ -71,6 +71,22 @@ Events = Annotated[
     str | None,
     typer.Option(help="JSON Lines of events ('-': standard output).", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT),
 ]
+Clips = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for a clip of the source, as it came, and a picture of each event.", show_default=NOT_WRITTEN,
+        rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+ClipBefore = Annotated[
+    float, typer.Option(min=0, max=120, help="Seconds of a clip before its event.", rich_help_panel=OUTPUT)
+]
+ClipAfter = Annotated[
+    float, typer.Option(min=0, max=600, help="Seconds of a clip after its event.", rich_help_panel=OUTPUT)
+]
+ClipSound = Annotated[
+    bool, typer.Option("--clip-sound", help="Keep the source's sound in clips, too.", rich_help_panel=OUTPUT)
+]
 EventTargets = Annotated[
     Path | None,
     typer.Option(

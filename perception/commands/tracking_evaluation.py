@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 def eval_tracking(
     truth: Annotated[
         list[Path] | None,
-        typer.Option(help="MOT text of the truth; may be repeated.", show_default="none", rich_help_panel=INPUT),
+        typer.Option(
+            help="MOT text of the truth, or COCO (.json) as CVAT exports it; may be repeated.", show_default="none",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     results: Annotated[
         list[Path] | None,
         typer.Option(
-            help="MOT text of the tracks, in the same order; may be repeated.", show_default="none",
+            help="MOT text of the tracks, or COCO (.json), in the same order; may be repeated.", show_default="none",
             rich_help_panel=INPUT,
         ),
     ] = None,
@@ -58,6 +61,8 @@ def eval_tracking(
     [bold]Examples[/bold]
 
       perception eval tracking --truth gt.txt --results mot.txt --json
+
+      perception eval tracking --truth instances_default.json --results street.coco.json
 
       perception eval tracking --sequences mot/ --calibrate tracking.yaml
     """

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from perception.errors import UsageError
 from perception.evaluation.tracking_kernels import EPS, clear_matches, hota_matches, identity_hits, on_neutral, overlaps
-from perception.tracking.mot_text import MotText, read_mot
+from perception.tracking.coco_tracks import read_tracks
+from perception.tracking.mot_text import MotText
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -117,12 +118,12 @@ def combine(results: Sequence[TrackingResult], name: str = "all") -> TrackingRes
 
 
 def evaluate_tracking(truth: str | Path, results: str | Path, name: str | None = None) -> TrackingResult:
-    """Compare tracks with truth, both in files of MOT text.
+    """Compare tracks with truth, both in files of MOT text, or of COCO (``.json``).
 
     Raises:
         UsageError: a file cannot be read, or an identity is twice in a frame.
     """
-    return measure_tracking(read_mot(truth), read_mot(results), name or sequence_name(truth), str(results))
+    return measure_tracking(read_tracks(truth), read_tracks(results), name or sequence_name(truth), str(results))
 
 
 def sequence_name(path: str | Path) -> str:

@@ -73,8 +73,8 @@ class Event:
             inside. An absolute number, so that whoever misses an event is right again with the next one.
         value: what a condition compared, such as the share of road in 0..1, or None.
         duration: seconds that the object was in the zone, stood still, or that the condition held, or None.
-        snapshot: link to a picture of the moment, or None.
-        clip: link to a video of the moment, or None.
+        snapshot: link to a picture of the moment, or None: a path of the service, a URL, or the path of a file.
+        clip: link to a video of the moment, likewise. Events that overlap share one, which is there some seconds later.
         time: when it happened, UTC in ISO 8601 with ``Z``: of a live source when its frame arrived, of a recording when
             it was read. It is the machine's clock, so order and intervals are better taken from ``source_time``.
         id: unlike that of any other event; an event that is delivered twice has the same one.

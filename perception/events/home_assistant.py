@@ -6,9 +6,9 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from perception.common.version import __version__
 from perception.events.event import Event, seconds_of
@@ -39,6 +39,22 @@ class Message(NamedTuple):
     retain: bool
 
 
+@dataclass(frozen=True)
+class RuleOutline:
+    """What a rule will tell of, as is known before it has told anything.
+
+    Attributes:
+        source, rule: names.
+        kind: what it is.
+        directions: of a line.
+    """
+
+    source: str
+    rule: str
+    kind: Literal["line", "zone", "condition"]
+    directions: tuple[str, ...] = ()
+
+
 @dataclass
 class _Rule:
     """What is known of a rule from its events."""
@@ -48,6 +64,10 @@ class _Rule:
     state: dict[str, Any] = field(default_factory=dict)
     kinds: set[str] = field(default_factory=set)
     directions: dict[str, str] = field(default_factory=dict)
+
+    def key_of(self, direction: str) -> str:
+        """The name of a direction in the state."""
+        return self.directions.setdefault(direction, slug(direction).replace("-", "_"))
 
 
 class HomeAssistant:
@@ -70,29 +90,57 @@ class HomeAssistant:
         self._motion: dict[str, float] = {}
         self._announced: dict[str, Message] = {}
 
+    def expect(self, outlines: Sequence[RuleOutline]) -> None:
+        """Have the entities of rules ready before their first events, with what holds at the start: nothing yet."""
+        for outline in outlines:
+            rule = self._rule(outline.source, outline.rule)
+            if rule is None:
+                return
+            if outline.kind == "line":
+                counts = {rule.key_of(direction): 0 for direction in outline.directions}
+                rule.state = {"crossed": counts}
+            elif outline.kind == "zone":
+                rule.kinds.update(_OCCUPANCY)
+                rule.state = {"inside": 0, "occupied": "OFF"}
+            else:
+                rule.kinds.update(_CONDITION)
+                rule.state = {"holds": "OFF", "value": None}
+            for _ in self._announce(rule):
+                pass  # published with `everything`, as soon as there is a connection
+
     def event_topic(self, source: str) -> str:
         """Return the topic of a source's events."""
         return f"{self.topic}/{slug(source)}/events"
 
     def of_event(self, event: Event) -> Iterator[Message]:
         """Yield what an event changes: entities that are new, then states."""
-        key = event.source, event.rule
-        if key not in self._rules and len(self._rules) >= MOST_ENTITIES:
+        rule = self._rule(event.source, event.rule)
+        if rule is None:
             return
-        rule = self._rules.setdefault(key, _Rule(*key))
         rule.kinds.add(event.kind)
         rule.state |= _state(event, rule)
-        for message in (self._motion_entity(event.source), *self._entities(rule)):
-            if message.topic not in self._announced and len(self._announced) >= MOST_ENTITIES:
-                continue
-            if self._announced.get(message.topic) != message:
-                self._announced[message.topic] = message
-                yield message
+        yield from self._announce(rule)
         if rule.state:
             yield self._state_of(rule)
         happened = seconds_of(event.time)
         if time.time() - happened < OLD_S:
             yield Message(f"{self.topic}/{slug(event.source)}/motion", "ON", False)
+
+    def _rule(self, source: str, name: str) -> _Rule | None:
+        """What is known of a rule; None where there are too many."""
+        key = source, name
+        if key not in self._rules and len(self._rules) >= MOST_ENTITIES:
+            return None
+        return self._rules.setdefault(key, _Rule(*key))
+
+    def _announce(self, rule: _Rule) -> Iterator[Message]:
+        """Yield entities of a rule that are new, or not as they were."""
+        for message in (self._motion_entity(rule.source), *self._entities(rule)):
+            if message.topic not in self._announced and len(self._announced) >= MOST_ENTITIES:
+                continue
+            if self._announced.get(message.topic) != message:
+                self._announced[message.topic] = message
+                yield message
 
     def everything(self) -> Iterator[Message]:
         """Yield all entities and states again, for a Home Assistant or a broker that has forgotten them."""
@@ -159,8 +207,7 @@ class HomeAssistant:
 def _state(event: Event, rule: _Rule) -> dict[str, Any]:
     """The part of a rule's state that an event tells."""
     if event.kind == "crossed" and event.count is not None:
-        direction = event.direction or "all"
-        key = rule.directions.setdefault(direction, slug(direction).replace("-", "_"))
+        key = rule.key_of(event.direction or "all")
         return {"crossed": {**rule.state.get("crossed", {}), key: event.count}}
     if event.kind in _OCCUPANCY and event.count is not None:
         return {"inside": event.count, "occupied": "ON" if event.count else "OFF"}

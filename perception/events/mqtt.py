@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from perception.common.distribution import require
 from perception.errors import UsageError
 from perception.events.event import Event
-from perception.events.home_assistant import MOST_ENTITIES, HomeAssistant, Message
+from perception.events.home_assistant import MOST_ENTITIES, HomeAssistant, Message, RuleOutline
 from perception.events.outbox import Letter
 from perception.events.target import DeliveryError, Target
 
@@ -60,6 +60,7 @@ class Mqtt(Target):
         client_id: must be unlike that of any other client of the broker.
         version: of MQTT.
         keepalive: seconds of silence after which either side asks whether the other is there.
+        rules: whose entities are there from the first connection on; those of others appear with their first events.
 
     Raises:
         UsageError: paho-mqtt is not installed, or the authorities cannot be read.
@@ -82,6 +83,7 @@ class Mqtt(Target):
         client_id: str | None = None,
         version: Literal["5", "3.1.1"] = "5",
         keepalive: int = 30,
+        rules: Sequence[RuleOutline] = (),
     ) -> None:
         require("paho", "mqtt", "publishing events to MQTT")
         self._host, self._port = host, port or (8883 if tls else 1883)
@@ -89,6 +91,7 @@ class Mqtt(Target):
         self._keepalive = keepalive
         self._five = version == "5"
         self._messages = HomeAssistant(topic, discovery or "homeassistant")
+        self._messages.expect(rules)
         self._discovery = discovery
         self._changed = threading.Condition()
         self._connected = False

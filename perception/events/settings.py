@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from perception.common.strict import Strict
 from perception.errors import UsageError
 from perception.events.delivery import Delivery
 from perception.events.event_file import EventFile
+from perception.events.home_assistant import RuleOutline
 from perception.events.outbox import Outbox
 from perception.events.target import Target
 
@@ -114,8 +116,11 @@ class MqttSettings(_Part):
             raise ValueError("ca_file is for TLS: set tls, too")
         return self
 
-    def target(self) -> Target:
+    def target(self, rules: Sequence[RuleOutline] = ()) -> Target:
         """Make the target.
+
+        Args:
+            rules: see there.
 
         Raises:
             UsageError: the password or the authorities cannot be read, or paho-mqtt is not installed.
@@ -126,6 +131,7 @@ class MqttSettings(_Part):
             self.host, self.port, user=self.user, password=_secret(self.password_file, self.password_env),
             tls=self.tls, ca_file=self.ca_file, topic=self.topic, discovery=self.discovery or None,
             client_id=self.client_id, version=self.version, keepalive=self.keepalive,
+            rules=rules,
         )  # fmt: skip
 
 
@@ -152,27 +158,31 @@ class EventSettings(_Part):
     outbox_bytes: int = Field(default=64 << 20, ge=1 << 16)
     drain_s: float = Field(default=10.0, ge=0, le=3600)
 
-    def targets(self) -> list[Target]:
+    def targets(self, rules: Sequence[RuleOutline] = ()) -> list[Target]:
         """Make all targets.
+
+        Args:
+            rules: whose events will come, as far as that is known.
 
         Raises:
             UsageError: one cannot be made.
         """
         made: list[Target] = [] if self.file is None else [EventFile(self.file, self.file_bytes, self.file_keep)]
         made += [webhook.target() for webhook in self.webhooks]
-        made += [] if self.mqtt is None else [self.mqtt.target()]
+        made += [] if self.mqtt is None else [self.mqtt.target(rules)]
         return made
 
-    def delivery(self, folder: Path | None = None) -> Delivery:
+    def delivery(self, folder: Path | None = None, rules: Sequence[RuleOutline] = ()) -> Delivery:
         """Begin to deliver.
 
         Args:
             folder: of the outbox, where none is named; None: in the user's data folder.
+            rules: whose events will come, as far as that is known.
 
         Raises:
             UsageError: a target or the outbox cannot be made.
         """
-        targets = self.targets()
+        targets = self.targets(rules)
         names = [target.name for target in targets]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

@@ -39,6 +39,7 @@ from perception.server.edge.tarpit import TarpitMiddleware
 from perception.server.memory import share_arenas
 from perception.server.problems import headers_of, status_of
 from perception.server.routes import explain as explain_api
+from perception.server.routes import footage as footage_api
 from perception.server.routes import jobs as jobs_api
 from perception.server.routes import pictures as api
 from perception.server.routes import streams as streams_api
@@ -50,7 +51,7 @@ from perception.sources.uri import redact_text
 
 log = logging.getLogger("perception")
 
-_ROUTERS = (api, explain_api, jobs_api, streams_api, webcam)
+_ROUTERS = (api, explain_api, footage_api, jobs_api, streams_api, webcam)
 _ABOUT = """Boxes and class masks of pictures, videos and streams.
 
 Errors are JSON, `{"error": "one line"}`. Where credentials are set, send `Authorization: Bearer TOKEN`, user and

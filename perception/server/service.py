@@ -7,6 +7,9 @@ import threading
 from types import TracebackType
 
 from perception.errors import PerceptionError
+from perception.events.home_assistant import RuleOutline
+from perception.footage.store import FootageStore
+from perception.rules.settings import Line, read_rules
 from perception.server.edge.pictures import Pictures
 from perception.server.edge.places import Places
 from perception.server.inference.models import Models
@@ -29,6 +32,7 @@ class Service:
         models: models by name.
         stages: of the operator; every source has them with state of its own.
         delivery: of their events, or None where the operator names no target.
+        footage: of their events: clips and snapshots; None where the operator wants none.
         streams: server-side sources.
         jobs: uploaded videos and what becomes of them.
         uploads: places for what is being received.
@@ -44,9 +48,19 @@ class Service:
         self.metrics = Metrics()
         self.models = Models(settings, self.metrics)
         self.stages = [find_stage(name) for name in settings.stages]
-        self.delivery = None if settings.events is None else settings.events.delivery(settings.folder)
+        self.delivery = (
+            None if settings.events is None else settings.events.delivery(settings.folder, _outlines(settings))
+        )
+        clips = settings.clips
+        self.footage = (
+            None
+            if clips is None
+            else FootageStore(
+                clips.folder or settings.folder / "clips", limit_bytes=clips.limit_bytes, keep_days=clips.keep_days
+            )
+        )
         self.streams = StreamHub(
-            settings, self.models, self.metrics, stages=self.stages,
+            settings, self.models, self.metrics, stages=self.stages, footage=self.footage,
             publish=None if self.delivery is None else self.delivery.publish,
         )  # fmt: skip
         self.metrics.watch_rules(self.streams.readings, self.delivery)
@@ -115,3 +129,14 @@ class Service:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _outlines(settings: ServerSettings) -> list[RuleOutline]:
+    """What the rules of the sources will tell of."""
+    found = []
+    for name, source in settings.sources.items():
+        rules = None if source.rules is None else read_rules(source.rules)
+        for rule in rules or ():
+            directions = rule.directions if isinstance(rule, Line) else ()
+            found.append(RuleOutline(name, rule.name, rule.kind, directions))
+    return found

@@ -21,6 +21,7 @@ from perception.common.private import read_secret, warn_if_others_read
 from perception.common.strict import Strict, faults_in
 from perception.errors import UsageError
 from perception.events.settings import EventSettings
+from perception.footage.settings import ClipSettings
 from perception.rules.settings import read_rules
 from perception.stages.factories import find_stage
 from perception.weights import CAMERA_MODEL, DEFAULT_MODEL
@@ -149,6 +150,10 @@ def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _switched(value: Any) -> Any:
+    return None if value is False else value
+
+
 def _stage(value: str) -> str:
     try:
         find_stage(value)
@@ -188,6 +193,7 @@ class ServerSettings(Strict):
         cameras: numbers of this machine's cameras that clients may open.
         sources: sources that are offered by name.
         events: where events of these streams go, see `perception.events.settings.EventSettings`.
+        clips: what is kept of these events, see `perception.footage.settings.ClipSettings`; None: nothing.
         data_dir: folder for jobs and recordings; None: in the user's data folder.
         limits: how much at once.
     """
@@ -213,6 +219,7 @@ class ServerSettings(Strict):
     cameras: tuple[int, ...] = ()
     sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = Field(default={})
     events: EventSettings | None = None
+    clips: Annotated[ClipSettings | None, BeforeValidator(_switched)] = None
     data_dir: Path | None = None
     limits: Limits = Limits()
 

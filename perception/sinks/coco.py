@@ -18,7 +18,8 @@ from perception.types import Prediction, SourceInfo
 class CocoSink(Sink):
     """Writes a COCO data set: each frame is an image, each box an annotation with a ``score``.
 
-    ``image.id`` is the frame's index and ``image.time`` its time in seconds. Categories are the detection classes,
+    ``image.id`` is the frame's index and ``image.time`` its time in seconds. Pictures have their own ``file_name``, the
+    frames of a video those that CVAT gives them. Categories are the detection classes,
     with their class ids, followed (with ``masks``) by the segmentation classes: these are ``stuff``, an annotation
     for each frame and class that has pixels, with a compressed RLE. Boxes are ``[x, y, width, height]`` in pixels.
     Annotation ids begin with 1, because COCO's own evaluation takes 0 for "none".
@@ -40,11 +41,13 @@ class CocoSink(Sink):
         self._document = CocoDocument(path, overwrite)
         self.where = str(path)
         self._masks = masks
+        self._of_pictures = False
         self._stuff_offset = 0
         self._annotation_count = 0
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
         names = ClassNames(card)
+        self._of_pictures = info.kind == "images"
         if self._masks is None:
             self._masks = bool(names.segments) and not names.detections
         self._stuff_offset = len(names.detections)
@@ -57,7 +60,8 @@ class CocoSink(Sink):
         self._document.open(info, card, {"categories": categories})
 
     def write(self, prediction: Prediction) -> None:
-        self._document.add_image(prediction.frame)
+        frame = prediction.frame
+        self._document.add_image(frame, None if self._of_pictures else f"frame_{frame.index:06d}.PNG")
         for annotation in self._of(prediction):
             self._annotation_count += 1
             ids = {"id": self._annotation_count, "image_id": prediction.frame.index}
@@ -73,7 +77,8 @@ class CocoSink(Sink):
             tracks = [None] * len(found) if found.track_ids is None else found.track_ids.tolist()
             rows = zip(np.round(boxes, 2).tolist(), areas, scores, found.class_ids.tolist(), tracks, strict=True)
             for box, area, score, class_id, track in rows:
-                row = {"category_id": class_id, "bbox": box, "area": area, "score": score}
+                # CVAT looks for a mask, and takes the box where it is empty
+                row = {"category_id": class_id, "bbox": box, "area": area, "segmentation": [], "score": score}
                 yield row if track is None else {**row, "track_id": track, "attributes": _of_cvat(track)}
         if self._masks and prediction.class_map is not None:
             from perception.sinks.rle import encode_classes

@@ -54,12 +54,12 @@ class CocoDocument:
             self._annotations = tempfile.TemporaryFile(dir=self._file.path.parent)  # noqa: SIM115
             self._images.write(_dump({"info": about, "licenses": [], **head})[:-1] + b',\n"images":[')
 
-    def add_image(self, frame: Frame) -> None:
-        """A frame as an image; its index is its id."""
+    def add_image(self, frame: Frame, name: str | None = None) -> None:
+        """A frame as an image; its index is its id, its ``file_name`` that of its source unless there is a better."""
         assert self._images is not None, "write before open"
         image = {
             "id": frame.index,
-            "file_name": frame.source,
+            "file_name": frame.source if name is None else name,
             "width": frame.width,
             "height": frame.height,
             "time": round(frame.time, 6),

@@ -16,11 +16,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perception.common.bounds import Bounds
 from perception.errors import UsageError
 from perception.sources.base import Selection, Source
+
+if TYPE_CHECKING:
+    from perception.sources.packets import PacketRing  # loads FFmpeg
 
 __all__ = ["Bounds", "Selection", "Source", "open_source"]
 
@@ -42,6 +45,7 @@ def open_source(
     confined: bool = False,
     addresses: Sequence[str] = (),
     bounds: Bounds | None = None,
+    packets: PacketRing | None = None,
 ) -> Source:
     """Open whatever ``uri`` names and decode its first frame.
 
@@ -65,6 +69,7 @@ def open_source(
         addresses: where ``confined``, the IP addresses that the host of an ``http://`` or ``rtsp(s)://`` address may
             have; its name is then not looked up once more.
         bounds: how large frames may be, and a way to give up opening.
+        packets: is given the packets of a video as they are read; of cameras and images there are none.
 
     Returns:
         The source; use it as a context manager and iterate it once.
@@ -109,6 +114,7 @@ def open_source(
             confined=confined,
             addresses=addresses,
             fps=fps,
+            packets=packets,
             **codec,
         )
     if kind == "synthetic":
@@ -118,7 +124,7 @@ def open_source(
     if kind == "stdin":
         from perception.sources.video import PipeSource
 
-        return PipeSource(selection, **codec)
+        return PipeSource(selection, packets=packets, **codec)
     from perception.sources.video import open_file
 
-    return open_file(uri, selection, **codec)
+    return open_file(uri, selection, packets=packets, **codec)

@@ -23,6 +23,7 @@ from perception.sources.address import unknown_host
 from perception.sources.base import log
 from perception.sources.deinterlace import Deinterlacer
 from perception.sources.nvdec import accelerator
+from perception.sources.packets import PacketRing
 from perception.sources.uri import redact, redact_text
 
 _REFUSED_FORMATS = frozenset({
@@ -192,6 +193,7 @@ class Decoder:
         network: a broken connection is an error; a file that cannot be read further merely ends.
         bounds: what its pictures are held to; ones that are far too large count as damaged.
         live: frames come by themselves: time stamps are held to the time of arrival.
+        packets: is given them as they are read.
 
     Attributes:
         stream: the video stream.
@@ -215,6 +217,7 @@ class Decoder:
         network: bool = False,
         bounds: Bounds | None = None,
         live: bool = False,
+        packets: PacketRing | None = None,
     ) -> None:
         self.container = container
         # PyAV asks FFmpeg to invent missing stamps; for reordered pictures in AVI it invents them out of order.
@@ -255,6 +258,8 @@ class Decoder:
             threads = min(_MAX_THREADS, os.cpu_count() or 1) if large else 1
         if bounds.codec_options:
             self.stream.codec_context.options = bounds.codec_options
+        timeline = None if self._arrival is None else ArrivalTimeline(has_clock(container))
+        self._feed = None if packets is None else packets.begin(container, self.stream, timeline)
         self.stream.codec_context.thread_count = threads
         self.stream.thread_type = "AUTO" if threads > 1 else "NONE"
 
@@ -275,6 +280,8 @@ class Decoder:
 
     def close(self) -> None:
         """Free the codec and close the container."""
+        if self._feed is not None:
+            self._feed.end()
         self.container.close()
 
     def seconds(self, frame: av.VideoFrame) -> float:
@@ -302,6 +309,8 @@ class Decoder:
             av.error.FFmpegError: the container cannot seek.
         """
         self.container.seek(int((seconds + self.origin) / self.time_base), stream=self.stream, backward=True)
+        if self._feed is not None:
+            self._feed.cut()
         self._last_pts = self._last_dts = None
 
     def frames(self) -> Iterator[av.VideoFrame]:
@@ -318,6 +327,8 @@ class Decoder:
             placed = believed(self._decoded(), lambda item: item[0].pts or 0, timeline)
         whole = Deinterlacer(self.time_base) if self._deinterlace else None
         for pts, (frame, shape) in placed:
+            if self._feed is not None:
+                self._feed.show(float((frame.pts or 0) * self.time_base))
             frame.pts, frame.time_base = pts, self.time_base
             for shown, self.sample_aspect_ratio in whole.push(frame, shape) if whole else ((frame, shape),):
                 yield shown
@@ -367,12 +378,18 @@ class Decoder:
         """Packets, then None to empty the decoder. Goes on behind errors as long as they are not endless."""
         failures = 0
         # Matroska's demuxer goes past what it cannot parse without a word; only a hole between packets tells.
+        feed = self._feed
+        wanted = [self.stream] if feed is None else feed.streams
         lone = len(self.container.streams) == 1 and "matroska" in self.container.format.name
         read_to = 0
         while True:
             try:
                 asked = time.monotonic()
-                for packet in self.container.demux(self.stream):
+                for packet in self.container.demux(wanted):
+                    if feed is not None and packet.stream_index != self.stream.index:
+                        if packet.size:
+                            feed.add_sound(packet)
+                        continue
                     self._arrived = time.monotonic()
                     self._waited = self._arrived - asked > _WAITED_S
                     if self._abandoned:
@@ -386,6 +403,8 @@ class Decoder:
                         elif lone and read_to and packet.pos and packet.pos - read_to > _LOST_BYTES:
                             self._skip("a part of the file cannot be parsed")
                         read_to = packet.pos + packet.size if packet.pos else 0
+                        if feed is not None:
+                            feed.add(packet, self._arrived, self._waited)
                         yield packet
                     asked = time.monotonic()
                 break

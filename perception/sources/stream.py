@@ -29,6 +29,7 @@ from perception.sources.decode import (
     open_container,
 )
 from perception.sources.latest import LatestReader, LiveSource, selected
+from perception.sources.packets import PacketRing
 from perception.sources.presentation import Presenter
 from perception.sources.relay import RtspRelay
 from perception.sources.uri import redact
@@ -62,6 +63,7 @@ def open_stream(
     threads: int = 0,
     deinterlace: bool = True,
     fps: float | None = None,
+    packets: PacketRing | None = None,
 ) -> Source:
     """Connect to a stream and decode its first frame.
 
@@ -76,6 +78,7 @@ def open_stream(
         bounds: what it is held to.
         threads, deinterlace: see ``Decoder``.
         fps: how often to read an address that gives a picture and not a stream.
+        packets: is given them as they are read.
 
     Raises:
         SourceError: no answer in time, refused, or no video in it.
@@ -102,7 +105,7 @@ def open_stream(
     if family != "http":
         options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
 
-    codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace, "bounds": bounds}
+    codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace, "bounds": bounds, "packets": packets}
 
     def connected(form: str | None = None, relay: RtspRelay | None = None) -> Source:
         began = time.monotonic()
@@ -216,6 +219,7 @@ class StreamSource(LiveSource):
         first_timeout: seconds to wait for the first frame.
         threads, deinterlace: see ``Decoder``.
         bounds: what it is held to.
+        packets: is given them as they are read.
 
     Raises:
         UnreadableError: it ends before anything can be decoded.
@@ -233,6 +237,7 @@ class StreamSource(LiveSource):
         threads: int = 0,
         deinterlace: bool = True,
         bounds: Bounds | None = None,
+        packets: PacketRing | None = None,
     ) -> None:
         super().__init__()
         bounds = bounds or Bounds()
@@ -240,8 +245,9 @@ class StreamSource(LiveSource):
         # The decoder has its own read timeout; this one is for a decoder that gets data and makes no frame of it.
         self._timeout = 2 * timeout + 1
         self._decoder = decoder = Decoder(
-            container, uri, threads=threads, deinterlace=deinterlace, network=True, live=True, bounds=bounds
-        )
+            container, uri, threads=threads, deinterlace=deinterlace, network=True, live=True, bounds=bounds,
+            packets=packets,
+        )  # fmt: skip
         self._present = Presenter(decoder.where, bounds)
         self._first_size = 0, 0
         self._opened = threading.Event()

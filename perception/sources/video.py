@@ -26,6 +26,7 @@ from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
 from perception.sources.decode import Decoder, StillPictureError, local_formats, open_container
 from perception.sources.heif import is_heif
+from perception.sources.packets import PacketRing
 from perception.sources.presentation import Presenter
 from perception.sources.uri import redact
 from perception.types import Frame, SourceInfo
@@ -50,6 +51,7 @@ class VideoSource(Source):
         path: the local file, if it is one.
         first_timeout: seconds to wait for the first frame; None: until the data ends.
         bounds: what it is held to.
+        packets: is given them as they are read.
 
     Raises:
         SourceError: there is nothing to decode, or nothing from ``start`` on.
@@ -70,13 +72,15 @@ class VideoSource(Source):
         path: Path | None = None,
         first_timeout: float | None = None,
         bounds: Bounds | None = None,
+        packets: PacketRing | None = None,
     ) -> None:
         super().__init__()
         self._bounds = bounds = bounds or Bounds()
         self._select = selection
         self._decoder = decoder = Decoder(
-            container, uri, threads=threads, deinterlace=deinterlace, network=kind == "stream", bounds=bounds
-        )
+            container, uri, threads=threads, deinterlace=deinterlace, network=kind == "stream", bounds=bounds,
+            packets=packets,
+        )  # fmt: skip
         self._present = Presenter(decoder.where, bounds)
         try:
             self._pictures, first = self._begin(seekable, first_timeout)

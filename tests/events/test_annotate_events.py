@@ -17,9 +17,13 @@ from perception.drawing.annotator import Annotator
 from perception.errors import UsageError
 from perception.events.event import SCHEMA_FILE, Event
 from perception.events.settings import EventSettings, read_event_settings
+from perception.footage.settings import ClipSettings
 from perception.model import load_model
+from perception.stages.factories import StageFactory
 from perception.types import Prediction
 from tests.events.receivers import HttpReceiver, free_port
+from tests.footage.clips import shown
+from tests.media import make_video
 from tests.models import write_model
 
 SOURCE = "synthetic:?size=64x48&frames=12&fps=25"
@@ -75,6 +79,41 @@ def test_events_are_sent_before_the_end_and_else_at_the_next_start(tmp_path: Pat
     written = (tmp_path / "b.jsonl").read_text().splitlines()
     assert [json.loads(body) for _, _, body in server.requests] == [json.loads(line) for line in written]
     assert (tmp_path / "all.jsonl").read_text().splitlines() == written
+
+
+def test_clips_and_snapshots_are_linked_in_the_events(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "v.mp4", frames=150, keyint=25)
+    path, clips = tmp_path / "events.jsonl", tmp_path / "clips"
+    kept = ClipSettings(folder=clips, before_s=1, after_s=1)
+    with load_model(write_model(tmp_path / "colors.onnx", detection=True)) as model:
+        stages = [StageFactory("rare", lambda card: Rare())]
+        annotator = Annotator(model.card)
+        for result in annotate_all(
+            [str(video)], model, Outputs(events=str(path)), annotator=annotator, stages=stages, clips=kept
+        ):
+            assert result.error is None
+    lines = path.read_text().splitlines()
+    schema = jsonschema_rs.validator_for(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+    events = [Event.from_json(line) for line in lines]
+    for line in lines:
+        schema.validate(json.loads(line))
+    assert [event.frame for event in events] == [30, 40, 120]
+    assert events[0].clip == events[1].clip != events[2].clip
+    for event in events:
+        assert Path(str(event.clip)).parent == Path(str(event.snapshot)).parent == clips
+        assert event.frame in shown(str(event.clip)) and Path(str(event.snapshot)).read_bytes()[:2] == b"\xff\xd8"
+    assert len([*clips.iterdir()]) == 5
+
+
+class Rare:
+    """A stage that makes an event of three frames."""
+
+    def __call__(self, prediction: Prediction) -> Prediction:
+        from dataclasses import replace
+
+        frame = prediction.frame
+        made = Event(kind="crossed", source=frame.source, source_time=frame.time, frame=frame.index)
+        return replace(prediction, events=(made,) * (frame.index in (30, 40, 120)))
 
 
 class TestSettings:
@@ -149,6 +188,8 @@ def test_the_example_of_the_page_is_valid(monkeypatch: pytest.MonkeyPatch) -> No
     import re
 
     page = (Path(__file__).parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    clips, example = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    kept = ClipSettings.model_validate(yaml.safe_load(clips)["clips"])
+    assert kept == ClipSettings(folder=kept.folder, base_url=kept.base_url)  # the others are as they are without it
     found = EventSettings.model_validate(yaml.safe_load(example))
     assert found.mqtt is not None and found.mqtt.tls and len(found.webhooks) == 1

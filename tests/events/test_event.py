@@ -31,6 +31,8 @@ EVENTS = st.builds(
     count=st.none() | st.integers(0, 2**40),
     value=st.none() | st.floats(allow_nan=False, allow_infinity=False),
     duration=st.none() | st.floats(0, 1e9),
+    snapshot=st.none() | st.text(),
+    clip=st.none() | st.text(),
     time=st.floats(0, 4e9).map(utc),
 )  # fmt: skip
 

@@ -22,6 +22,7 @@ from perception.errors import UsageError
 from perception.events import mqtt as module
 from perception.events.delivery import Delivery
 from perception.events.event import Event, utc
+from perception.events.home_assistant import RuleOutline
 from perception.events.mqtt import Mqtt
 from perception.events.outbox import Outbox
 from tests.events.receivers import Broker, Subscriber, event, free_port, needs_mosquitto, wait_for
@@ -202,6 +203,31 @@ def test_entities_and_states_appear(broker: Broker, tmp_path: Path) -> None:
             wait_for(lambda: len(subscriber.of("/state")) == 3 and len(subscriber.of("/config")) == 7)
             again = {topic: payload for topic, payload, _ in subscriber.messages if topic.endswith(("config", "state"))}
             assert again.items() <= first.items()
+
+
+def test_entities_of_known_rules_are_there_before_their_first_events(broker: Broker, tmp_path: Path) -> None:
+    rules = [
+        RuleOutline("yard", "gate", "line", ("in", "out")),
+        RuleOutline("yard", "Hof 1", "zone"),
+        RuleOutline("yard", "flood", "condition"),
+    ]
+    with Subscriber(broker.port) as subscriber, delivery_to(broker.port, tmp_path, rules=rules) as delivery:
+        wait_for(lambda: len(subscriber.of("/config")) == 7 and len(subscriber.of("/state")) == 3)
+        before = {topic: payload for topic, payload, _ in subscriber.messages}
+        states = [json.loads(before[topic]) for topic in sorted(before) if topic.endswith("/state")]
+        assert {"crossed": {"in": 0, "out": 0}} in states
+        assert {"inside": 0, "occupied": "OFF"} in states and {"holds": "OFF", "value": None} in states
+        for one in (
+            event(4, direction="in"),
+            event(2, direction="out"),
+            event(0, kind="left", rule="Hof 1", direction=None, duration=3.5),
+            event(0, kind="condition_started", rule="flood", count=None, value=0.25),
+        ):
+            delivery.publish(one)
+        drained(delivery)
+        wait_for(lambda: len(subscriber.of("/state")) == 7)
+        assert len(subscriber.of("/config")) == 7  # they are those that the events would have announced
+        check_entities({topic: payload for topic, payload, _ in subscriber.messages})
 
 
 def check_entities(messages: dict[str, str]) -> None:

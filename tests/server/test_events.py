@@ -14,7 +14,7 @@ import pytest
 
 from perception.events.event import Event
 from perception.server.app import create_app
-from tests.events.receivers import HttpReceiver
+from tests.events.receivers import Broker, HttpReceiver, Subscriber, needs_mosquitto
 from tests.server.conftest import SCENE, wait_until_ready
 from tests.server.served import served
 from tests.server.waiting import wait_for
@@ -94,6 +94,30 @@ def test_a_source_that_is_kept_sends_its_events(stage: str, make: Any, tmp_path:
     delivered = [name for name in found if re.match(r"perception_events_ended_total\{outcome=\"delivered\"", name)]
     assert len(delivered) == 2 and "/hook" not in "".join(found)
     check_dashboard({*families, *(name.partition("{")[0] for name in found)})
+
+
+RULES = """
+lines:
+  - {name: gate, points: [[0, 0.5], [1, 0.5]], directions: [up, down]}
+zones:
+  - {name: lawn, points: [[0, 0], [1, 0], [1, 1]]}
+"""
+
+
+@needs_mosquitto
+def test_home_assistant_knows_all_rules_before_anything_happens(make: Any, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES)
+    with Broker(tmp_path) as broker, Subscriber(broker.port) as subscriber:
+        settings = make(
+            sources={"yard": {"uri": SCENE, "rules": str(rules)}, "street": SCENE},
+            events={"mqtt": {"host": "127.0.0.1", "port": broker.port}},
+        )
+        with served(create_app(settings)):
+            wait_for(lambda: len(subscriber.of("/config")) == 5 and len(subscriber.of("/state")) == 2)
+        names = {json.loads(payload)["name"] for payload in subscriber.of("/config")}
+        assert names == {"Motion", "gate up", "gate down", "lawn inside", "lawn"}
+        assert {json.loads(payload)["device"]["name"] for payload in subscriber.of("/config")} == {"yard"}
 
 
 def check_dashboard(names: set[str]) -> None:

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+from perception.card import ModelCard
 from perception.common.bounds import Bounds
 from perception.errors import PerceptionError, UsageError
+from perception.footage.recorder import FootageRecorder
+from perception.footage.store import FootageStore
 from perception.rules.settings import read_rules
 from perception.server.edge.allowlist import Permitted, check_source, host_of
 from perception.server.edge.places import Places
@@ -26,9 +29,11 @@ from perception.server.problems import Busy, NotFound
 from perception.server.settings import ServerSettings
 from perception.server.streams.stream import Stream
 from perception.server.streams.timeouts import Timeouts
+from perception.server.streams.views import PLAIN
 from perception.server.viewers.recording import Recordings
 from perception.sources import open_source
 from perception.sources.base import Source
+from perception.sources.packets import PacketRing
 from perception.sources.uri import Kind, kind_of
 from perception.stages.factories import StageFactory, find_stage
 from perception.stages.rules import rules_factory
@@ -63,6 +68,7 @@ class StreamHub:
         metrics: counters of the server.
         stages: of the operator, for every stream.
         publish: is given all their events; see `Stream`.
+        footage: where clips and snapshots of these events are kept; None: nowhere.
         timeouts: of the streams, see `Timeouts`.
         idle_s: see `IDLE_S`.
         clock: seconds, by which streams are idle; see `Stream` too.
@@ -79,6 +85,7 @@ class StreamHub:
         *,
         stages: Sequence[StageFactory] = (),
         publish: Callable[[Event], None] | None = None,
+        footage: FootageStore | None = None,
         timeouts: Timeouts | None = None,
         idle_s: float = IDLE_S,
         clock: Callable[[], float] = time.monotonic,
@@ -88,6 +95,7 @@ class StreamHub:
         self._metrics = metrics
         self._stages = stages
         self._publish = publish
+        self._footage = footage
         self._rules = {
             name: read_rules(named.rules) for name, named in settings.sources.items() if named.rules is not None
         }
@@ -197,18 +205,22 @@ class StreamHub:
                 if len(self._streams) + len(self._ending) >= limit:
                     return None
                 bounds = Bounds(self._settings.limits.stream_pixels)
+                stages = self.stages_of(source)
+                footage = self._recorder(found.name, scheduler.model.card) if stages else None
+                packets = None if footage is None else footage.packets
                 made = self._streams[key] = Stream(
                     self._new_id(*key),
                     found.name,
-                    lambda: self._connect(source, bounds),
+                    lambda: self._connect(source, bounds, packets),
                     scheduler,
                     reconnect=kind in ("camera", "csi", "stream"),
                     loop=found.loop and (kind != "stream" or not found.confined),
                     metrics=self._metrics,
                     timeouts=self._timeouts,
-                    stages=self.stages_of(source),
+                    stages=stages,
                     bounds=bounds,
                     publish=self._publish,
+                    footage=footage,
                     clock=self._now,
                 )
                 return made, True
@@ -303,7 +315,16 @@ class StreamHub:
             return source
         return secrets.token_hex(6)
 
-    def _connect(self, source: str, bounds: Bounds) -> Source:
+    def _recorder(self, name: str, card: ModelCard) -> FootageRecorder | None:
+        clips = self._settings.clips
+        if self._footage is None or clips is None:
+            return None
+        begin = f"{self._settings.root_path if clips.base_url is None else clips.base_url}/v1/footage/"
+        return FootageRecorder(
+            self._footage, clips, PLAIN.annotator(card), link=lambda file: begin + file, background=True, name=name
+        )
+
+    def _connect(self, source: str, bounds: Bounds, packets: PacketRing | None) -> Source:
         # Checked for each connection: what a host's name stands for may have changed since.
         found = check_source(source, self._settings)
         return open_source(
@@ -314,6 +335,7 @@ class StreamHub:
             confined=found.confined,
             addresses=found.addresses,
             bounds=bounds,
+            packets=packets,
         )
 
     def _close_idle(self) -> None:
@@ -325,6 +347,8 @@ class StreamHub:
             self._end(idle)
             if time.monotonic() - cleaned > CLEANING_S:
                 self.recordings.delete_old()
+                if self._footage is not None:
+                    self._footage.clean()
                 cleaned = time.monotonic()
             if time.monotonic() - given_back > GIVING_BACK_S:
                 give_back()

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from perception.common.bounds import Bounds
 from perception.errors import EngineError, PerceptionError, SourceError, StageError, UsageError
+from perception.footage.recorder import FootageRecorder
 from perception.model import Inference, Model
 from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
@@ -76,6 +77,7 @@ class Stream:
             and so have the plain ones, which see every result, watched or not.
         bounds: what ``connect`` holds its sources to; cancelled when the stream is closed.
         publish: is given each event of the plain interpretation, under the stream's name; must not wait.
+        footage: gives these events their clips and snapshots; closed with the stream.
         clock: seconds, by which it plays files and tells that a source is silent, or nobody watches.
 
     Raises:
@@ -100,6 +102,7 @@ class Stream:
         stages: Sequence[StageFactory] = (),
         bounds: Bounds | None = None,
         publish: Callable[[Event], None] | None = None,
+        footage: FootageRecorder | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = id
@@ -118,6 +121,7 @@ class Stream:
         self._timeouts = timeouts or Timeouts()
         self._bounds = bounds or Bounds()
         self._publish_event = publish
+        self._footage = footage
         self._clock = Clock(clock)
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -303,6 +307,8 @@ class Stream:
             log.exception("stream %s", self.id)
             self._enter("failed", redact_text(f"{type(error).__name__}: {error}"))
         finally:
+            if self._footage is not None:
+                self._footage.close()
             with self._changed:
                 self._changed.notify_all()
 
@@ -382,6 +388,8 @@ class Stream:
         result = Result(self.frames, inference)
         prediction = self._views.advance(result)
         self._metrics.frame_done(prediction, "stream")
+        if self._footage is not None:
+            prediction = self._footage(prediction)
         for event in prediction.events:
             self._metrics.event(event.kind)
             if self._publish_event is not None:
