@@ -188,7 +188,7 @@ def test_the_example_of_the_page_is_valid(monkeypatch: pytest.MonkeyPatch) -> No
     import re
 
     page = (Path(__file__).parents[2] / "docs" / "events.md").read_text(encoding="utf-8")
-    clips, example = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    example, clips = re.findall(r"```yaml\n(.*?)```", page, re.S)
     kept = ClipSettings.model_validate(yaml.safe_load(clips)["clips"])
     assert kept == ClipSettings(folder=kept.folder, base_url=kept.base_url)  # the others are as they are without it
     found = EventSettings.model_validate(yaml.safe_load(example))

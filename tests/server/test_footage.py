@@ -71,7 +71,7 @@ def test_links_lead_to_files_for_those_who_may_see_them(stage: str, make: Any, t
     app = create_app(settings)
     with served(app) as address, httpx.Client(base_url=f"http://{address}", timeout=60) as client:
         allowed = {"Authorization": f"Bearer {TOKEN}"}
-        wait_until_ready(client, 600)
+        wait_until_ready(client, 600, headers=allowed)
         wait_for(lambda: len({event.clip for event in read()}) >= 3, 120)
         event = read()[0]
         assert event.clip is not None and event.snapshot is not None

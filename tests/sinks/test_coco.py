@@ -67,7 +67,7 @@ def test_masks_are_left_out_beside_boxes(tmp_path: Path) -> None:
         sink.write(prediction(0, detections=detections(1), class_map=class_map(np.zeros((48, 64), np.uint8))))
     annotations = json.loads((tmp_path / "out.json").read_text())["annotations"]
     assert len(annotations) == 1
-    assert "segmentation" not in annotations[0]
+    assert annotations[0]["segmentation"] == []
 
 
 def test_no_frames_make_an_empty_data_set(tmp_path: Path) -> None:
