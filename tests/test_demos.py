@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -65,6 +66,14 @@ def test_annotate_folder(tmp_path: Path) -> None:
     good, bad = done.stdout.splitlines()
     assert "a.mp4: 3 frames" in good and bad.startswith("failed: ") and "b.mp4" in bad
     assert len((tmp_path / "out" / "a.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rclpy") is not None, reason="ROS 2 is here")
+def test_ros2_detections_where_there_is_no_ros2() -> None:
+    command = [sys.executable, str(DEMOS / "ros2_detections.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr.startswith("rclpy is not installed") and done.stderr.count("\n") == 1
 
 
 def test_live_view(tmp_path: Path) -> None:

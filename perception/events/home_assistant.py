@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from perception.common.version import __version__
 from perception.events.event import Event, seconds_of
@@ -45,13 +45,13 @@ class RuleOutline:
 
     Attributes:
         source, rule: names.
-        kind: what it is.
+        kind: ``line``, ``zone`` or ``condition``.
         directions: of a line.
     """
 
     source: str
     rule: str
-    kind: Literal["line", "zone", "condition"]
+    kind: str
     directions: tuple[str, ...] = ()
 
 

@@ -222,7 +222,8 @@ class Mqtt(Target):
         if reason.is_failure:
             self._lost(_refusal(str(reason)))
             return
-        client.publish(self._messages.availability, "online", qos=1, retain=True)
+        # Not acknowledged: what a break leaves unacknowledged is sent again, beside that of the next connection.
+        client.publish(self._messages.availability, "online", qos=0, retain=True)
         if self._discovery is not None:
             client.subscribe(f"{self._messages.prefix}/status", qos=1)
             self._born_at = time.monotonic()  # a broker that was started again may have forgotten all

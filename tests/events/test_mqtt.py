@@ -347,7 +347,7 @@ def test_kills_of_the_broker_lose_and_double_nothing(stopped: Broker, tmp_path: 
         gate.open()
         drained(delivery)
         wait_for(lambda: {*sent} <= {Event.from_json(text).id for text in subscriber.of("yard/events")})
-        wait_for(lambda: len(subscriber.of("availability")) == kills + 1)
+        wait_for(lambda: len(subscriber.of("availability")) >= kills + 1)
     received = [Event.from_json(text).id for text in subscriber.of("yard/events")]
     broker.kill()
     gate.close()
