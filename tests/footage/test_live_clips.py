@@ -217,7 +217,7 @@ def test_rtsp_from_gstreamer_with_b_frames(tmp_path: Path, scheduler: Scheduler)
     if problem:
         pytest.skip(f"no RTSP server here ({problem}); {NEEDS}")
     video = make_video(
-        tmp_path / "v.mp4", frames=900, keyint=250, options={"bf": "2", "x264-params": "scenecut=0", "preset": "fast"}
+        tmp_path / "v.mp4", frames=900, keyint=50, options={"bf": "2", "x264-params": "scenecut=0", "preset": "fast"}
     )
     server = RtspProcess(video)
     server.start()
