@@ -37,6 +37,7 @@ from perception.commands.outputs import (
     ClipSound,
     Coco,
     Counts,
+    Crf,
     Csv,
     Events,
     EventTargets,
@@ -47,8 +48,10 @@ from perception.commands.outputs import (
     Panoptic,
     Parquet,
     RulesFile,
+    SkipExisting,
     Summary,
     Trajectories,
+    clip_settings,
 )
 from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
@@ -101,26 +104,14 @@ def annotate(
     clip_after: ClipAfter = 5.0,
     clip_sound: ClipSound = False,
     overwrite: Overwrite = False,
-    skip_existing: Annotated[
-        bool,
-        typer.Option(
-            "--skip-existing", rich_help_panel=OUTPUT,
-            help="Skip sources whose outputs are all there; with --overwrite, redo those of which some are.",
-        ),
-    ] = False,
+    skip_existing: SkipExisting = False,
     codec: Annotated[
         str | None,
         typer.Option(
             help="Video encoder: h264, hevc, vp9, av1, ...", show_default="h264; vp9 for .webm", rich_help_panel=OUTPUT
         ),
     ] = None,
-    crf: Annotated[
-        int | None,
-        typer.Option(
-            help="Quality of the video; lower is better.", show_default="by codec: 23 for h264, 34 for vp9",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    crf: Crf = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -241,7 +232,6 @@ def annotate(
     from perception.common.settings import things as parse_things
     from perception.drawing.annotator import Annotator
     from perception.events.settings import read_event_settings
-    from perception.footage.settings import ClipSettings
     from perception.model import load_model
     from perception.postprocess.post_processing import DetectionOptions
     from perception.rules.settings import read_rules
@@ -267,10 +257,7 @@ def annotate(
         raise UsageError("--summary says what rules saw: give --rules FILE")
     if (events, event_targets, clips) != (None, None, None) and found_rules is None and not own_stages:
         raise UsageError("events are made by rules: give --rules FILE")
-    kept = None
-    if clips is not None:
-        longest = max(120.0, clip_before + clip_after)
-        kept = ClipSettings(folder=clips, before_s=clip_before, after_s=clip_after, longest_s=longest, sound=clip_sound)
+    kept = clip_settings(clips, clip_before, clip_after, clip_sound)
     targets = None if event_targets is None else read_event_settings(event_targets)
     track = track or mot is not None or trajectories is not None or bool(found_rules and found_rules.of_boxes)
     reporter = Reporter(quiet=quiet, stats=stats)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perception.commands.options import MODEL, OUTPUT
+
+if TYPE_CHECKING:
+    from perception.footage.settings import ClipSettings
 
 NOT_WRITTEN = "not written"
 
@@ -94,3 +97,27 @@ EventTargets = Annotated[
         show_default="not sent", rich_help_panel=OUTPUT,
     ),
 ]  # fmt: skip
+SkipExisting = Annotated[
+    bool,
+    typer.Option(
+        "--skip-existing", rich_help_panel=OUTPUT,
+        help="Skip sources whose outputs are all there; with --overwrite, redo those of which some are.",
+    ),
+]  # fmt: skip
+Crf = Annotated[
+    int | None,
+    typer.Option(
+        help="Quality of the video; lower is better.", show_default="by codec: 23 for h264, 34 for vp9",
+        rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+
+
+def clip_settings(folder: Path | None, before: float, after: float, sound: bool) -> ClipSettings | None:
+    """Make the settings of ``--clips`` and what belongs to it; None where there are to be none."""
+    from perception.footage.settings import ClipSettings
+
+    if folder is None:
+        return None
+    longest = max(120.0, before + after)
+    return ClipSettings(folder=folder, before_s=before, after_s=after, longest_s=longest, sound=sound)
