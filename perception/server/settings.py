@@ -187,6 +187,8 @@ class ServerSettings(Strict):
             `perception.server.edge.allowlist`.
         cameras: numbers of this machine's cameras that clients may open.
         sources: sources that are offered by name.
+        draw_rules: clients may draw lines and zones at the sources that they see, as they may close and record them.
+            These are kept in ``data_dir``.
         events: where events of these streams go, see `perception.events.settings.EventSettings`.
         data_dir: folder for jobs and recordings; None: in the user's data folder.
         limits: how much at once.
@@ -212,6 +214,7 @@ class ServerSettings(Strict):
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
     sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = Field(default={})
+    draw_rules: bool = True
     events: EventSettings | None = None
     data_dir: Path | None = None
     limits: Limits = Limits()
