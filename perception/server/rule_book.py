@@ -57,8 +57,8 @@ class RuleBook:
         return self._page.rules
 
     @property
-    def faults(self) -> tuple[RuleError, ...]:
-        """Why drawn rules are left out."""
+    def faults(self) -> dict[str, str]:
+        """Why drawn rules are left out, by name, in one line each."""
         return self._page.faults
 
     @property
@@ -71,16 +71,18 @@ class RuleBook:
         """Replace what clients have drawn; it holds from the next prediction on."""
         fit, faults = self._fitting(drawn)
         silent = frozenset() if self._deliver else frozenset(rule.name for rule in fit)
-        self._page = _Page(drawn, self.fixed + fit, tuple(faults), silent)
+        self._page = _Page(drawn, self.fixed + fit, {fault.rule or "": fault.message for fault in faults}, silent)
 
     def check(self, drawn: Rules) -> None:
-        """Check what a client wants to draw.
+        """Check what a client wants to draw. What is drawn already may stay, also where the model has changed since.
 
         Raises:
             RuleError: it does not fit the model, has a name of the operator's, or there would be too many rules.
         """
-        for fault in self._fitting(drawn)[1]:
+        for fault in self._fitting(drawn.without({rule.name for rule in self.drawn if rule in [*drawn]}))[1]:
             raise fault
+        if len(self.fixed) + len(drawn) > MOST_RULES:
+            raise RuleError(f"there are {len(drawn)} rules; {MOST_RULES - len(self.fixed)} can be drawn")
 
     def _fitting(self, drawn: Rules) -> tuple[Rules, list[RuleError]]:
         taken = {rule.name for rule in self.fixed}
@@ -108,7 +110,7 @@ class _Page:
 
     drawn: Rules = field(default_factory=Rules)
     rules: Rules = field(default_factory=Rules)
-    faults: tuple[RuleError, ...] = ()
+    faults: dict[str, str] = field(default_factory=dict)
     silent: frozenset[str] = frozenset()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +30,47 @@ ZONE = {"name": "yard", "points": [[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0
 DRAWN = {"lines": [LINE], "zones": [ZONE]}
 
 
-def passing(step: int, width: int = 64) -> np.ndarray:
-    """A red square of one anchor on gray, in the middle row of the picture, as far as it has come."""
-    image = np.full((48, width, 3), 128, np.uint8)
-    image[16:32, step : step + 16] = solid("red", 1, 1)[0, 0]
-    return image
+MODULE = "walkers"
+STAGE = '''
+from dataclasses import replace
+
+import numpy as np
+
+from perception.types import Detections
 
 
-def walk() -> list[np.ndarray]:
-    """A square that stands at the left for a second, then at the right for a second."""
-    return [passing(0)] * 25 + [passing(16)] * 6 + [passing(32)] * 6 + [passing(48)] * 25
+class Walk:
+    """A red box that walks from left to right through the middle of the picture, again and again."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, prediction):
+        walk, step = divmod(self.calls, 40)
+        self.calls += 1
+        width, height = prediction.frame.width, prediction.frame.height
+        x, y = (0.1 + 0.02 * step) * width, 0.6 * height
+        box = np.array([[x - 0.05 * width, y - 0.2 * height, x + 0.05 * width, y]], np.float32)
+        ids = np.array([walk + 1], np.int64)
+        return replace(prediction, detections=Detections(box, np.ones(1, np.float32), np.zeros(1, np.int32), ids))
+'''
+
+
+def square(size: tuple[int, int] = (64, 48)) -> np.ndarray:
+    """One red square on gray at the left, an anchor of the tiny model."""
+    image = np.full((48, 64, 3), 128, np.uint8)
+    image[16:32, 0:16] = solid("red", 1, 1)[0, 0]
+    return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_video(tmp_path_factory.mktemp("clip") / "walk.mp4", images=walk(), size_wh=(64, 48), fps=25)
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / f"{MODULE}.py").write_text(STAGE)
+    sys.path.insert(0, str(folder))
+    yield make_video(folder / "square.mp4", images=[square()] * 50, size_wh=(64, 48), fps=25)
+    sys.path.remove(str(folder))
+    sys.modules.pop(MODULE, None)
 
 
 @pytest.fixture
@@ -53,13 +81,11 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def client_of(make: Any, clip: Path, folder: Path) -> Iterator[Any]:
     """Opens servers of one data folder, one after the other; gives a client, with the stream "walk" open."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
 
         def opened(**values: Any) -> httpx.Client:
             stack.close()
-            values = {"sources": {"walk": str(clip)}, "data_dir": folder, **values}
+            values = {"sources": {"walk": str(clip)}, "stages": [f"{MODULE}:Walk"], "data_dir": folder, **values}
             address = stack.enter_context(served(create_app(make(**values))))
             client = stack.enter_context(httpx.Client(base_url=f"http://{address}", timeout=60))
             wait_until_ready(client, 300)
@@ -84,17 +110,17 @@ def test_what_is_drawn_counts_at_once_and_is_there_again_with_the_next_server(cl
     answer = client.put(RULES, json=DRAWN, headers={"If-Match": before.headers["ETag"]})
     assert answer.status_code == 200 and answer.json()["drawn"] == DRAWN == client.get(RULES).json()["drawn"]
     assert answer.headers["ETag"] == client.get(RULES).headers["ETag"] != before.headers["ETag"]
-    wait_for(lambda: sum(numbers(client)["gate"]["crossed"]["backward"].values()) >= 1)
+    wait_for(lambda: sum(numbers(client)["gate"]["crossed"]["forward"].values()) >= 1)
     wait_for(lambda: numbers(client)["yard"]["inside"] == 1)
     # the line stays as it is, so it goes on counting
-    many = sum(numbers(client)["gate"]["crossed"]["backward"].values())
+    many = sum(numbers(client)["gate"]["crossed"]["forward"].values())
     assert client.put(RULES, json={"lines": [LINE]}).status_code == 200
     assert set(numbers(client)) == {"gate"}
-    assert sum(numbers(client)["gate"]["crossed"]["backward"].values()) >= many
+    assert sum(numbers(client)["gate"]["crossed"]["forward"].values()) >= many
 
     client = client_of()
     assert client.get(RULES).json()["drawn"] == {"lines": [LINE]}
-    wait_for(lambda: sum(numbers(client)["gate"]["crossed"]["backward"].values()) >= 1)
+    wait_for(lambda: sum(numbers(client)["gate"]["crossed"]["forward"].values()) >= 1)
     [kept] = (folder / "rules").iterdir()
     assert "walk" not in kept.name and kept.stat().st_mode & 0o077 == 0
     assert client.put(RULES, json={}).json()["drawn"] == {}
@@ -199,7 +225,7 @@ def test_events_of_what_is_drawn_go_out_only_where_the_operator_says_so(
     def told() -> list[str]:
         return [json.loads(line)["rule"] for line in events.read_text().splitlines()] if events.exists() else []
 
-    wait_for(lambda: sum(numbers(client)["drawn"]["crossed"]["backward"].values()) >= 2)
+    wait_for(lambda: sum(numbers(client)["drawn"]["crossed"]["forward"].values()) >= 2)
     wait_for(lambda: told().count("gate") >= 2)
     if drawn:
         wait_for(lambda: told().count("drawn") >= 2)
@@ -218,10 +244,16 @@ def test_another_model_that_lacks_what_they_look_at_leaves_them_out(
     assert list(found["faults"]) == ["gate"] and "no boxes of 'red'" in found["faults"]["gate"]
     assert found["drawn"]["lines"] == [{**LINE, "classes": ["red"]}]
     wait_for(lambda: set(numbers(client)) == {"yard"})
+    # what is drawn already may stay, in whatever is drawn now
+    more = {"lines": [{**LINE, "classes": ["red"]}, {**LINE, "name": "other"}]}
+    assert client.put(RULES, json=more).json()["faults"] == found["faults"]
+    refused = client.put(RULES, json={"lines": [{**LINE, "classes": ["red"], "hold_s": 1}]})
+    assert refused.status_code == 422 and refused.json()["rule"] == "gate"
+    client.put(RULES, json=DRAWN)
     masks = write_model(tmp_path / "masks.onnx")
-    client = client_of(model=str(masks))
+    client = client_of(model=str(masks), stages=[])
     assert set(client.get(RULES).json()["faults"]) == {"gate", "yard"}
-    answer = client.put(RULES, json=DRAWN)
+    answer = client.put(RULES, json={"lines": [{**LINE, "name": "new"}]})
     assert answer.status_code == 422 and "needs boxes" in answer.json()["error"]
 
 
@@ -264,22 +296,21 @@ def ask(client: ClientConnection, message: bytes | dict[str, Any]) -> tuple[list
 
 
 def test_a_webcam_has_rules_of_its_own_connection(webcam_url: str) -> None:
-    big = [cv2.resize(passing(step), (128, 96), interpolation=cv2.INTER_NEAREST) for step in (0, 48)]
+    big = square((128, 96))
     with connect(webcam_url, open_timeout=30, close_timeout=30) as client:
-        assert ask(client, {"draw": DRAWN}) == ([], {"type": "drawn"})
-        number = 0
-        for image in [big[0]] * 20 + [big[1]] * 20:
-            number += 1
-            said, result = ask(client, frame(number, image))
+        told = {"type": "drawn", "faults": {}}
+        assert ask(client, {"draw": {**DRAWN, "zones": [{**ZONE, "hold_s": 0}]}}) == ([], told)
+        for number in range(1, 21):
+            said, result = ask(client, frame(number, big))
             assert result.number == number and [each["frame"] for each in said] == [number]
-            if number == 20:
+            if number == 10:
                 # settings of another kind change nothing of it
                 ready = ask(client, {"map_cells": 0})[1]
                 assert ready["type"] == "ready" and ready["faults"] == {}
-        assert result.detections.track_ids is not None  # lines need tracks
+        assert result.detections.track_ids.tolist() == [1]  # lines need tracks
+        assert said[0]["rules"]["yard"]["inside"] == 1 and said[0]["active"] == ["yard"]
         last = said[0]["rules"]
         assert set(last) == {"gate", "yard"}
-        said, _ = ask(client, frame(99, big[1]))
         for wrong, text, name in (
             ({"lines": [LINE, LINE]}, "two rules are called 'gate'", "gate"),
             ({"zones": [{**ZONE, "classes": "rad"}]}, "no boxes of 'rad'", "yard"),
@@ -290,11 +321,11 @@ def test_a_webcam_has_rules_of_its_own_connection(webcam_url: str) -> None:
             assert answer["type"] == "refused" and text in answer["error"]
             assert answer.get("rule") == name
         assert "draw" in ask(client, {"draw": {}, "score": 0.5})[1]["error"]
-        assert set(ask(client, frame(100, big[1]))[0][0]["rules"]) == {"gate", "yard"}
-        assert ask(client, {"draw": {}})[1] == {"type": "drawn"}
-        assert ask(client, frame(101, big[1]))[0] == []
+        assert set(ask(client, frame(100, big))[0][0]["rules"]) == {"gate", "yard"}
+        assert ask(client, {"draw": {}})[1] == told
+        assert ask(client, frame(101, big))[0] == []
     with connect(webcam_url, open_timeout=30, close_timeout=30) as client:
-        assert ask(client, frame(1, big[0]))[0] == []
+        assert ask(client, frame(1, big))[0] == []
 
 
 def test_drawing_is_a_switch_of_the_operator_s_file() -> None:

@@ -14,7 +14,7 @@ and what is answered::
     {"editable": true, "fixed": {"lines": [...]}, "drawn": {"lines": [...]}, "faults": {"gate": "one line"}}
 
 ``fixed`` are the operator's. ``faults`` says why drawn rules are not applied, where the stream's model does not give
-what they look at, as after another model was chosen; what is sent with such a fault is refused. An error names the rule
+what they look at, as after another model was chosen; a new rule with such a fault is refused. An error names the rule
 that it is about: ``{"error": "line 'gate': points: ...", "rule": "gate"}`` (422).
 
 Rules hold from the next frame on; one that stays the same goes on counting. They are kept for the source, whatever the
@@ -107,5 +107,5 @@ def _answer(service: Service, stream: Stream, response: Response) -> SourceRules
         editable=service.settings.draw_rules,
         fixed=book.fixed.as_dict(),
         drawn=book.drawn.as_dict(),
-        faults={fault.rule or "": fault.message for fault in book.faults},
+        faults=book.faults,
     )

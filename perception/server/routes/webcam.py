@@ -7,10 +7,10 @@ The client sends, in any order:
   as before until then. The answer is a text message ``{"type": "ready", ...}`` that says what the model gives: its
   name, engine, tasks, input size, and for each head the names and colours (RGB) of the classes.
 - a text message ``{"draw": {"lines": [...], "zones": [...]}}``: lines and zones as in a rules file (docs/rules.md), in
-  place of those before; ``{"draw": {}}`` for none. They belong to the connection. The answer is ``{"type":
-  "drawn"}``, or ``{"type": "refused", "error": "one line", "rule": "gate"}``, after which those before still hold. Where
-  there are rules, "ready" has ``faults``: by name why some are left out, because the model that was changed to does not
-  give what they look at.
+  place of those before; ``{"draw": {}}`` for none. They belong to the connection. The answer is ``{"type": "drawn",
+  "faults": {}}``, or ``{"type": "refused", "error": "one line", "rule": "gate"}``, after which those before still hold.
+  ``faults`` says by name why some that were drawn before are left out: the model that was changed to since does not
+  give what they look at. Where there are rules, "ready" has it, too.
 - a binary message: a frame. A u32 (little-endian) that numbers it, then a JPEG.
 
 The server answers each frame with exactly one message: binary, see `perception.server.viewers.messages`, or text
@@ -200,7 +200,7 @@ class Session:
         if self._settings is settings:
             self._running = running
         self._bad = 0
-        await self._send_json({"type": "drawn"})
+        await self._send_json({"type": "drawn", "faults": running.rules.faults})
 
     async def _configure(self, settings: WebcamSettings) -> None:
         if self._running is None or (settings.model or self._service.models.default) in self._service.models.loaded():
@@ -230,8 +230,7 @@ class Session:
         self._settings, self._running = settings, running
         self._bad = 0
         ready = describe(running.model, settings.model or self._service.models.default)
-        faults = {fault.rule: fault.message for fault in running.rules.faults}
-        await self._send_json({**ready, **({"faults": faults} if len(running.rules.drawn) else {})})
+        await self._send_json({**ready, **({"faults": running.rules.faults} if len(running.rules.drawn) else {})})
 
     async def _opened_for(self, settings: WebcamSettings) -> _Running:
         """What answers frames under some settings, and under the rules that hold when it is there."""
