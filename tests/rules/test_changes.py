@@ -110,5 +110,5 @@ def test_rules_that_the_model_cannot_keep_are_told_by_name() -> None:
     fit, faults = rules.fitting(card())
     assert [rule.name for rule in fit] == ["middle"]
     assert [(fault.rule, str(fault)) for fault in faults] == [
-        ("a", "line 'a': boxes has no boxes of 'kar': did you mean 'car'?")
+        ("a", "line 'a': boxes has no boxes of 'kar'; did you mean 'car'?")
     ]

@@ -39,8 +39,8 @@ export function options(model, { legend = settings.show.includes("Legend"), rule
     boxes: settings.show.includes("Boxes"),
     labels: settings.show.includes("Labels"),
     legend,
-    rules,
   };
+  if (!rules) chosen.rules = false;
   if (settings.view === "panoptic" && model?.views?.includes("panoptic")) chosen.view = settings.view;
   if (model?.unknown) chosen.unknown = settings.unknown ?? 0;
   if (model?.detection?.length) Object.assign(chosen, { score: settings.score, iou: settings.iou, track: Boolean(settings.track) });

@@ -38,8 +38,7 @@ export class RuleHistory {
 
   /** What all rules say at a time in milliseconds since 1970. */
   add(at, rules) {
-    const { last } = this;
-    if (last && at < last.at) this.last = null; // the clock was set
+    const last = this.last?.at > at ? null : this.last; // or the clock was set back
     const minute = this.minute(at);
     const gone = last ? Math.min(Math.max(at - last.at, 0), GAP_MS) : 0;
     for (const [name, numbers] of Object.entries(rules)) {
