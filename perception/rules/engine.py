@@ -85,7 +85,8 @@ class RuleEngine:
         made = RuleEngine(rules, self._card)
         made._last, made._usual, made._now = self._last, self._usual, self._now
         made._tracks = self._tracks.changed(rules.lines, rules.zones)
-        kept: dict[Rule, Any] = {part.rule: part for part in (*self._lines, *self._zones, *self._watches)}
+        parts: list[Any] = [*self._lines, *self._zones, *self._watches]
+        kept: dict[Rule, Any] = {part.rule: part for part in parts}
         made._lines = [kept.get(line.rule, line) for line in made._lines]
         made._zones = [kept.get(zone.rule, zone) for zone in made._zones]
         made._watches = [kept.get(watch.rule, watch) for watch in made._watches]

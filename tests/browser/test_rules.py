@@ -228,6 +228,8 @@ def test_a_line_drawn_by_mouse_counts_the_street_as_it_is(
 
 
 X0, Y0, X1, Y1 = (v / side for v, side in zip(SQUARE_XYXY, (640, 480, 640, 480), strict=True))
+BELOW = ((X0 + X1) / 2, Y1 + 0.2)
+"""Where a corner from above pulls its edges over the one below."""
 AROUND = [(X0 - 0.1, Y0 - 0.1), (X1 + 0.1, Y0 - 0.1), (X1 + 0.1, Y1 + 0.1), (X0 - 0.1, Y1 + 0.1)]
 
 
@@ -286,7 +288,7 @@ def test_what_is_wrong_is_said_beside_the_shape_and_holds_up_no_other(shown: Any
     draw_zone(page, AROUND)
     wait_for(lambda: "zones" in saved(page, site))
     good = saved(page, site)["zones"]
-    drag(page, AROUND[1], (X0 - 0.05, Y1 + 0.05))  # over the opposite edge
+    drag(page, AROUND[1], BELOW)
     fault = page.locator(".pv-fault")
     page.wait_for_function("() => document.querySelector('.pv-fault').innerText.includes('crosses itself')")
     assert "zone 1" in fault.inner_text() and saved(page, site)["zones"] == good
@@ -304,7 +306,7 @@ def test_what_is_wrong_is_said_beside_the_shape_and_holds_up_no_other(shown: Any
     line.get_by_label("Name").press("Enter")
     page.wait_for_function("() => /two rules are called/.test(document.querySelector('.pv-rule-list').innerText)")
     assert saved(page, site)["lines"][0]["name"] == "line 1"
-    drag(page, (X0 - 0.05, Y1 + 0.05), AROUND[1])
+    drag(page, BELOW, AROUND[1])
     page.wait_for_function("() => document.querySelectorAll('.pv-fault:not([hidden])').length === 1")
 
 

@@ -30,7 +30,7 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from perception.rules.settings import make_rules
-from perception.server.routes.pictures import faults
+from perception.server.routes.pictures import Fault, faults
 from perception.server.routes.streams import Id
 from perception.server.service import Service
 from perception.server.streams.stream import Stream
@@ -50,6 +50,16 @@ class DrawnRules(BaseModel):
     lines: list[Any] = []
     zones: list[Any] = []
     conditions: list[Any] = []
+
+
+class RuleFault(Fault):
+    """Why rules are refused.
+
+    Attributes:
+        rule: name of the one that is wrong, if it is about one that has a name.
+    """
+
+    rule: str | None = None
 
 
 class SourceRules(BaseModel):
@@ -75,7 +85,9 @@ async def get_rules(request: Request, id: Id, response: Response) -> SourceRules
 
 
 @router.put(
-    "/v1/streams/{id}/rules", summary="Draw lines and zones", responses=faults(403, 404, 409, 412, 413, 422, 507)
+    "/v1/streams/{id}/rules",
+    summary="Draw lines and zones",
+    responses={**faults(404, 409, 412, 413, 507), 422: {"model": RuleFault}},
 )
 async def draw_rules(
     request: Request,

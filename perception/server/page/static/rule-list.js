@@ -108,7 +108,7 @@ export class RuleList {
       move.onkeydown = (event) => this.moveBy(shape, event);
     }
     button("Delete", () => this.remove(shape, item));
-    root.onfocusin = () => this.on.chosen(shape);
+    root.addEventListener("focusin", () => this.on.chosen(shape));
     item.append(root);
     return {
       root,

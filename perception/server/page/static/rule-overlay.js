@@ -27,7 +27,7 @@ export function drawRules(context, shapes, mirror, scale = 1) {
     const closed = shape.kind === "zones" && !shape.open;
     if (closed && points.length > 2) fill(context, points, color, shape.handles ? 0.22 : 0.12);
     stroke(context, points, closed, line, color);
-    if (shape.kind === "lines" && points.length === 2) stroke(context, tick(shape.points, screen, 7 * line), false, line, color);
+    if (shape.kind === "lines" && points.length === 2) stroke(context, tick(shape.points, screen, 12 * line), false, line, color);
     if (shape.handles) drawHandles(context, shape, screen, color, scale);
   }
   context.font = `600 ${text}px system-ui, sans-serif`;

@@ -134,7 +134,9 @@ export class Rules {
     if (now - (this.sampled ?? 0) < SAMPLE_MS - 50) return;
     this.sampled = now;
     if (names.length) this.history.add(now, readings);
-    if (names.length || this.set.names.length) this.show();
+    if (!names.length && !this.set.names.length) return;
+    this.show();
+    if (this.editing && this.view?.drawsRules) this.live.redraw();
   }
 
   // What is seen
