@@ -33,7 +33,7 @@ from perception.sources.synthetic.source import BICYCLIST, CAR, SyntheticSource
 from perception.types import Detections
 
 STREET = {STREET!r}
-FRAMES = 150
+FRAMES = 120
 CLASSES = {{CAR: 0, BICYCLIST: 1}}
 go = threading.Event()
 lock = threading.Lock()
@@ -204,7 +204,7 @@ def test_a_line_drawn_by_mouse_counts_the_street_as_it_is(
         assert sum(expected["forward"].values()) >= 1 and sum(expected["backward"].values()) >= 1, expected
         reads = "window.perception.live.status.rules.crossroads.crossed"
         wait_for(lambda: page.evaluate(reads) == expected, 120)
-        page.wait_for_timeout(3000)  # and no more comes
+        page.wait_for_timeout(2000)  # and no more comes
         assert page.evaluate(reads) == expected
         words = listed(page)
         for way, classes in expected.items():
@@ -310,6 +310,7 @@ def test_what_is_wrong_is_said_beside_the_shape_and_holds_up_no_other(shown: Any
     page.wait_for_function("() => document.querySelectorAll('.pv-fault:not([hidden])').length === 1")
 
 
+@pytest.mark.slow
 def test_another_page_that_has_changed_them_is_not_overwritten(shown: Any, site: Site) -> None:
     page = shown
     edit(page)
@@ -357,8 +358,7 @@ def test_the_keyboard_draws_moves_names_deletes_and_leaves(shown: Any, site: Sit
     assert page.evaluate("document.activeElement.className") == "pv-draw"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+@pytest.mark.parametrize(("scheme", "size"), [("light", (1280, 800)), ("dark", (390, 844))], ids=["desk", "phone"])
 def test_axe_finds_nothing_while_they_are_drawn(
     open_page: Callable[..., Any], site: Site, scheme: str, size: tuple[int, int]
 ) -> None:
@@ -408,6 +408,7 @@ def test_fingers_draw_over_the_camera_which_remembers_it(open_page: Callable[...
     page.wait_for_function("() => Object.keys(window.perception.live.rules.shapes ?? {}).length === 0")
 
 
+@pytest.mark.slow
 def test_a_model_without_boxes_has_nothing_to_draw(shown: Any) -> None:
     page = shown
     choose(page, "pv-model", "imagenet")

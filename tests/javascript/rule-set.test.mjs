@@ -80,6 +80,23 @@ test("of two of one name the one that was changed last is wrong, until the other
   assert.deepEqual(server.has.lines.map(({ name }) => name), ["line 2"]);
 });
 
+test("one that is wrong, and another that takes its name: each has its own fault", async () => {
+  const { server, set } = served();
+  const save = set.save;
+  set.save = async (drawn) => { // as the server does, which looks at each by itself first
+    for (const rule of Object.values(drawn).flat()) if (same(rule)) throw Object.assign(new Error(same(rule)[1]), { rule: rule.name });
+    return save(drawn);
+  };
+  const [first, second] = [set.add("lines", POINTS), set.add("lines", POINTS)];
+  await settled(set);
+  set.change(first, { points: [[0.5, 0.5], [0.5, 0.5]] });
+  await settled(set);
+  set.change(second, { name: "line 1" });
+  await settled(set);
+  assert.deepEqual([first.fault, second.fault], ["no length", "two rules are called line 1"]);
+  assert.deepEqual(server.has.lines, [{ name: "line 1", points: POINTS }, { name: "line 2", points: POINTS }]);
+});
+
 test("a new one that is wrong is not sent again; all of them may be wrong", async () => {
   const { server, set } = served(({ name }) => [name, "no"]);
   const shapes = [set.add("lines", POINTS), set.add("lines", POINTS), set.add("lines", POINTS)];

@@ -128,9 +128,14 @@ export class RuleSet {
     this.on.changed();
   }
 
-  /** Put what is wrong beside its shape, of two of one name beside the one that was changed last, and send the others. */
+  /**
+   * Put what is wrong beside its shape, and send the others. Of two of one name it is the one that was wrong before and
+   * is tried again, else the one that was changed last, and not what stands in for one that is wrong.
+   */
   blame(sent, error) {
-    const named = sent.filter(({ rule }) => rule.name === error.rule).sort((a, b) => b.shape.at - a.shape.at);
+    const suspect = ({ shape, rule }) => (shape.rule !== rule ? 0 : shape.fault ? 2 : 1);
+    const named = sent.filter(({ rule }) => rule.name === error.rule);
+    named.sort((a, b) => suspect(b) - suspect(a) || b.shape.at - a.shape.at);
     if (!named.length) return this.on.problem(error.message, error);
     const { shape, rule } = named[0];
     if (shape.good === rule) shape.good = null; // it was good before
