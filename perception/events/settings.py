@@ -145,6 +145,7 @@ class EventSettings(_Part):
         outbox: file in which events wait for their targets; None: in the folder of whoever delivers.
         outbox_bytes: most that waiting events take; beyond, the oldest are dropped and counted.
         drain_s: seconds at the end in which targets may take what is left. The rest is sent at the next start.
+        drawn: events of rules that clients draw in the live page go there, too, with the names that clients gave them.
     """
 
     file: Path | None = None
@@ -157,6 +158,7 @@ class EventSettings(_Part):
     outbox: Path | None = None
     outbox_bytes: int = Field(default=64 << 20, ge=1 << 16)
     drain_s: float = Field(default=10.0, ge=0, le=3600)
+    drawn: bool = False
 
     def targets(self, rules: Sequence[RuleOutline] = ()) -> list[Target]:
         """Make all targets.

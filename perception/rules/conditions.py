@@ -56,7 +56,7 @@ class ConditionWatch:
     """Watches one condition on one source.
 
     Args:
-        condition: what is watched.
+        rule: what is watched.
         task: of the model that makes the class maps.
 
     Attributes:
@@ -65,13 +65,13 @@ class ConditionWatch:
         since: when it began, or ended.
     """
 
-    def __init__(self, condition: Condition, task: SegmentationTask) -> None:
-        self.condition = condition
+    def __init__(self, rule: Condition, task: SegmentationTask) -> None:
+        self.rule = rule
         self.value: float | None = None
         self.holds = False
         self.since: float | None = None
-        self._class_id = task.names.index(condition.pixels)
-        self._lower = -1 if condition.on is None else task.names.index(condition.on)
+        self._class_id = task.names.index(rule.pixels)
+        self._lower = -1 if rule.on is None else task.names.index(rule.on)
         self._other_since: float | None = None
         self._where: U8 | None = None
 
@@ -87,22 +87,22 @@ class ConditionWatch:
             None where nothing changed. Where the condition begins, 0; where it ends, the seconds for which it held.
         """
         self.value = self._share(class_map, small)
-        if self.condition.holds(self.value) == self.holds:
+        if self.rule.holds(self.value) == self.holds:
             self._other_since = None
             return None
         if self._other_since is None:
             self._other_since = now
-        if now - self._other_since < self.condition.for_s - 1e-9:
+        if now - self._other_since < self.rule.for_s - 1e-9:
             return None
         held = self._other_since - self.since if self.holds and self.since is not None else 0.0
         self.holds, self.since, self._other_since = not self.holds, self._other_since, None
         return held
 
     def _share(self, class_map: ClassMap, small: U8) -> float:
-        if self.condition.points is None and self._lower < 0:
+        if self.rule.points is None and self._lower < 0:
             return float(class_map.shares[self._class_id])
         if self._where is None or self._where.shape != small.shape:
-            self._where = _cells_of(self.condition, small.shape)
+            self._where = _cells_of(self.rule, small.shape)
         counted, looked_at = count_standing(small, self._class_id, self._lower, self._where)
         return float(counted / max(looked_at, 1))
 

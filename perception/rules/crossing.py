@@ -17,6 +17,9 @@ at the edge of the frame; whether it got away from the line; whether it is belie
 since that one, those ahead less those back; whether one of them was through the line and not just past its end."""
 CROSSING = 7
 
+UNSEEN = -1.0
+"""In place of when a stay began: a rule that came when a track was already there has not looked at it yet."""
+
 NEARLY = 1e-9
 
 

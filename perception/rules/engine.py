@@ -13,7 +13,7 @@ from perception.card import ModelCard
 from perception.errors import UsageError
 from perception.events.event import Event, relative_box, utc
 from perception.rules.conditions import ConditionWatch, small_map
-from perception.rules.settings import Line, Rules, Zone
+from perception.rules.settings import Line, Rule, Rules, Zone
 from perception.rules.step import BOX, CLASS, CROSSED, ENTERED, ID, KIND, LEFT, RULE, SCORE, VALUE
 from perception.rules.tracks import TracksAtRules
 from perception.types import Detections, Frame, Prediction, Reading
@@ -54,6 +54,7 @@ class RuleEngine:
 
     def __init__(self, rules: Rules, card: ModelCard) -> None:
         rules.check(card)
+        self._card = card
         self._rules = rules
         self._names = [] if card.detection is None else card.detection.names
         memory = MEMORY_S
@@ -69,6 +70,27 @@ class RuleEngine:
         self._last: float | None = None
         self._usual: float | None = None
         self._now = 0.0
+
+    @property
+    def rules(self) -> Rules:
+        """What is looked at."""
+        return self._rules
+
+    def changed(self, rules: Rules) -> RuleEngine:
+        """Return an engine that goes on with other rules; those that stay the same keep what they have counted.
+
+        Raises:
+            UsageError: the model does not give what a rule looks at.
+        """
+        made = RuleEngine(rules, self._card)
+        made._last, made._usual, made._now = self._last, self._usual, self._now
+        made._tracks = self._tracks.changed(rules.lines, rules.zones)
+        parts: list[Any] = [*self._lines, *self._zones, *self._watches]
+        kept: dict[Rule, Any] = {part.rule: part for part in parts}
+        made._lines = [kept.get(line.rule, line) for line in made._lines]
+        made._zones = [kept.get(zone.rule, zone) for zone in made._zones]
+        made._watches = [kept.get(watch.rule, watch) for watch in made._watches]
+        return made
 
     def update(self, prediction: Prediction) -> tuple[list[Event], list[Reading]]:
         """Take the next frame.
@@ -145,7 +167,7 @@ class RuleEngine:
             if held is not None:
                 kind = "condition_started" if watch.holds else "condition_ended"
                 duration = None if watch.holds else round(held, 3)
-                name, value = watch.condition.name, round(watch.value or 0.0, 6)
+                name, value = watch.rule.name, round(watch.value or 0.0, 6)
                 events.append(_event(prediction.frame, kind, name, value=value, duration=duration))
         return events
 
@@ -156,8 +178,8 @@ class RuleEngine:
             readings += [zone.reading(stay) for zone, stay in zip(self._zones, stays, strict=True)]
         for watch, points in zip(self._watches, self._places, strict=False):
             numbers: dict[str, Any] = {"value": round(watch.value or 0.0, 6), "holds": watch.holds}
-            text = f"{watch.condition.name} {watch.value or 0.0:.0%}"
-            readings.append(Reading(watch.condition.name, "condition", points, numbers, text, watch.holds))
+            text = f"{watch.rule.name} {watch.value or 0.0:.0%}"
+            readings.append(Reading(watch.rule.name, "condition", points, numbers, text, watch.holds))
         return readings
 
 

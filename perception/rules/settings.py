@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -31,6 +31,20 @@ LEAST_LENGTH, LEAST_AREA = 0.001, 0.00001
 """Of lines and of polygons, relative to the frame; what is smaller is a slip of the hand."""
 
 
+class RuleError(UsageError):
+    """Something is wrong with rules.
+
+    Args:
+        message: one line, which names the rule.
+        where: the file.
+        rule: name of the one that is wrong, as it was given; None where it has none, or it is not about one.
+    """
+
+    def __init__(self, message: str, where: str | Path | None = None, rule: str | None = None) -> None:
+        super().__init__(message, where)
+        self.rule = rule
+
+
 def _points(value: Any) -> Any:
     """Check that each point is two numbers in 0..1, with a word for those who write pixels."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in value):
@@ -40,12 +54,13 @@ def _points(value: Any) -> Any:
     for coordinate in (c for point in value for c in point):
         if isinstance(coordinate, bool) or not isinstance(coordinate, (int, float)) or coordinate != coordinate:
             raise ValueError(f"a coordinate must be a number, not {coordinate!r:.40}")
-        if coordinate > 1.5:
-            raise ValueError(
-                f"{coordinate:g} looks like pixels; coordinates are parts of the frame's width and height, 0 to 1"
-            )
         if not 0 <= coordinate <= 1:
-            raise ValueError(f"{coordinate:g} is outside of the frame; coordinates go from 0 to 1")
+            number = f"{coordinate:g}" if abs(coordinate) < 1e9 else "a large number"  # of digits without end
+            if coordinate > 1.5:
+                raise ValueError(
+                    f"{number} looks like pixels; coordinates are parts of the frame's width and height, 0 to 1"
+                )
+            raise ValueError(f"{number} is outside of the frame; coordinates go from 0 to 1")
     return [tuple(float(c) for c in point) for point in value]
 
 
@@ -212,7 +227,7 @@ class Rules:
         """Check that a model gives what the rules look at.
 
         Raises:
-            UsageError: it has no boxes or no pixels, or not of a class that a rule names.
+            RuleError: it has no boxes or no pixels, or not of a class that a rule names.
         """
         for rule in self:
             boxes = not isinstance(rule, Condition)
@@ -220,12 +235,34 @@ class Rules:
             what = "boxes" if boxes else "pixels"
             if task is None:
                 does = " and ".join(card.tasks)
-                raise UsageError(f"{_title(rule)} needs {what}; {card.name} does {does} only", self.where)
+                raise RuleError(f"{_title(rule)} needs {what}; {card.name} does {does} only", self.where, rule.name)
             wanted = (rule.classes or ()) if not isinstance(rule, Condition) else (rule.pixels, rule.on)
             for name in wanted:
                 if name is not None and name not in task.names:
-                    hint = nearest(name, task.names)
-                    raise UsageError(f"{_title(rule)}: {card.name} has no {what} of {name!r}{hint}", self.where)
+                    fault = f"{card.name} has no {what} of {name!r}{nearest(name, task.names)}"
+                    raise RuleError(f"{_title(rule)}: {fault}", self.where, rule.name)
+
+    def fitting(self, card: ModelCard) -> tuple[Rules, list[RuleError]]:
+        """Return the rules for which a model gives what they look at, and what is wrong with the others."""
+        fit: dict[str, list[Any]] = {part: [] for part in _KINDS}
+        faults = []
+        for part in _KINDS:
+            for rule in getattr(self, part):
+                try:
+                    Rules(**{part: (rule,)}, where=self.where).check(card)
+                    fit[part].append(rule)
+                except RuleError as fault:
+                    faults.append(fault)
+        return Rules(**{part: tuple(rules) for part, rules in fit.items()}, where=self.where), faults
+
+    def without(self, names: Collection[str | None]) -> Rules:
+        """Return these rules but those of some names."""
+        kept = {part: tuple(rule for rule in getattr(self, part) if rule.name not in names) for part in _KINDS}
+        return Rules(**kept, where=self.where)
+
+    def __add__(self, other: Rules) -> Rules:
+        """Return these rules and others after them; no two may have one name."""
+        return Rules(self.lines + other.lines, self.zones + other.zones, self.conditions + other.conditions, self.where)
 
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:
         """Return what `make_rules` takes; what has its usual value is left out."""
@@ -249,54 +286,57 @@ def read_rules(path: str | Path) -> Rules:
     return make_rules(read_yaml(path, "rules file"), path)
 
 
-def make_rules(data: Any, where: str | Path | None = None) -> Rules:
+def make_rules(data: Any, where: str | Path | None = None, *, empty: bool = False) -> Rules:
     """Check rules.
 
     Args:
         data: a mapping with any of ``lines``, ``zones`` and ``conditions``, each a list of rules.
         where: the file that they are from, for messages.
+        empty: there may be none.
 
     Raises:
-        UsageError: one of them is wrong, two have one name, or there are none or too many.
+        RuleError: one of them is wrong, two have one name, or there are none or too many.
     """
     if not isinstance(data, Mapping):
-        raise UsageError("rules are a mapping of lists: lines, zones, conditions", where)
+        raise RuleError("rules are a mapping of lists: lines, zones, conditions", where)
     made: dict[str, tuple[Any, ...]] = {}
     taken: dict[str, str] = {}
     for part, entries in data.items():
         if part not in _KINDS:
-            raise UsageError(f"unknown part {part!r:.80}{nearest(str(part), _KINDS)}", where)
+            raise RuleError(f"unknown part {part!r:.80}{nearest(str(part), _KINDS)}", where)
         if not isinstance(entries, Sequence) or isinstance(entries, str):
-            raise UsageError(f"{part} must be a list of rules, each with a dash in front", where)
+            raise RuleError(f"{part} must be a list of rules, each with a dash in front", where)
         made[part] = tuple(_make(_KINDS[part], entry, i, where) for i, entry in enumerate(entries, 1))
         for rule in made[part]:
             if rule.name in taken:
-                raise UsageError(f"two rules are called {rule.name!r}, a {taken[rule.name]} and a {rule.kind}", where)
+                twice = f"two rules are called {rule.name!r}, a {taken[rule.name]} and a {rule.kind}"
+                raise RuleError(twice, where, rule.name)
             taken[rule.name] = rule.kind
-    if not taken:
-        raise UsageError("there are no rules: give lines, zones or conditions", where)
+    if not taken and not empty:
+        raise RuleError("there are no rules: give lines, zones or conditions", where)
     if len(taken) > MOST_RULES:
-        raise UsageError(f"there are {len(taken)} rules; at most {MOST_RULES} are allowed", where)
+        raise RuleError(f"there are {len(taken)} rules; at most {MOST_RULES} are allowed", where)
     return Rules(**made, where=None if where is None else str(where))
 
 
 def _make(kind: Kind, entry: Any, number: int, where: str | Path | None) -> Rule:
     title = f"{kind.kind} {number}"
     if not isinstance(entry, Mapping):
-        raise UsageError(f"{title}: it must be a mapping with a name", where)
-    if isinstance(entry.get("name"), str) and entry["name"]:
-        title = f"{kind.kind} {entry['name']!r:.80}"
+        raise RuleError(f"{title}: it must be a mapping with a name", where)
+    name = entry.get("name") if isinstance(entry.get("name"), str) else None
+    if name:
+        title = f"{kind.kind} {name!r:.80}"
     known = [field.alias or name for name, field in kind.model_fields.items()]
     for key in entry:
         if key not in known:
-            raise UsageError(f"{title}: unknown setting {key!r:.80}{nearest(str(key), known)}", where)
+            raise RuleError(f"{title}: unknown setting {key!r:.80}{nearest(str(key), known)}", where, name)
     try:
         return kind.model_validate(entry)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in fault["loc"])
         text = fault["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{title}: {f'{place}: ' if place else ''}{text}", where) from None
+        raise RuleError(f"{title}: {f'{place}: ' if place else ''}{text}", where, name) from None
 
 
 def _title(rule: Rule) -> str:

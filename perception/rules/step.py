@@ -12,6 +12,7 @@ from numba.core import types
 from perception.common.jit import I64_1D, helper, kernel
 from perception.rules import visit
 from perception.rules.crossing import FREE as CROSSING_FREE
+from perception.rules.crossing import SINCE as CROSSING_SINCE
 from perception.rules.crossing import begin_crossing, distance, settle_crossing, step_crossing
 from perception.rules.visit import LIMITS, begin_visit, end_visit, step_visit
 
@@ -178,7 +179,8 @@ def step(  # type: ignore[no-untyped-def]
         wanted: bool ``[Z, C]``: classes of boxes that a zone looks at.
         count: tracks that there are, in the first rows of what follows.
         marks, facts: int64 ``[T, 3]``, float64 ``[T, FACTS]``, with room for N more.
-        crossings, visits: float64 ``[T, L, 7]``, ``[T, Z, 16]``: see `perception.rules.crossing` and ``visit``.
+        crossings, visits: float64 ``[T, L, 7]``, ``[T, Z, 16]``: see `perception.rules.crossing` and ``visit``. Where a
+            stay began ``UNSEEN``, the rule looks at a track for the first time.
 
     Returns:
         tracks that there are now, and what happened, float64 ``[M, HAPPENING]``.
@@ -219,13 +221,14 @@ def step(  # type: ignore[no-untyped-def]
             qx, qy = _anchor(line, facts[t])
             s = crossings[t, r]
             px, py = qx, qy
-            if new:
-                before = now - dt
-                begin_crossing(s, before, at_edge)
+            since = before
+            if new or s[CROSSING_SINCE] < 0:
+                since = now - dt
+                begin_crossing(s, since, at_edge)
             else:
                 px, py = _anchor(line, old)
             first, second = step_crossing(
-                s, line[POINTS], line[POINTS + 1], line[POINTS + 2], line[POINTS + 3], px, py, qx, qy, before, now,
+                s, line[POINTS], line[POINTS + 1], line[POINTS + 2], line[POINTS + 3], px, py, qx, qy, since, now,
                 _reach(line, places[i], at_edge), line[HOLD],
             )  # fmt: skip
             for way in (first, second):
@@ -238,13 +241,14 @@ def step(  # type: ignore[no-untyped-def]
             qx, qy = _anchor(zone, facts[t])
             z = visits[t, r]
             px, py = qx, qy
-            if new:
-                before = now - dt
-                begin_visit(z, shape, qx, qy, before, at_edge)
+            since = before
+            if new or z[visit.SINCE] < 0:
+                since = now - dt
+                begin_visit(z, shape, qx, qy, since, at_edge)
             else:
                 px, py = _anchor(zone, old)
             _limits(limits, zone, places[i], at_edge)
-            much = step_visit(z, shape, px, py, qx, qy, before, now, limits, wanted[r, class_ids[i]], cuts, said)
+            much = step_visit(z, shape, px, py, qx, qy, since, now, limits, wanted[r, class_ids[i]], cuts, said)
             for k in range(much):
                 found = _tell(found, n, int(said[k, 0]), r, said[k, 1], marks[t], facts[t])
                 n += 1

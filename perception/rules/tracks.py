@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.rules.crossing import CROSSING
+from perception.rules.crossing import CROSSING, UNSEEN
+from perception.rules.crossing import SINCE as CROSSING_SINCE
 from perception.rules.polygon import thickness
 from perception.rules.settings import ANCHORS, Line, Zone
 from perception.rules.step import FACTS, HAPPENING, LINE, OF_CLASS, TRACK, ZONE, step
 from perception.rules.visit import ENTERED, INSIDE, SHOWN, VISIT
+from perception.rules.visit import SINCE as VISIT_SINCE
 from perception.types import Detections
 
 F64 = NDArray[np.float64]
@@ -33,6 +35,7 @@ class TracksAtRules:
         self, lines: tuple[Line, ...], zones: tuple[Zone, ...], classes: list[str], memory_s: float = 2.0
     ) -> None:
         self._lines, self._zones = lines, zones
+        self._classes = classes
         self._memory = memory_s
         self._wanted = np.array(
             [[zone.classes is None or name in zone.classes for name in classes] for zone in zones], np.bool_
@@ -65,6 +68,24 @@ class TracksAtRules:
         self._make_room(self._count + len(detections))
         found = self._step(detections, now, dt, unit, self._memory)
         return np.concatenate([ended, found]) if len(ended) else found
+
+    def changed(self, lines: tuple[Line, ...], zones: tuple[Zone, ...]) -> TracksAtRules:
+        """Return what follows the same tracks with other rules; at those that stay the same, it knows what it knew."""
+        made = TracksAtRules(lines, zones, self._classes, self._memory)
+        made._count = self._count
+        made._rows = made._make_rows(len(self._rows[0]))
+        made._size, made._arrays = self._size, made._make_arrays(*self._size)
+        for new, old in zip(made._rows[:2], self._rows[:2], strict=True):
+            new[:] = old
+        crossings, visits = made._rows[2:]
+        crossings[:, :, CROSSING_SINCE] = visits[:, :, VISIT_SINCE] = UNSEEN
+        for i, line in enumerate(lines):
+            if line in self._lines:
+                crossings[:, i] = self._rows[2][:, self._lines.index(line)]
+        for i, zone in enumerate(zones):
+            if zone in self._zones:
+                visits[:, i] = self._rows[3][:, self._zones.index(zone)]
+        return made
 
     def staying(self, now: float) -> list[dict[int, float]]:
         """For each zone, by track the seconds that it has been inside."""

@@ -37,11 +37,12 @@ from perception.server.edge.root_path import RootPathMiddleware
 from perception.server.edge.sockets import raise_descriptor_limit
 from perception.server.edge.tarpit import TarpitMiddleware
 from perception.server.memory import share_arenas
-from perception.server.problems import headers_of, status_of
+from perception.server.problems import headers_of, rule_of, status_of
 from perception.server.routes import explain as explain_api
 from perception.server.routes import footage as footage_api
 from perception.server.routes import jobs as jobs_api
 from perception.server.routes import pictures as api
+from perception.server.routes import rules as rules_api
 from perception.server.routes import streams as streams_api
 from perception.server.routes import webcam
 from perception.server.routes.docs import mount_docs
@@ -51,7 +52,7 @@ from perception.sources.uri import redact_text
 
 log = logging.getLogger("perception")
 
-_ROUTERS = (api, explain_api, footage_api, jobs_api, streams_api, webcam)
+_ROUTERS = (api, explain_api, footage_api, jobs_api, rules_api, streams_api, webcam)
 _ABOUT = """Boxes and class masks of pictures, videos and streams.
 
 Errors are JSON, `{"error": "one line"}`. Where credentials are set, send `Authorization: Bearer TOKEN`, user and
@@ -211,8 +212,10 @@ async def _no_such_route(request: Request) -> JSONResponse:
     return _error(404, "no such address; /docs lists them all")
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": " ".join(message.split())}, status, headers)
+def _error(
+    status: int, message: str, headers: dict[str, str] | None = None, more: dict[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"error": " ".join(message.split()), **(more or {})}, status, headers)
 
 
 async def _perception_error(request: Request, error: Exception) -> JSONResponse:
@@ -220,7 +223,7 @@ async def _perception_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, StageError):
         log.warning("%s: %s", request.url.path, error.message)
         return _error(status_of(error), redact_text(error.message))
-    return _error(status_of(error), str(error), headers_of(error))
+    return _error(status_of(error), str(error), headers_of(error), rule_of(error))
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:

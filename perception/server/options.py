@@ -63,7 +63,7 @@ class Options(BaseModel):
         track: boxes are followed, each gets an identity that stays; of no effect on single pictures.
         view: objects as boxes, or as outlines of their pixels, for models that have masks and boxes.
         opacity: of the class colours.
-        masks, boxes, labels, legend: whether they are drawn.
+        masks, boxes, labels, legend, rules: whether they are drawn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +80,7 @@ class Options(BaseModel):
     boxes: bool = True
     labels: bool = True
     legend: bool = True
+    rules: bool = True
 
     def detection(self, card: ModelCard, stages: Sequence[StageFactory] = ()) -> DetectionOptions:
         """The part that decides how a network's outputs are interpreted; what says the same as the card is left out.
@@ -159,6 +160,7 @@ class Options(BaseModel):
             boxes=self.boxes,
             labels=self.labels,
             legend=self.legend,
+            rules=self.rules,
             view=self.view,
             classes=self.classes,
         )

@@ -1,6 +1,7 @@
 """Errors of the service and their HTTP status.
 
-Every answer that is not a success is JSON, ``{"error": "one line"}``, whatever route it comes from.
+Every answer that is not a success is JSON, ``{"error": "one line"}``, whatever route it comes from. Where it is about
+one of many lines and zones, ``rule`` is its name.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from http import HTTPStatus
 
 from perception.errors import EngineError, ModelError, PerceptionError, SinkError, SourceError, StageError, UsageError
+from perception.rules.settings import RuleError
 
 
 class Problem(PerceptionError):
@@ -39,6 +41,12 @@ class Conflict(Problem):
     """The request does not fit the current state: the result of a job that still runs."""
 
     status = HTTPStatus.CONFLICT
+
+
+class Changed(Problem):
+    """What a client wants to replace is not what it knows any more."""
+
+    status = HTTPStatus.PRECONDITION_FAILED
 
 
 class TooLarge(Problem):
@@ -109,3 +117,9 @@ def status_of(error: PerceptionError) -> int:
 def headers_of(error: PerceptionError) -> dict[str, str]:
     """HTTP headers that go with an error: ``Retry-After``, whole seconds, where trying again makes sense."""
     return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))} if isinstance(error, Busy) else {}
+
+
+def rule_of(error: PerceptionError) -> dict[str, str]:
+    """What an answer says beside an error: the ``rule`` that it is about, where it is about one that has a name."""
+    name = error.rule if isinstance(error, RuleError) else None
+    return {"rule": name} if name is not None and name.isprintable() else {}

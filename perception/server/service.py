@@ -80,15 +80,16 @@ class Service:
         Raises:
             UsageError: a stage cannot be made, or not for this model.
         """
-        named = [stages for name in self.streams.names if (stages := self.streams.stages_of(name))]
-        if not self.stages and not named:
+        if not self.stages and not self.streams.fixed_rules:
             return
         try:
             card = self.models.card()
         except PerceptionError:
             return  # the model itself is wrong, which is told when it is loaded
-        for stage in {stage.name: stage for stages in (self.stages, *named) for stage in stages}.values():
+        for stage in self.stages:
             stage(card)
+        for rules in self.streams.fixed_rules:
+            rules.check(card)
 
     def start(self) -> None:
         """Begin to work: go on with the jobs that an earlier server left, and load the default model.

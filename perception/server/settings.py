@@ -192,6 +192,8 @@ class ServerSettings(Strict):
             `perception.server.edge.allowlist`.
         cameras: numbers of this machine's cameras that clients may open.
         sources: sources that are offered by name.
+        draw_rules: clients may draw lines and zones at the sources that they see, as they may close and record them.
+            These are kept in ``data_dir``.
         events: where events of these streams go, see `perception.events.settings.EventSettings`.
         clips: what is kept of these events, see `perception.footage.settings.ClipSettings`; None: nothing.
         data_dir: folder for jobs and recordings; None: in the user's data folder.
@@ -218,6 +220,7 @@ class ServerSettings(Strict):
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
     sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = Field(default={})
+    draw_rules: bool = True
     events: EventSettings | None = None
     clips: Annotated[ClipSettings | None, BeforeValidator(_switched)] = None
     data_dir: Path | None = None

@@ -32,6 +32,14 @@ class RulesStage:
     def __init__(self, card: ModelCard, rules: Rules) -> None:
         self._engine = RuleEngine(rules, card)
 
+    def change(self, rules: Rules) -> None:
+        """Go on with other rules; those that stay the same keep what they know and have counted.
+
+        Raises:
+            UsageError: the model does not give what a rule looks at.
+        """
+        self._engine = self._engine.changed(rules)
+
     def __call__(self, prediction: Prediction) -> Prediction:
         """Apply the rules to the next frame.
 

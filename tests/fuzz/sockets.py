@@ -27,6 +27,17 @@ _SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
+_DRAWING: dict[str, Any] = {
+    "draw": {
+        "lines": [
+            {"name": "gate", "points": [[0.1, 0.5], [0.9, 0.5]], "directions": ["in", "out"], "classes": ["red"]}
+        ],
+        "zones": [{"name": "yard", "points": [[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]], "loitering_s": 2, "hold_s": 0}],
+        "conditions": [{"name": "red", "class": "red", "over": 0.1}],
+    }
+}
+
+
 class Inputs(ServedFamily):
     """See `perception.server.routes.webcam` and `perception.server.viewers.fragmented_mp4`."""
 
@@ -54,9 +65,9 @@ class Inputs(ServedFamily):
         if kind == "webcam" and random.random() < 0.5:
             frame = struct.pack("<I", random.choice((0, 1, 2**32 - 1))) + self._frame
             return False, mutated(random, frame) if random.random() < 0.8 else frame
-        tree = (
-            _SETTINGS if kind == "webcam" else {"options": {k: _SETTINGS[k] for k in ("score", "opacity", "classes")}}
-        )
+        tree: dict[str, Any] = {"options": {k: _SETTINGS[k] for k in ("score", "opacity", "classes")}}
+        if kind == "webcam":
+            tree = random.choice((_SETTINGS, _DRAWING))
         data = json.dumps(odd_tree(random, tree)).encode()
         how = random.randrange(10)
         if how == 0:

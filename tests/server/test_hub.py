@@ -316,8 +316,7 @@ def test_a_named_source_has_rules_of_its_own(hub_of, tmp_path):
     model = write_model(tmp_path / "boxes.onnx", detection=True, anchor=16)
     sources = {"street": ENDLESS, "park": {"uri": ENDLESS + "&seed=1", "rules": str(path)}}
     hub, _ = hub_of(model=str(model), sources=sources)
-    assert [stage.name for stage in hub.stages_of("park")] == ["track", "rules"]
-    assert hub.stages_of("street") == hub.stages_of("rtsp://elsewhere/") == []
+    assert [[rule.name for rule in rules] for rules in hub.fixed_rules] == [["all"]]
     watched, _ = hub.open("park")
     plain, _ = hub.open("street")
     wait_for(lambda: watched.frames > 2 and plain.frames > 2, 60)

@@ -8,6 +8,7 @@
 | ``GET /v1/streams/{id}/mjpeg?OPTIONS`` | ``multipart/x-mixed-replace`` of JPEG, for ``<img src>`` |
 | ``WS /v1/streams/{id}/video?OPTIONS`` | H.264 in fragmented MP4, see `perception.server.viewers.fragmented_mp4` |
 | ``GET /v1/streams/{id}/snapshot?OPTIONS`` | the newest annotated picture as PNG; ``annotated=false``: as it came |
+| ``GET /v1/streams/{id}/rules``, ``PUT`` | lines and zones at its source, see `perception.server.routes.rules` |
 | ``POST /v1/streams/{id}/recordings?OPTIONS`` | start an MP4 of the annotated stream: a recording's status, 201 |
 | ``GET /v1/recordings/{id}`` | its status; ``POST /v1/recordings/{id}/stop`` finishes it; ``DELETE`` throws it away |
 | ``GET /v1/recordings/{id}/video`` | the MP4, once it is finished (409 before) |

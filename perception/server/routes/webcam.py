@@ -6,11 +6,20 @@ The client sends, in any order:
   out stay as they are; where their model must be loaded first, all of them hold from then on, and frames are answered
   as before until then. The answer is a text message ``{"type": "ready", ...}`` that says what the model gives: its
   name, engine, tasks, input size, and for each head the names and colours (RGB) of the classes.
+- a text message ``{"draw": {"lines": [...], "zones": [...]}}``: lines and zones as in a rules file (docs/rules.md), in
+  place of those before; ``{"draw": {}}`` for none. They belong to the connection. The answer is ``{"type": "drawn",
+  "faults": {}}``, or ``{"type": "refused", "error": "one line", "rule": "gate"}``, after which those before still hold.
+  ``faults`` says by name why some that were drawn before are left out: the model that was changed to since does not
+  give what they look at. Where there are rules, "ready" has it, too.
 - a binary message: a frame. A u32 (little-endian) that numbers it, then a JPEG.
 
 The server answers each frame with exactly one message: binary, see `perception.server.viewers.messages`, or text
 ``{"type": "error", "frame": 7, "error": "one line"}`` (with ``retry_after_s`` where the server is busy), or
 ``{"type": "dropped", "frame": 7}`` where a newer frame took its place.
+
+Where there are rules, text ``{"type": "readings", "frame": 7, "rules": {"gate": {...}}, "active": ["gate"]}`` comes
+just before the result: by name what each rule says, as in JSON Lines (docs/outputs.md), and those at which something
+happens.
 
 Where a stage of the operator's fails, results come without stages, and text ``{"type": "problem", "problem": "one
 line"}`` says so beside them; with an empty line once all is well again.
@@ -27,37 +36,40 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import struct
 import time
 import uuid
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import Field, ValidationError
 
-from perception.errors import PerceptionError, UsageError
+from perception.errors import PerceptionError
+from perception.rules.settings import RuleError, Rules
 from perception.server.edge.places import client_of
 from perception.server.live_stages import LiveStages
-from perception.server.options import Options
-from perception.server.problems import Busy, TooLarge
+from perception.server.problems import Busy, TooLarge, rule_of
+from perception.server.rule_book import RuleBook
 from perception.server.viewers.messages import pack
+from perception.server.viewers.webcam_messages import (
+    WebcamSettings,
+    describe,
+    describe_readings,
+    file_of,
+    number_of,
+    parse_settings,
+    read_drawing,
+)
 from perception.types import U8, Frame, Prediction
 
 if TYPE_CHECKING:
-    from perception.card import ModelCard
     from perception.model import Inference, Model
     from perception.server.edge.budget import Hold
     from perception.server.inference.scheduler import Scheduler
     from perception.server.service import Service
 
-FRAME_BYTES = 4_000_000
-"""Most bytes of a frame: a JPEG of 12 megapixels in good quality."""
-
-SETTINGS_BYTES = 64_000
 IDLE_S = 120.0
 """A client that says nothing for so long is hung up on; the page connects again when it has something to say."""
 
@@ -68,90 +80,10 @@ ERRORS_IN_A_ROW = 20
 """A client of which so many messages in a row are no good is hung up on."""
 
 _POLICY, _TRY_AGAIN = 1008, 1013
-_NUMBER = struct.Struct("<I")
 
 _log = logging.getLogger("perception")
 
 router = APIRouter()
-
-
-class WebcamSettings(Options):
-    """Settings of a client: `perception.server.options.Options`, of which the drawing is the browser's own, and more.
-
-    Attributes:
-        model: name of the model; None: the server's own choice.
-        view: results hold boxes and class maps, and no outlines.
-        map_cells: cells of the class map's longest side; 0: no class map.
-    """
-
-    model: str | None = Field(None, max_length=200)
-    view: Literal["boxes"] = "boxes"
-    map_cells: int = Field(320, ge=0, le=1024)
-
-
-def parse_settings(text: str, settings: WebcamSettings) -> WebcamSettings:
-    """``settings`` with the fields changed that a text message names; null is a field's default.
-
-    Raises:
-        UsageError: not JSON, an unknown field, or a value out of range.
-    """
-    if len(text) > SETTINGS_BYTES:
-        raise UsageError(f"settings of {len(text)} characters are too long; {SETTINGS_BYTES} are allowed")
-    try:
-        changes = json.loads(text)
-    except (ValueError, RecursionError):
-        raise UsageError("a text message must be JSON") from None
-    if not isinstance(changes, dict):
-        raise UsageError("a text message must be a JSON object of settings")
-    try:
-        merged = {**settings.model_dump(), **changes}
-        return WebcamSettings.model_validate({name: value for name, value in merged.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise UsageError(f"{where[:100]}: {first['msg']}") from None
-
-
-def file_of(message: bytes) -> bytes:
-    """The picture of a binary message, as a file.
-
-    Raises:
-        UsageError: no picture at all.
-        TooLarge: more bytes than `FRAME_BYTES`.
-    """
-    if len(message) > FRAME_BYTES:
-        raise TooLarge(f"a frame of {len(message)} bytes is too large; at most {FRAME_BYTES}")
-    if len(message) <= _NUMBER.size:
-        raise UsageError("a binary message must be a frame's number (u32) and a JPEG")
-    return message[_NUMBER.size :]
-
-
-def describe(model: Model, name: str) -> dict[str, Any]:
-    """Describe a model as a client must know it to draw its results; plain JSON."""
-    card: ModelCard = model.card
-    described: dict[str, Any] = {
-        "type": "ready",
-        "model": name,
-        "engine": model.engine.description,
-        "size": list(model.size),
-        "tasks": card.tasks,
-        "ignored": [],
-        "unknown": False,
-        "segmentation": [],
-        "detection": [],
-        "classification": [],
-    }
-    if card.segmentation is not None:
-        described["ignored"] = card.segmentation.ignored
-        described["unknown"] = card.segmentation.unknown is not None
-        described["segmentation"] = [{"name": c.name, "color": list(c.color)} for c in card.segmentation.classes]
-    if card.detection is not None:
-        described["detection"] = [{"name": c.name, "color": list(c.color)} for c in card.detection.classes]
-        described["score"] = card.detection.score_threshold
-        described["iou"] = card.detection.iou_threshold
-    if card.classification is not None:
-        described["classification"] = [{"name": c.name, "color": list(c.color)} for c in card.classification.classes]
-    return described
 
 
 @router.websocket("/v1/webcam")
@@ -178,12 +110,12 @@ class _Running:
 
     scheduler: Scheduler
     model: Model
-    stages: LiveStages | None
+    stages: LiveStages
     tracked: tuple[object, ...]
+    rules: RuleBook
 
     def interpret(self, inference: Inference) -> Prediction:
-        prediction = self.model.interpret(inference)
-        return prediction if self.stages is None else self.stages.apply(prediction)
+        return self.stages.apply(self.model.interpret(inference))
 
 
 class Session:
@@ -196,6 +128,7 @@ class Session:
         self._client = f"webcam {uuid.uuid4().hex[:8]}"
         self._settings = WebcamSettings.model_validate({})
         self._running: _Running | None = None
+        self._drawn = Rules()
         self._wanted: WebcamSettings | None = None  # settings whose model is being loaded
         self._loading: asyncio.Task[None] | None = None
         self._problem = ""
@@ -219,7 +152,7 @@ class Session:
             if message["type"] == "websocket.disconnect":
                 return
             if message.get("text") is not None:
-                await self._configure(message["text"])
+                await self._take_text(message["text"])
             else:
                 await self._slots.acquire()  # a client that does not wait for answers is not read from
                 answer = asyncio.create_task(self._answer(message.get("bytes") or b"", arrived))
@@ -239,12 +172,37 @@ class Session:
         self._answers.discard(answer)
         self._slots.release()
 
-    async def _configure(self, text: str) -> None:
+    async def _take_text(self, text: str) -> None:
         try:
-            settings = parse_settings(text, self._wanted or self._settings)
+            drawn = read_drawing(text)
+            if drawn is None:
+                await self._configure(parse_settings(text, self._wanted or self._settings))
+            else:
+                await self._draw(drawn)
+        except RuleError as error:
+            self._bad += 1
+            await self._send_json({"type": "refused", "error": str(error), **rule_of(error)})
         except PerceptionError as error:
             await self._refuse(error)
-            return
+
+    async def _draw(self, drawn: Rules) -> None:
+        """Change the rules.
+
+        Raises:
+            RuleError: they do not fit the model.
+        """
+        running = await self._opened()
+        running.rules.check(drawn)
+        self._drawn = drawn
+        running.rules.draw(drawn)
+        settings = self._settings
+        running = await self._opened_for(settings)  # which may have to track now
+        if self._settings is settings:
+            self._running = running
+        self._bad = 0
+        await self._send_json({"type": "drawn", "faults": running.rules.faults})
+
+    async def _configure(self, settings: WebcamSettings) -> None:
         if self._running is None or (settings.model or self._service.models.default) in self._service.models.loaded():
             self._wanted = None
             await self._change(settings)
@@ -262,7 +220,7 @@ class Session:
 
     async def _change(self, settings: WebcamSettings, loading: bool = False) -> None:
         try:
-            running = await asyncio.to_thread(self._open, settings)
+            running = await self._opened_for(settings)
         except PerceptionError as error:
             if not loading or self._wanted is settings:
                 await self._refuse(error)
@@ -271,22 +229,32 @@ class Session:
             return
         self._settings, self._running = settings, running
         self._bad = 0
-        await self._send_json(describe(running.model, settings.model or self._service.models.default))
+        ready = describe(running.model, settings.model or self._service.models.default)
+        await self._send_json({**ready, **({"faults": running.rules.faults} if len(running.rules.drawn) else {})})
+
+    async def _opened_for(self, settings: WebcamSettings) -> _Running:
+        """What answers frames under some settings, and under the rules that hold when it is there."""
+        while True:
+            running = await asyncio.to_thread(self._open, settings)
+            if running.rules.drawn is self._drawn:
+                return running
 
     def _open(self, settings: WebcamSettings) -> _Running:
         """The model that is wanted, loaded if need be, with the client's options; stages stay as long as it does."""
         scheduler = self._service.models.scheduler(settings.model)
-        own, before = self._service.stages, self._running
+        before, card = self._running, scheduler.model.card
+        same = before is not None and before.scheduler is scheduler
+        rules = before.rules if before is not None and same else RuleBook(card, drawn=self._drawn)
+        own = rules.stages(self._service.stages)
         model = settings.applied_to(scheduler.model, own)
-        tracked = settings.interpretation(model.card, own)[1:]
-        if before is not None and before.scheduler is scheduler and before.tracked == tracked:
-            return _Running(scheduler, model, before.stages, tracked)
-        found = settings.stages(model.card, own)
-        stages = LiveStages(model.card, found, self._client) if found else None
-        return _Running(scheduler, model, stages, tracked)
+        tracked = settings.interpretation(card, own)[1:]
+        if before is not None and same and before.tracked == tracked:
+            return _Running(scheduler, model, before.stages, tracked, rules)
+        stages = LiveStages(card, settings.stages(card, own), self._client)
+        return _Running(scheduler, model, stages, tracked, rules)
 
     async def _answer(self, message: bytes, arrived: float) -> None:
-        number = _NUMBER.unpack_from(message)[0] if len(message) >= _NUMBER.size else None
+        number = number_of(message)
         try:
             running = await self._opened()
             begin = partial(self._begin, running, message, number or 0, arrived)
@@ -310,8 +278,10 @@ class Session:
         self._service.metrics.frame_done(prediction, "webcam")
         async with self._sending:
             with suppress(RuntimeError, WebSocketDisconnect):  # the client has left
+                if prediction.readings is not None and len(running.rules.drawn):
+                    await self._socket.send_text(json.dumps(describe_readings(number, prediction.readings)))
                 await self._socket.send_bytes(answer)
-        problem = "" if running.stages is None else running.stages.problem
+        problem = running.stages.problem
         if bool(problem) != bool(self._problem):
             self._problem = problem
             await self._send_json({"type": "problem", "problem": f"{problem}; shown without stages" if problem else ""})
@@ -320,7 +290,7 @@ class Session:
         """The model and stages in use; opened by the first frame that comes before any settings."""
         async with self._opening:
             if self._running is None:
-                self._running = await asyncio.to_thread(self._open, self._settings)
+                self._running = await self._opened_for(self._settings)
             return self._running
 
     def _begin(

@@ -16,7 +16,7 @@ from perception.common.bounds import Bounds
 from perception.errors import PerceptionError, UsageError
 from perception.footage.recorder import FootageRecorder
 from perception.footage.store import FootageStore
-from perception.rules.settings import read_rules
+from perception.rules.settings import Rules, read_rules
 from perception.server.edge.allowlist import Permitted, check_source, host_of
 from perception.server.edge.places import Places
 from perception.server.edge.probe import Questions
@@ -24,9 +24,10 @@ from perception.server.inference.models import Models
 from perception.server.inference.scheduler import Scheduler
 from perception.server.memory import give_back
 from perception.server.metrics import Metrics
-from perception.server.options import TRACK
-from perception.server.problems import Busy, NotFound
+from perception.server.problems import Busy, Changed, Forbidden, NotFound
+from perception.server.rule_book import RuleBook
 from perception.server.settings import ServerSettings
+from perception.server.streams.rule_store import RuleStore
 from perception.server.streams.stream import Stream
 from perception.server.streams.timeouts import Timeouts
 from perception.server.streams.views import PLAIN
@@ -35,8 +36,7 @@ from perception.sources import open_source
 from perception.sources.base import Source
 from perception.sources.packets import PacketRing
 from perception.sources.uri import Kind, kind_of
-from perception.stages.factories import StageFactory, find_stage
-from perception.stages.rules import rules_factory
+from perception.stages.factories import StageFactory
 from perception.types import Event, Reading
 
 log = logging.getLogger("perception")
@@ -99,6 +99,8 @@ class StreamHub:
         self._rules = {
             name: read_rules(named.rules) for name, named in settings.sources.items() if named.rules is not None
         }
+        self._drawn = RuleStore(settings.folder / "rules")
+        self._drawing = threading.Lock()
         self._timeouts = timeouts or Timeouts()
         self._idle_s = idle_s
         self._now = clock
@@ -119,13 +121,46 @@ class StreamHub:
         """Sources that the operator offers by name."""
         return list(self._settings.sources)
 
-    def stages_of(self, source: str) -> list[StageFactory]:
-        """The stages of a source: the operator's, then its rules, with tracking before all where they need it."""
-        rules = self._rules.get(source)
-        if rules is None:
-            return [*self._stages]
-        tracked = not rules.of_boxes or any(stage.name == TRACK for stage in self._stages)
-        return [*([] if tracked else [find_stage(TRACK)]), *self._stages, rules_factory(rules)]
+    @property
+    def fixed_rules(self) -> list[Rules]:
+        """The operator's rules of all sources that have some."""
+        return [*self._rules.values()]
+
+    def draw(self, id: str, drawn: Rules, before: str | None = None) -> Stream:
+        """Replace and save the rules that clients have drawn at the source of a stream.
+
+        Args:
+            id: of the stream.
+            drawn: all of them; none deletes them.
+            before: version of those that the client knows, see `RuleBook.version`; None: whatever they are.
+
+        Returns:
+            the stream.
+
+        Raises:
+            NotFound: there is no such stream.
+            Forbidden: the operator wants none.
+            Changed: there are other ones than the client knows.
+            UsageError: they do not fit the stream's model.
+            SinkError: they cannot be saved.
+        """
+        if not self._settings.draw_rules:
+            raise Forbidden("lines and zones cannot be drawn here; the operator can allow it by `draw-rules: true`")
+        with self._drawing:
+            stream = self.get(id)
+            if before is not None and before != stream.rules.version:
+                raise Changed("the rules have been changed by somebody else meanwhile")
+            stream.rules.check(drawn)
+            with self._lock:
+                source = next((key[0] for key, each in self._streams.items() if each is stream), None)
+            if source is None:
+                raise NotFound(f"there is no stream {id[:80]!r}")
+            self._drawn.save(source, drawn)
+            with self._lock:
+                same = [each for key, each in self._streams.items() if key[0] == source]
+            for each in same:  # with other models
+                each.draw(drawn)
+        return stream
 
     async def check(self, source: str) -> Permitted:
         """Check a source with `check_source`, which may have to ask a host that the client names: apart from all else.
@@ -205,8 +240,12 @@ class StreamHub:
                 if len(self._streams) + len(self._ending) >= limit:
                     return None
                 bounds = Bounds(self._settings.limits.stream_pixels)
-                stages = self.stages_of(source)
-                footage = self._recorder(found.name, scheduler.model.card) if stages else None
+                deliver = self._settings.events is not None and self._settings.events.drawn
+                rules = RuleBook(
+                    scheduler.model.card, self._rules.get(source), self._drawn.load(key[0]), deliver=deliver
+                )
+                tells = bool(self._stages or len(rules.fixed) or deliver)  # events, of which something can be kept
+                footage = self._recorder(found.name, scheduler.model.card) if tells else None
                 packets = None if footage is None else footage.packets
                 made = self._streams[key] = Stream(
                     self._new_id(*key),
@@ -217,7 +256,8 @@ class StreamHub:
                     loop=found.loop and (kind != "stream" or not found.confined),
                     metrics=self._metrics,
                     timeouts=self._timeouts,
-                    stages=stages,
+                    stages=self._stages,
+                    rules=rules,
                     bounds=bounds,
                     publish=self._publish,
                     footage=footage,

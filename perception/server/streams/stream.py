@@ -19,10 +19,12 @@ from perception.common.bounds import Bounds
 from perception.errors import EngineError, PerceptionError, SourceError, StageError, UsageError
 from perception.footage.recorder import FootageRecorder
 from perception.model import Inference, Model
+from perception.rules.settings import Rules
 from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.problems import Forbidden
+from perception.server.rule_book import RuleBook
 from perception.server.streams.capture import Capture, Clock
 from perception.server.streams.intake import Intake
 from perception.server.streams.statistics import StreamStatistics, legend
@@ -75,6 +77,7 @@ class Stream:
         timeouts: see `Timeouts`.
         stages: of the operator; each set of detection options that somebody watches has them with state of its own,
             and so have the plain ones, which see every result, watched or not.
+        rules: of the source; None: none yet.
         bounds: what ``connect`` holds its sources to; cancelled when the stream is closed.
         publish: is given each event of the plain interpretation, under the stream's name; must not wait.
         footage: gives these events their clips and snapshots; closed with the stream.
@@ -85,6 +88,7 @@ class Stream:
 
     Attributes:
         touched: by the clock, when somebody last took an interest.
+        rules: of the source; they are changed by `draw`.
         broadcasts: what runs for its viewers on the network, see `perception.server.viewers.broadcast`.
     """
 
@@ -100,6 +104,7 @@ class Stream:
         metrics: Metrics | None = None,
         timeouts: Timeouts | None = None,
         stages: Sequence[StageFactory] = (),
+        rules: RuleBook | None = None,
         bounds: Bounds | None = None,
         publish: Callable[[Event], None] | None = None,
         footage: FootageRecorder | None = None,
@@ -135,7 +140,8 @@ class Stream:
         self._late = 0
         self._result: Result | None = None
         self._statistics = StreamStatistics(clock)
-        self._views = Views(self._model, stages, f"stream {id}")
+        self.rules = RuleBook(self._model.card) if rules is None else rules
+        self._views = Views(self._model, stages, self.rules, f"stream {id}")
         self._subscriptions: set[Subscription] = set()
         self._thread = threading.Thread(target=self._run, name=f"perception-stream {id}", daemon=True)
         self._thread.start()
@@ -203,6 +209,11 @@ class Stream:
         """What each rule says at the newest result; nothing where there are none."""
         newest = self.newest()
         return () if newest is None else newest.readings or ()
+
+    def draw(self, drawn: Rules) -> None:
+        """Replace the rules that clients have drawn, for all its viewers."""
+        self.rules.draw(drawn)
+        self._views.rules_changed()
 
     def status(self) -> dict[str, Any]:
         """Everything about it, for JSON; see `perception.server.routes.streams`."""

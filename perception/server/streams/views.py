@@ -10,6 +10,7 @@ from perception.pipeline import StageChain
 from perception.server.live_stages import LiveStages
 from perception.server.options import Options
 from perception.server.problems import Busy
+from perception.server.rule_book import RuleBook
 from perception.stages.factories import StageFactory
 from perception.types import Prediction
 
@@ -89,15 +90,18 @@ class Views:
     Args:
         model: of the stream.
         stages: the operator's; each interpretation has them with state of its own.
+        rules: of the source, which come after the stages.
         name: of the stream, for the log.
 
     Raises:
         UsageError: a stage refuses the model.
     """
 
-    def __init__(self, model: Model, stages: Sequence[StageFactory], name: str) -> None:
+    def __init__(self, model: Model, stages: Sequence[StageFactory], rules: RuleBook, name: str) -> None:
         self._model = model
-        self._stages = stages
+        self._operator = stages
+        self._rules = rules
+        self._stages = self._rules.stages(self._operator)
         self._name = name
         self._changing = threading.Lock()
         self._views: dict[Options, RenderedView] = {}
@@ -106,8 +110,8 @@ class Views:
 
     @property
     def has_stages(self) -> bool:
-        """True where every result goes through the operator's stages, watched or not."""
-        return bool(self._stages)
+        """True where every result goes through the operator's stages and the rules, watched or not."""
+        return bool(self._operator) or len(self._rules.rules) > 0
 
     @property
     def stages(self) -> LiveStages | None:
@@ -125,7 +129,7 @@ class Views:
 
     def advance(self, result: Result) -> Prediction:
         """Take the next result: all stages see it. The prediction under plain options."""
-        for interpretation in self._running if self._stages else ():
+        for interpretation in self._running if self.has_stages else ():
             interpretation.of(result)
         return self.plain(result)
 
@@ -153,6 +157,21 @@ class Views:
             if not view.users:
                 del self._views[view.options]
                 self._update()
+
+    def rules_changed(self) -> None:
+        """Follow the rules: what has to be tracked for them now, or no more, is interpreted anew."""
+        with self._changing:
+            self._stages = self._rules.stages(self._operator)
+            self._plain = self._again(self._plain, PLAIN)
+            made = {self._plain.key: self._plain}
+            for view in self._views.values():
+                interpretation = self._again(view.interpretation, view.options)
+                view.interpretation = made.setdefault(interpretation.key, interpretation)
+            self._update()
+
+    def _again(self, interpretation: Interpretation, options: Options) -> Interpretation:
+        key = options.interpretation(self._model.card, self._stages)
+        return interpretation if interpretation.key == key else self._interpretation(options)
 
     def _view(self, options: Options) -> RenderedView:
         card = self._model.card

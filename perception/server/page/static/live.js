@@ -7,6 +7,7 @@ import { legendItems, legendRows } from "./legend.js";
 import { Overlay } from "./overlay.js";
 import { clock, defaults, download, fileName, fileSize, onSettings, request, settings } from "./page.js";
 import { Recorder } from "./record.js";
+import { Rules } from "./rules.js";
 import { StreamView } from "./stream.js";
 import { WebcamView } from "./webcam.js";
 
@@ -44,6 +45,11 @@ class Live {
     this.overlay = new Overlay();
     this.view = null;
     this.result = null;
+    this.rules = new Rules(element, {
+      redraw: () => this.redraw(),
+      mirror: () => Boolean(this.view?.mirror),
+      source: () => settings.source.replace(/^server:/, ""),
+    });
     const { parts } = this;
     parts.video.muted = true; // or no browser plays it before a click
     parts.pause.onclick = () => this.togglePause();
@@ -64,6 +70,10 @@ class Live {
 
   get model() {
     return this.view?.model?.segmentation ? this.view.model : this.known.models[settings.model];
+  }
+
+  get hasBoxes() {
+    return Boolean((this.view?.model ?? this.model)?.detection?.length);
   }
 
   // What is shown
@@ -110,6 +120,7 @@ class Live {
     try {
       await begin(view);
       if (this.view === view) this.enable(true);
+      if (this.view === view) this.rules.open(view, this.hasBoxes);
     } catch (error) {
       if (this.view === view) this.failed(error.message);
     }
@@ -146,6 +157,8 @@ class Live {
       state: (name, message) => this.state(name, message),
       model: (model) => (this.parts.engine.textContent = `${model.model}: ${model.engine}`),
       result: (result, taken) => this.show(result, taken),
+      rules: () => this.rules.tell(this.hasBoxes),
+      readings: (rules, active) => this.rules.say(rules, active),
       status: (status) => this.onStatus(status),
       size: (width, height) => this.size(width, height),
       error: (text) => {
@@ -161,6 +174,7 @@ class Live {
     this.view = null;
     view?.close();
     this.parts.pause.textContent = "Pause";
+    this.rules.close();
     this.forget();
     this.enable(false);
     this.state("");
@@ -226,6 +240,7 @@ class Live {
   onStatus(status) {
     this.status = status;
     this.parts.engine.textContent = `${status.model}: ${status.engine}`;
+    this.rules.say(status.rules);
     this.showLegend();
   }
 
@@ -250,6 +265,7 @@ class Live {
     context.clearRect(0, 0, width, height);
     video.classList.toggle("pv-mirrored", Boolean(this.view?.mirror));
     if (this.view instanceof WebcamView) this.overlay.draw(context, this.result, this.result?.model, this.drawn());
+    this.rules.draw(context);
   }
 
   /** The picture and what lies over it, as one. */
@@ -263,6 +279,7 @@ class Live {
     context.drawImage(this.parts.video, 0, 0, width, height);
     context.restore();
     this.overlay.draw(context, this.result, this.result?.model, this.drawn());
+    this.rules.draw(context, true);
   }
 
   // Buttons

@@ -32,7 +32,7 @@ export function address(path, websocket = false, base = document.baseURI) {
 }
 
 /** The settings as OPTIONS of the routes: score, iou, view and unknown only where the model has such. */
-export function options(model, { legend = settings.show.includes("Legend") } = {}) {
+export function options(model, { legend = settings.show.includes("Legend"), rules = true } = {}) {
   const chosen = {
     opacity: settings.opacity,
     masks: settings.show.includes("Masks"),
@@ -40,6 +40,7 @@ export function options(model, { legend = settings.show.includes("Legend") } = {
     labels: settings.show.includes("Labels"),
     legend,
   };
+  if (!rules) chosen.rules = false;
   if (settings.view === "panoptic" && model?.views?.includes("panoptic")) chosen.view = settings.view;
   if (model?.unknown) chosen.unknown = settings.unknown ?? 0;
   if (model?.detection?.length) Object.assign(chosen, { score: settings.score, iou: settings.iou, track: Boolean(settings.track) });
@@ -62,7 +63,7 @@ export function classNames(model) {
   return [...new Set([...model.segmentation, ...model.detection, ...model.classification].map((c) => c.name))];
 }
 
-/** fetch(), with the server's own line of text as the error where it refuses, and the status as its `status`. */
+/** fetch(), with the server's own line of text as the error where it refuses, its `status`, and the `rule` it is about. */
 export async function request(path, init) {
   let response;
   try {
@@ -73,13 +74,9 @@ export async function request(path, init) {
   }
   if (response.ok) return response;
   const retry = response.headers.get("Retry-After");
-  let text = `The server answered ${response.status}.`;
-  try {
-    text = (await response.json()).error ?? text;
-  } catch {
-    // an answer that is not JSON: the status has to do
-  }
-  throw Object.assign(new Error(retry ? `${text} (again in ${retry} s)` : text), { status: response.status });
+  // An answer that is not JSON: the status has to do.
+  const { error: text = `The server answered ${response.status}.`, rule } = await response.json().catch(() => ({}));
+  throw Object.assign(new Error(retry ? `${text} (again in ${retry} s)` : text), { status: response.status, rule });
 }
 
 /** Keep a text in this browser under a name, over reloads; null forgets it. Where that is not allowed, nothing is kept. */

@@ -27,6 +27,8 @@ export class StreamView {
     this.retry = new Retry(() => this.reopen());
     this.segments = [];
     this.model = null; // its classes, for OPTIONS
+    this.drawsRules = true; // the server does
+    this.rulesShown = true;
   }
 
   /** Open a source by its name, URL or camera number. Rejects with the server's words. */
@@ -47,7 +49,28 @@ export class StreamView {
   }
 
   get wanted() {
-    return options(this.model, { legend: false }); // the page has a legend of its own
+    return options(this.model, { legend: false, rules: this.rulesShown }); // the page has a legend of its own
+  }
+
+  /** Have lines and zones drawn by the server, or not while the page does. */
+  showRules(shown) {
+    this.rulesShown = shown;
+    this.configure();
+  }
+
+  /** Lines and zones of the source, see rules.js. */
+  async readRules() {
+    return this.rulesIn(await request(`v1/streams/${this.id}/rules`));
+  }
+
+  async writeRules(drawn) {
+    const headers = { "Content-Type": "application/json", ...(this.rulesTag && { "If-Match": this.rulesTag }) };
+    return this.rulesIn(await request(`v1/streams/${this.id}/rules`, { method: "PUT", headers, body: JSON.stringify(drawn) }));
+  }
+
+  async rulesIn(response) {
+    this.rulesTag = response.headers.get("ETag");
+    return response.json();
   }
 
   /** Begin to show: by Media Source Extensions where the browser has them. */

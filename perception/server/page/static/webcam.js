@@ -5,7 +5,7 @@
 import { sentSize } from "./geometry.js";
 import { unpack } from "./message.js";
 import { Pacing } from "./pacing.js";
-import { address, settings } from "./page.js";
+import { address, keep, kept, settings } from "./page.js";
 import { Retry, webcamEnd } from "./reconnect.js";
 
 const QUALITY = 0.8; // of the JPEGs
@@ -29,7 +29,8 @@ export function cameraProblem(error) {
 export class WebcamView {
   /**
    * @param video the <video> that plays.
-   * @param on {state(name, message), model(ready), result(result, latency), error(text), problem(text)}
+   * @param on {state(name, message), model(ready), result(result, latency), error(text), problem(text),
+   *   rules() are to be sent, readings(rules, active)}
    */
   constructor(video, on) {
     this.video = video;
@@ -38,6 +39,8 @@ export class WebcamView {
     this.pacing = new Pacing();
     this.retry = new Retry(() => this.connect());
     this.fresh = false; // the video shows a frame that was not taken yet
+    this.drawsRules = false; // the page does
+    this.asked = []; // of rules that were sent and not answered yet
   }
 
   /** Play the camera. Rejects with words for the user. */
@@ -92,6 +95,25 @@ export class WebcamView {
     if (model?.detection.length) Object.assign(wanted, { score: settings.score, iou: settings.iou, track: Boolean(settings.track) });
     this.socket.send(JSON.stringify(wanted));
     if (this.paused) this.again();
+  }
+
+  /** Lines and zones, see rules.js: this browser remembers them for its camera, and for files. */
+  async readRules() {
+    let drawn = {};
+    try {
+      drawn = JSON.parse(kept(`rules.${settings.source}`)) ?? {};
+    } catch {
+      // not what was kept
+    }
+    return { editable: true, drawn };
+  }
+
+  /** Have the server take rules. Before it is there that is as good as done: it is told when it is. */
+  async writeRules(drawn, all) {
+    keep(`rules.${settings.source}`, Object.keys(all).length ? JSON.stringify(all) : null);
+    if (!this.ready || this.socket?.readyState !== WebSocket.OPEN) return {};
+    this.socket.send(JSON.stringify({ draw: drawn }));
+    return new Promise((done, refused) => this.asked.push({ done, refused }));
   }
 
   pause() {
@@ -156,6 +178,7 @@ export class WebcamView {
     socket.onclose = ({ code, reason }) => {
       if (this.closed || socket !== this.socket) return;
       clearTimeout(this.watchdog);
+      this.answerRules({});
       const end = webcamEnd(code, reason);
       if (end === "refused") return this.fail(reason || "The server refused the connection.");
       this.asleep = end === "idle"; // paused, or in a tab that nobody looks at
@@ -175,8 +198,16 @@ export class WebcamView {
       this.ready = true;
       this.retry.worked();
       this.on.model(message);
+      if (other || this.told !== this.socket) this.on.rules();
+      this.told = this.socket;
       this.on.state(this.paused ? "paused" : "running");
       if (this.paused) this.again();
+    } else if (message.type === "readings") {
+      this.on.readings(message.rules, message.active);
+    } else if (message.type === "drawn") {
+      this.asked.shift()?.done(message);
+    } else if (message.type === "refused") {
+      this.asked.shift()?.refused(Object.assign(new Error(message.error), { rule: message.rule }));
     } else if (message.type === "problem") {
       this.on.problem(message.problem);
     } else if (message.type === "dropped") {
@@ -187,6 +218,11 @@ export class WebcamView {
     } else if (this.ready) this.on.error(message.error); // what held before still does
     else if (message.retry_after_s) this.later = setTimeout(() => this.configure(), 1000 * message.retry_after_s);
     else this.fail(message.error);
+  }
+
+  /** The connection has ended: what was sent over it has come to nothing, and is sent again over the next one. */
+  answerRules(answer) {
+    for (const { done } of this.asked.splice(0)) done(answer);
   }
 
   onResult(result) {
