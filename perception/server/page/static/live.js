@@ -89,8 +89,10 @@ class Live {
   }
 
   useCamera() {
+    const focused = document.activeElement === this.parts.camera; // which disappears
     changeSource("webcam", this.known);
     this.start();
+    if (focused) this.parts.pause.focus();
   }
 
   openFile(file) {
