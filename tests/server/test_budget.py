@@ -29,7 +29,7 @@ def test_never_more_than_the_total_and_all_are_served(seed: int) -> None:
     rng = random.Random(seed)
     total = rng.randrange(1, 200)
     share = rng.choice([0.01, 0.3, 0.5, 1.0])
-    one = budget(total, share)
+    one = Budget(total, share, 100_000, 60.0, reserve=rng.choice([0.0, 0.25, 0.9]), small=rng.randrange(total + 1))
     held: dict[str, list[int]] = {}
     served = []
 
@@ -116,6 +116,51 @@ def test_clients_take_turns() -> None:
 def test_nobody_overtakes_who_waits_for_much() -> None:
     wishes = [("a", 100), *[("b", 10)] * 5]
     assert in_turns(budget(100), wishes, 95)[0] == ("a", 100)
+
+
+def test_small_ones_overtake_large_ones_as_far_as_the_reserve_goes() -> None:
+    """40 of "a" is in progress; 40 of "b" must leave 25; of what is small, 20 overtakes it and 6 more may not."""
+
+    async def main() -> None:
+        one = Budget(100, 1.0, 100, 60.0, reserve=0.25, small=10)
+        large = await one.take(40, "a")
+        waits = asyncio.create_task(one.take(40, "b"))
+        await settle()
+        small = [await asyncio.wait_for(one.take(10, client), 30) for client in "cd"]
+        more = asyncio.create_task(one.take(6, "e"))
+        another = asyncio.create_task(one.take(30, "f"))  # would fit, but nobody overtakes by what is large
+        await settle()
+        assert not waits.done()
+        assert not more.done()
+        assert not another.done()
+        assert one.try_take(6, "g") is None
+        small.pop().leave()
+        small.append(await asyncio.wait_for(more, 30))
+        large.leave()
+        granted = [await asyncio.wait_for(waits, 30), await asyncio.wait_for(another, 30)]
+        assert one.in_progress == 40 + 30 + 16
+        for hold in (*granted, *small):
+            hold.leave()
+        assert (one.in_progress, one.waiting) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_one_that_needs_the_reserve_is_not_overtaken() -> None:
+    async def main() -> None:
+        one = Budget(100, 1.0, 100, 60.0, reserve=0.25, small=10)
+        small = await one.take(10, "a")
+        waits = asyncio.create_task(one.take(95, "b"))
+        await settle()
+        more = asyncio.create_task(one.take(1, "c"))
+        await settle()
+        assert not more.done()
+        small.leave()
+        large = await asyncio.wait_for(waits, 30)
+        (await asyncio.wait_for(more, 30)).leave()
+        large.leave()
+
+    asyncio.run(main())
 
 
 def test_who_waits_for_itself_keeps_nobody_waiting() -> None:

@@ -1,7 +1,8 @@
 """A budget that is taken in amounts, such as the pixels of all pictures in progress, and never exceeds a total.
 
 Requests wait until there is enough, and clients take turns: none waits behind more than one request of each other
-client. Small requests do not overtake large ones, which would otherwise wait forever.
+client. A part can be reserved for small requests, which overtake large ones as far as it goes: what takes a millisecond
+does not wait for what takes seconds. Beyond it nobody is overtaken; large ones would otherwise wait forever.
 
     with await budget.take(width * height, client) as hold:
         future = pool.submit(decode, data)
@@ -38,14 +39,25 @@ class Budget:
         share: part of it, and of the queue, that one client may hold; more only for a single piece.
         waiting: length of the queue.
         timeout_s: seconds after which a waiting request is refused.
+        reserve: part of it that is left for small pieces, by all large ones but a single one that needs it.
+        small: the most that a small piece takes.
         unit: of what, for messages.
         what: what the pieces are, for messages.
     """
 
     def __init__(
-        self, total: int, share: float, waiting: int, timeout_s: float, unit: str = "pixels", what: str = "pictures"
+        self,
+        total: int,
+        share: float,
+        waiting: int,
+        timeout_s: float,
+        reserve: float = 0.0,
+        small: int = 0,
+        unit: str = "pixels",
+        what: str = "pictures",
     ) -> None:
         self.total = total
+        self._reserve, self._small = int(total * reserve), small
         self._most = share_of(total, share)
         self._places = waiting
         self._most_waiting = share_of(waiting, share)
@@ -53,7 +65,7 @@ class Budget:
         self._unit, self._what = unit, what
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
-        self._in_progress = self._peak = 0
+        self._in_progress = self._large = self._peak = 0
         self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # by client, in the order of their turns
 
     @property
@@ -160,30 +172,43 @@ class Budget:
 
     def _grant(self) -> None:
         """Serve waiting requests in turns, as far as the budget goes."""
-        again = True
-        while again:
-            again = False
-            for client, queue in self._queues.items():
-                cost = queue[0].cost
-                held = self._held.get(client, 0)
-                if client and held and held + cost > self._most:
-                    continue  # it waits for itself, and others need not
-                if self._in_progress + cost > self.total:
-                    return
-                turn = queue.popleft()
-                self._held[client] = held + cost
-                self._in_progress += cost
-                self._peak = max(self._peak, self._in_progress)
-                if queue:
-                    self._queues.move_to_end(client)
-                else:
-                    del self._queues[client]
-                turn.granted.set_result(None)
-                again = True
-                break
+        while (client := self._next()) is not None:
+            queue = self._queues[client]
+            turn = queue.popleft()
+            self._held[client] += turn.cost
+            self._in_progress += turn.cost
+            self._large += turn.cost if turn.cost > self._small else 0
+            self._peak = max(self._peak, self._in_progress)
+            if queue:
+                self._queues.move_to_end(client)
+            else:
+                del self._queues[client]
+            turn.granted.set_result(None)
+
+    def _next(self) -> str | None:
+        """Find the client whose first request is served next."""
+        room = self.total - self._in_progress
+        small_room, large_waits = room, False
+        for client, queue in self._queues.items():
+            cost = queue[0].cost
+            held = self._held.get(client, 0)
+            if client and held and held + cost > self._most:
+                continue  # it waits for itself, and others need not
+            if cost <= self._small:
+                return client if cost <= small_room else None
+            if large_waits:
+                continue
+            if cost <= room and (not self._large or self._large + cost <= self.total - self._reserve):
+                return client
+            if cost > self.total - self._reserve:
+                return None  # it needs what small ones would take meanwhile
+            large_waits = True
+            small_room = min(room, self._reserve - (self._in_progress - self._large))
+        return None
 
     def _release(self, cost: int, client: str) -> None:
         self._in_progress -= cost
+        self._large -= cost if cost > self._small else 0
         self._held[client] -= cost
         if not self._held[client]:
             del self._held[client]

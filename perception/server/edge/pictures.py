@@ -27,6 +27,9 @@ QUEUE_TIMEOUT_S = 30.0
 THREADS = 4
 """Number of threads that decode and encode; not those that load models, which would delay pictures."""
 
+RESERVE = 0.25
+"""Part of the budget that is left for pictures that are not large: of a camera, for example."""
+
 LARGE_THREADS = 2
 """Large pictures take up to a second, and have threads of their own. Not of low priority: one that has to wait for a
 core while it holds the interpreter would make all others wait."""
@@ -54,7 +57,9 @@ class Pictures:
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
-        self._budget = Budget(limits.pixels_in_progress, limits.share, 2 * limits.waiting, QUEUE_TIMEOUT_S)
+        self._budget = Budget(
+            limits.pixels_in_progress, limits.share, 2 * limits.waiting, QUEUE_TIMEOUT_S, RESERVE, LARGE
+        )
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="perception-pictures")
         self._patient = ThreadPoolExecutor(LARGE_THREADS, thread_name_prefix="perception-large")
         metrics.pixels(lambda: self._budget.in_progress, lambda: self._budget.peak, lambda: self._budget.waiting)
