@@ -94,7 +94,7 @@ def test_arrows_choose_tabs_and_the_camera_keeps_the_keyboard(open_page: Callabl
     page.get_by_role("button", name="Use my camera").focus()
     page.keyboard.press("Enter")
     page.locator(".pv-camera").wait_for(state="hidden")
-    assert page.evaluate("document.activeElement.innerText") == "Pause"
+    page.wait_for_function("() => document.activeElement.innerText === 'Pause'")
     results(page, 1)
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelector('.pv-state').innerText === 'paused'")
