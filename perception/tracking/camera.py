@@ -15,7 +15,7 @@ Motion = NDArray[np.float64]
 
 LONGEST = 320
 """Sides of the small picture that is looked at."""
-POINTS = 150
+POINTS = 100
 LEAST_POINTS, LEAST_PART = 12, 0.4
 """Points, and part of all of them, that must have moved alike; with fewer the frames have nothing in common."""
 TOLERANCE = 1.5
@@ -78,7 +78,7 @@ class CameraMotion:
         self._age += 1
         outside = _outside(self._points, boxes)
         points, slopes = self._points[outside], self._slopes[outside]
-        if self._age > FRESH or len(points) < POINTS // 2:
+        if self._age > FRESH or len(points) < POINTS // 3:
             points = _corners(last, boxes)
             slopes = _at(_slope(last), points)
             self._age = 0
