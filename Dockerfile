@@ -4,9 +4,11 @@
 #   docker build -t perception:cuda --target cuda .             # NVIDIA GPUs in a PC or a server
 #   docker build -t perception:jetson --target jetson .         # on a Jetson with JetPack 6
 #   docker run --rm -v "$PWD:/data" perception annotate street.mp4 -o annotated.mp4
+#   docker run --rm -p 127.0.0.1:7860:7860 perception live --host 0.0.0.0 --insecure
 #   docker run --rm --gpus all -v "$PWD:/data" perception:cuda annotate street.mp4 -o annotated.mp4
 #   docker run --rm --runtime nvidia -v /tmp/argus_socket:/tmp/argus_socket -v "$PWD:/data" \
 #       perception:jetson annotate csi://0 -o camera.mp4 --duration 10
+# What runs inside is the user 1000, who must be able to write into the folder.
 
 # Every package is the one that requirements/*.txt gives by its hash. An image is the same one each time only by its
 # digest, which is looked up where the registry is: docker buildx imagetools inspect python:3.12-slim

@@ -23,7 +23,7 @@ from perception.sinks import PICTURES, Sink, open_sink
 from perception.sinks.events import DeliverySink
 from perception.sinks.shared import SharedSink
 from perception.sources.address import Address
-from perception.sources.media import check_there, find_media
+from perception.sources.media import check_there, find_media, is_glob
 from perception.sources.uri import exists, is_folder, kind_of, redact
 from perception.stages.factories import StageFactory
 
@@ -49,7 +49,7 @@ class Outputs:
 
     Attributes:
         video: annotated video (``.mp4``, ``.mkv``, ``.webm``, ``.mov``), or an annotated picture (``.jpg``, ``.png``,
-            ``.webp``); in a folder, annotated pictures if the source is images.
+            ``.webp``); in a folder, annotated pictures (``.jpg``) if the source is images.
         jsonl: JSON Lines, one object a frame. ``-`` is standard output.
         coco: COCO JSON of detections.
         csv: one row per detection.
@@ -111,6 +111,8 @@ class Result:
         skipped: its outputs were there already.
         number, total: its place among the sources, from 1.
         shared: kinds of outputs that are one file for all sources.
+        unreadable: images of it that could not be read and were left out.
+        pictures: whether its frames are images.
     """
 
     source: str
@@ -121,6 +123,13 @@ class Result:
     number: int = 1
     total: int = 1
     shared: frozenset[str] = frozenset()
+    unreadable: Sequence[str] = ()
+    pictures: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the source was done."""
+        return self.report is not None and not self.report.interrupted and not self.unreadable
 
     @property
     def own(self) -> dict[str, str]:
@@ -157,7 +166,8 @@ UNFINISHED = ".unfinished"
 
 
 def _note(path: str) -> Path:
-    return Path(path).with_name(f"{Path(path).name}{UNFINISHED}")
+    name = Path(path).name  # none of the working directory
+    return Path(path).with_name(f"{name}{UNFINISHED}") if name else Path(path) / UNFINISHED
 
 
 def _is_there(kind: str, path: Path) -> bool:
@@ -166,9 +176,13 @@ def _is_there(kind: str, path: Path) -> bool:
     if kind == "panoptic":
         return exists(path / "panoptic.json")
     try:
-        return any(path.iterdir())
+        return any(file.suffix == _PICTURES[kind] for file in path.iterdir())
     except OSError:  # told when it is written
         return False
+
+
+_PICTURES = {"images": ".jpg", "masks": ".png"}
+"""The ending of the files in a folder, in which other sources' outputs may be too."""
 
 
 def plan(sources: Sequence[str], outputs: Outputs, *, recursive: bool = False) -> list[Result]:
@@ -195,8 +209,13 @@ def plan(sources: Sequence[str], outputs: Outputs, *, recursive: bool = False) -
         while unique in taken:
             unique, number = f"{name}-{number}", number + 1
         taken.add(unique)
-        made = dict(_place(kind, path, media.uri, unique, len(found) > 1) for kind, path in given.items())
-        results.append(Result(media.uri, made, number=len(results) + 1, total=len(found)))
+        several = len(found) > 1
+        # Pictures of the only folder, or pattern, lie where the videos of it do.
+        beside = several and [Path(media.uri)] == [*map(Path, sources)]
+        made = dict(_place(kind, path, media.uri, unique, several, beside) for kind, path in given.items())
+        results.append(
+            Result(media.uri, made, number=len(results) + 1, total=len(found), pictures=_is_images(media.uri))
+        )
     _check_files(results)
     return results
 
@@ -265,8 +284,8 @@ def _names_folder(path: str) -> bool:
     return path.endswith("/") or is_folder(Path(path))
 
 
-def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple[str, str]:
-    """Return the kind and path of one output of one source."""
+def _place(kind: str, path: str, source: str, name: str, several: bool, beside: bool) -> tuple[str, str]:
+    """Return the kind and path of one output of one source; ``beside``: its pictures need no folder of its name."""
     suffix = SUFFIXES.get(kind)
     if suffix is None:  # a folder in any case
         return kind, str(Path(path) / name) if several else path
@@ -280,8 +299,10 @@ def _place(kind: str, path: str, source: str, name: str, several: bool) -> tuple
         folder = True
     if not folder:
         return "picture" if kind == "video" and Path(path).suffix[1:].lower() in PICTURES else kind, path
+    if kind == "video" and _is_images(source) and not (is_folder(Path(source)) or is_glob(source)):
+        return "picture", str(Path(path) / f"{name}.jpg")
     if kind == "video" and _is_images(source):
-        return "images", str(Path(path) / name) if several else path
+        return "images", str(Path(path) / name) if several and not beside else path
     return kind, str(Path(path) / f"{name}{suffix}")
 
 
@@ -397,21 +418,21 @@ def annotate_all(
                     sinks = [shared.get(kind) or sink(kind, path, again) for kind, path in result.outputs.items()]
                     sinks += [] if delivery is None else [DeliverySink(delivery)]
                     progress = started(result, source) if started is not None else None
-                    steps = [*stages] if not _is_images(result.source) else _of_pictures(stages, source)
+                    steps = [*stages] if not result.pictures else _of_pictures(stages, source)
                     steps += [] if footage is None else [footage]
                     result.report = run(
                         source, model, sinks=sinks, annotator=annotator, stages=steps, progress=progress
                     )
+                    result.unreadable = tuple(source.unreadable)
             except PerceptionError as error:
                 result.error = error
             except Exception as error:
                 result.error = out_of_memory(error, redact(result.source))
                 if result.error is None:
                     raise
-            whole = result.report is not None and not result.report.interrupted
-            if whole:
+            if result.whole:
                 result.mark_finished()
-            elif not live and (len(results) > 1 or skip_existing):
+            elif not live and (len(results) > 1 or skip_existing or result.unreadable):
                 result.mark_unfinished(result.there() - before)
             yield result
             if result.report is not None and result.report.interrupted:

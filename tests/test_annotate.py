@@ -41,8 +41,11 @@ def test_several_sources_make_several_outputs_and_never_the_same_twice() -> None
 
 
 def test_images_in_a_folder_become_images() -> None:
-    assert outputs_of(["a.png"], video="out/") == [{"images": "out/"}]
-    assert outputs_of(["a.PPM"], video="out/") == [{"images": "out/"}]
+    assert outputs_of(["a.png"], video="out/") == [{"picture": "out/a.jpg"}]
+    assert outputs_of(["a.PPM"], video="out/") == [{"picture": "out/a.jpg"}]
+    assert outputs_of(["x/a.png", "y/a.jpg", "b.mp4"], video="out") == [
+        {"picture": "out/a.jpg"}, {"picture": "out/a-2.jpg"}, {"video": "out/b.mp4"},
+    ]  # fmt: skip
     assert outputs_of(["frames/a?.png"], video="out/") == [{"images": "out/"}]
     assert outputs_of(["http://camera/live.jpg"], video="out/") == [{"video": "out/camera.mp4"}]
     assert outputs_of(["a.png"], video="a.mp4") == [{"video": "a.mp4"}]
@@ -85,11 +88,26 @@ def test_no_output_is_an_error() -> None:
 def test_a_folder_is_its_videos_and_its_images(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     touch(folder, "b.mp4", "a.MKV", "notes.txt", "x.png", "y.jpg", "deep/c.mp4", "deep/deeper/c.mp4", "deep/z.png")
-    assert placed(folder, tmp_path) == {"a.MKV": "a.mp4", "b.mp4": "b.mp4", "": "in"}
+    assert placed(folder, tmp_path) == {"a.MKV": "a.mp4", "b.mp4": "b.mp4", "": "."}
     assert placed(folder, tmp_path, recursive=True) == {
-        "a.MKV": "a.mp4", "b.mp4": "b.mp4", "": "in",
+        "a.MKV": "a.mp4", "b.mp4": "b.mp4", "": ".",
         "deep/c.mp4": "deep/c.mp4", "deep": "deep", "deep/deeper/c.mp4": "deep/deeper/c.mp4",
     }  # fmt: skip
+
+
+def test_pictures_lie_beside_videos_of_their_only_folder(tmp_path: Path) -> None:
+    """Of a pattern, too; those of several folders, and masks, have folders of their names, as videos' masks do."""
+    touch(tmp_path, "in/a.mp4", "in/p.png", "more/a.mp4", "more/p.png")
+    outputs = Outputs(video=f"{tmp_path}/out/", masks=f"{tmp_path}/masks")
+
+    def pictures(*sources: str) -> list[dict[str, str]]:
+        made = [result for result in plan([f"{tmp_path}/{s}" for s in sources], outputs) if result.pictures]
+        return [{k: Path(p).relative_to(tmp_path).as_posix() for k, p in result.outputs.items()} for result in made]
+
+    assert pictures("in") == pictures("in/") == [{"images": "out", "masks": "masks/in"}]
+    assert pictures("in/*") == [{"images": "out", "masks": "masks/source"}]
+    assert [made["images"] for made in pictures("in", "more")] == ["out/in", "out/more"]
+    assert [made["picture"] for made in pictures("in/a.mp4", "more/p.png")] == ["out/p.jpg"]
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -59,7 +59,7 @@ def test_a_photo_becomes_a_photo(tmp_path: Path, model: str, suffix: str, main_h
     source, out = photo(tmp_path / "in.png"), tmp_path / "made" / f"one.{suffix}"
     done = main_here("annotate", str(source), "-m", model, "-o", str(out))
     assert done.returncode == 0, done.stderr
-    assert "1 frame in" in done.stderr
+    assert "1 picture in" in done.stderr and "frame" not in done.stderr
     written, plain = cv2.imread(str(out)), cv2.imread(str(source))
     assert written.shape == plain.shape and np.abs(written.astype(int) - plain).max() > 40  # drawn on
     assert [p.name for p in out.parent.iterdir()] == [out.name]
@@ -91,10 +91,11 @@ def test_a_folder_of_all_kinds(tmp_path: Path, model: str, videos: Path, main_he
     done = main_here(*line)
     assert done.returncode == 0, done.stderr
     made = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert made == {"a.mp4", "b.mp4", "videos/p.jpg"}
+    assert made == {"a.mp4", "b.mp4", "p.jpg"}
     assert "sub" in done.stderr and "notes.txt" in done.stderr
     assert last_line(done.stderr) == "3 of 3 done"
     assert "[2/3] " in done.stderr and "3 frames" in done.stderr and "1 frame in" in done.stderr
+    assert "1 picture in" in done.stderr
     again = main_here(*line, "--recursive", "--skip-existing")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "out" / "sub" / "q.jpg").is_file()
@@ -203,6 +204,61 @@ def test_partly_done_is_code_3_and_the_last_line(tmp_path: Path, model: str, vid
     assert none.returncode == 2 and last_line(none.stderr) == f"0 of 2 done, 2 failed: {bad}, vidoes/"
     quiet = main_here("annotate", str(videos), "-m", model, "-o", f"{tmp_path}/new/", "-q")
     assert quiet.returncode == 3 and quiet.stderr.startswith("error:") and len(quiet.stderr.splitlines()) == 1
+
+
+def test_a_picture_that_cannot_be_read_is_in_the_last_line(tmp_path: Path, model: str, main_here: Main) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for name in ("a", "b", "c"):
+        photo(photos / f"{name}.png")
+    bad = photos / "bad.jpg"
+    bad.write_bytes((photos / "a.png").read_bytes()[:40])
+    line = ["annotate", str(photos), "-m", model, "-o", f"{out}/", "--skip-existing", "--overwrite"]
+    partly = main_here(*line)
+    assert partly.returncode == 3 and "3 pictures, 1 cannot be read in" in partly.stderr
+    assert last_line(partly.stderr) == f"3 of 4 done, 1 failed: {bad}"
+    assert {p.name for p in out.iterdir()} == {"a.jpg", "b.jpg", "c.jpg"}
+    make_video(photos / "v.mp4", frames=2)
+    among = main_here(*line)
+    assert among.returncode == 3
+    assert last_line(among.stderr) == f"1 of 2 done, 1 in part, 1 picture failed: {bad}"
+    photo(bad)
+    whole = main_here(*line)
+    assert whole.returncode == 0 and last_line(whole.stderr) == "1 of 2 done, 1 skipped"
+    assert {p.name for p in out.iterdir()} == {"a.jpg", "b.jpg", "bad.jpg", "c.jpg", "v.mp4"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photos"]
+
+
+def test_photos_that_are_named_lie_side_by_side(tmp_path: Path, model: str, main_here: Main) -> None:
+    """As a shell names them for ``photos/*.png``."""
+    photos = [str(photo(tmp_path / "photos" / f"{name}.png")) for name in ("a", "b", "c")]
+    line = ["annotate", *photos, "-m", model, "-o", f"{tmp_path}/out/", "--skip-existing"]
+    assert main_here(*line).returncode == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.jpg", "b.jpg", "c.jpg"}
+    (tmp_path / "out" / "b.jpg").unlink()
+    assert last_line(main_here(*line).stderr) == "1 of 3 done, 2 skipped"
+    alone = main_here("annotate", str(photo(tmp_path / "d.png")), "-m", model, "-o", f"{tmp_path}/out/")
+    assert alone.returncode == 0 and (tmp_path / "out" / "d.jpg").is_file()  # beside others
+
+
+def test_pictures_may_go_into_the_working_directory(
+    tmp_path: Path, model: str, main_here: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(tmp_path / "photos" / "a.png")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", "./"):
+        done = main_here("annotate", "../photos", "-m", model, "-o", out, "--overwrite")
+        assert done.returncode == 0, done.stderr
+        assert [p.name for p in Path.cwd().iterdir()] == ["a.jpg"]
+
+
+def test_what_was_not_done_is_not_taken_for_done(tmp_path: Path, model: str, videos: Path, main_here: Main) -> None:
+    """The pictures of a folder lie where its videos do, which are no pictures."""
+    photo(videos / "p.png")
+    out = tmp_path / "out"
+    assert main_here("annotate", str(videos / "a.mp4"), "-m", model, "-o", f"{out}/").returncode == 0
+    done = main_here("annotate", str(videos), "-m", model, "-o", f"{out}/", "--skip-existing")
+    assert last_line(done.stderr) == "2 of 3 done, 1 skipped" and (out / "p.jpg").is_file()
 
 
 def test_one_line_of_result_and_the_rest_under_stats(tmp_path: Path, model: str, videos: Path, main_here: Main) -> None:

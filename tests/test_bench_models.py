@@ -37,6 +37,7 @@ def test_each_network_has_a_row_beside_the_first(tmp_path: Path) -> None:
         ("models", [], "against=MODEL"),
         ("engines", ["street"], "belongs to the part 'models'"),
         ("models", ["no-such-model"], "no-such-model"),
+        ("mine.onnx", [], "'mine.onnx' is no benchmark but a model: `model=mine.onnx`"),
     ],
 )
 def test_what_is_missing_is_told(part: str, against: list[str], told: str, tmp_path: Path) -> None:

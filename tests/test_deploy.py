@@ -161,6 +161,24 @@ def test_a_jetson_builds_verifies_and_serves_one_engine() -> None:
     assert settings["model"] == live["model"] == "street"
 
 
+def test_the_folder_of_a_user_is_made_before_it_is_written_into() -> None:
+    """The service's cache is made at its first start, and what is built in advance comes before."""
+    page = (ROOT / "docs" / "jetson.md").read_text()
+    service = configparser.RawConfigParser(strict=False)
+    service.read(ROOT / "deploy" / "perception-live.service")
+    made = page.index("sudo install -d -m 700 -o perception -g perception /var/cache/perception")
+    assert page.index("useradd") < made < page.index("sudo -u perception XDG_CACHE_HOME=/var/cache/perception")
+    assert "XDG_CACHE_HOME=/var/cache/perception" in service["Service"]["Environment"]
+    assert int(service["Service"]["CacheDirectoryMode"], 8) == 0o700
+
+
+def test_a_service_in_a_container_can_be_reached() -> None:
+    """On its own address inside, on that which is named outside."""
+    for name in ("Dockerfile", "README.md"):
+        lines = [line for line in (ROOT / name).read_text().splitlines() if re.search("docker run.* live ", line)]
+        assert lines and all("-p " in line and "--host 0.0.0.0" in line for line in lines)
+
+
 def test_the_gpu_page_says_what_to_install_before_its_tests() -> None:
     page = (ROOT / "docs" / "gpu.md").read_text()
     steps = page[page.index("With a GPU, in this order") :]

@@ -58,6 +58,8 @@ def run_bench(
     chosen = tuple(parts or PARTS)
     for part in chosen:
         if part not in PARTS + ON_REQUEST:
+            if part.endswith(".onnx"):
+                raise UsageError(f"{part!r} is no benchmark but a model: `model={part}`, for example with 'engines'")
             raise UsageError(f"no benchmark named {part!r}{nearest(part, PARTS + ON_REQUEST)}")
 
     if "models" in chosen and not against:

@@ -6,6 +6,7 @@ file instead.
 
 from __future__ import annotations
 
+from perception.card.draft import template
 from perception.card.files import (
     METADATA_KEY,
     card_file,
@@ -13,7 +14,6 @@ from perception.card.files import (
     load_onnx,
     read_card,
     shipped_cards,
-    template,
     write_card,
 )
 from perception.card.model_card import InputSpec, ModelCard, Quantization, SetAccuracy, SuiteAccuracy, validate_card

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
+from perception.card.draft import advice, template
 from perception.card.model_card import ModelCard, validate_card
 from perception.common.checksums import LIST, is_as_listed
 from perception.common.files import write_atomic
@@ -57,27 +57,9 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
     outputs = [o.name for o in model.graph.output]
     raise ModelError(
         f"no model card in this ONNX file; write one to a YAML file, such as {template(path, model)}, and give "
-        f"`card=FILE.yaml` (see docs/cards.md; `perception adapt --list-formats`); "
+        f"`card=FILE.yaml`{advice(model)} (see docs/cards.md; `perception adapt --list-formats`); "
         f"the graph's inputs are {inputs}, its outputs {outputs}",
         path,
-    )
-
-
-def template(path: str | Path, model: Any) -> str:
-    """Return a card to begin with, as YAML in one line: of a detector, with the adapter of the commonest format.
-
-    Args:
-        path: the file, after which it is named.
-        model: its ``onnx.ModelProto``, from whose input the size is taken where that is told.
-    """
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem).strip("-._") or "mine"
-    shapes = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input]
-    sides = next((shape[2:] if shape[1] <= shape[3] else shape[1:3] for shape in shapes if len(shape) == 4), [])
-    height, width = sides if all(sides) and sides else (640, 640)
-    return (
-        f"{{name: {name}, licence: unknown, input: {{width: {width}, height: {height}, resize: letterbox}}, "
-        "detection: {classes: [person, car]}, "
-        "adapter: {input: {channels: RGB, scale: 1/255}, detection: {format: yolov8}}}"
     )
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from perception.common.console import complain, stderr
-from perception.common.text import counted
+from perception.common.text import counted, listed
 from perception.common.waits import WAITS
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class Reporter:
                 stderr().print(line)
 
     def ended(self, results: Sequence[Result]) -> None:
-        """Print what became of several sources, in one line."""
-        if not self._quiet and results and results[-1].total > 1:
+        """Print what became of several sources, or of several pictures of which some failed, in one line."""
+        if not self._quiet and results and (results[-1].total > 1 or results[-1].unreadable):
             shared = [path for kind, path in results[-1].outputs.items() if kind in results[-1].shared]
             if shared and results[-1].own:
                 stderr().print(escape(f"of all of them: {', '.join(shared)}"))
@@ -111,31 +111,42 @@ def summary(result: Result) -> list[str]:
     if report is None:
         return [f"{head} skipped: its outputs are there"]
     state = "interrupted after" if report.interrupted else "done:"
+    frame = "picture" if result.pictures else "frame"
     dropped = f", {report.dropped} dropped" if report.dropped else ""
+    dropped += f", {len(result.unreadable)} cannot be read" if result.unreadable else ""
     written = ", ".join(escape(p) for p in (result.own or result.outputs).values())
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report.stage_ms.items())
     return [
-        f"{head} {state} {counted(report.frames, 'frame')}{dropped} in {report.seconds:.1f} s, "
-        f"[bold]{report.fps:.1f} fps[/] -> {written}",
-        f"  median ms per frame (stages overlap): {stages}",
-        f"  {report.cpu_ms_per_frame:.1f} core-ms per frame, cores {100 * report.utilisation:.0f}% busy; "
+        f"{head} {state} {counted(report.frames, frame)}{dropped} in {report.seconds:.1f} s, "
+        f"[bold]{report.fps:.1f} {'pictures/s' if result.pictures else 'fps'}[/] -> {written}",
+        f"  median ms per {frame} (stages overlap): {stages}",
+        f"  {report.cpu_ms_per_frame:.1f} core-ms per {frame}, cores {100 * report.utilisation:.0f}% busy; "
         f"{escape(report.engine)}",
     ]
 
 
 def batch_summary(results: Sequence[Result]) -> str:
-    """Say what became of several sources: ``3 of 4 done, 1 failed: b.mp4``."""
+    """Say what became of several sources: ``3 of 4 done, 1 failed: b.mp4``. A folder's pictures alone are counted."""
     from perception.sources.uri import redact
 
     failed = [redact(result.source) for result in results if result.error is not None]
+    pictures = [path for result in results for path in result.unreadable]
     skipped = sum(result.skipped for result in results)
-    done = sum(result.report is not None and not result.report.interrupted for result in results)
-    parts = [f"{done} of {results[-1].total} done"]
+    partly = sum(bool(result.unreadable) for result in results)
+    total, done = results[-1].total, sum(result.whole for result in results)
+    if total == 1 and pictures:
+        report = results[0].report
+        done, partly = report.frames if report is not None else 0, 0
+        total = done + len(pictures)
+        failed, pictures = pictures, []
+    parts = [f"{done} of {total} done"]
+    parts += [f"{partly} in part"] if partly else []
     parts += [f"{skipped} skipped"] if skipped else []
     if any(r.report is not None and r.report.interrupted for r in results):
         go_on = "" if results[-1].shared else ": the same command with --skip-existing goes on"
         parts.append(f"interrupted{go_on}")
-    parts += [f"{len(failed)} failed: {', '.join(failed)}"] if failed else []
+    parts += [f"{len(failed)} failed: {listed(failed)}"] if failed else []
+    parts += [f"{counted(len(pictures), 'picture')} failed: {listed(pictures)}"] if pictures else []
     return ", ".join(parts)
 
 
@@ -145,5 +156,5 @@ def exit_code(results: Sequence[Result]) -> int:
     if any(result.report is not None and result.report.interrupted for result in results):
         return INTERRUPTED
     if not errors:
-        return 0
+        return PARTLY if any(result.unreadable for result in results) else 0
     return errors[0].exit_code if len(errors) == len(results) else PARTLY

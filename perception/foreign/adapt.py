@@ -115,10 +115,10 @@ def _of_its_size(described: ForeignCard, card: str | Path, model: onnx.ModelProt
     """Return a card that ships with the input size of the graph: it is of a kind of models, which have many sizes."""
     if str(card) not in shipped_cards():
         return described
-    axes = (2, 3) if described.adapter.input.layout == "NCHW" else (1, 2)
+    axes = (-2, -1) if described.adapter.input.layout == "NCHW" else (-3, -2)
     for value in model.graph.input:
         sides = value.type.tensor_type.shape.dim
-        if len(sides) == 4 and value.name == (described.adapter.input.name or value.name):
+        if len(sides) in (3, 4) and value.name == (described.adapter.input.name or value.name):
             height, width = (sides[axis].dim_value for axis in axes)
             if height > 0 and width > 0:
                 size = described.input.model_copy(update={"width": width, "height": height})

@@ -27,7 +27,7 @@ def adapt_boxes(graph: Graph, card: ForeignCard, batch: int | str) -> None:
     if fixed and card.input.multiple is not None:
         raise graph.fault(f"{spec.format} is decoded for one input size: leave out input.multiple")
     if isinstance(spec, YoloxOutput):
-        boxes, scores = _yolox(graph, spec, classes, width, height)
+        boxes, scores = _yolox(graph, spec, card, batch)
     elif isinstance(spec, RowsOutput):
         boxes, scores = adapt_rows(graph, spec, card, batch)
     else:
@@ -36,8 +36,10 @@ def adapt_boxes(graph: Graph, card: ForeignCard, batch: int | str) -> None:
     graph.set_output(task.scores, scores, [batch, "boxes", classes])
 
 
-def _yolox(graph: Graph, spec: YoloxOutput, classes: int, width: int, height: int) -> tuple[str, str]:
-    rows = graph.output(spec.output, "adapter.detection.output")
+def _yolox(graph: Graph, spec: YoloxOutput, card: ForeignCard, batch: int | str) -> tuple[str, str]:
+    assert card.detection is not None
+    classes, width, height = len(card.detection.classes), card.input.width, card.input.height
+    rows = graph.with_batch(graph.output(spec.output, "adapter.detection.output"), 3, batch)
     shape = graph.shape(rows)
     if shape is not None and (len(shape) != 3 or shape[2] not in (5 + classes, None)):
         raise graph.fault(f"its output is {list(shape)}, expected [N, A, {5 + classes}]: 5 + {classes} classes")

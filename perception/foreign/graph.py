@@ -93,6 +93,16 @@ class Graph:
             raise self.fault(f"it has no output {name!r}, as {where} says")
         return self.tensor(name)
 
+    def with_batch(self, tensor: str, rank: int, batch: int | str) -> str:
+        """Put a batch of one in front of a tensor that has all axes but that: ``rank`` is their number with it."""
+        shape = self.shape(tensor)
+        if batch != 1 or shape is None or len(shape) != rank - 1:
+            return tensor
+        sizes = self.add("Concat", self.constant([1], np.int64), self.add("Shape", tensor), axis=0)
+        batched = self.add("Reshape", tensor, sizes)
+        self._shapes[batched] = (1, *shape)
+        return batched
+
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
         """Add an initializer; return its name."""
         name = self._free("adapter_constant")

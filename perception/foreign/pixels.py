@@ -27,6 +27,8 @@ def adapt_input(graph: Graph, card: ForeignCard) -> int | str:
     spec = card.adapter.input
     name = _image_input(graph, spec)
     dtype, shape = graph.inputs[name]
+    alone = len(shape) == 3  # one picture without an axis for the batch, as torchvision's detectors take it
+    shape = (1, *shape) if alone else tuple(shape)
     width, height, free = card.input.width, card.input.height, card.input.multiple is not None
     axis = 1 if spec.layout == "NCHW" else 3
     rows, columns = (2, 3) if axis == 1 else (1, 2)
@@ -40,7 +42,8 @@ def adapt_input(graph: Graph, card: ForeignCard) -> int | str:
     if free and None not in (shape[rows], shape[columns]):
         raise graph.fault(f"input {name!r} has one size only: leave out input.multiple")
     if not free and (shape[rows] is None or shape[columns] is None):
-        graph.fix_input(name, [None, None, height, width] if axis == 1 else [None, height, width, None])
+        sizes = [None, None, height, width] if axis == 1 else [None, height, width, None]
+        graph.fix_input(name, sizes[1:] if alone else sizes)
     batch: int | str = shape[0] or "N"
     size = ["height", "width"] if free else [height, width]
     frames = graph.set_input(card.input.name, TensorProto.UINT8, [batch, *size, 3])
@@ -49,14 +52,16 @@ def adapt_input(graph: Graph, card: ForeignCard) -> int | str:
     if dtype == "uint8":
         frames = _bytes(graph, spec, frames, name)
     elif dtype in _FLOATS:
-        frames = _normalise(graph, spec, graph.cast(frames, front=True), image, axis == 1)
+        frames = _normalise(graph, spec, graph.cast(frames, front=True), image, axis == 1 and not alone)
         if dtype != "float32":
             frames = graph.cast(frames, _FLOATS[dtype], front=True)
     else:
         raise graph.fault(f"input {name!r} is {dtype}; float32, float16 and uint8 are known")
+    if alone:
+        frames = graph.add("Gather", frames, graph.constant(0, np.int64), front=True, axis=0)
     # Planes last: CPU engines compute with the channels of a pixel side by side, and need not move anything.
     if axis == 1:
-        graph.add("Transpose", frames, front=True, result=image, perm=[0, 3, 1, 2])
+        graph.add("Transpose", frames, front=True, result=image, perm=[2, 0, 1] if alone else [0, 3, 1, 2])
     else:
         graph.add("Identity", frames, front=True, result=image)
     return batch

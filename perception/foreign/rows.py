@@ -100,7 +100,8 @@ def _wrong_width(spec: RowsOutput, name: str, shape: Shape, width: int, scored: 
     more = min((side for side in shape[-2:] if side is not None), default=0) - width
     if more > 0:
         columns = ", ".join(map(str, [*spec.columns, more]))
-        text += f" (columns of masks or key points are passed over with `columns: [{columns}]`)"
+        names = f"are {more} names missing in detection.classes? " if "classes" in spec.columns else ""
+        text += f" ({names}columns of masks or key points are passed over with `columns: [{columns}]`)"
     return text
 
 

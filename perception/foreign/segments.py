@@ -34,10 +34,12 @@ def adapt_logits(graph: Graph, card: ForeignCard, batch: int | str) -> None:
         if found is None:
             if spec.background is not None:
                 raise graph.fault(f"output {name!r} has ids and no logits that a background could be removed from")
-            logits = _one_hot(graph, name, classes, axis)
+            logits = _one_hot(graph, graph.with_batch(name, 3, batch), classes, axis)
             graph.set_output(task.output, logits, [batch, classes, "rows", "columns"])
             return
         name, axis = found
+    else:
+        name = graph.with_batch(name, 4, batch)
     channels = 1 if spec.values == "binary" else total
     shape = graph.shape(name)
     if shape is not None and (len(shape) != 4 or shape[axis] not in (channels, None)):
@@ -69,7 +71,7 @@ def adapt_probabilities(graph: Graph, card: ForeignCard, batch: int | str) -> No
     spec, task = card.adapter.classification, card.classification
     assert spec is not None and task is not None
     classes = len(task.classes)
-    name = graph.output(spec.output, "adapter.classification.output")
+    name = graph.with_batch(graph.output(spec.output, "adapter.classification.output"), 2, batch)
     shape = graph.shape(name)
     if shape is not None and (len(shape) < 2 or shape[1] not in (classes, None)):
         raise graph.fault(f"output {name!r} is {list(shape)}; {classes} classes are [N, {classes}]")

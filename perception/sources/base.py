@@ -85,12 +85,14 @@ class Source(ABC):
         info: what is known before the first frame.
         dropped: frames that a live source gave and nobody took in time; always 0 for files.
         corrupt: packets or images that could not be decoded and were skipped.
+        unreadable: the images among them that are files, by path.
     """
 
     info: SourceInfo
 
     def __init__(self) -> None:
         self.corrupt = 0
+        self.unreadable: list[str] = []
         self._closing = False
         self._reading = threading.Lock()
         self._frames: Iterator[Frame] | None = None

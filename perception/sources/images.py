@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from perception.common.bounds import Bounds
-from perception.common.text import counted
+from perception.common.text import counted, listed
 from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
 from perception.sources.heif import is_heif, read_heif
@@ -28,7 +28,6 @@ from perception.types import U8, Frame, SourceInfo
 _SLACK = 1e-6  # seconds: what the user types is rarely a whole number of frames
 _NOT_READ = frozenset((".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".gif", ".psd", ".svg"))
 """Pictures to whoever made them, and none to what decodes here: they are named and not passed over in silence."""
-_NAMES_SHOWN = 5
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SLACK_BYTES = 1 << 24
 _SMALL = 1 << 19
@@ -93,6 +92,7 @@ class ImageSource(Source):
             image = read_image(path, self._bounds)
             if image is None:
                 self.corrupt += 1
+                self.unreadable.append(str(path))
                 if len(self._chosen) > 1:
                     log.warning("%s: cannot be read as an image; skipped", path)
                 continue
@@ -137,8 +137,7 @@ def find_images(uri: str) -> list[Path]:
         others = [p.name for p in there if p.suffix.lower() in _NOT_READ]
         told = ""
         if others:
-            more = f" and {len(others) - _NAMES_SHOWN} more" if len(others) > _NAMES_SHOWN else ""
-            told = f"{', '.join(others[:_NAMES_SHOWN])}{more} cannot be read: convert them to JPEG or PNG"
+            told = f"{listed(others)} cannot be read: convert them to JPEG or PNG"
         if not files:
             _refuse_videos("a folder", there, uri)
             told = told or "looked for .jpg, .png, .heic, .avif, .tif, .webp, .bmp and the like"
@@ -167,7 +166,7 @@ def _refuse_videos(what: str, paths: Sequence[Path], uri: str) -> None:
     """
     videos = sorted((p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES), key=natural_key)
     if videos:
-        names = ", ".join(p.name for p in videos[:_NAMES_SHOWN]) + (", ..." if len(videos) > _NAMES_SHOWN else "")
+        names = listed([p.name for p in videos])
         raise SourceError(f"{what} of videos is not one source; open each video by itself: {names}", uri)
 
 

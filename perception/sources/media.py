@@ -8,12 +8,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from perception.common.text import listed
 from perception.errors import SourceError
 from perception.sources.base import log
 from perception.sources.images import natural_key
 from perception.sources.uri import IMAGE_SUFFIXES, VIDEO_SUFFIXES, exists, is_folder, kind_of
-
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,7 @@ def _tell(where: str, folders: Sequence[Path], files: Sequence[Path]) -> None:
 
 
 def _names(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - NAMES_SHOWN} more" if len(paths) > NAMES_SHOWN else ""
-    return ", ".join(p.name for p in paths[:NAMES_SHOWN]) + more
+    return listed([p.name for p in paths])
 
 
 def _below(root: Path, folder: Path) -> str:

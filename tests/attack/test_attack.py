@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.attack.attacks import Target
+from tests.attack.attacker import Target
 from tests.attack.good import GoodClient
 from tests.server.conftest import wait_until_ready
 from tests.server.process import LiveProcess, live

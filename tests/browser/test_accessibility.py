@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import pytest
 
-from tests.browser.conftest import choose, scene
+from tests.browser.conftest import choose, results, scene
 from tests.browser.test_tabs import tab
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
@@ -79,6 +79,25 @@ def test_axe_finds_nothing(open_page: Callable[..., Any], tmp_path: Path, scheme
     here.locator(".pv-found").wait_for()
     here.get_by_text("Explain: which pixels").click()
     check(page, "Picture")
+
+
+def test_arrows_choose_tabs_and_the_camera_keeps_the_keyboard(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    both = "[document.activeElement, document.querySelector('[role=tab][aria-selected=true]')]"
+    page.keyboard.press("Tab")
+    for key, name in [
+        ("ArrowRight", "Video"), ("ArrowRight", "Picture"), ("ArrowRight", "Live"), ("ArrowLeft", "Picture"),
+        ("ArrowLeft", "Video"), ("End", "Picture"), ("Home", "Live"),
+    ]:  # fmt: skip
+        page.keyboard.press(key)
+        page.wait_for_function(f"() => {both}.every((tab) => tab.innerText.trim() === '{name}')")
+    page.get_by_role("button", name="Use my camera").focus()
+    page.keyboard.press("Enter")
+    page.locator(".pv-camera").wait_for(state="hidden")
+    page.wait_for_function("() => document.activeElement.innerText === 'Pause'")
+    results(page, 1)
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('.pv-state').innerText === 'paused'")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -24,7 +24,8 @@ import httpx
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from tests.attack.attacks import ATTACKS, Target
+from tests.attack.attacker import Target
+from tests.attack.attacks import ATTACKS
 from tests.attack.good import GoodClient
 from tests.attack.test_attack import GROWTH_BYTES, REST_S, at_rest, attack
 from tests.attack.test_attack import outcome as attacked

@@ -13,12 +13,11 @@ from typer.testing import CliRunner
 
 import perception.card
 import perception.foreign.adapter
-from perception.card import ModelCard, read_card, shipped_cards, template, validate_card
+from perception.card import ModelCard, shipped_cards, validate_card
 from perception.commands.main import app
 from perception.errors import ModelError
 from perception.foreign.adapter import ForeignCard
 from perception.foreign.formats import FORMATS, KEYS
-from tests.models import build_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cards.md").read_text(encoding="utf-8")
 TABLES = {
@@ -114,28 +113,6 @@ def test_all_formats_are_listed_with_cards_that_ship() -> None:
     assert listed.exit_code == 0
     assert all(f.name in listed.stdout and f.card in listed.stdout for f in FORMATS)
     assert all(f"`{name}`" in PAGE for name in shipped_cards())
-
-
-@pytest.mark.parametrize(("width", "height"), [(64, 48), (640, 384)])
-def test_a_model_without_a_card_is_refused_with_a_card_to_begin_with(tmp_path: Path, width: int, height: int) -> None:
-    import onnx
-    from onnx import TensorProto, helper
-
-    model = build_model(width=width, height=height, with_card=False)
-    path = tmp_path / "My net (v2).onnx"
-    onnx.save(model, str(path))
-    with pytest.raises(ModelError) as caught:
-        read_card(path)
-    (text,) = re.findall(r"such as (\{.*\}), and give", caught.value.message)
-    data = yaml.safe_load(text)
-    made = validate_card(data, "the template", ForeignCard)
-    assert (made.input.width, made.input.height) == (width, height)
-    channels_first = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, height, width])
-    model.graph.input[0].CopyFrom(channels_first)
-    first = validate_card(yaml.safe_load(template(path, model)), "the template", ForeignCard)
-    assert (first.input.width, first.input.height) == (width, height)
-    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, "h", "w"]))
-    assert validate_card(yaml.safe_load(template(path, model)), "the template", ForeignCard).input.width == 640
 
 
 def test_a_card_of_another_name_is_told() -> None:

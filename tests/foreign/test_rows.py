@@ -255,6 +255,7 @@ def test_columns_that_make_no_detection(columns: list[Any], change: dict[str, An
             ["4 + 1 score + 1 label", "[N, A, 6]", "columns: [box, score, label, 32]"],
         ),
         ({"format": "yolov8"}, [1, 39, 300], ["4 + 3 classes", "columns: [box, classes, 32]"]),
+        ({"format": "yolov8"}, [1, 12, 300], ["are 5 names missing in detection.classes?"]),
         ({"format": "yolov5"}, [1, 300, 6], ["[N, A, 8]"]),
         ({"format": "yolov8", "columns_axis": "last"}, [1, 7, 30], ["[N, A, 7]"]),
         ({"format": "boxes_scores", "boxes": "out", "scores": "out"}, [1, 30, 5], ["format: rows"]),

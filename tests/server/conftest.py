@@ -41,7 +41,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def make(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Settings with a tiny model and a folder of their own; arguments replace or add.
 
-    Tests ask for what is refused thousands of times, which a server would soon delay: `tests.server.test_rates`.
+    Tests ask for what is refused thousands of times, which a server would soon delay: `tests.server.test_tarpit`.
     """
 
     def made(**values: Any) -> ServerSettings:

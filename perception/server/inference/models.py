@@ -146,7 +146,7 @@ class Models:
         )
         try:
             model.warmup(*WARM_SIZE_WH)
-            scheduler = Scheduler(model, waiting=settings.limits.waiting, share=settings.limits.share)
+            scheduler = Scheduler(model, waiting=settings.limits.waiting, share=settings.limits.share, name=name)
         except BaseException:
             model.close()
             raise

@@ -81,14 +81,25 @@ class Scheduler:
         share: part of these places, in 0..1, that one client may take.
         workers: threads that run the model; by default as many calls as the engine takes at once and one more,
             which resizes or post-processes meanwhile.
+        name: what clients call the model; None: what its card does.
 
     Attributes:
         model: as given.
+        name: what clients call the model.
         replaced: frames of live clients that a newer one replaced before their turn.
     """
 
-    def __init__(self, model: Model, waiting: int = 8, *, share: float = 1.0, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        waiting: int = 8,
+        *,
+        share: float = 1.0,
+        workers: int | None = None,
+        name: str | None = None,
+    ) -> None:
         self.model = model
+        self.name = name or model.card.name
         self.replaced = 0
         self._limit = waiting
         self._most = share_of(waiting, share)

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from perception.card import ClassInfo, ModelCard
+from perception.card import ClassInfo
 from perception.model import Model
 from perception.picture.conversions import to_bgr
 from perception.picture.jpeg import MAX_SIDE
@@ -124,7 +124,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     with hold:
         prediction = await _result(scheduler, model, image, f"api {client}", hold)
         service.metrics.frame_done(prediction, "api")
-        return await service.pictures.run(hold, _answer, prediction, query, chain, model.card, kind)
+        return await service.pictures.run(hold, _answer, prediction, query, chain, scheduler, kind)
 
 
 async def receive_picture(request: Request) -> bytes:
@@ -153,11 +153,13 @@ async def _result(scheduler: Scheduler, model: Model, image: U8, client: str, ho
         raise Busy("the model is being shut down; try again shortly") from None
 
 
-def _answer(prediction: Prediction, query: PredictQuery, chain: StageChain, card: ModelCard, kind: str) -> Response:
+def _answer(
+    prediction: Prediction, query: PredictQuery, chain: StageChain, scheduler: Scheduler, kind: str
+) -> Response:
     prediction = chain.apply(prediction)
     if kind == _JSON:
-        record = Recorder(card, masks=query.rle)(prediction)
-        return JSONResponse({"model": card.name} | {k: v for k, v in record.items() if k in _OF_A_PICTURE})
+        record = Recorder(scheduler.model.card, masks=query.rle)(prediction)
+        return JSONResponse({"model": scheduler.name} | {k: v for k, v in record.items() if k in _OF_A_PICTURE})
     picture = chain.render(prediction).picture
     assert picture is not None
     image = to_bgr(picture)

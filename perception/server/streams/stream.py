@@ -120,6 +120,7 @@ class Stream:
         self.frames = 0
         self._connect = connect
         self._model = scheduler.model
+        self._model_name = scheduler.name
         self._reconnect = reconnect
         self._loop = loop
         self._metrics = metrics or Metrics()
@@ -224,7 +225,7 @@ class Stream:
         return {
             "id": self.id,
             "name": self.name,
-            "model": self._model.card.name,
+            "model": self._model_name,
             "state": self._state,
             "message": self._message,
             "rules": {r.name: dict(r.numbers) for r in (newest.readings or ())} if newest else {},

@@ -1,6 +1,7 @@
 // The two lists of the settings, sources and models, and which settings mean anything now: see also page.css.
 
 import { change, defaults, keep, kept, onSettings, settings } from "./page.js";
+import { useArrows } from "./tabs.js";
 
 const TASKS = { segmentation: "masks", detection: "boxes", classification: "a class for the picture" };
 
@@ -90,6 +91,7 @@ export function mount(element, known, trigger) {
     if ("model" in changes) trigger("change"); // the thresholds are Gradio's
   });
   resetToModel(known);
+  useArrows();
   show();
   if (settings.model !== known.default) trigger("change");
 }

@@ -98,9 +98,11 @@ class Live {
     return this.open(view, () => view.open(source, this.known.models[settings.model]));
   }
 
-  useCamera() {
+  async useCamera() {
+    const focused = document.activeElement === this.parts.camera; // which disappears
     changeSource("webcam", this.known);
-    this.start();
+    await this.start();
+    if (focused && document.activeElement === document.body) this.parts.pause.focus(); // unless somebody has gone on
   }
 
   openFile(file) {
