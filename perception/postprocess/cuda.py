@@ -7,7 +7,10 @@ the two and now and then round to another byte.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -24,9 +27,18 @@ _config: Any = numba_config
 SIMULATED = bool(_config.ENABLE_CUDASIM)
 """True where Numba's simulator stands in for a GPU."""
 
-_TILE = (16, 16)
+launching: Any = threading.Lock() if SIMULATED else nullcontext()
+"""Held while a kernel is launched: the simulator runs it then, and ``cuda`` is something else here meanwhile."""
+
+_TILE = (4, 4) if SIMULATED else (16, 16)  # the simulator makes a thread of the system for each
 
 if SIMULATED:
+
+    class _SimulatedStream(cuda.stream):
+        """A stream with a number, as real ones have."""
+
+        def __int__(self) -> int:
+            return 1
 
     def multiply(a, b):  # type: ignore[no-untyped-def]
         """The product, rounded to float32."""
@@ -123,7 +135,9 @@ def fit(image: Any, letterbox: Letterbox, out: Any, stream: Any = 0) -> None:
     """
     _check("image", image, (letterbox.frame_height, letterbox.frame_width, 3))
     _check("out", out, (letterbox.input_height, letterbox.input_width, 3))
-    fit_kernel[_grid(out), _TILE, stream](image, *_device_taps(letterbox), letterbox.left, letterbox.top, out)
+    taps = _device_taps(letterbox)
+    with launching:
+        fit_kernel[_grid(out), _TILE, stream](image, *taps, letterbox.left, letterbox.top, out)
 
 
 def fit_planes(
@@ -146,10 +160,41 @@ def fit_planes(
     for name, plane, shape in zip("yuv", planes, ((height, width), chroma, chroma), strict=True):
         _check(name, plane, shape)
     _check("out", out, (letterbox.input_height, letterbox.input_width, 3))
-    fit_planes_kernel[_grid(out), _TILE, stream](
-        *planes, *_device_plane_taps(letterbox), *_device_factors(matrix, full_range), letterbox.left, letterbox.top,
-        out,
-    )  # fmt: skip
+    taps, factors = _device_plane_taps(letterbox), _device_factors(matrix, full_range)
+    with launching:
+        fit_planes_kernel[_grid(out), _TILE, stream](
+            *planes, *taps, *factors, letterbox.left, letterbox.top, out
+        )  # fmt: skip
+
+
+def make_stream() -> Any:
+    """Make a stream that neither waits for the legacy stream nor makes it wait, as those of `numba.cuda.stream` do."""
+    if SIMULATED:
+        return _SimulatedStream()
+    from cuda.bindings import driver
+
+    cuda.current_context()  # made, and this thread's
+    error, handle = driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+    if int(error):
+        raise RuntimeError(f"CUDA: {error}")
+    stream = cuda.external_stream(int(handle))
+    weakref.finalize(stream, driver.cuStreamDestroy, handle).atexit = False  # the driver may be gone by then
+    return stream
+
+
+def try_kernels(stream: Any) -> None:
+    """Compile every kernel for this GPU, run each once on a picture of 2x2, and wait for that.
+
+    Raises:
+        Exception: whatever Numba or CUDA raise where one cannot be compiled or run.
+    """
+    box = Letterbox.fit(2, 2, 2, 2)
+    with launching:
+        out, image = (cuda.device_array((2, 2, 3), np.uint8) for _ in range(2))
+        planes = [cuda.device_array(shape, np.uint8) for shape in ((2, 2), (1, 1), (1, 1))]
+    fit(image, box, out, stream)
+    fit_planes(planes, "bt601", False, box, out, stream)
+    stream.synchronize()
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:
@@ -171,7 +216,7 @@ def _device_taps(box: Letterbox) -> tuple[Any, ...]:
             axis_taps(box.frame_width, float(box.frame_width), box.width),
             axis_taps(box.frame_height, float(box.frame_height), box.height),
         ]
-    return tuple(cuda.to_device(array) for axis in axes for array in axis)
+    return _upload(array for axis in axes for array in axis)
 
 
 @lru_cache(maxsize=16)
@@ -180,10 +225,22 @@ def _device_plane_taps(box: Letterbox) -> tuple[Any, ...]:
     sides = ((box.frame_width, box.width), (box.frame_height, box.height))
     axes = [axis_taps(samples, float(samples), size) for samples, size in sides]
     axes += [axis_taps((samples + 1) // 2, samples / 2, size) for samples, size in sides]
-    return tuple(cuda.to_device(array) for axis in axes for array in axis)
+    return _upload(array for axis in axes for array in axis)
 
 
 @lru_cache(maxsize=4)
 def _device_factors(matrix: str, full_range: bool) -> tuple[Any, np.float32]:
     factors, black = conversion(matrix, full_range)
-    return cuda.to_device(factors.astype(np.float32)), np.float32(black)
+    return *_upload([factors.astype(np.float32)]), np.float32(black)
+
+
+def _upload(arrays: Iterable[Any]) -> tuple[Any, ...]:
+    """Bring constants to the GPU, where they are when this returns: any stream may read them then.
+
+    Not on the legacy stream, on which nothing may be put while another thread records a graph.
+    """
+    stream, kept = make_stream(), list(arrays)  # kept until they are there
+    with launching:
+        uploaded = tuple(cuda.to_device(array, stream=stream) for array in kept)
+    stream.synchronize()
+    return uploaded

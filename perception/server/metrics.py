@@ -48,6 +48,7 @@ class Metrics:
         )
         self._viewers = Gauge("perception_viewers", "Viewers now.", ["kind"], registry=registry)
         self._waiting = Gauge("perception_queue_depth", "Frames waiting for an engine.", ["model"], registry=registry)
+        self._descriptions: dict[str, Callable[[], str]] = {}
         self._engines = Info("perception_engine", "The engine that runs a model.", ["model"], registry=registry)
         self._reconnects = Counter("perception_reconnects", "Reconnections of a stream.", ["stream"], registry=registry)
         self._states = Gauge(
@@ -90,9 +91,9 @@ class Metrics:
         finally:
             gauge.dec()
 
-    def engine(self, model: str, description: str, waiting: Callable[[], int]) -> None:
-        """Register a loaded model; ``waiting`` returns the length of its queue and is called at each scrape."""
-        self._engines.labels(model).info({"engine": description})
+    def engine(self, model: str, description: Callable[[], str], waiting: Callable[[], int]) -> None:
+        """Register a loaded model; what runs it, and the length of its queue, are asked at each scrape."""
+        self._descriptions[model] = description
         self._waiting.labels(model).set_function(waiting)
 
     def reconnected(self, stream: str) -> None:
@@ -155,4 +156,6 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format, `CONTENT_TYPE`."""
+        for model, description in list(self._descriptions.items()):
+            self._engines.labels(model).info({"engine": description()})
         return generate_latest(self.registry)

@@ -22,6 +22,7 @@ from perception.errors import SourceError
 from perception.sources.address import unknown_host
 from perception.sources.base import log
 from perception.sources.deinterlace import Deinterlacer
+from perception.sources.failover import RecentPackets, on_cpu
 from perception.sources.nvdec import accelerator
 from perception.sources.packets import PacketRing
 from perception.sources.uri import redact, redact_text
@@ -250,12 +251,14 @@ class Decoder:
         self._keyframes_read = 0
         self._abandoned = False
         self._warned = False
-        self._on_gpu = bool(self.stream.codec_context.is_hwaccel)
+        self._codec: Any = self.stream.codec_context
+        self._on_gpu = bool(self._codec.is_hwaccel)
+        self._recent = RecentPackets()
+        self._reopened: av.container.InputContainer | None = None
         if self._on_gpu:
             threads = 1  # they would only hold more of the GPU's surfaces
         elif threads <= 0:
-            large = self.stream.width * self.stream.height > _LARGE_PICTURE
-            threads = min(_MAX_THREADS, os.cpu_count() or 1) if large else 1
+            threads = self._threads()
         if bounds.codec_options:
             self.stream.codec_context.options = bounds.codec_options
         timeline = None if self._arrival is None else ArrivalTimeline(has_clock(container))
@@ -283,6 +286,8 @@ class Decoder:
         if self._feed is not None:
             self._feed.end()
         self.container.close()
+        if self._reopened is not None:
+            self._reopened.close()
 
     def seconds(self, frame: av.VideoFrame) -> float:
         """Return the seconds from the beginning of the container at which ``frame``, one of ``frames``, is shown."""
@@ -312,6 +317,8 @@ class Decoder:
         if self._feed is not None:
             self._feed.cut()
         self._last_pts = self._last_dts = None
+        self._recent = RecentPackets()
+        self._codec.flush_buffers()
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Decoded frames; ``pts`` in units of ``time_base`` is set on each and strictly increases.
@@ -337,42 +344,63 @@ class Decoder:
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Yield frames from the codec, ``pts`` in units of ``time_base`` set on each, and their pixels' shape."""
-        codec = self.stream.codec_context
         shape = self.sample_aspect_ratio
         # What the container says of the pixels' shape holds for all frames; what the codec says may change.
-        fixed = shape != (codec.sample_aspect_ratio or 1)
+        fixed = shape != (self._codec.sample_aspect_ratio or 1)
         for packet in self._packets():
             self._bounds.check(self.where)  # where all that comes is damaged, these are the only ways out
             if self.deadline is not None and time.monotonic() > self.deadline:
                 raise SourceError(
                     f"no picture can be decoded from this stream ({self.corrupt} damaged packets)", self.where
                 )
-            try:
-                decoded = self.stream.decode(packet)
-            except av.error.EOFError:
-                decoded = []
-            except av.error.ExternalError as error:
-                if self._on_gpu:  # every packet from here on would fail
-                    raise SourceError(
-                        f"the GPU failed while decoding: {error.strerror}; decode on the CPU: `decoder=cpu`",
-                        self.where,
-                    ) from None
-                self._skip(error.strerror)
-                decoded = []
-            except av.error.FFmpegError as error:
-                self._skip(error.strerror)
-                decoded = []
-            if decoded and self._on_gpu and self.stream.codec_context.pix_fmt != "cuda":
-                # FFmpeg has asked the GPU, which knows the codec but not this profile or size
-                self._on_gpu = False
-                log.warning("%s: decoded on the CPU: NVDEC does not support this %s", self.where, self._describe())
-            for frame in decoded:
+            for frame in self._decode(packet):
                 self._bounds.check_size(frame.width, frame.height, self.where)  # before several are held, or filtered
+                if self._on_gpu:
+                    self._recent.shown(frame.pts)
                 frame.pts = self._stamp(frame)
                 # The codec knows of a new shape a few frames before it gives the first one of it, which is a key frame.
                 if frame.key_frame and not fixed:
-                    shape = codec.sample_aspect_ratio or Fraction(1)
+                    shape = self._codec.sample_aspect_ratio or Fraction(1)
                 yield frame, shape
+
+    def _decode(self, packet: Any) -> Iterator[av.VideoFrame]:
+        """Decode a packet, or None: what is left. Damage is counted; where the GPU is lost, no frame is."""
+        if self._on_gpu:
+            self._recent.add(packet)
+        try:
+            decoded = self._codec.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError as error:
+            if self._on_gpu and isinstance(error, av.error.ExternalError):  # every packet from here on would fail
+                log.warning("%s: decoded on the CPU from here on: the GPU failed: %s", self.where, error.strerror)
+                yield from self._leave_gpu()
+            else:
+                self._skip(error.strerror)
+            return
+        if decoded and self._on_gpu and self._codec.pix_fmt != "cuda":
+            # FFmpeg has asked the GPU, which knows the codec but not this profile or size
+            self._on_gpu = False
+            log.warning("%s: decoded on the CPU: NVDEC does not support this %s", self.where, self._describe())
+        yield from decoded
+
+    def _leave_gpu(self) -> Iterator[av.VideoFrame]:
+        self._on_gpu = False
+        options = self._bounds.codec_options
+        limits = {"protocol_whitelist": "file", "format_whitelist": local_formats(), **options}
+        self._codec, self._reopened = on_cpu(self.container, self.stream, options, limits)
+        self._codec.thread_count = threads = self._threads()
+        self._codec.thread_type = "AUTO" if threads > 1 else "NONE"
+        for got in self._recent.decoded_by(self._codec):
+            if isinstance(got, av.error.FFmpegError):
+                self._skip(got.strerror)
+            else:
+                yield got
+
+    def _threads(self) -> int:
+        """How many codec threads suit the video, on the CPU."""
+        large = self.stream.width * self.stream.height > _LARGE_PICTURE
+        return min(_MAX_THREADS, os.cpu_count() or 1) if large else 1
 
     def _packets(self) -> Iterator[Any]:
         """Packets, then None to empty the decoder. Goes on behind errors as long as they are not endless."""
@@ -426,7 +454,7 @@ class Decoder:
         yield None
 
     def _describe(self) -> str:
-        codec = self.stream.codec_context
+        codec = self._codec
         return f"{codec.name} ({codec.pix_fmt}, {codec.width}x{codec.height})"
 
     def _skip(self, reason: str | None) -> None:

@@ -22,12 +22,19 @@ Decoding = Literal["auto", "cpu", "nvdec"]
 """``auto``: NVDEC where there is an NVIDIA GPU, and the CPU for what it cannot decode."""
 
 
+_LEAST_AV = 18
+"""Before it, PyAV copied pixels and time stamp of a frame from the GPU, and nothing else of it."""
+
+
 @lru_cache(maxsize=1)
 def nvdec_fault() -> str:
     """Why this machine cannot decode on a GPU, or empty where it can."""
     gpus, driver = hardware.nvidia_gpus()
     if not gpus:
         return driver
+    if int(av.__version__.partition(".")[0]) < _LEAST_AV:
+        lost = "loses the colours and the rotation of what NVDEC decodes"
+        return f"PyAV {av.__version__} {lost}; install {_LEAST_AV} or later"
     library = "nvcuvid.dll" if sys.platform == "win32" else "libnvcuvid.so.1"
     try:
         ctypes.CDLL(library)

@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
+from perception.engines.trt import flavour as flavour_module
 from perception.engines.trt.flavour import find_flavour, installed
 
 pytestmark = [
@@ -90,3 +92,26 @@ def test_a_driver_that_does_not_start_says_why(code: int, why: str, tmp_path: Pa
     (status,) = ask(tmp_path, init=code)  # without a GPU the build is one for several, which needs none
     assert isinstance(status, list) and not status[0]
     assert f"CUDA error {code}: " in status[1] and why in status[1]
+
+
+@pytest.mark.parametrize(
+    ("driver", "bindings", "fault"),
+    [
+        ("CUDA driver 13.0", "13.5.0", ""),
+        ("CUDA driver 12.9", "13.0.1", "knows CUDA 12.9, and numba-cuda needs 13.0"),
+        ("CUDA driver 12.2", "12.9.4", ""),
+        ("CUDA driver 12.2", None, ""),
+        ("no NVIDIA driver", "13.5.0", ""),
+    ],
+)
+def test_the_cuda_of_the_kernels_is_looked_at_too(
+    driver: str, bindings: str | None, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name != "cuda-bindings" or bindings is None:
+            raise PackageNotFoundError(name)
+        return bindings
+
+    monkeypatch.setattr(flavour_module, "package_version", version)
+    said = flavour_module.kernels_fault(driver)
+    assert (fault in said and "numba-cuda[cu12]" in said) if fault else said == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import multiprocessing
@@ -140,6 +141,40 @@ def test_what_is_damaged_is_built_again_with_one_line(
     caplog.clear()
     assert re.search(why, again.built)
     assert not cache.obtain(FIELDS, make).built  # mended
+
+
+def test_an_engine_that_is_intact_and_of_no_use_makes_room_for_another(
+    cache: EngineCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    make = Maker()
+    cache.obtain(FIELDS, make)
+    taken = cache.obtain(FIELDS, make)
+    other = EngineCache(cache.folder)
+    again = cache.obtain(FIELDS, make, taken)
+    assert make.calls == 2 and again.plan == b"\2" * 100 and again.built == "the one in the cache cannot be loaded"
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert not other.obtain(FIELDS, make, taken).built  # who found the same takes the new one
+    assert not other.obtain(FIELDS, make).built and make.calls == 2
+
+
+def test_one_for_more_gpus_that_is_of_no_use_is_passed_over(cache: EngineCache) -> None:
+    make = Maker()
+    cache.obtain(FIELDS, make)
+    one = FIELDS | {"capabilities": ["89"]}
+    taken = cache.obtain(one, make)
+    assert not taken.built
+    assert cache.obtain(one, make, taken).plan == b"\2" * 100
+    assert cache.obtain(one, make).plan == b"\2" * 100 and cache.obtain(FIELDS, make).plan == b"\1" * 100
+
+
+def test_a_build_that_fails_costs_no_engine(cache: EngineCache) -> None:
+    def fail() -> tuple[bytes, str]:
+        raise EngineError("the GPU is lost")
+
+    cache.obtain(FIELDS, Maker())
+    with pytest.raises(EngineError):
+        cache.obtain(FIELDS, fail, cache.obtain(FIELDS, fail))
+    assert cache.obtain(FIELDS, fail).plan == b"\1" * 100
 
 
 @posix
@@ -325,6 +360,22 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
         process.join(60)
     assert [p.exitcode for p in processes] == [0, 0]
     assert sorted(log.read_text().split("\n")[:-1]) == ["True False", "True True", "built"]
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO])
+def test_a_file_system_without_locks(cache: EngineCache, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As network file systems may be: engines are kept there all the same."""
+    import fcntl
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    make = Maker()
+    assert cache.obtain(FIELDS, make).path is not None
+    assert not cache.obtain(FIELDS, make).built and make.calls == 1
+    assert cache.clear()[0] == 1
 
 
 def _die_while_building(folder: Path) -> None:

@@ -256,6 +256,44 @@ def test_top_k_of_a_number_that_depends_on_the_size() -> None:
         np.testing.assert_array_equal(kept["scores"].max(2), best)
 
 
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("opset", [11, 12, 13, 17, 18, 21])
+def test_the_tail_is_valid_in_every_operator_set(opset: int, free: bool) -> None:
+    """ONNX Runtime checks each node against the operator set that the graph says it is of."""
+    rng = np.random.default_rng(opset)
+    model = detector(rng, rows=128, opset=opset, free=free)
+    made = prepare(model, card(4, segmentation=False, detection=True), "fp32", tail=Tail(top_k=20))
+    onnx.checker.check_model(made, full_check=True)
+    frames = noise_frames(2, 16, 16, rng)
+    every, kept = run(model, frames), run(made, frames)
+    for i in range(2):
+        order = np.argsort(-every["scores"][i].max(1), kind="stable")[:20]
+        np.testing.assert_array_equal(kept["scores"][i], every["scores"][i][order])
+        np.testing.assert_array_equal(kept["boxes"][i], every["boxes"][i][order])
+
+
+@pytest.mark.parametrize("opset", [11, 12, 18, 21])
+def test_masks_in_every_operator_set(opset: int) -> None:
+    rng = np.random.default_rng(opset)
+    nodes = [*bytes_to_planes(), node("Conv", "planes w", "class_logits", kernel_shape=[4, 4], strides=[4, 4])]
+    constants = {"w": rng.standard_normal((5, 3, 4, 4)).astype(np.float32)}
+    model = graph(nodes, constants, {"class_logits": ["N", 5, 4, 4]}, opset=opset)
+    made = prepare(model, card(5), "fp32", tail=Tail())
+    onnx.checker.check_model(made, full_check=True)
+    frames = noise_frames(2, 16, 16, rng)
+    large = torch.nn.functional.interpolate(
+        torch.from_numpy(run(model, frames)["class_logits"]), (16, 16), mode="bilinear"
+    ).numpy()
+    assert (run(made, frames)["class_logits"] == large.argmax(1)).mean() > 0.999
+
+
+def test_an_operator_set_that_is_too_old_for_the_tail_is_told() -> None:
+    model = detector(np.random.default_rng(0), rows=128)
+    model.opset_import[0].version = 10
+    with pytest.raises(ModelError, match=r"operator set is 10, at least 11"):
+        prepare(model, card(4, segmentation=False, detection=True), "fp32", tail=Tail(top_k=20))
+
+
 def test_top_k_leaves_few_boxes_alone() -> None:
     model = detector(np.random.default_rng(0), rows=64)
     made = prepare(model, card(4, segmentation=False, detection=True), "fp32", tail=Tail(top_k=64))

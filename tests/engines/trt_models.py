@@ -98,7 +98,7 @@ def mixed_network(rng: np.random.Generator, side: int | None = 16) -> onnx.Model
 
 
 def detector(
-    rng: np.random.Generator, rows: int = 64, classes: int = 4, side: int = 16, free: bool = False
+    rng: np.random.Generator, rows: int = 64, classes: int = 4, side: int = 16, free: bool = False, opset: int = 17
 ) -> onnx.ModelProto:
     """``boxes`` [N, rows, 4] and ``scores`` [N, rows, classes] in 0..1; all scores of a frame differ.
 
@@ -125,4 +125,4 @@ def detector(
     }
     k = "K" if free else rows
     outputs = {"boxes": ["N", k, 4], "scores": ["N", k, classes]}
-    return graph(nodes, constants, outputs, side=None if free else side)
+    return graph(nodes, constants, outputs, side=None if free else side, opset=opset)

@@ -19,7 +19,8 @@ OBJECTS = {
 
 RTX_ONLY = {
     "ComputeCapability", "CudaGraphStrategy", "WHOLE_GRAPH_CAPTURE", "create_runtime_cache", "create_runtime_config",
-    "cuda_graph_strategy", "deserialize", "num_compute_capabilities", "set_compute_capability", "set_runtime_cache",
+    "cuda_graph_strategy", "deserialize", "num_compute_capabilities", "set_compute_capability",
+    "set_execution_context_allocation_strategy", "set_runtime_cache",
 }  # fmt: skip
 """What only TensorRT for RTX has; used behind a look at the flavour."""
 

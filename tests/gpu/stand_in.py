@@ -18,15 +18,15 @@ import pytest
 from perception.common import hardware
 from perception.common.hardware import Gpu
 from perception.engines import tensorrt
-from perception.engines.trt import worker
 from perception.engines.trt.flavour import Flavour
 
 
 class Context:
     """Stands in for IExecutionContext."""
 
-    def __init__(self, engine: CudaEngine) -> None:
+    def __init__(self, engine: CudaEngine, own_memory: bool) -> None:
         self.engine = engine
+        self.scratch = (0, engine.device_memory_size_v2) if own_memory else None
         self.addresses: dict[str, int] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.running = 0
@@ -38,7 +38,15 @@ class Context:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         batch = self.shapes["frames"][0]
-        return tuple(batch if n < 0 else n for n in self.engine.get_tensor_shape(name))
+        shape = self.engine.get_tensor_shape(name)
+        if min(shape[1:]) < 0:  # the size of frames is free, too: ask for results
+            names = [o.name for o in self.engine.session.get_outputs()]
+            results = self.engine.session.run(names, {"frames": np.zeros(self.shapes["frames"], np.uint8)})
+            return next(tuple(r.shape) for n, r in zip(names, results, strict=True) if n == name)
+        return tuple(batch if n < 0 else n for n in shape)
+
+    def set_device_memory(self, where: int, size: int) -> None:
+        self.scratch = (where, size)
 
     def set_tensor_address(self, name: str, where: int) -> bool:
         self.addresses[name] = where
@@ -50,6 +58,7 @@ class Context:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert stream != 0  # never the default stream
+        assert self.scratch is not None and self.scratch[1] >= self.engine.device_memory_size_v2
         with self.lock:
             self.running += 1
             assert self.running == 1, "two calls in one context at once"
@@ -67,6 +76,8 @@ class Context:
 
 class CudaEngine:
     """Stands in for ICudaEngine."""
+
+    device_memory_size_v2 = 1000
 
     def __init__(self, graph: bytes, inspection: Any) -> None:
         options = onnxruntime.SessionOptions()
@@ -108,6 +119,8 @@ class StandIn:
         self.engines: list[CudaEngine] = []
         self.contexts_that_fit = 99
         self.loads = True
+        self.refused = 0
+        """So many of the next ones do not load."""
         self.why = "Version tag does not match"
         self.runtime_caches: list[bytes] = []
 
@@ -117,8 +130,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     state = StandIn()
     obtain = tensorrt.obtain
 
-    def remember(recipe: Any) -> Any:
-        state.built.append(obtain(recipe))
+    def remember(recipe: Any, unusable: Any = None) -> Any:
+        state.built.append(obtain(recipe, unusable=unusable))
         return state.built[-1]
 
     class Runtime:
@@ -127,7 +140,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
         def deserialize_cuda_engine(self, plan: bytes) -> CudaEngine | None:
             assert plan == state.built[-1].engine.plan and len(plan) > 1000
-            if not state.loads:
+            refused = not state.loads or state.refused > 0
+            state.refused = max(state.refused - 1, 0)
+            if refused:
                 self.logger.log(Flavour("rtx").trt.ILogger.ERROR, state.why)
                 return None
             state.engines.append(CudaEngine(state.built[-1].recipe.graph, state.built[-1].inspection))
@@ -147,14 +162,16 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
             super().__init__("rtx")
             self.trt = Module(self.trt)
 
-        def create_context(self, engine: Any, runtime_cache: bytes) -> tuple[Any, Any]:
+        def create_context(self, engine: Any, runtime_cache: bytes, *, own_memory: bool = True) -> tuple[Any, Any]:
             state.runtime_caches.append(runtime_cache)
             if len(engine.contexts) >= state.contexts_that_fit:
                 return None, None
-            engine.contexts.append(Context(engine))
+            engine.contexts.append(Context(engine, own_memory))
             return engine.contexts[-1], RuntimeCache()
 
     from numba import cuda
+
+    from perception.postprocess import cuda as kernels
 
     upload = cuda.cudadrv.devicearray.FakeCUDAArray.copy_to_device
 
@@ -181,7 +198,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setattr(hardware, "nvidia_gpus", lambda: ([gpu], "CUDA driver 13.0"))
     monkeypatch.setattr(tensorrt, "obtain", remember)
     monkeypatch.setattr(tensorrt, "find_flavour", Fake)
-    monkeypatch.setattr(worker, "address", lambda array: array._ary.ctypes.data)
-    monkeypatch.setattr(cuda, "stream", Stream)
+    monkeypatch.setattr(kernels, "make_stream", Stream)
     monkeypatch.setattr(cuda.cudadrv.devicearray.FakeCUDAArray, "copy_to_device", copy_to_device)
     return state

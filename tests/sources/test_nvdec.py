@@ -1,6 +1,7 @@
 """Decoding on a GPU: what happens where there is none, and where it refuses. The refusals are FFmpeg's own."""
 
 import logging
+from itertools import product
 
 import av
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from perception.common import hardware
 from perception.errors import SourceError, UsageError
 from perception.picture.decoder_frames import Converter
-from perception.sources import nvdec, open_source
+from perception.sources import failover, nvdec, open_source
 from perception.sources.base import Selection
 from perception.sources.decode import Decoder, open_container
 from perception.sources.video import PipeSource
@@ -94,22 +95,99 @@ def test_a_profile_that_nvdec_refuses_is_said_once(tmp_path, caplog):
     decoder.close()
 
 
-def test_a_gpu_that_is_lost_ends_the_source_with_what_to_do(tmp_path, monkeypatch):
-    path = make_video(tmp_path / "v.mp4", frames=12)
-    decoder = Decoder(open_container(str(path), str(path), {}), str(path))
-    decoder._on_gpu = True
+class Losing:
+    """A decoder that holds frames back, as a GPU's does, and fails for good at one of its packets."""
 
-    class Lost:
-        codec_context = decoder.stream.codec_context
+    def __init__(self, codec, packets, held):
+        self._codec, self._left, self._held = codec, packets, held
+        self._waiting = []
 
-        def decode(self, packet):
+    def __getattr__(self, name):
+        return "cuda" if name == "pix_fmt" else getattr(self._codec, name)
+
+    def decode(self, packet):
+        if self._left == 0:
             raise av.error.ExternalError(542398533, "Generic error in an external library")
+        self._left -= 1
+        self._waiting += self._codec.decode(packet)
+        ready = len(self._waiting) - (self._held if packet is not None else 0)
+        given, self._waiting = self._waiting[: max(ready, 0)], self._waiting[max(ready, 0) :]
+        return given
 
-    packets = list(decoder._packets())
-    monkeypatch.setattr(decoder, "_packets", lambda: iter(packets))
-    monkeypatch.setattr(decoder, "stream", Lost())
-    with pytest.raises(SourceError, match=r"the GPU failed while decoding: .*decoder=cpu"):
-        list(decoder.frames())
+
+@pytest.mark.parametrize("opened", ["file:{}", "{}"])  # a file that can be opened again, and what cannot
+@pytest.mark.parametrize(
+    ("codec", "name", "options"),
+    [
+        ("libx264", "v.mp4", {"g": "12", "bf": "2", "x264-params": "open-gop=1:scenecut=0"}),
+        ("mpeg2video", "v.ts", {"g": "12", "bf": "2"}),
+        ("mjpeg", "v.mkv", {}),
+    ],
+)
+def test_a_gpu_that_is_lost_costs_no_frame(tmp_path, caplog, codec, name, options, opened):
+    """The same frames as on the CPU, each once, in order, at the same times."""
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = make_video(tmp_path / name, codec=codec, frames=48, options=options, pix_fmt=pix_fmt)
+
+    def decoded(losing=None):
+        decoder = Decoder(open_container(opened.format(path), str(path), {}), str(path))
+        if losing is not None:
+            decoder._on_gpu, decoder._codec = True, Losing(decoder._codec, *losing)
+        frames = [(frame.pts, frame.to_ndarray(format="gray")) for frame in decoder.frames()]
+        assert decoder.corrupt == 0
+        decoder.close()
+        return frames
+
+    wanted = decoded()
+    assert len(wanted) == 48
+    for packets, held in product((0, 1, 11, 12, 13, 29, 47, 48), (0, 7)):
+        caplog.clear()
+        got = decoded((packets, held))
+        assert [pts for pts, _ in got] == [pts for pts, _ in wanted], (packets, held)
+        assert all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in zip(got, wanted, strict=True))
+        (line,) = warnings(caplog)
+        assert line.startswith(f"{path}: decoded on the CPU from here on: the GPU failed: ")
+
+
+def test_colours_and_rotation_of_a_file_outlast_the_gpu(tmp_path):
+    path = make_video(tmp_path / "v.mp4", frames=12, rotation=90, colorspace=1, color_range=2, pix_fmt="yuv420p")
+    wanted = next(iter(open_source(path)))
+    with open_source(path) as source:
+        decoder = source._decoder
+        decoder._on_gpu, decoder._codec = True, Losing(decoder._codec, 3, 0)
+        *_, last = source
+    assert last.planes is not None and wanted.planes is not None
+    assert (last.width, last.height) == (wanted.width, wanted.height) == (48, 80)
+    assert (last.planes.matrix, last.planes.full_range) == (wanted.planes.matrix, wanted.planes.full_range)
+    assert (last.planes.matrix, last.planes.full_range) == ("bt709", True)
+
+
+def test_what_is_kept_for_a_gpu_that_is_lost_is_bounded(tmp_path, monkeypatch):
+    path = make_video(tmp_path / "v.mp4", frames=48, options={"g": "12", "bf": "2"})
+    with av.open(str(path)) as container:
+        packets = [*container.demux(video=0)]
+        frames = [frame.pts for packet in packets for frame in packet.decode()]
+    recent = failover.RecentPackets()
+    for packet, pts in zip(packets, frames, strict=False):
+        recent.add(packet if packet.size else None)
+        recent.shown(pts)
+    assert 0 < sum(len(group) for group in recent._groups) <= 24
+    monkeypatch.setattr(failover, "_MOST_BYTES", 10)
+    for packet in packets[:30]:
+        recent.add(packet)
+        assert recent._bytes <= 10 + packet.size
+    assert list(recent.decoded_by(None)) == []
+
+
+@pytest.mark.parametrize(("version", "fault"), [("17.1.0", True), ("17.9", True), ("18.0.0", False), ("20.1", False)])
+def test_before_pyav_18_colours_are_lost_on_the_way_from_the_gpu(monkeypatch, version, fault):
+    gpu = hardware.Gpu("NVIDIA Simulated", (8, 9), 8 << 30)
+    monkeypatch.setattr(hardware, "nvidia_gpus", lambda: ([gpu], "CUDA driver 13.0"))
+    monkeypatch.setattr(av, "__version__", version)
+    nvdec.nvdec_fault.cache_clear()
+    said = nvdec.nvdec_fault()
+    nvdec.nvdec_fault.cache_clear()
+    assert (f"PyAV {version} loses the colours" in said) == fault
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,13 +12,14 @@ from typing import Any
 
 from perception.card import load_onnx, read_card
 from perception.common.files import write_atomic
+from perception.common.waits import say_wait
 from perception.engines.quantised import require_quantised
 from perception.engines.trt.cache import Cached, EngineCache
 from perception.engines.trt.flavour import find_flavour, this_machine
 from perception.engines.trt.graph import Tail, is_quantised
 from perception.engines.trt.inspection import Inspection, check_precision, inspect_network
 from perception.engines.trt.recipe import MAX_BATCH, Recipe, graph_precision, make_profile, make_recipe
-from perception.engines.trt.reports import Progress, build_logger, build_monitor, parser_fault
+from perception.engines.trt.reports import Progress, Spoken, build_logger, build_monitor, parser_fault
 from perception.errors import EngineError
 
 DEFAULT_TAIL = Tail()
@@ -123,8 +124,19 @@ class Built:
     seconds: float
 
 
-def obtain(recipe: Recipe, engines: EngineCache | None = None, progress: Progress | None = None) -> Built:
+def obtain(
+    recipe: Recipe,
+    engines: EngineCache | None = None,
+    progress: Progress | None = None,
+    unusable: Cached | None = None,
+) -> Built:
     """Return the engine of a recipe: from the cache, or built and cached.
+
+    Args:
+        recipe: what it is made from.
+        engines: the cache; the user's if None.
+        progress: told how far a build is; if None, a line says that there is one, and others how it goes on.
+        unusable: what the cache gave before and does not work, see `EngineCache.obtain`.
 
     Raises:
         EngineError: it cannot be built; see `build`.
@@ -136,21 +148,25 @@ def obtain(recipe: Recipe, engines: EngineCache | None = None, progress: Progres
         machine = recipe.key_fields()["machine"]
         name = hashlib.sha256(f"{recipe.flavour.version} {machine}".encode()).hexdigest()[:16]
         timing = None if recipe.flavour.portable else engines.folder / f"timing-{name}"
-        plan, inspection = build(recipe, timing, progress)
+        told = progress
+        if told is None:
+            say_wait(f"a {recipe.flavour.title} engine of {recipe.model} is built, which can take minutes")
+            told = Spoken(recipe.model)
+        plan, inspection = build(recipe, timing, told)
         return plan, asdict(inspection)
 
-    got = engines.obtain(recipe.key_fields(), make)
+    got = engines.obtain(recipe.key_fields(), make, unusable)
     return Built(recipe, got, Inspection.from_data(got.summary), time.perf_counter() - start)
 
 
 def kept_batch(recipe: Recipe, engines: EngineCache | None = None) -> int:
-    """For how many frames a call an engine of this recipe is in the cache: the most of them, or 1."""
+    """For how many frames a call an engine of this recipe is in the cache: the most of them, or 0."""
     engines = engines or EngineCache()
     fields = recipe.key_fields()
-    for batch in range(MAX_BATCH, 1, -1):
+    for batch in range(MAX_BATCH, 0, -1):
         if engines.holds(fields | {"profile": str(replace(recipe.profile, batch=batch))}):
             return batch
-    return 1
+    return 0
 
 
 def build_model(

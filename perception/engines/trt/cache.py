@@ -91,27 +91,30 @@ class EngineCache:
         self.folder = folder or compiled_models_dir("tensorrt")
         self.limit_bytes = limit_bytes
 
-    def obtain(self, fields: dict[str, Any], make: Callable[[], tuple[bytes, Any]]) -> Cached:
+    def obtain(
+        self, fields: dict[str, Any], make: Callable[[], tuple[bytes, Any]], unusable: Cached | None = None
+    ) -> Cached:
         """Return the engine that ``fields`` describe; ``make`` builds it if it is missing, once for all processes.
 
         Args:
             fields: plain data that decides what the engine is. ``model`` is its name; an entry that differs only in
                 having more ``capabilities`` serves too.
             make: builds it; returns the serialized engine and plain data about it.
+            unusable: one that was taken from the cache, intact, and does not work: another one takes its place.
 
         Raises:
             EngineError: somebody else could write into the folder; or what ``make`` raises.
         """
-        found, why = self._find(fields)
+        found, why = self._find(fields, unusable)
         if found is not None:
             return found
         if not self._prepare():
             return Cached(*make(), None, why)
         with self._locked():
-            found, why = self._find(fields)  # another process may have built it meanwhile
+            found, why = self._find(fields, unusable)  # another process may have built it meanwhile
             if found is not None:
                 return found
-            damaged = (self.folder / f"{key_of(fields)}.json").exists()
+            damaged = unusable is not None or (self.folder / f"{key_of(fields)}.json").exists()
             _log.log(logging.WARNING if damaged else logging.INFO, "%s: building an engine: %s", fields["model"], why)
             plan, summary = make()
             path = self._write(fields, plan, summary)
@@ -168,8 +171,8 @@ class EngineCache:
                     raise EngineError(f"cannot be removed: {error.strerror or error}", path) from None
         return count, total
 
-    def _find(self, fields: dict[str, Any]) -> tuple[Cached | None, str]:
-        """Find the engine; None and the reason if it cannot be used."""
+    def _find(self, fields: dict[str, Any], unusable: Cached | None = None) -> tuple[Cached | None, str]:
+        """Find the engine; None and the reason if there is none but ``unusable``, or it cannot be used."""
         if not self.folder.is_dir():
             return None, "there is none of this model, precision and shape"
         self._check_owner()
@@ -188,6 +191,8 @@ class EngineCache:
                 return None, f"the engine in the cache is cut short ({len(plan)} of {data['bytes']} bytes)"
             if hashlib.sha256(plan).hexdigest() != data["sha256"]:
                 return None, "the engine in the cache is not the one that was written there"
+            if unusable is not None and plan == unusable.plan:
+                return None, "the one in the cache cannot be loaded"
             summary = data["summary"]
         except (KeyError, TypeError):
             return None, "the manifest in the cache is damaged"
@@ -281,6 +286,8 @@ class EngineCache:
         except Timeout:
             _log.warning("another process is building an engine; waiting for it")
             lock.acquire()
+        except (OSError, NotImplementedError) as error:  # network file systems; engines appear whole all the same
+            _log.warning("%s: other processes are not waited for: it cannot be locked (%s)", self.folder, error)
         try:
             yield  # the system gives the lock back even when the process dies
         finally:

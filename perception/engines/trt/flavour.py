@@ -98,13 +98,8 @@ class Flavour:
 
         A driver runs what was built with any minor version of the CUDA that it knows, and nothing newer.
         """
-        known = _numbers(driver)
-        if self.cuda is None or not known or known[0] >= self.cuda:
-            return ""
-        return (
-            f"the NVIDIA driver is too old: it knows CUDA {'.'.join(map(str, known[:2]))}, and {self.title} needs "
-            f"{self.cuda}.0; update the driver, or install the package for cu{known[0]} where there is one"
-        )
+        known = (_numbers(driver) or (0,))[0]
+        return _too_old(driver, self.title, self.cuda, f"install the package for cu{known} where there is one")
 
     def create_network(self, builder: Any) -> Any:
         """Create an empty, strongly typed network."""
@@ -158,11 +153,22 @@ class Flavour:
         cache = None if self.portable else config.get_timing_cache()
         return b"" if cache is None else bytes(cache.serialize())
 
-    def create_context(self, engine: Any, runtime_cache: bytes) -> tuple[Any, Any]:
-        """Create an execution context, and the runtime cache that it fills (None where this flavour has none)."""
+    def create_context(self, engine: Any, runtime_cache: bytes, *, own_memory: bool = True) -> tuple[Any, Any]:
+        """Create an execution context, and the runtime cache that it fills (None where this flavour has none).
+
+        Args:
+            engine: a loaded engine.
+            runtime_cache: what an earlier one has filled; may be empty.
+            own_memory: it allocates its scratch memory; else the caller gives it some before it is used.
+        """
+        trt = self.trt
+        strategy = trt.ExecutionContextAllocationStrategy.STATIC
+        if not own_memory:
+            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.name != "rtx":
-            return engine.create_execution_context(), None
+            return engine.create_execution_context(strategy), None
         config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
         # kernels for fixed shapes are captured and replayed as one launch
         config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         cache = config.create_runtime_cache()
@@ -170,6 +176,28 @@ class Flavour:
             cache.deserialize(runtime_cache)
         config.set_runtime_cache(cache)
         return engine.create_execution_context(config), cache
+
+
+def kernels_fault(driver: str) -> str:
+    """Why a driver, as `hardware.nvidia_gpus` tells it, cannot run what numba-cuda compiles; empty where it can.
+
+    Numba compiles with the CUDA of its bindings, which need not be TensorRT's.
+    """
+    try:
+        cuda = int(package_version("cuda-bindings").partition(".")[0])
+    except (PackageNotFoundError, ValueError):
+        return ""  # the system brings it, as on a Jetson
+    return _too_old(driver, "numba-cuda", cuda, "`pip install 'numba-cuda[cu12]'`")
+
+
+def _too_old(driver: str, what: str, cuda: int | None, instead: str) -> str:
+    known = _numbers(driver)
+    if cuda is None or not known or known[0] >= cuda:
+        return ""
+    return (
+        f"the NVIDIA driver is too old: it knows CUDA {'.'.join(map(str, known[:2]))}, and {what} needs {cuda}.0; "
+        f"update the driver, or {instead}"
+    )
 
 
 def installed() -> list[FlavourName]:

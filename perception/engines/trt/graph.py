@@ -28,6 +28,13 @@ TOP_K = 1000
 TOP_K_LIMIT = 3840
 """The most that TensorRT's TopK layer takes."""
 
+_LEAST_OPSET = 11
+"""The first with all operators of the tail, in the form that it writes them."""
+_RESIZE_OPTIONAL = 13
+"""From here on ``Resize`` may lack the inputs that are not used; before, they are empty."""
+_AXES_AS_INPUT = 18
+"""From here on ``ReduceMax`` has its axes as an input."""
+
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "GRU", "LSTM", "RNN"})
 _QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _ALWAYS_FLOAT = {"Resize": (1, 2), "Upsample": (1,)}
@@ -79,7 +86,7 @@ def prepare(
 
     Raises:
         UsageError: the precision does not fit the graph.
-        ModelError: half precision of a graph with control flow.
+        ModelError: half precision of a graph with control flow; a tail on a graph of an operator set before 11.
     """
     graph = onnx.ModelProto()
     graph.CopyFrom(model)
@@ -255,13 +262,17 @@ def _converted(tensor: TensorProto, name: str, dtype: int) -> TensorProto:
 
 
 def _append(model: onnx.ModelProto, card: ModelCard, tail: Tail) -> None:
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    if opset < _LEAST_OPSET:
+        raise ModelError(f"its operator set is {opset}, at least {_LEAST_OPSET} is needed: export it again")
     if card.segmentation is not None:
-        _append_mask(model, card.input.name, card.segmentation.output, tail.mask_size)
+        _append_mask(model, card.input.name, card.segmentation.output, tail.mask_size, opset)
     if card.detection is not None:
-        _append_top_k(model, card.detection.boxes, card.detection.scores, tail.top_k)
+        task = card.detection
+        _append_top_k(model, task.boxes, task.scores, len(task.classes), tail.top_k, opset)
 
 
-def _append_mask(model: onnx.ModelProto, frames: str, output: str, size: tuple[int, int] | None) -> None:
+def _append_mask(model: onnx.ModelProto, frames: str, output: str, size: tuple[int, int] | None, opset: int) -> None:
     """Logits to class ids, uint8: bilinear resize (half-pixel centres, edges clamped), then argmax."""
     graph = model.graph
     logits = _take_output(graph, output)
@@ -279,9 +290,13 @@ def _append_mask(model: onnx.ModelProto, frames: str, output: str, size: tuple[i
         nodes.append(helper.make_node("Slice", [p + "frames", p + "one", p + "three"], [p + "inner"]))
     else:
         _constant(graph, p + "inner", np.array(size[::-1], np.int64))
+    unused = ""
+    if opset < _RESIZE_OPTIONAL:
+        unused = p + "none"
+        _constant(graph, unused, np.empty(0, np.float32))
     nodes += [
         helper.make_node("Concat", [p + "outer", p + "inner"], [p + "sizes"], axis=0),
-        helper.make_node("Resize", [logits, "", "", p + "sizes"], [p + "large"], mode="linear"),
+        helper.make_node("Resize", [logits, unused, unused, p + "sizes"], [p + "large"], mode="linear"),
         helper.make_node("ArgMax", [p + "large"], [p + "ids"], axis=1, keepdims=0),
         helper.make_node("Cast", [p + "ids"], [output], to=TensorProto.UINT8),
     ]
@@ -291,15 +306,14 @@ def _append_mask(model: onnx.ModelProto, frames: str, output: str, size: tuple[i
     _replace_output(graph, helper.make_tensor_value_info(output, TensorProto.UINT8, ["N", None, None]))
 
 
-def _append_top_k(model: onnx.ModelProto, boxes: str, scores: str, k: int) -> None:
+def _append_top_k(model: onnx.ModelProto, boxes: str, scores: str, classes: int, k: int, opset: int) -> None:
     """Keep the ``k`` boxes whose best class scores highest."""
     graph = model.graph
-    rows, classes = _rows_and_classes(model, scores)
+    rows = _rows(model, scores)
     if rows is not None and rows <= k:
         return  # nothing to gain
     p = f"{scores}/top/"
     all_boxes, all_scores = _take_output(graph, boxes), _take_output(graph, scores)
-    _constant(graph, p + "last", np.array([-1], np.int64))
     nodes = []
     if rows is not None:
         _constant(graph, p + "k", np.array([k], np.int64))
@@ -310,15 +324,25 @@ def _append_top_k(model: onnx.ModelProto, boxes: str, scores: str, k: int) -> No
         nodes += [
             helper.make_node("Shape", [all_scores], [p + "shape"]),
             helper.make_node("Slice", [p + "shape", p + "one", p + "two"], [p + "there"]),
-            helper.make_node("Min", [p + "there", p + "most"], [p + "k"]),
         ]
-    nodes += [
-        helper.make_node("ReduceMax", [all_scores], [p + "best"], axes=[2], keepdims=0),
-        helper.make_node("TopK", [p + "best", p + "k"], [p + "values", p + "rows"], axis=1, largest=1, sorted=1),
-        helper.make_node("Unsqueeze", [p + "rows", p + "last"], [p + "index"]),
-        helper.make_node("GatherND", [all_boxes, p + "index"], [boxes], batch_dims=1),
-        helper.make_node("GatherND", [all_scores, p + "index"], [scores], batch_dims=1),
-    ]
+        if opset >= 12:
+            nodes.append(helper.make_node("Min", [p + "there", p + "most"], [p + "k"]))
+        else:  # whose Min takes floats only
+            nodes.append(helper.make_node("Concat", [p + "there", p + "most"], [p + "either"], axis=0))
+            nodes.append(helper.make_node("ReduceMin", [p + "either"], [p + "k"]))
+    if opset < _AXES_AS_INPUT:
+        nodes.append(helper.make_node("ReduceMax", [all_scores], [p + "best"], axes=[2]))
+    else:
+        _constant(graph, p + "axes", np.array([2], np.int64))
+        nodes.append(helper.make_node("ReduceMax", [all_scores, p + "axes"], [p + "best"]))
+    nodes.append(helper.make_node("TopK", [p + "best", p + "k"], [p + "values", p + "rows"], axis=1))  # [N, k, 1]
+    # operators that are the same from opset 11 on, unlike Unsqueeze and GatherND
+    for name, whole, width in ((boxes, all_boxes, 4), (scores, all_scores, classes)):
+        _constant(graph, f"{p}{name}/width", np.array([1, 1, width], np.int64))
+        nodes += [
+            helper.make_node("Expand", [p + "rows", f"{p}{name}/width"], [f"{p}{name}/rows"]),
+            helper.make_node("GatherElements", [whole, f"{p}{name}/rows"], [name], axis=1),
+        ]
     for node in nodes:
         node.name = f"tail/{node.output[0]}"
     graph.node.extend(nodes)
@@ -327,15 +351,15 @@ def _append_top_k(model: onnx.ModelProto, boxes: str, scores: str, k: int) -> No
     _replace_output(graph, helper.make_tensor_value_info(scores, TensorProto.FLOAT, ["N", kept, classes]))
 
 
-def _rows_and_classes(model: onnx.ModelProto, scores: str) -> tuple[int | None, int | None]:
-    """K and C of the scores ``[N, K, C]``, as far as they can be told."""
+def _rows(model: onnx.ModelProto, scores: str) -> int | None:
+    """K of the scores ``[N, K, C]``, if it can be told."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     for output in inferred.graph.output:
         if output.name == scores:
             dims = output.type.tensor_type.shape.dim
             if len(dims) == 3:
-                return dims[1].dim_value or None, dims[2].dim_value or None
-    return None, None
+                return dims[1].dim_value or None
+    return None
 
 
 def _take_output(graph: onnx.GraphProto, name: str) -> str:

@@ -37,6 +37,10 @@ class Profile:
         """True where more sizes than one are taken."""
         return self.least != self.most
 
+    def takes(self, size: tuple[int, int]) -> bool:
+        """True where frames of a size, (width, height), are taken."""
+        return all(a <= n <= b for a, n, b in zip(self.least, size, self.most, strict=True))
+
     def __str__(self) -> str:
         size = f"{self.best[0]}x{self.best[1]}"
         if self.dynamic:
@@ -111,6 +115,7 @@ class Recipe:
             "profile": str(self.profile),
             "flavour": self.flavour.name,
             "version": self.flavour.version,
+            "built with cuda": self.flavour.cuda,
             "capabilities": list(self.capabilities),
             "machine": None if machine is None else asdict(machine),
             "flags": "strongly typed, no TF32",

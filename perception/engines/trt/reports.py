@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
+from perception.common.waits import say_progress
 from perception.engines.trt.flavour import Flavour
 
 Progress = Callable[[str, int, int], None]
@@ -24,7 +26,24 @@ _WITHOUT_GPU = ("CUDA driver version is insufficient", "no CUDA-capable device",
 
 _NO_MEMORY = re.compile(r"out ?of ?memory|memory .*could not be allocated|insufficient memory", re.IGNORECASE)
 
+_SPOKEN_S = 15.0
+"""Between two lines that say how far a build is."""
+
 _log = logging.getLogger("perception")
+
+
+class Spoken:
+    """Progress as lines, one now and then, for builds that nobody has asked for by name."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._began = self._said = time.monotonic()
+
+    def __call__(self, phase: str, done: int, steps: int) -> None:
+        now = time.monotonic()
+        if now - self._said >= _SPOKEN_S:
+            self._said = now
+            say_progress(f"{self._model}: {now - self._began:.0f} s, {phase.lower()}: {done} of {steps}")
 
 
 def parser_fault(parser: Any, flavour: Flavour) -> str:

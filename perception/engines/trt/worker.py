@@ -13,8 +13,11 @@ from perception.errors import EngineError
 from perception.picture.letterbox import Letterbox
 from perception.types import U8, Frame
 
-_DTYPES = {"FLOAT": np.float32, "UINT8": np.uint8}
-"""The types of results: what the contract has."""
+_DTYPES: dict[str, type[np.generic]] = {
+    "FLOAT": np.float32, "HALF": np.float16, "INT64": np.int64, "INT32": np.int32, "INT8": np.int8,
+    "UINT8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+"""The types of results: what the contract has, and what other outputs of foreign graphs may be."""
 
 _OUT_OF_MEMORY = 2
 """``CUDA_ERROR_OUT_OF_MEMORY``."""
@@ -32,6 +35,7 @@ class Worker:
         engine: a loaded engine.
         flavour: which TensorRT it is of.
         batch: most frames of a call; an engine for a fixed number takes that one.
+        size: (width, height) of its frames in pixels; of those that it takes, where it takes several.
         compiled: kernels that earlier contexts compiled; may be empty.
 
     Attributes:
@@ -43,32 +47,38 @@ class Worker:
         EngineError: the engine does not take the memory or the work.
     """
 
-    def __init__(self, engine: Any, flavour: Flavour, batch: int, compiled: bytes) -> None:
+    def __init__(self, engine: Any, flavour: Flavour, batch: int, size: tuple[int, int], compiled: bytes) -> None:
         from numba import cuda
+
+        from perception.postprocess.cuda import make_stream
 
         trt = flavour.trt
         tensors = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         (source,) = [name for name in tensors if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        fixed, *shape = engine.get_tensor_shape(source)
+        fixed, shape = engine.get_tensor_shape(source)[0], (size[1], size[0], 3)
         self.batch = batch if fixed < 0 else int(fixed)
         self.compiled = compiled
-        self.stream: Any = cuda.stream()
+        self.stream: Any = make_stream()
         host = cuda.pinned_array((self.batch, *shape), np.uint8)
         frames = cuda.device_array((self.batch, *shape), np.uint8)
         self._slots = [frames[slot] for slot in range(self.batch)]
         self._staging = _Staging(self.batch + _SHAPES_KEPT, self.stream)
         self._passes: dict[int, _Pass] = {}
         outputs: dict[str, tuple[Any, Any]] = {}
+        # Contexts compute one after the other, so that one scratch memory serves all of them.
+        self._scratch = None if self.batch == 1 or fixed > 0 else cuda.device_array(_scratch_size(engine), np.uint8)
         # All of them now, the largest first: so no frame waits for one, and what does not fit shows at once.
         for count in range(self.batch, 0, -1) if fixed < 0 else [self.batch]:
-            context, cache = flavour.create_context(engine, self.compiled)
+            context, cache = flavour.create_context(engine, self.compiled, own_memory=self._scratch is None)
             if context is None:
                 raise MemoryError("cannot create an execution context")
+            if self._scratch is not None:
+                context.set_device_memory(address(self._scratch), self._scratch.nbytes)
             context.set_input_shape(source, (count, *shape))
             for name in tensors:
                 if name not in outputs and name != source:
                     size = tuple(context.get_tensor_shape(name))  # known now that the input's is
-                    dtype = _DTYPES[engine.get_tensor_dtype(name).name]
+                    dtype = _numpy_type(name, engine.get_tensor_dtype(name).name)
                     outputs[name] = (cuda.device_array(size, dtype), cuda.pinned_array(size, dtype))
             for name, array in {source: frames, **{name: device for name, (device, _) in outputs.items()}}.items():
                 if not context.set_tensor_address(name, address(array)):
@@ -117,6 +127,18 @@ class Worker:
         self._staging.recycle()
         return {name: np.array(host) for name, (_, host) in chosen.results.items()}
 
+    @property
+    def replays(self) -> bool:
+        """True where the network is a recorded CUDA graph, for every number of frames."""
+        return all(each.replays for each in self._passes.values())
+
+    def poison(self, value: int) -> None:
+        """Overwrite all results in both memories, so that ones of an earlier call cannot pass for new ones."""
+        for device, host in self._pass(self.batch).results.values():
+            host.view(np.uint8)[...] = value
+            device.copy_to_device(host, stream=self.stream)
+        self.stream.synchronize()
+
     def abandon(self) -> None:
         """Let go of frames that were fitted for a call that failed."""
         with suppress(Exception):  # a GPU that is lost; the caller has that error already
@@ -124,7 +146,9 @@ class Worker:
         self._staging.recycle()
 
     def release(self) -> None:
-        """Let go of the contexts, before their engine goes."""
+        """Let go of the contexts and their graphs, before their engine goes."""
+        for each in self._passes.values():
+            each.release()
         self._passes.clear()
         self._staging.clear()
 
@@ -168,6 +192,17 @@ class _Pass:
             self._graph.launch(self._stream)
         else:
             self._enqueue()
+
+    @property
+    def replays(self) -> bool:
+        """True where it is a recorded graph."""
+        return self._graph is not None
+
+    def release(self) -> None:
+        """Let go of the graph."""
+        if self._graph is not None:
+            self._graph.release()
+            self._graph = None
 
     def _enqueue(self) -> None:
         if not self.context.execute_async_v3(int(self._stream)):
@@ -231,9 +266,20 @@ class _Staging:
                 self._free.clear()
 
 
+def _scratch_size(engine: Any) -> int:
+    return max(int(engine.device_memory_size_v2), 1)
+
+
+def _numpy_type(name: str, dtype: str) -> type[np.generic]:
+    if dtype not in _DTYPES:
+        raise EngineError(f"output {name!r} is of a type that NumPy does not have: {dtype.lower()}")
+    return _DTYPES[dtype]
+
+
 def address(array: Any) -> int:
     """Return the address of an array on the GPU."""
-    return int(array.__cuda_array_interface__["data"][0])
+    interface = getattr(array, "__cuda_array_interface__", None)
+    return int(array._ary.ctypes.data if interface is None else interface["data"][0])  # Numba's simulator has none
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -253,6 +299,12 @@ class _Graph:
 
         _checked(driver.cuGraphLaunch(self._executable, int(stream)))
 
+    def release(self) -> None:
+        """Give back its memory, which the driver keeps otherwise."""
+        from cuda.bindings import driver
+
+        driver.cuGraphExecDestroy(self._executable)  # fails only where the GPU is lost, and all with it
+
 
 def capture(enqueue: Any, stream: Any) -> _Graph | None:
     """Record what ``enqueue`` puts on a stream, or None where that cannot be recorded; then it is enqueued anew."""
@@ -265,7 +317,10 @@ def capture(enqueue: Any, stream: Any) -> _Graph | None:
             enqueue()
         finally:
             (graph,) = _checked(driver.cuStreamEndCapture(number))
-        (executable,) = _checked(driver.cuGraphInstantiate(graph, 0))
+        try:
+            (executable,) = _checked(driver.cuGraphInstantiate(graph, 0))
+        finally:
+            driver.cuGraphDestroy(graph)
         return _Graph(executable)
     except Exception as error:
         _log.debug("no CUDA graph: %s", error)

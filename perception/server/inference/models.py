@@ -150,7 +150,7 @@ class Models:
         except BaseException:
             model.close()
             raise
-        self._metrics.engine(name, model.engine.description, lambda: scheduler.waiting)
+        self._metrics.engine(name, lambda: model.engine.description, lambda: scheduler.waiting)
         return scheduler
 
     def close(self) -> None:
