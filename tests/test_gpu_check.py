@@ -67,10 +67,12 @@ def test_it_needs_little_besides_the_package(tmp_path: Path, block: str, status:
         "av", "cv2", "openvino", "torch", "torchvision", "typer", "rich", "yaml", "gradio", "fastapi", "pyarrow", "PIL"
     ]  # fmt: skip
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
+        "import importlib.util, sys\n"
+        f"lacking, find_spec = {lacking!r}, importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name.partition('.')[0] in lacking else find_spec(name)\n"
         "class Bare:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] in {lacking!r}:\n"
+        "        if name.partition('.')[0] in lacking:\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Bare())\n"
     )

@@ -135,6 +135,13 @@ def live(
             rich_help_panel=SOURCES,
         ),
     ] = None,
+    draw_rules: Annotated[
+        bool | None,
+        typer.Option(
+            "--draw-rules/--no-draw-rules", help="Let clients draw lines and zones over the picture.",
+            show_default="they may", rich_help_panel=SOURCES,
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -178,6 +185,7 @@ def live(
         "device": device, "unknown": unknown, "user": user, "password": read_secret(password_file),
         "token": read_secret(token_file), "insecure": insecure or None, "origins": origin, "proxies": proxy,
         "root_path": root_path, "allow": allow, "cameras": camera, "data_dir": data_dir, "stages": stage,
+        "draw_rules": draw_rules,
     }  # fmt: skip
     values = {} if config is None else read_settings(config)
     values |= {name: value for name, value in given.items() if value is not None}

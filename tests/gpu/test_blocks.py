@@ -91,6 +91,8 @@ class TestWithAStandIn:
         number = engine_blocks.throughput(True).number
         assert number.startswith("1280x720: engine ") and number.count(" of it") == 1
 
+    @pytest.mark.slow
+    @pytest.mark.timeout(1800)
     def test_loss(self, small: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
         def lose() -> None:
             stand_in.engines[-1].broken = True
