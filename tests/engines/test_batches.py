@@ -157,7 +157,8 @@ def test_frames_go_on_together_or_one_by_one_when_an_engine_is_lost(
 
         return opens
 
-    engine = FallbackEngine(first, [then("openvino", precision="fp32"), then("onnxruntime", batch=4)])
+    others = [then("openvino", precision="fp32"), then("onnxruntime", batch=4)]
+    engine = FallbackEngine(first, then("onnxruntime", batch=2), others)
     frames = [Frame(solid(color)) for color in ("red", "green", "blue")]
     buffer = np.zeros((2, 48, 64, 3), np.uint8)
     with engine:

@@ -86,9 +86,9 @@ def check(caplog: pytest.LogCaptureFixture, most: int = 60) -> None:
 
 
 def test_every_header_with_every_value(address: str, caplog: pytest.LogCaptureFixture) -> None:
-    for path in ("/healthz", "/", "/static/perception/page.js", "/login"):
+    for path, every in (("/healthz", 1), ("/", 9), ("/static/perception/page.js", 3), ("/login", 3)):
         for name in NAMES:
-            for value in VALUES if path == "/healthz" else VALUES[::3]:
+            for value in VALUES[::every]:
                 status = ask(address, request(address, (name, value), path=path))
                 assert status < 500, (name, value, path, status)
     assert httpx.get(f"http://{address}/healthz").status_code in (200, 401)

@@ -154,6 +154,7 @@ def test_every_block_wants_its_number(hidden: list[int]) -> None:
         EfficientNetLite(hidden=hidden)
 
 
+@pytest.mark.slow
 def test_a_pruned_backbone_starts_from_imagenet() -> None:
     """It is nearer to ImageNet's features than the same channels in their first places would be."""
     data = read_config(SMOKE).model_dump(mode="json")

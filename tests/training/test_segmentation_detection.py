@@ -243,6 +243,7 @@ def test_a_loss_that_is_no_number_names_pictures_of_both_kinds(data: Path, tmp_p
     assert len((tmp_path / "run" / "bad_batch.txt").read_text().split()) == 8
 
 
+@pytest.mark.slow
 def test_a_pruned_network_begins_with_the_recipe_of_the_wider(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
