@@ -113,7 +113,7 @@ _NO_POINTS: F32 = np.zeros((0, 1, 2), np.float32)
 
 def _small(picture: Picture) -> tuple[U8, float]:
     """The luma of a picture at its small size, and how much smaller it is."""
-    small = picture.y if isinstance(picture, Planes) else picture
+    small: NDArray[Any] = picture.y if isinstance(picture, Planes) else picture
     scale = 1.0
     while max(small.shape[:2]) > LONGEST and min(small.shape[:2]) > 1:
         height, width = small.shape[0] // 2, small.shape[1] // 2
