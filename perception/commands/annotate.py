@@ -23,6 +23,7 @@ from perception.commands.options import (
     Overwrite,
     PrecisionOption,
     Size,
+    Smooth,
     Stages,
     Things,
     Threads,
@@ -160,6 +161,7 @@ def annotate(
     ] = None,
     things: Things = None,
     track: Track = False,
+    smooth: Smooth = False,
     rules: RulesFile = None,
     stage: Stages = None,
     recursive: Annotated[
@@ -276,6 +278,8 @@ def annotate(
             loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)
         )
         stages: list[Stage | StageFactory] = [*own_stages]
+        if smooth and "smooth" not in (stage or ()):
+            stages.insert(0, find_stage("smooth"))
         if track and "track" not in (stage or ()):
             stages.insert(0, track_factory(options))
             loaded = loaded.with_options(tracking_options(loaded.card, options))

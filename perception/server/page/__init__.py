@@ -184,6 +184,12 @@ def _settings(service: Service, known: dict[str, Any]) -> None:
         info="Each keeps its number, also while its score is a little below the confidence.",
         elem_id="pv-track",
     )
+    smooth = gr.Checkbox(
+        False,
+        label="Steady masks",
+        info="Averaged over the last moments, along the motion of the picture.",
+        elem_id="pv-smooth",
+    )
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
     view = gr.Radio(list(VIEWS), value="boxes", label="Objects as", elem_id="pv-view")
     show = gr.CheckboxGroup(list(SHOWN), value=list(SHOWN), label="Show", elem_id="pv-show")
@@ -195,6 +201,7 @@ def _settings(service: Service, known: dict[str, Any]) -> None:
         "iou": iou,
         "unknown": unknown,
         "track": track,
+        "smooth": smooth,
         "view": view,
         "opacity": opacity,
         "show": show,
