@@ -299,6 +299,7 @@ class Prediction:
             first, where `perception.stages.track.TrackStage` ran.
         readings: what each rule says at this frame, where `perception.stages.rules.RulesStage` ran, else None.
         events: what rules noticed in this frame, in the order in which it happened. A rule appends to those before it.
+        propagated: the network has not seen this frame; its results are an earlier one's, moved with the picture.
     """
 
     frame: Frame
@@ -311,6 +312,7 @@ class Prediction:
     trails: Mapping[int, F32] = field(default_factory=dict)
     readings: Sequence[Reading] | None = None
     events: tuple[Event, ...] = ()
+    propagated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
