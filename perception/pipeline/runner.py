@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perception.errors import PerceptionError, UsageError, out_of_memory
-from perception.pipeline.propagation_loss import PropagationLoss
 from perception.pipeline.stage_chain import StageChain
 from perception.pipeline.workers import Workers
+from perception.propagation.loss import PropagationLoss
 from perception.stages.factories import StageFactory
 from perception.types import Picture, Prediction, Stage
 
@@ -216,7 +216,7 @@ def run(
         workers: threads that run the model at once; by default what suits the engine.
         max_loss: let the model see only as many frames as it takes to lose so much on average: a part of the pixels,
             and of boxes, in 0..1, measured meanwhile. The others get the results of an earlier frame, moved with the
-            picture, see `perception.pipeline.key_frames`. None: the model sees every frame.
+            picture, see `perception.propagation.key_frames`. None: the model sees every frame.
         progress: called about ten times a second with (frames done, frames dropped).
         stop: set it to end the run early, as Ctrl-C does.
 

@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from perception.pipeline.key_frames import KeyFrames
+from perception.propagation.key_frames import KeyFrames
 from perception.types import Frame, Prediction
 
 if TYPE_CHECKING:
     from perception.model import Model
-    from perception.postprocess.propagation import Motion
+    from perception.propagation.motion import Motion
     from perception.sources.base import Source
 
 
 class Workers:
     """The decoder and the threads that run the model: an iterator of predictions in frame order.
 
-    With ``max_loss`` the model sees only some of the frames, see `perception.pipeline.key_frames`.
+    With ``max_loss`` the model sees only some of the frames, see `perception.propagation.key_frames`.
 
     ``stop()`` ends reading, and what is in flight still comes out; ``fail(error)`` throws that away and makes the
     iteration raise; ``close()`` ends the threads.

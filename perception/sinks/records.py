@@ -15,7 +15,7 @@ class Recorder:
     """Makes an object of a prediction that ``json`` can write.
 
     Each has ``index``, ``time`` (seconds), ``source``, ``size`` (``[width, height]``) and ``timings`` (milliseconds),
-    ``propagated`` where the network has not seen the frame (see `perception.pipeline.key_frames`), and what the model
+    ``propagated`` where the network has not seen the frame (see `perception.propagation`), and what the model
     gives: ``detections``, a list of ``box`` (xyxy, pixels), ``score``, ``class``, ``class_id`` and, if tracked,
     ``track_id``; ``shares``, the part of the frame's pixels of each class that has any; ``labels``, a list of
     ``class``, ``class_id`` and ``probability``; where rules ran ``rules``, what each of them says by name, and

@@ -18,9 +18,9 @@ import numpy as np
 
 from perception.errors import UsageError
 from perception.picture.small_luma import small_luma
-from perception.pipeline.propagation_loss import PropagationLoss
 from perception.postprocess.class_maps import LogitsClassMap
-from perception.postprocess.propagation import Motion
+from perception.propagation.loss import PropagationLoss
+from perception.propagation.motion import Motion
 from perception.types import F32, U8, Detections, Frame, Prediction
 
 MOST = 8
@@ -34,6 +34,8 @@ DIFFERENT = 20
 SHADOWS, NEXT_SHADOWS = 0.02, 0.06
 """Part of the frames that could be propagated which the network sees anyway; of those next to a key frame more, since
 what is measured at them, the network's own jitter, is taken off all others."""
+EARLY, EARLY_TIMES = 24, 4
+"""So many shadow frames come sooner, so many times as often, or a short video would end before anything is known."""
 BOXES = 10
 """A comparison of fewer boxes counts for less."""
 SHORTEST = 24
@@ -71,7 +73,7 @@ class KeyFrames:
         self._key: U8 | None = None
         self._key_time = 0.0
         self._gap = 0
-        self._number = 0
+        self._number = self._shadows = 0
         self._told: list[tuple[int, str, int, float, float]] = []  # frame, what, gap, difference, weight
         self._lock = threading.Lock()
         self._last: Prediction | None = None
@@ -87,13 +89,19 @@ class KeyFrames:
         number, self._number = self._number, self._number + 1
         luma, scale = small_luma(frame.picture)
         motion = self._motion(frame, luma, scale, number)
-        shadow = motion is not None and self._rng.random() < (NEXT_SHADOWS if motion.gap == 1 else SHADOWS)
+        shadow = motion is not None and self._rng.random() < self._chance(motion.gap)
+        self._shadows += shadow
         seen = motion is None or shadow
         if seen:
             self._key, self._key_time, self._gap = luma, frame.time, 0
             self.seen += 1
         self.loss.frame(0 if seen else self._gap)
         return motion, seen
+
+    def _chance(self, gap: int) -> float:
+        """Chance of a frame that could be propagated to be seen anyway."""
+        usual = NEXT_SHADOWS if gap == 1 else SHADOWS
+        return EARLY_TIMES * usual if self._shadows < EARLY else usual
 
     def _motion(self, frame: Frame, luma: U8, scale: float, number: int) -> Motion | None:
         key = self._key

@@ -18,7 +18,7 @@ from perception.types import F32, Detections
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
 
-CORE = 0.6
+CORE = 0.9
 """Middle part of a box, of its sides, whose motion is the box's: the rim shows what is behind it."""
 LEAST_PIXELS = 12
 """Sides of a box in the small picture from which on its growth can be told."""
@@ -133,14 +133,13 @@ def warp_logits(past, flow, across, x0, down, y0, h, w, out):  # type: ignore[no
 
 @helper
 def _median(flow, axis, x0, y0, x1, y1, buffer):  # type: ignore[no-untyped-def]
-    """The median of the flow along an axis inside whole pixels; of some of them where there are many."""
+    """The median of the flow along an axis inside whole pixels; of 32 by 32 of them where there are more."""
     count = 0
-    step_x, step_y = max((x1 - x0) // 24, 1), max((y1 - y0) // 24, 1)
-    for y in range(y0, y1, step_y):
-        for x in range(x0, x1, step_x):
-            if count < len(buffer):
-                buffer[count] = flow[y, x, axis]
-                count += 1
+    step_x, step_y = (x1 - x0 + 31) // 32, (y1 - y0 + 31) // 32
+    for y in range(y0 + (step_y - 1) // 2, y1, step_y):
+        for x in range(x0 + (step_x - 1) // 2, x1, step_x):
+            buffer[count] = flow[y, x, axis]
+            count += 1
     return np.median(buffer[:count])
 
 
@@ -163,7 +162,7 @@ def move_boxes(boxes, flow, scale, out):  # type: ignore[no-untyped-def]
         out: written, float32 ``[N, 4]``.
     """
     rows, columns = flow.shape[:2]
-    buffer = np.empty(1024, np.float32)
+    buffer = np.empty(32 * 32, np.float32)
     centre, size, moved, grown = np.empty(2), np.empty(2), np.empty(2), np.empty(2)
     for n in range(len(boxes)):
         for a in range(2):

@@ -12,8 +12,8 @@ import pytest
 from perception.errors import UsageError
 from perception.model import Model, load_model
 from perception.pipeline import run
-from perception.pipeline.key_frames import MOST, MOST_S, KeyFrames
-from perception.pipeline.propagation_loss import ASSUMED, ASSUMED_WEIGHT, PropagationLoss
+from perception.propagation.key_frames import MOST, MOST_S, KeyFrames
+from perception.propagation.loss import ASSUMED, ASSUMED_WEIGHT, PropagationLoss
 from perception.sinks import open_sink
 from perception.sources.base import Source
 from perception.types import Frame, SourceInfo

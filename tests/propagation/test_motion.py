@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perception.picture.letterbox import Letterbox
-from perception.postprocess.propagation import GROWTH, Motion
+from perception.propagation.motion import GROWTH, Motion
 from perception.types import Detections
 
 WIDTH, HEIGHT = 640, 360
