@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
-from perception.common.console import complain, stderr
-from perception.common.text import counted, listed
+from perception.common.console import complain, in_flags, stderr
+from perception.common.text import counted
 from perception.common.waits import WAITS
 
 if TYPE_CHECKING:
-    from perception.annotate import Result
+    from perception.annotate import Result, RunSummary
+    from perception.batch import Progress
     from perception.sources.base import Source
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it (128 + SIGINT)."""
-
-PARTLY = 3
-"""Exit code where some sources were done and others failed."""
 
 
 class Reporter:
@@ -36,7 +33,7 @@ class Reporter:
     def __init__(self, quiet: bool = False, stats: bool = False) -> None:
         self._quiet = quiet
         self._stats = stats
-        self._progress: Progress | None = None
+        self._progress: Bar | None = None
         if quiet:
             logging.getLogger(WAITS).setLevel(logging.WARNING)
 
@@ -50,7 +47,7 @@ class Reporter:
         console = stderr()
         if self._quiet or not console.is_terminal:
             return None
-        self._progress = Progress(
+        self._progress = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -88,13 +85,47 @@ class Reporter:
             for line in summary(result)[: None if self._stats else 1]:
                 stderr().print(line)
 
-    def ended(self, results: Sequence[Result]) -> None:
+    @contextmanager
+    def batch(self, total: int) -> Iterator[Callable[[Progress], None] | None]:
+        """Show one bar for a whole batch, where standard error is a terminal; gives the callback that moves it."""
+        console = stderr()
+        if self._quiet or not console.is_terminal:
+            yield None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rest]}"))
+        with Bar(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(f"0 of {total}", total=1.0, rest="")
+
+            def moved(progress: Progress) -> None:
+                bar.update(
+                    task, completed=progress.part, description=f"{progress.done} of {progress.total}",
+                    rest=remaining(progress.remaining_s),
+                )  # fmt: skip
+
+            yield moved
+
+    def ended(self, summed: RunSummary) -> None:
         """Print what became of several sources, or of several pictures of which some failed, in one line."""
-        if not self._quiet and results and (results[-1].total > 1 or results[-1].unreadable):
-            shared = [path for kind, path in results[-1].outputs.items() if kind in results[-1].shared]
-            if shared and results[-1].own:
-                stderr().print(escape(f"of all of them: {', '.join(shared)}"))
-            stderr().print(escape(batch_summary(results)))
+        results = summed.results
+        if self._quiet or not (summed.total > 1 or summed.stopped or summed.unreadable):
+            return
+        shared = [path for kind, path in results[-1].outputs.items() if kind in results[-1].shared] if results else []
+        if shared and results[-1].own:
+            stderr().print(escape(f"of all of them: {', '.join(shared)}"))
+        stderr().print(escape(in_flags(summed.line())))
+
+
+def remaining(seconds: float | None) -> str:
+    """Say how long something takes yet, no more exactly than it is known: ``about 2 h 10 min left``."""
+    if seconds is None:
+        return ""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute left" if seconds < 50 else "about 1 min left"
+    if minutes < 60:
+        return f"about {minutes} min left"
+    hours, minutes = divmod(round(minutes / 10) * 10, 60)
+    return f"about {hours} h {minutes} min left" if hours < 10 and minutes else f"about {hours} h left"
 
 
 def place(result: Result) -> str:
@@ -123,38 +154,3 @@ def summary(result: Result) -> list[str]:
         f"  {report.cpu_ms_per_frame:.1f} core-ms per {frame}, cores {100 * report.utilisation:.0f}% busy; "
         f"{escape(report.engine)}",
     ]
-
-
-def batch_summary(results: Sequence[Result]) -> str:
-    """Say what became of several sources: ``3 of 4 done, 1 failed: b.mp4``. A folder's pictures alone are counted."""
-    from perception.sources.uri import redact
-
-    failed = [redact(result.source) for result in results if result.error is not None]
-    pictures = [path for result in results for path in result.unreadable]
-    skipped = sum(result.skipped for result in results)
-    partly = sum(bool(result.unreadable) for result in results)
-    total, done = results[-1].total, sum(result.whole for result in results)
-    if total == 1 and pictures:
-        report = results[0].report
-        done, partly = report.frames if report is not None else 0, 0
-        total = done + len(pictures)
-        failed, pictures = pictures, []
-    parts = [f"{done} of {total} done"]
-    parts += [f"{partly} in part"] if partly else []
-    parts += [f"{skipped} skipped"] if skipped else []
-    if any(r.report is not None and r.report.interrupted for r in results):
-        go_on = "" if results[-1].shared else ": the same command with --skip-existing goes on"
-        parts.append(f"interrupted{go_on}")
-    parts += [f"{len(failed)} failed: {listed(failed)}"] if failed else []
-    parts += [f"{counted(len(pictures), 'picture')} failed: {listed(pictures)}"] if pictures else []
-    return ", ".join(parts)
-
-
-def exit_code(results: Sequence[Result]) -> int:
-    """Choose the exit code: 130 after an interrupt, else 3 for partly done, else the first error's, else 0."""
-    errors = [result.error for result in results if result.error is not None]
-    if any(result.report is not None and result.report.interrupted for result in results):
-        return INTERRUPTED
-    if not errors:
-        return PARTLY if any(result.unreadable for result in results) else 0
-    return errors[0].exit_code if len(errors) == len(results) else PARTLY

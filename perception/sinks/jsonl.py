@@ -19,22 +19,24 @@ class JsonLinesSink(Sink):
         path: the file, or ``-`` for standard output.
         overwrite: replace a file that is there.
         masks: write the masks, too.
+        timings: write how long each step took.
 
     Raises:
         UsageError: the file is there and ``overwrite`` is False.
         SinkError: its folder is not there or not writable.
     """
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False, masks: bool = False) -> None:
+    def __init__(self, path: str | Path, *, overwrite: bool = False, masks: bool = False, timings: bool = True) -> None:
         self.masks = masks
+        self.timings = timings
         self._file = LineFile(path, overwrite)
         self.where = self._file.where
-        self._recorder = Recorder(None, masks=masks)
+        self._recorder = Recorder(None, masks=masks, timings=timings)
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
         if self._file.path is not None:
             check_not_source(self._file.path, info.path)
-        self._recorder = Recorder(card, masks=self.masks)
+        self._recorder = Recorder(card, masks=self.masks, timings=self.timings)
         self._file.open()
 
     def write(self, prediction: Prediction) -> None:
