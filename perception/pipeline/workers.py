@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from perception.propagation.motion import Motion
     from perception.sources.base import Source
 
+KEY_FRAMES_BEHIND = 64
+"""Frames after which what propagation loses counts; machines with more than 15 streams of the engine need more."""
+
 
 class Workers:
     """The decoder and the threads that run the model: an iterator of predictions in frame order.
@@ -36,8 +39,9 @@ class Workers:
         self._wanted = threading.Semaphore(0 if live else count)
         self._frames: queue.SimpleQueue[tuple[int, Frame, float, Motion | None, bool] | None] = queue.SimpleQueue()
         self._window = 2 * count
-        # The decoder is at most two windows ahead.
-        self.key_frames = None if max_loss is None else KeyFrames(max_loss, behind=4 * self._window)
+        # The decoder is at most two windows ahead. As many frames as suit most machines, so that they all see the same.
+        behind = max(KEY_FRAMES_BEHIND, 2 * self._window)
+        self.key_frames = None if max_loss is None else KeyFrames(max_loss, behind)
         self._changed = threading.Condition()
         self._done: dict[int, tuple[Prediction, Motion | None, bool]] = {}
         self._read = 0

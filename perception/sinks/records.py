@@ -25,10 +25,12 @@ class Recorder:
     Args:
         card: the model's card, for class names; None: numbers.
         masks: put the masks in, too.
+        timings: put the timings in; without them, the same frames have the same objects.
     """
 
-    def __init__(self, card: ModelCard | None, *, masks: bool = False) -> None:
+    def __init__(self, card: ModelCard | None, *, masks: bool = False, timings: bool = True) -> None:
         self._names = ClassNames(card)
+        self._with_timings = timings
         self._with_masks = masks
 
     def __call__(self, prediction: Prediction) -> dict[str, Any]:
@@ -57,7 +59,8 @@ class Recorder:
             record["rules"] = {reading.name: dict(reading.numbers) for reading in prediction.readings}
         if prediction.readings is not None or prediction.events:
             record["events"] = [event.to_dict() for event in prediction.events]
-        record["timings"] = {stage: round(float(ms), 3) for stage, ms in prediction.timings.items()}
+        if self._with_timings:
+            record["timings"] = {stage: round(float(ms), 3) for stage, ms in prediction.timings.items()}
         return record
 
     def _detections(self, found: Detections) -> list[dict[str, Any]]:
