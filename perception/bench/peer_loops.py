@@ -29,8 +29,23 @@ _SCORE, _IOU = 0.5, 0.5
 _OPACITY = 0.5
 
 
-def ours(model: str, network: Path, clip: Path, output: Path, frames: int, tick: Tick, full: bool = False) -> None:
-    """This package: ``perception annotate``; ``full`` is in fp32, whatever the network file of the others."""
+def ours(
+    model: str,
+    network: Path,
+    clip: Path,
+    output: Path,
+    frames: int,
+    tick: Tick,
+    full: bool = False,
+    max_loss: float | None = None,
+) -> None:
+    """This package: ``perception annotate``.
+
+    Args:
+        model, network, clip, output, frames, tick: as all have them.
+        full: in fp32, whatever the network file of the others.
+        max_loss: see `perception.run`.
+    """
     from perception.drawing.annotator import Annotator
     from perception.model import load_model
     from perception.pipeline import run
@@ -53,7 +68,13 @@ def ours(model: str, network: Path, clip: Path, output: Path, frames: int, tick:
     precision: Any = "int8" if not full and network.stem.endswith("-int8") else "fp32"
     with load_model(model, engine="openvino", precision=precision) as loaded:
         sinks = [open_sink(str(output), overwrite=True), Counter()]
-        run(open_source(str(clip), max_frames=frames), loaded, annotator=Annotator(loaded.card), sinks=sinks)
+        run(
+            open_source(str(clip), max_frames=frames),
+            loaded,
+            annotator=Annotator(loaded.card),
+            sinks=sinks,
+            max_loss=max_loss,
+        )
 
 
 @dataclass
@@ -231,6 +252,7 @@ def _draw(frame: U8, known: _Network, boxes: Any, scores: Any, ids: Any) -> None
 LOOPS: dict[str, Callable[[str, Path, Path, Path, int, Tick], None]] = {
     OURS: ours,
     FULL: partial(ours, full=True),
+    "perception, --every auto": partial(ours, max_loss=0.01),
     "OpenCV and torch": plain,
     "supervision, OpenVINO": supervision,
     "Ultralytics, OpenVINO": ultralytics,
