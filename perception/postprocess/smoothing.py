@@ -210,7 +210,5 @@ def average_along(  # type: ignore[no-untyped-def]
                 value = of_now[x] * new[x] + corners[0, x] * p[i] + corners[1, x] * p[i + beside]
                 value += corners[2, x] * p[i + below] + corners[3, x] * p[i + both]
                 made[x] = value
-                strange |= np.int32(
-                    value - value != 0
-                )  # NaN for NaN and infinities, which are not to stay
+                strange |= np.int32(value - value != 0)  # NaN for NaN and infinities, which are not to stay
     return -1.0 if strange else total / (h * w)
