@@ -105,9 +105,8 @@ class LogitsSmoother:
 
     def _motion(self, luma: U8, last: U8) -> F32:
         """float32 ``[h, w, 2]``: from where in the last plane each pixel has come, relative to itself."""
-        if min(luma.shape) < SHORTEST:
-            return np.zeros((*luma.shape, 2), np.float32)
-        return np.asarray(self._flow.calc(luma, last, None), np.float32)
+        still = np.zeros((*luma.shape, 2), np.float32)  # where the search begins
+        return still if min(luma.shape) < SHORTEST else np.asarray(self._flow.calc(luma, last, still), np.float32)
 
 
 _NOTHING: U8 = np.zeros((0, 0), np.uint8)
@@ -163,7 +162,7 @@ def average_along(  # type: ignore[no-untyped-def]
     last_x, last_y, last_column, last_row = np.int32(w - 1), np.int32(h - 1), np.int32(columns - 1), np.int32(rows - 1)
     beside, below = np.uint32(min(w - 1, 1)), np.uint32(w if h > 1 else 0)
     both = np.uint32(beside + below)
-    next_column, next_row = np.int32(min(last_column, 1)), np.int32(min(last_row, 1))
+    next_column, next_row = np.int32(1 if columns > 1 else 0), np.int32(1 if rows > 1 else 0)
     column_of = np.empty(w, np.int32)
     for x in range(w):
         column_of[x] = min(max(np.int32(across * (x + 0.5) + x0), np.int32(0)), last_column)
