@@ -16,7 +16,8 @@ def bench(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PART", help="kernels, stages, pipeline, engines (these by default), live, models, tracking, rules."
+            metavar="PART",
+            help="kernels, stages, pipeline, engines (these by default), peers, live, models, tracking, rules.",
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -58,6 +59,8 @@ def bench(
     [bold]Examples[/bold]
 
       perception bench kernels pipeline
+
+      perception bench peers -m street --clip drive.mp4
 
       perception bench models --against lraspp.onnx --precision bf16
 

@@ -16,7 +16,8 @@ import numpy as np
 from numba.core import types
 
 from perception.common.jit import F32_2D, F32_2D_IN, U8_2D, inline_helper, kernel
-from perception.types import F32, U8, Picture, Planes
+from perception.picture.small_luma import small_luma
+from perception.types import F32, U8, Picture
 
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 USUAL_S = 0.1
 """Time constant that is good for video: flicker goes, and nothing that moves is seen late."""
 
-LONGEST = 320
-"""Sides of the small luma plane in which motion is looked for."""
 SHORTEST = 24
-"""A plane with shorter sides has no motion that could be told: the picture is taken to stand still."""
+"""A small luma with shorter sides has no motion that could be told: the picture is taken to stand still."""
 
 NOISE, DIFFERENT = np.float32(3), np.float32(15)
 """Grey levels by which a pixel differs from what it was: up to the first it is the same thing, from the second on it is
@@ -80,13 +79,14 @@ class LogitsSmoother:
             float32 ``[C, h, w]``, averaged; never written to again. ``logits`` themselves where there is no past.
         """
         decay = math.exp(-max(time - self._time, 0.0) / self._seconds) if time > self._time else 0.0
-        luma = _luma(picture)
+        luma, scale = small_luma(picture)
         last, self._luma, self._time = self._luma, luma, time
         if decay < LEAST_WEIGHT or last.shape != luma.shape or self._average.shape != logits.shape:
             return self._begin(logits)
         classes, h, w = logits.shape
         left, top, right, bottom = letterbox.logits_window(h, w)
-        across, down = luma.shape[1] / (right - left), luma.shape[0] / (bottom - top)
+        across = letterbox.frame_width * scale / (right - left)
+        down = letterbox.frame_height * scale / (bottom - top)
         flow = self._motion(luma, last)
         average, weight = np.empty_like(logits), np.empty((h, w), np.float32)
         same = average_along(
@@ -110,16 +110,6 @@ class LogitsSmoother:
 
 
 _NOTHING: U8 = np.zeros((0, 0), np.uint8)
-
-
-def _luma(picture: Picture) -> U8:
-    """The luma of a picture at its small size."""
-    plane = picture.y if isinstance(picture, Planes) else picture
-    height, width = plane.shape[:2]
-    scale = min(1.0, LONGEST / max(height, width))
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 _F32_3D = types.Array(types.float32, 3, "C")

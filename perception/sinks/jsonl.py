@@ -19,19 +19,21 @@ class JsonLinesSink(LineSink):
         path: the file, or ``-`` for standard output.
         overwrite: replace a file that is there.
         masks: write the masks, too.
+        timings: write how long each step took.
 
     Raises:
         UsageError: the file is there and ``overwrite`` is False.
         SinkError: its folder is not there or not writable.
     """
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False, masks: bool = False) -> None:
+    def __init__(self, path: str | Path, *, overwrite: bool = False, masks: bool = False, timings: bool = True) -> None:
         super().__init__(path, overwrite=overwrite)
         self.masks = masks
-        self._recorder = Recorder(None, masks=masks)
+        self.timings = timings
+        self._recorder = Recorder(None, masks=masks, timings=timings)
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
-        self._recorder = Recorder(card, masks=self.masks)
+        self._recorder = Recorder(card, masks=self.masks, timings=self.timings)
         super().open(info, card)
 
     def write(self, prediction: Prediction) -> None:
