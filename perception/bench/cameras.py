@@ -1,15 +1,20 @@
 """Many cameras on one engine: what they get together, whether each gets as much, and what a further one costs.
 
-The cameras are files that `perception live` plays as if they were live, in a process of its own. It begins with one
-camera, gets the others by SIGHUP, and loses them again, so that the single camera is measured before and after them.
+The cameras are files that `perception live` plays as if they were live, in a process of its own. One camera or many,
+they give as many frames a second together, more than the engine can do, so that what is compared is the number of
+cameras and nothing else: as much is decoded. The server begins with one, gets many in its place by SIGHUP, and gets the
+one back, which is so measured before and after them.
 """
 
 from __future__ import annotations
 
 import signal
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import av
 
 from perception.bench.live_browser import SETTLE_S, ask, server
 from perception.common.distribution import require
@@ -17,6 +22,9 @@ from perception.errors import PerceptionError, UsageError
 
 OPENING_S = 120.0
 """Seconds that all cameras have to open."""
+
+CAMERA_FPS = 10
+"""Frames a second of each of the many cameras."""
 
 _WANTED_S = 1.0
 """Each camera is asked for so often: one that nobody wants is looked at once a second only."""
@@ -45,13 +53,16 @@ def camera_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Pa
     if not hasattr(signal, "SIGHUP"):
         raise UsageError("bench cameras needs SIGHUP, which this system has not")
     config = folder / "cameras.yaml"
-    _configure(config, clip, 1)
+    fast, slow = folder / "fast.mp4", folder / "slow.mp4"
+    _play_at(CAMERA_FPS * cameras, clip, fast)
+    _play_at(CAMERA_FPS, clip, slow)
+    _configure(config, fast, 1)
     with server(["--config", str(config), "--model", model], folder) as (url, process):
         before = _measure(url, process, 1, seconds)
-        _configure(config, clip, cameras)
+        _configure(config, slow, cameras)
         process.send_signal(signal.SIGHUP)
         many = _measure(url, process, cameras, seconds)
-        _configure(config, clip, 1)
+        _configure(config, fast, 1)
         process.send_signal(signal.SIGHUP)
         after = _measure(url, process, 1, seconds)
     one = {name: (before[name] + after[name]) / 2 for name in before} | {"memory_mb": before["memory_mb"]}
@@ -64,8 +75,25 @@ def camera_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Pa
     return [{"cameras": 1} | _rounded(one), {"cameras": cameras} | _rounded(many) | ratios]
 
 
+def _play_at(fps: int, clip: Path, path: Path) -> None:
+    """Write a clip at another frame rate: the same pictures, the same data."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        rate = source.streams.video[0].average_rate or 25
+        stream.time_base = Fraction(1, 90_000)
+        for packet in source.demux(video=0):
+            if packet.dts is None or packet.pts is None or not packet.time_base:
+                continue
+            scale = packet.time_base * 90_000 * rate / fps
+            packet.pts, packet.dts, packet.duration = (
+                round(value * scale) for value in (packet.pts, packet.dts, packet.duration or 0)
+            )
+            packet.time_base, packet.stream = stream.time_base, stream
+            out.mux(packet)
+
+
 def _configure(path: Path, clip: Path, cameras: int) -> None:
-    """Write a server's settings: cameras that begin at different places of the clip, and are always open."""
+    """Write a server's settings: cameras that are always open."""
     import yaml
 
     sources = {f"camera-{i:02d}": {"uri": str(clip.absolute()), "keep": True} for i in range(cameras)}
