@@ -144,11 +144,11 @@ def serve(
         UsageError: the address cannot be listened on, or there is no memory for so many cameras.
         PerceptionError: the folder for jobs cannot be used.
     """
-    os.umask(0o077)  # what is written from here on, by any library, is this user's alone
-    share_arenas()  # before there are threads
     warning = check_cameras(len(settings.sources), settings.limits.streams)
     if warning:
         log.warning("%s", warning)
+    os.umask(0o077)  # what is written from here on, by any library, is this user's alone
+    share_arenas()  # before there are threads
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with _listen(settings.host, settings.port) as listener:
         app = create_app(settings)

@@ -19,8 +19,8 @@ ARENAS = 2
 """Number of arenas. More are no quicker, and up to 64 MB free at the end of each but the first is never returned."""
 
 CAMERA_BYTES = 40_000_000
-"""What is reckoned for a further camera of 1280x720: ``perception bench cameras`` measures less than half of it, of files
-that nobody watches; a connection, a viewer and the drawn picture come on top."""
+"""What is reckoned for a further camera of 1280x720: ``perception bench cameras`` measures less than half of it, of
+files that nobody watches; a connection, a viewer and the drawn picture come on top."""
 
 SERVER_BYTES = 600_000_000
 """What a server with one model takes before the first camera, rounded up."""
