@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from perception.annotate import Outputs, Result, annotate_all
-from perception.commands.reporter import batch_summary
+from perception.annotate import Outputs, Result, RunSummary, annotate_all
 from perception.drawing.annotator import Annotator
 from perception.errors import UsageError
 from perception.model import load_model
@@ -141,7 +140,7 @@ def test_ctrl_c_in_a_batch_and_going_on(tmp_path: Path, model: str, videos: Path
             *annotate_all([str(videos)], loaded, outputs, annotator=drawn, stages=[held], started=started)
         ]  # fmt: skip
         assert results[-1].report is not None and results[-1].report.interrupted and results[-1].number == 3
-        assert batch_summary(results) == (
+        assert RunSummary.of(results).line() == (
             "2 of 3 done, interrupted: the same command with --skip-existing goes on"
         )  # fmt: skip
     made = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
@@ -220,7 +219,7 @@ def test_a_picture_that_cannot_be_read_is_in_the_last_line(tmp_path: Path, model
     make_video(photos / "v.mp4", frames=2)
     among = main_here(*line)
     assert among.returncode == 3
-    assert last_line(among.stderr) == f"1 of 2 done, 1 in part, 1 picture failed: {bad}"
+    assert last_line(among.stderr) == f"1 of 2 done, 1 skipped, 1 picture failed: {bad}"  # it has not changed
     photo(bad)
     whole = main_here(*line)
     assert whole.returncode == 0 and last_line(whole.stderr) == "1 of 2 done, 1 skipped"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("live", "cameras", "models", "tracking", "rules")
+ON_REQUEST = ("peers", "live", "cameras", "models", "tracking", "rules")
 """Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
 
@@ -91,6 +91,13 @@ def run_bench(
             yield bench.title("stages alone"), bench.stage_rows()
         if "pipeline" in chosen:
             yield bench.title("whole pipeline"), bench.pipeline_rows()
+        if "peers" in chosen:
+            from perception.bench.peers import peer_rows
+
+            yield (
+                bench.title("the same video and network with other libraries"),
+                peer_rows(model, bench.clip, precision),
+            )
         if "engines" in chosen:
             yield f"engines, {model}, the network alone", engine_rows(model, repeats)
         if "rules" in chosen:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -19,10 +22,12 @@ from perception.commands.options import (
     Decoder,
     Device,
     Engine,
+    Json,
     Model,
     Overwrite,
     PrecisionOption,
     Size,
+    Smooth,
     Stages,
     Things,
     Threads,
@@ -41,12 +46,17 @@ from perception.commands.outputs import (
     Csv,
     Events,
     EventTargets,
+    Exclude,
+    FilesFrom,
     HeatMap,
     Images,
+    Include,
+    Jobs,
     Masks,
     Mot,
     Panoptic,
     Parquet,
+    Resume,
     RulesFile,
     SkipExisting,
     Summary,
@@ -57,18 +67,19 @@ from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from perception.stages.factories import StageFactory
-    from perception.types import Stage
+    from perception.annotate import Result, RunSummary
+    from perception.batch import Batch
+    from perception.commands.reporter import Reporter
 
 
 def annotate(
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="SOURCE",
+            metavar="SOURCE", show_default="those of --files-from",
             help="Video, image, folder, glob, camera (0), rtsp:// or http:// URL, '-' (a pipe), 'synthetic:'.",
         ),
-    ],
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -105,6 +116,8 @@ def annotate(
     clip_sound: ClipSound = False,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
+    jobs: Jobs = None,
+    resume: Resume = False,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -160,17 +173,36 @@ def annotate(
     ] = None,
     things: Things = None,
     track: Track = False,
+    smooth: Smooth = False,
     rules: RulesFile = None,
     stage: Stages = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Search subfolders of folders too.", rich_help_panel=INPUT)
     ] = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    files_from: FilesFrom = None,
     start: Annotated[float, typer.Option(min=0, help="Start at this second.", rich_help_panel=INPUT)] = 0.0,
     duration: Annotated[
         float | None,
         typer.Option(min=0, help="Read this many seconds.", show_default="to the end", rich_help_panel=INPUT),
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Read every N-th frame.", rich_help_panel=INPUT)] = 1,
+    every: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Read every N-th frame; auto: all, but let the network see only those that are needed, and move its "
+            "results to the others with the picture.",
+            rich_help_panel=INPUT,
+        ),
+    ] = "1",
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, max=0.5, help="Mean loss that --every auto may cost, as a part of the pixels and of the boxes.",
+            show_default="0.01", rich_help_panel=INPUT,
+        ),
+    ] = None,
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after N frames.", show_default="no limit", rich_help_panel=INPUT)
     ] = None,
@@ -198,6 +230,7 @@ def annotate(
     stats: Annotated[
         bool, typer.Option("--stats", help="Print how long each step took.", rich_help_panel=GENERAL)
     ] = False,
+    json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=GENERAL)] = False,
     config: Config = None,
 ) -> None:  # fmt: skip
@@ -211,9 +244,15 @@ def annotate(
 
       perception annotate videos/ -o out/ --counts counts.csv --skip-existing
 
+      perception annotate videos/ -o out/ --recursive --exclude 'raw*' --jobs 4 --resume
+
+      find . -name '*.mp4' -print0 | perception annotate --files-from - -o out/ --resume
+
       perception annotate 0 -o webcam.mp4 --duration 10
 
       perception annotate street.mp4 -o instances.mp4 --view panoptic --panoptic segments/
+
+      perception annotate street.mp4 --jsonl street.jsonl --every auto --max-loss 0.02
 
       perception annotate street.mp4 -o tracked.mp4 --track --mot tracks.txt
 
@@ -225,25 +264,23 @@ def annotate(
 
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
-    from perception.annotate import Outputs, annotate_all
-    from perception.commands.reporter import Reporter, exit_code
+    from perception.annotate import Annotation, Outputs, RunSummary, annotate_all
+    from perception.batch import Batch
+    from perception.commands.reporter import Reporter
+    from perception.commands.terminal import write_json
     from perception.common.settings import names
     from perception.common.settings import size as parse_size
     from perception.common.settings import things as parse_things
-    from perception.drawing.annotator import Annotator
     from perception.events.settings import read_event_settings
-    from perception.model import load_model
     from perception.postprocess.post_processing import DetectionOptions
     from perception.rules.settings import read_rules
+    from perception.sources.choice import Choice
     from perception.stages.factories import find_stage
-    from perception.stages.panoptic import PanopticStage
-    from perception.stages.rules import rules_factory
-    from perception.stages.track import track_factory, tracking_options
 
-    own_stages = [find_stage(name) for name in stage or ()]
+    for name in stage or ():
+        find_stage(name)  # a wrong one is told first
     wanted = names(classes)
     hidden = names(hide, ("masks", "boxes", "trails", "rules", "labels", "legend")) or []
-    thing_classes = parse_things(things)
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
     outputs = Outputs(
         output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, summary, heatmap, trajectories,
@@ -252,49 +289,112 @@ def annotate(
     if not outputs.given():
         kinds = ", ".join(f"--{kind}" for kind in Outputs.__dataclass_fields__ if kind != "video")
         raise UsageError(f"nothing to write: give -o OUT, or one of {kinds}")
-    found_rules = None if rules is None else read_rules(rules)
-    if summary is not None and found_rules is None:
+    named = [*(sources or ()), *_listed(files_from)]
+    if not named:
+        raise UsageError("nothing to annotate: give a SOURCE, or --files-from")
+    if json and "-" in outputs.given().values():
+        raise UsageError("--json prints the summary on standard output; give the other output a file name")
+    if rules is not None:
+        read_rules(rules)
+    elif summary is not None:
         raise UsageError("--summary says what rules saw: give --rules FILE")
-    if (events, event_targets, clips) != (None, None, None) and found_rules is None and not own_stages:
+    elif (events, event_targets, clips) != (None, None, None) and not stage:
         raise UsageError("events are made by rules: give --rules FILE")
     kept = clip_settings(clips, clip_before, clip_after, clip_sound)
     targets = None if event_targets is None else read_event_settings(event_targets)
-    track = track or mot is not None or trajectories is not None or bool(found_rules and found_rules.of_boxes)
+    choice = Choice(tuple(include or ()), tuple(exclude or ())) if include or exclude else None
     reporter = Reporter(quiet=quiet, stats=stats)
-    options = DetectionOptions(
-        score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
-        class_agnostic=class_agnostic, classes=wanted, unknown=unknown,
+    step, loss = _every(every, max_loss)
+    annotation = Annotation(
+        model=model, card=card, engine=engine, precision=precision, device=device, threads=threads,
+        size=parse_size(size), stages=tuple(stage or ()), smooth=smooth, max_loss=loss,
+        track=track or mot is not None or trajectories is not None,
+        rules=rules, panoptic=panoptic is not None, things=parse_things(things), view=view, opacity=opacity,
+        hidden=tuple(hidden), show_fps=show_fps,
+        options=DetectionOptions(
+            score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
+            class_agnostic=class_agnostic, classes=wanted, unknown=unknown,
+        ),
+        source_options={
+            "start": start, "duration": duration, "every": step, "max_frames": max_frames, "timeout": timeout,
+            "decoder": decoder,
+        },
+        sink_options={"video": video, "jsonl": {"masks": rle}},
     )  # fmt: skip
-    with ExitStack() as ending, load_model(
-        model, card=card, engine=engine, precision=precision, device=device, threads=threads, mode="throughput",
-        options=options, size=parse_size(size),
-    ) as loaded:  # fmt: skip
-        delivery = None if targets is None else targets.delivery()
-        if delivery is not None and targets is not None:
-            ending.callback(delivery.close, targets.drain_s)
-        annotator = Annotator(
-            loaded.card, opacity=opacity, fps=show_fps, classes=wanted, view=view, **dict.fromkeys(hidden, False)
-        )
-        stages: list[Stage | StageFactory] = [*own_stages]
-        if track and "track" not in (stage or ()):
-            stages.insert(0, track_factory(options))
-            loaded = loaded.with_options(tracking_options(loaded.card, options))
-        if found_rules is not None:
-            found_rules.check(loaded.card)
-            stages.append(rules_factory(found_rules))
-        if (panoptic or view == "panoptic") and "panoptic" not in (stage or ()):
-            stages.append(PanopticStage(loaded.card, thing_classes))
-        results = []
-        for result in annotate_all(
-            sources, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
-            skip_existing=skip_existing, delivery=delivery, clips=kept, started=reporter.started,
-            source_options={
-                "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
-                "decoder": decoder,
-            },
-            sink_options={"video": video, "jsonl": {"masks": rle}},
-        ):  # fmt: skip
-            reporter.finished(result)
-            results.append(result)
-    reporter.ended(results)
-    raise typer.Exit(exit_code(results))
+    if jobs is not None or resume:
+        if skip_existing:
+            raise UsageError("--resume and --jobs know by their manifest what is done; leave out --skip-existing")
+        if kept is not None or targets is not None:
+            raise UsageError("a batch sends no events and keeps no clips; leave out --jobs and --resume, or these")
+        batch = Batch(
+            named, annotation, outputs, jobs=jobs or 1, resume=resume, overwrite=overwrite, recursive=recursive,
+            choice=choice,
+        )  # fmt: skip
+        ended = _run_batch(batch, reporter)
+    else:
+        results: list[Result] = []
+        with ExitStack() as ending, annotation.opened() as (loaded, annotator, stages):
+            delivery = None if targets is None else targets.delivery()
+            if delivery is not None and targets is not None:
+                ending.callback(delivery.close, targets.drain_s)
+            for result in annotate_all(
+                named, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
+                choice=choice, skip_existing=skip_existing, delivery=delivery, clips=kept, max_loss=loss,
+                started=reporter.started,
+                source_options=dict(annotation.source_options),
+                sink_options={kind: dict(options) for kind, options in annotation.sink_options.items()},
+            ):  # fmt: skip
+                reporter.finished(result)
+                results.append(result)
+        ended = RunSummary.of(results)
+    reporter.ended(ended)
+    write_json(ended.to_dict(), json)
+    raise typer.Exit(ended.exit_code)
+
+
+MAX_LOSS = 0.01
+"""Mean loss that ``--every auto`` may cost unless something else is said."""
+
+
+def _every(every: str, max_loss: float | None) -> tuple[int, float | None]:
+    """Return the step of reading, and the loss that is accepted, None where the network sees every frame.
+
+    Raises:
+        UsageError: it is neither a whole number above 0 nor ``auto``, or the loss is given without ``auto``.
+    """
+    if every == "auto":
+        return 1, MAX_LOSS if max_loss is None else max_loss
+    if not every.isdecimal() or not int(every):
+        raise UsageError(f"--every takes a whole number from 1, or auto, not {every!r}")
+    if max_loss is not None:
+        raise UsageError("--max-loss is what --every auto may cost: give that, too")
+    return int(every), None
+
+
+def _run_batch(batch: Batch, reporter: Reporter) -> RunSummary:
+    """Run a batch, with a bar for the whole of it."""
+    with ExitStack() as bars:
+        for result in batch.run(lambda total: bars.enter_context(reporter.batch(total))):
+            if not result.skipped:  # there may be thousands; they are counted at the end
+                reporter.finished(result)
+    return batch.summary
+
+
+def _listed(path: str | None) -> list[str]:
+    """Read the sources that a file or standard input lists.
+
+    Raises:
+        UsageError: it cannot be read, or lists none.
+    """
+    from perception.batch import read_list
+
+    if path is None:
+        return []
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"the list of files cannot be read: {error.strerror}", path) from None
+    found = read_list(os.fsdecode(data))
+    if not found:
+        raise UsageError("the list of files is empty", "standard input" if path == "-" else path)
+    return found

@@ -17,7 +17,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="PART",
-            help="kernels, stages, pipeline, engines (these by default), live, cameras, models, tracking, rules.",
+            help="kernels, stages, pipeline, engines (these by default), peers, live, cameras, models, tracking, rules.",
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -63,6 +63,8 @@ def bench(
     [bold]Examples[/bold]
 
       perception bench kernels pipeline
+
+      perception bench peers -m street --clip drive.mp4
 
       perception bench models --against lraspp.onnx --precision bf16
 

@@ -43,8 +43,8 @@ def demo(
 
       perception demo -o out/ --clip synthetic --model camvid
     """
-    from perception.annotate import Outputs, annotate_all
-    from perception.commands.reporter import Reporter, exit_code
+    from perception.annotate import Outputs, RunSummary, annotate_all
+    from perception.commands.reporter import Reporter
     from perception.drawing.annotator import Annotator
     from perception.drawing.contact_sheet import contact_sheet
     from perception.model import load_model
@@ -65,7 +65,7 @@ def demo(
     if result.report is not None and result.report.frames:
         write_picture(sheet, contact_sheet(_spread(video, PICTURES)), overwrite=True)
         reporter.say(f"contact sheet: {sheet}")
-    raise typer.Exit(exit_code([result]))
+    raise typer.Exit(RunSummary.of([result]).exit_code)
 
 
 def _spread(video: Path, count: int) -> list[U8]:

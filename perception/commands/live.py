@@ -23,6 +23,7 @@ from perception.commands.options import (
     PRECISION_METAVAR,
     Card,
     EngineChoice,
+    Smooth,
     Stages,
     Track,
 )
@@ -82,6 +83,7 @@ def live(
         ),
     ] = None,
     track: Track = False,
+    smooth: Smooth = False,
     stage: Stages = None,
     user: Annotated[
         str | None, typer.Option(help="User name for logging in.", show_default="no login", rich_help_panel=ACCESS)
@@ -200,10 +202,10 @@ def live(
     def read() -> ServerSettings:
         values = {} if config is None else read_settings(config)
         values |= {name: value for name, value in given.items() if value is not None}
-        if track:
+        for name in [name for name, wanted in {"track": track, "smooth": smooth}.items() if wanted]:
             named = values.get("stages", ())
             named = [named] if isinstance(named, str) else named
-            values["stages"] = ["track", *(name for name in named if name != "track")]
+            values["stages"] = [name, *(other for other in named if other != name)]
         return make_settings(with_source(values, source), config)
 
     settings = read()

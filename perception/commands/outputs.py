@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perception.commands.options import MODEL, OUTPUT
+from perception.commands.options import INPUT, MODEL, OUTPUT
 
 if TYPE_CHECKING:
     from perception.footage.settings import ClipSettings
@@ -102,6 +102,41 @@ SkipExisting = Annotated[
     typer.Option(
         "--skip-existing", rich_help_panel=OUTPUT,
         help="Skip sources whose outputs are all there; with --overwrite, redo those of which some are.",
+    ),
+]  # fmt: skip
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", min=1, rich_help_panel=OUTPUT, show_default="no batch",
+        help="Annotate so many files at once, as a batch: each in a process of its own; see docs/batches.md.",
+    ),
+]  # fmt: skip
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", rich_help_panel=OUTPUT,
+        help="As a batch: do what is not done yet, or has changed; all of it the first time.",
+    ),
+]  # fmt: skip
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GLOB", show_default="all", rich_help_panel=INPUT,
+        help="Of folders and globs take only files whose name matches, or that of a folder on the way; repeatable.",
+    ),
+]  # fmt: skip
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GLOB", show_default="none", rich_help_panel=INPUT,
+        help="Leave out files of folders and globs whose name matches, or that of a folder on the way; repeatable.",
+    ),
+]  # fmt: skip
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", show_default="none", rich_help_panel=INPUT,
+        help="List of sources, one a line or as of `find -print0` ('-': standard input).",
     ),
 ]  # fmt: skip
 Crf = Annotated[

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
-from perception.common.console import complain, stderr
-from perception.common.text import counted, listed
+from perception.common.console import complain, in_flags, stderr
+from perception.common.text import counted
 from perception.common.waits import WAITS
 
 if TYPE_CHECKING:
-    from perception.annotate import Result
+    from perception.annotate import Result, RunSummary
+    from perception.batch import Progress
+    from perception.propagation.loss import PropagationLoss
     from perception.sources.base import Source
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it (128 + SIGINT)."""
-
-PARTLY = 3
-"""Exit code where some sources were done and others failed."""
 
 
 class Reporter:
@@ -36,7 +34,7 @@ class Reporter:
     def __init__(self, quiet: bool = False, stats: bool = False) -> None:
         self._quiet = quiet
         self._stats = stats
-        self._progress: Progress | None = None
+        self._progress: Bar | None = None
         if quiet:
             logging.getLogger(WAITS).setLevel(logging.WARNING)
 
@@ -50,7 +48,7 @@ class Reporter:
         console = stderr()
         if self._quiet or not console.is_terminal:
             return None
-        self._progress = Progress(
+        self._progress = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -85,16 +83,50 @@ class Reporter:
             logging.getLogger("perception").debug("where it failed", exc_info=result.error)
             complain(result.error)
         elif not self._quiet:
-            for line in summary(result)[: None if self._stats else 1]:
+            for line in summary(result, self._stats):
                 stderr().print(line)
 
-    def ended(self, results: Sequence[Result]) -> None:
+    @contextmanager
+    def batch(self, total: int) -> Iterator[Callable[[Progress], None] | None]:
+        """Show one bar for a whole batch, where standard error is a terminal; gives the callback that moves it."""
+        console = stderr()
+        if self._quiet or not console.is_terminal:
+            yield None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rest]}"))
+        with Bar(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(f"0 of {total}", total=1.0, rest="")
+
+            def moved(progress: Progress) -> None:
+                bar.update(
+                    task, completed=progress.part, description=f"{progress.done} of {progress.total}",
+                    rest=remaining(progress.remaining_s),
+                )  # fmt: skip
+
+            yield moved
+
+    def ended(self, summed: RunSummary) -> None:
         """Print what became of several sources, or of several pictures of which some failed, in one line."""
-        if not self._quiet and results and (results[-1].total > 1 or results[-1].unreadable):
-            shared = [path for kind, path in results[-1].outputs.items() if kind in results[-1].shared]
-            if shared and results[-1].own:
-                stderr().print(escape(f"of all of them: {', '.join(shared)}"))
-            stderr().print(escape(batch_summary(results)))
+        results = summed.results
+        if self._quiet or not (summed.total > 1 or summed.stopped or summed.unreadable):
+            return
+        shared = [path for kind, path in results[-1].outputs.items() if kind in results[-1].shared] if results else []
+        if shared and results[-1].own:
+            stderr().print(escape(f"of all of them: {', '.join(shared)}"))
+        stderr().print(escape(in_flags(summed.line())))
+
+
+def remaining(seconds: float | None) -> str:
+    """Say how long something takes yet, no more exactly than it is known: ``about 2 h 10 min left``."""
+    if seconds is None:
+        return ""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute left" if seconds < 50 else "about 1 min left"
+    if minutes < 60:
+        return f"about {minutes} min left"
+    hours, minutes = divmod(round(minutes / 10) * 10, 60)
+    return f"about {hours} h {minutes} min left" if hours < 10 and minutes else f"about {hours} h left"
 
 
 def place(result: Result) -> str:
@@ -102,8 +134,8 @@ def place(result: Result) -> str:
     return escape(f"[{result.number}/{result.total}] ") if result.total > 1 else ""
 
 
-def summary(result: Result) -> list[str]:
-    """Return lines in Rich's markup: what was done; then where the time went."""
+def summary(result: Result, stats: bool = False) -> list[str]:
+    """Return lines in Rich's markup: what was done, and with ``stats`` where the time went."""
     from perception.sources.uri import redact
 
     report = result.report
@@ -116,45 +148,27 @@ def summary(result: Result) -> list[str]:
     dropped += f", {len(result.unreadable)} cannot be read" if result.unreadable else ""
     written = ", ".join(escape(p) for p in (result.own or result.outputs).values())
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report.stage_ms.items())
-    return [
+    lines = [
         f"{head} {state} {counted(report.frames, frame)}{dropped} in {report.seconds:.1f} s, "
-        f"[bold]{report.fps:.1f} {'pictures/s' if result.pictures else 'fps'}[/] -> {written}",
+        f"[bold]{report.fps:.1f} {'pictures/s' if result.pictures else 'fps'}[/] -> {written}"
+    ]
+    if report.seen is not None and report.loss is not None:
+        lines.append(f"  {seen_line(report.seen, report.frames, report.loss)}")
+    if not stats:
+        return lines
+    return [
+        *lines,
         f"  median ms per {frame} (stages overlap): {stages}",
         f"  {report.cpu_ms_per_frame:.1f} core-ms per {frame}, cores {100 * report.utilisation:.0f}% busy; "
         f"{escape(report.engine)}",
     ]
 
 
-def batch_summary(results: Sequence[Result]) -> str:
-    """Say what became of several sources: ``3 of 4 done, 1 failed: b.mp4``. A folder's pictures alone are counted."""
-    from perception.sources.uri import redact
-
-    failed = [redact(result.source) for result in results if result.error is not None]
-    pictures = [path for result in results for path in result.unreadable]
-    skipped = sum(result.skipped for result in results)
-    partly = sum(bool(result.unreadable) for result in results)
-    total, done = results[-1].total, sum(result.whole for result in results)
-    if total == 1 and pictures:
-        report = results[0].report
-        done, partly = report.frames if report is not None else 0, 0
-        total = done + len(pictures)
-        failed, pictures = pictures, []
-    parts = [f"{done} of {total} done"]
-    parts += [f"{partly} in part"] if partly else []
-    parts += [f"{skipped} skipped"] if skipped else []
-    if any(r.report is not None and r.report.interrupted for r in results):
-        go_on = "" if results[-1].shared else ": the same command with --skip-existing goes on"
-        parts.append(f"interrupted{go_on}")
-    parts += [f"{len(failed)} failed: {listed(failed)}"] if failed else []
-    parts += [f"{counted(len(pictures), 'picture')} failed: {listed(pictures)}"] if pictures else []
-    return ", ".join(parts)
-
-
-def exit_code(results: Sequence[Result]) -> int:
-    """Choose the exit code: 130 after an interrupt, else 3 for partly done, else the first error's, else 0."""
-    errors = [result.error for result in results if result.error is not None]
-    if any(result.report is not None and result.report.interrupted for result in results):
-        return INTERRUPTED
-    if not errors:
-        return PARTLY if any(result.unreadable for result in results) else 0
-    return errors[0].exit_code if len(errors) == len(results) else PARTLY
+def seen_line(seen: int, frames: int, loss: PropagationLoss) -> str:
+    """Return how many frames the network saw, and what that loses as far as it was measured, in one line."""
+    told = []
+    for kind, measured in loss.as_dict().items():
+        error = "" if measured["interval"] is None else f" (± {measured['interval']:.1%})"
+        told.append(f"{measured['loss']:.1%}{error} of the {kind}")
+    words = f"that loses {' and '.join(told)}" if told else "what that loses was not measured: too few frames"
+    return f"the network saw {seen} of {counted(frames, 'frame')}; {words}"

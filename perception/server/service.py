@@ -108,8 +108,11 @@ class Service:
 
     def _load(self) -> None:
         try:
-            if self.models.scheduler().model.card.detection is not None:
-                import perception.tracking.tracker  # noqa: F401  # compiles its kernels, which no viewer should wait for
+            card = self.models.scheduler().model.card  # what compiles kernels is imported: no viewer should wait for it
+            if card.detection is not None:
+                import perception.tracking.tracker
+            if card.segmentation is not None:
+                import perception.postprocess.smoothing  # noqa: F401
         except PerceptionError as error:
             self.problem = str(error)
         except Exception as error:

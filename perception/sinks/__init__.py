@@ -31,6 +31,7 @@ _SINKS = {
     "parquet": ("parquet", "ParquetSink"),
     "masks": ("masks", "MaskSink"),
     "images": ("images", "ImageSink"),
+    "pictures": ("images", "ImageSink"),  # in place of a video, where the source is images
     "panoptic": ("panoptic", "PanopticSink"),
     "picture": ("picture", "PictureSink"),
     "counts": ("counts", "CountsSink"),
@@ -65,7 +66,7 @@ def open_sink(
     kind              name                      writes                options
     ================  ========================  ====================  ================================================
     ``video``         ``.mp4 .mov .mkv .webm``  annotated video       ``codec, crf, preset, threads, audio, format``
-    ``jsonl``         ``.jsonl``, ``-``         JSON Lines            ``masks``
+    ``jsonl``         ``.jsonl``, ``-``         JSON Lines            ``masks, timings``
     ``coco``          ``.json``                 COCO JSON             ``masks``
     ``csv``           ``.csv``                  a table
     ``parquet``       ``.parquet``              a table

@@ -245,16 +245,18 @@ class LineFile:
     Args:
         path: a file, a device, a named pipe, or ``-`` for standard output.
         overwrite: replace a file that is there.
+        append: go on with a file that is there, which ends with a whole entry.
 
     Raises:
         UsageError, SinkError: as :func:`check_output`.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, overwrite: bool = False, append: bool = False) -> None:
         self.where = name_of(path)
-        self.path = None if str(path) == STDOUT else check_output(path, overwrite)
+        self.path = None if str(path) == STDOUT else check_output(path, overwrite or append)
+        self._append = append
         # what was there before this, in spite of that, is a device or a pipe
-        self._exclusive = self.path is not None and not overwrite and not self.path.exists()
+        self._exclusive = self.path is not None and not (overwrite or append) and not self.path.exists()
         self._fd: int | None = None
         self._buffer: Any = None
         self._place: Place | None = None
@@ -273,8 +275,10 @@ class LineFile:
                 self._fd, self._buffer = open_stdout()
             else:
                 exclusive = os.O_EXCL if self._exclusive else 0
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | exclusive | getattr(os, "O_BINARY", 0)
+                begin = os.O_APPEND if self._append else os.O_TRUNC
+                flags = os.O_WRONLY | os.O_CREAT | begin | exclusive | getattr(os, "O_BINARY", 0)
                 self._fd = os.open(self.path, flags, 0o666)
+                self._size = os.fstat(self._fd).st_size
                 self._place = Place(self.path, self.where)
 
     def write(self, entry: bytes) -> None:

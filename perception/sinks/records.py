@@ -15,19 +15,22 @@ class Recorder:
     """Makes an object of a prediction that ``json`` can write.
 
     Each has ``index``, ``time`` (seconds), ``source``, ``size`` (``[width, height]``) and ``timings`` (milliseconds),
-    and what the model gives: ``detections``, a list of ``box`` (xyxy, pixels), ``score``, ``class``, ``class_id``
-    and, if tracked, ``track_id``; ``shares``, the part of the frame's pixels of each class that has any; ``labels``,
-    a list of ``class``, ``class_id`` and ``probability``; where rules ran ``rules``, what each of them says by name,
-    and ``events``, what they noticed (see `perception.events.event.Event`); and, on request, ``masks``, a COCO RLE of
-    each class present that is not ignored. Pixels without a class are called ``unknown`` in both.
+    ``propagated`` where the network has not seen the frame (see `perception.propagation`), and what the model
+    gives: ``detections``, a list of ``box`` (xyxy, pixels), ``score``, ``class``, ``class_id`` and, if tracked,
+    ``track_id``; ``shares``, the part of the frame's pixels of each class that has any; ``labels``, a list of
+    ``class``, ``class_id`` and ``probability``; where rules ran ``rules``, what each of them says by name, and
+    ``events``, what they noticed (see `perception.events.event.Event`); and, on request, ``masks``, a COCO RLE of each
+    class present that is not ignored. Pixels without a class are called ``unknown`` in both.
 
     Args:
         card: the model's card, for class names; None: numbers.
         masks: put the masks in, too.
+        timings: put the timings in; without them, the same frames have the same objects.
     """
 
-    def __init__(self, card: ModelCard | None, *, masks: bool = False) -> None:
+    def __init__(self, card: ModelCard | None, *, masks: bool = False, timings: bool = True) -> None:
         self._names = ClassNames(card)
+        self._with_timings = timings
         self._with_masks = masks
 
     def __call__(self, prediction: Prediction) -> dict[str, Any]:
@@ -39,6 +42,8 @@ class Recorder:
             "source": frame.source,
             "size": [frame.width, frame.height],
         }
+        if prediction.propagated:
+            record["propagated"] = True
         if prediction.detections is not None:
             record["detections"] = self._detections(prediction.detections)
         if prediction.class_map is not None:
@@ -54,7 +59,8 @@ class Recorder:
             record["rules"] = {reading.name: dict(reading.numbers) for reading in prediction.readings}
         if prediction.readings is not None or prediction.events:
             record["events"] = [event.to_dict() for event in prediction.events]
-        record["timings"] = {stage: round(float(ms), 3) for stage, ms in prediction.timings.items()}
+        if self._with_timings:
+            record["timings"] = {stage: round(float(ms), 3) for stage, ms in prediction.timings.items()}
         return record
 
     def _detections(self, found: Detections) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perception.common.bounds import Bounds
@@ -46,6 +47,7 @@ def open_source(
     addresses: Sequence[str] = (),
     bounds: Bounds | None = None,
     packets: PacketRing | None = None,
+    chosen: Callable[[Path], bool] | None = None,
 ) -> Source:
     """Open whatever ``uri`` names and decode its first frame.
 
@@ -70,6 +72,7 @@ def open_source(
             have; its name is then not looked up once more.
         bounds: how large frames may be, and a way to give up opening.
         packets: is given the packets of a video as they are read; of cameras and images there are none.
+        chosen: of a folder or a glob of images, which are read; None: all.
 
     Returns:
         The source; use it as a context manager and iterate it once.
@@ -94,7 +97,7 @@ def open_source(
     if kind == "images":
         from perception.sources.images import ImageSource
 
-        return ImageSource(uri, selection, fps=fps, bounds=bounds)
+        return ImageSource(uri, selection, fps=fps, bounds=bounds, chosen=chosen)
     if kind == "camera":
         from perception.sources.camera import CameraSource
 

@@ -10,7 +10,7 @@ import glob
 import re
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -44,23 +44,30 @@ class ImageSource(Source):
         selection: which images.
         fps: images per second, if they are a film.
         bounds: what it is held to.
+        chosen: which images of a folder or a glob are read; None: all.
 
     Raises:
         SourceError: nothing is there, none can be read, or one is too large.
     """
 
     def __init__(
-        self, uri: str, selection: Selection, *, fps: float | None = None, bounds: Bounds | None = None
+        self,
+        uri: str,
+        selection: Selection,
+        *,
+        fps: float | None = None,
+        bounds: Bounds | None = None,
+        chosen: Callable[[Path], bool] | None = None,
     ) -> None:
         super().__init__()
         self._bounds = bounds or Bounds()
         self._select = selection
         self._uri = uri
         self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
-        paths = find_images(uri)
+        paths = [path for path in find_images(uri) if chosen is None or chosen(path)]
         rate = self._fps or Fraction(1)
-        chosen = [i for i in range(len(paths)) if selection.start - _SLACK <= i / rate < selection.end - _SLACK]
-        self._chosen = [(i, paths[i]) for i in chosen[:: selection.every]]
+        selected = [i for i in range(len(paths)) if selection.start - _SLACK <= i / rate < selection.end - _SLACK]
+        self._chosen = [(i, paths[i]) for i in selected[:: selection.every]]
         if not self._chosen:
             raise SourceError(f"none of its images ({len(paths)}) is after second {selection.start:g}", uri)
         self._at = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from perception.common.text import listed
 from perception.errors import SourceError
 from perception.sources.base import log
+from perception.sources.choice import Choice
 from perception.sources.images import natural_key
 from perception.sources.uri import IMAGE_SUFFIXES, VIDEO_SUFFIXES, exists, is_folder, kind_of
 
@@ -22,13 +23,17 @@ class Media:
     Attributes:
         uri: what `perception.sources.open_source` takes: a video, or a folder or a glob of images.
         folder: where it lies below the folder that was named, with ``/``; empty at its top.
+        chosen: which of its images are taken; None: all.
     """
 
     uri: str
     folder: str = ""
+    chosen: Choice | None = None
 
 
-def find_media(source: str, recursive: bool = False, without: Collection[Path] = ()) -> list[Media]:
+def find_media(
+    source: str, recursive: bool = False, without: Collection[Path] = (), choice: Choice | None = None
+) -> list[Media]:
     """Find the sources that a folder or a glob stands for: each of its videos, and its images together.
 
     What is left out, subfolders and other files, is logged. Hidden files are passed over.
@@ -37,25 +42,28 @@ def find_media(source: str, recursive: bool = False, without: Collection[Path] =
         source: what the user named. What is neither folder nor glob, or holds nothing, comes back as it is.
         recursive: look into subfolders too; links to folders are not followed.
         without: folders below it that are not looked into, resolved: those of the outputs.
+        choice: which of the files of a folder or a glob are taken, None: all. Where none is, nothing comes back.
     """
     path = Path(source)
     if is_folder(path):
-        return list(_of_folder(path, path, recursive, without)) or [Media(source)]
+        found = list(_of_folder(path, path, recursive, without, choice and choice.below(path)))
+        return found if found or choice else [Media(source)]
     if not is_glob(source):
         return [Media(source)]
     matches = sorted((Path(p) for p in glob.glob(source, recursive=True)), key=natural_key)  # noqa: PTH207
     root = Path(*_fixed_parts(path))
-    files = [p for p in matches if p.is_file()]
+    choice = choice and choice.below(root)
+    files = [p for p in matches if p.is_file() and (choice is None or choice.takes(p))]
     found = [Media(str(p), _below(root, p.parent)) for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     if any(p.suffix.lower() in IMAGE_SUFFIXES for p in files):
-        found.append(Media(source))
+        found.append(Media(source, chosen=choice))
     folders = [p for p in matches if p.is_dir() and p != root]
     if recursive:
-        below = (media for folder in folders for media in _of_folder(root, folder, recursive, without))
+        below = (media for folder in folders for media in _of_folder(root, folder, recursive, without, choice))
         found = list(dict.fromkeys((*found, *below)))
     elif "**" not in source:
         _tell(source, folders, [])
-    return found or [Media(source)]
+    return found if found or choice else [Media(source)]
 
 
 def is_glob(source: str) -> bool:
@@ -91,25 +99,27 @@ def _nearest(path: Path) -> str:
     return f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
 
 
-def _of_folder(root: Path, folder: Path, recursive: bool, without: Collection[Path]) -> Iterator[Media]:
+def _of_folder(
+    root: Path, folder: Path, recursive: bool, without: Collection[Path], choice: Choice | None
+) -> Iterator[Media]:
     try:
         there = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=natural_key)
     except OSError as error:
-        if folder != root:  # the root is told when it is opened as a source
+        if folder != root or choice:  # the root is told when it is opened as a source
             log.warning("%s: the folder cannot be read: %s", folder, error.strerror)
         return
-    files = [p for p in there if p.is_file()]
+    files = [p for p in there if p.is_file() and (choice is None or choice.takes(p))]
     folders = [p for p in there if p.is_dir() and not (without and p.resolve() in without)]
     videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
     yield from (Media(str(p), _below(root, folder)) for p in videos)
     if images:
-        yield Media(str(folder), "" if folder == root else _below(root, folder.parent))
+        yield Media(str(folder), "" if folder == root else _below(root, folder.parent), choice)
     walked = [p for p in folders if recursive and not p.is_symlink()]
     others = [p for p in files if p.suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
     _tell(str(folder), [p for p in folders if p not in walked], others)
     for deeper in walked:
-        yield from _of_folder(root, deeper, recursive, without)
+        yield from _of_folder(root, deeper, recursive, without, choice)
 
 
 def _tell(where: str, folders: Sequence[Path], files: Sequence[Path]) -> None:

@@ -20,14 +20,14 @@ from perception.common.bounds import Bounds, TooLargeError
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.sources.address import Address
 from perception.sources.base import Selection, Source, log
-from perception.sources.decode import (
+from perception.sources.container import (
     PLAYLISTS,
-    Decoder,
     StillPictureError,
     UnreadableError,
     local_formats,
     open_container,
 )
+from perception.sources.decode import Decoder
 from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.sources.packets import PacketRing
 from perception.sources.presentation import Presenter

@@ -8,13 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.types import F32, U8, Picture, Planes
+from perception.picture.small_luma import LONGEST, small_luma
+from perception.types import F32, U8, Picture
 
 Motion = NDArray[np.float64]
 """float64 ``[2, 3]``: where a point of the last frame is in this one, in pixels: rotation with scale, and shift."""
 
-LONGEST = 320
-"""Sides of the small picture that is looked at."""
 POINTS = 100
 LEAST_POINTS, LEAST_PART = 12, 0.4
 """Points, and part of all of them, that must have moved alike; with fewer the frames have nothing in common."""
@@ -61,7 +60,7 @@ class CameraMotion:
         Returns:
             how the picture moved since the last frame; None where it did not, or cannot be told.
         """
-        small, scale = _small(picture)
+        small, scale = small_luma(picture)
         last, self._last = self._last, small
         if last is None or last.shape != small.shape:
             return None
@@ -109,16 +108,6 @@ class CameraMotion:
 
 
 _NO_POINTS: F32 = np.zeros((0, 1, 2), np.float32)
-
-
-def _small(picture: Picture) -> tuple[U8, float]:
-    """The luma of a picture at its small size, and how much smaller it is."""
-    plane = picture.y if isinstance(picture, Planes) else picture
-    height, width = plane.shape[:2]
-    scale = min(1.0, LONGEST / max(width, height))
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8), scale
 
 
 def _corners(picture: U8, boxes: F32) -> F32:
