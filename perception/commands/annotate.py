@@ -217,7 +217,6 @@ def annotate(
 
     for name in stage or ():
         find_stage(name)  # a wrong one is told first
-    wanted = names(classes)
     hidden = names(hide, ("masks", "boxes", "trails", "rules", "labels", "legend")) or []
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
     outputs = Outputs(
@@ -225,8 +224,8 @@ def annotate(
         events,
     )  # fmt: skip
     if not outputs.given():
-        kinds = ", ".join(f"--{kind}" for kind in Outputs.__dataclass_fields__ if kind != "video")
-        raise UsageError(f"nothing to write: give -o OUT, or one of {kinds}")
+        kinds = ", --".join(kind for kind in Outputs.__dataclass_fields__ if kind != "video")
+        raise UsageError(f"nothing to write: give -o OUT, or one of --{kinds}")
     several = listed(files_from)
     named = [*(source for source in sources if source or files_from is None), *several]
     root = common_folder(several) if several else None
@@ -240,22 +239,20 @@ def annotate(
         raise UsageError("events are made by rules: give --rules FILE")
     kept = clip_settings(clips, clip_before, clip_after, clip_sound)
     targets = None if event_targets is None else read_event_settings(event_targets)
-    choice = Choice(tuple(include or ()), tuple(exclude or ())) if include or exclude else None
-    reporter = Reporter(quiet=quiet, stats=stats)
     step, loss = frames_to_see(every, max_loss)
+    choice, reporter = Choice(include or (), exclude or ()), Reporter(quiet=quiet, stats=stats)
     annotation = Annotation(
         model=model, card=card, engine=engine, precision=precision, device=device, threads=threads,
-        size=parse_size(size), stages=tuple(stage or ()), smooth=smooth, max_loss=loss,
-        track=track or mot is not None or trajectories is not None,
-        rules=rules, panoptic=panoptic is not None, things=parse_things(things), view=view, opacity=opacity,
-        hidden=tuple(hidden), show_fps=show_fps,
+        size=parse_size(size), stages=tuple(stage or ()), smooth=smooth, max_loss=loss, rules=rules,
+        track=track or mot is not None or trajectories is not None, panoptic=panoptic is not None,
+        things=parse_things(things), view=view, opacity=opacity, hidden=tuple(hidden), show_fps=show_fps,
         options=DetectionOptions(
             score_threshold=score, iou_threshold=iou, max_detections=max_detections, nms=nms,
-            class_agnostic=class_agnostic, classes=wanted, unknown=unknown,
+            class_agnostic=class_agnostic, classes=names(classes), unknown=unknown,
         ),
         source_options={
-            "start": start, "duration": duration, "every": step, "max_frames": max_frames, "timeout": timeout,
-            "decoder": decoder,
+            "start": start, "duration": duration, "every": step, "max_frames": max_frames,
+            "timeout": timeout, "decoder": decoder,
         },
         sink_options={"video": video, "jsonl": {"masks": rle}},
     )  # fmt: skip
@@ -270,7 +267,7 @@ def annotate(
         )  # fmt: skip
         ended = _run_batch(batch, reporter)
     else:
-        results: list[Result] = []
+        results = list[Result]()
         with ExitStack() as ending, annotation.opened() as (loaded, annotator, stages):
             delivery = None if targets is None else targets.delivery()
             if delivery is not None and targets is not None:
@@ -278,7 +275,7 @@ def annotate(
             for result in annotate_all(
                 named, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
                 choice=choice, root=root, skip_existing=skip_existing, delivery=delivery, clips=kept, max_loss=loss,
-                started=reporter.started, source_options=dict(annotation.source_options),
+                started=reporter.started, source_options={**annotation.source_options},
                 sink_options={kind: dict(options) for kind, options in annotation.sink_options.items()},
             ):  # fmt: skip
                 reporter.finished(result)

@@ -31,8 +31,8 @@ Every = Annotated[
     str,
     typer.Option(
         metavar="N|auto",
-        help="Read every N-th frame; auto: all, but let the network see only those that are needed, and move its results "
-        "to the others with the picture.",
+        help="Read every N-th frame; auto: all, but let the network see only those that are needed, and move its "
+        "results to the others with the picture.",
         rich_help_panel=INPUT,
     ),
 ]
