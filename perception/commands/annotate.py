@@ -267,7 +267,7 @@ def annotate(
         )  # fmt: skip
         ended = _run_batch(batch, reporter)
     else:
-        results = list[Result]()
+        results: list[Result] = []
         with ExitStack() as ending, annotation.opened() as (loaded, annotator, stages):
             delivery = None if targets is None else targets.delivery()
             if delivery is not None and targets is not None:
