@@ -1,4 +1,4 @@
-"""The Gradio page: three tabs (Live, Video, Picture) beside one column of settings that holds for all of them.
+"""The Gradio page: four tabs (Live, Wall, Video, Picture) beside one column of settings that holds for all of them.
 
 Gradio makes the layout, the look and the controls. What moves is in ``static/``, JavaScript modules that use the same
 routes as any other client: no picture and no video goes through Gradio, so that it writes no temporary file. A control
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 
-TABS = ("live", "video", "picture")
+TABS = ("live", "wall", "video", "picture")
 VIEWS = (("boxes", "boxes"), ("outlines (panoptic)", "panoptic"))
 SHOWN = ("Masks", "Boxes", "Labels", "Legend")
 WEBCAM, FILE, URL = "webcam", "file", "url"
