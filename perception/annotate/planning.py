@@ -24,6 +24,7 @@ def plan(
     *,
     recursive: bool = False,
     choice: Choice | None = None,
+    root: Path | None = None,
     names: Mapping[str, str] | None = None,
 ) -> list[Result]:
     """Plan the outputs that each source makes; nothing is opened yet.
@@ -33,6 +34,7 @@ def plan(
         outputs: what to write where.
         recursive: look into subfolders too; folders of outputs keep their structure.
         choice: which files of folders and globs are taken; None: all.
+        root: files that are named one by one keep the folders that they lie in below this one; None: no folders.
         names: what the outputs of sources are called, by absolute path or address; those of the others get other
             names. Where it is given, a single source is placed as one of several would be, so that more may come later.
 
@@ -47,16 +49,19 @@ def plan(
     if not found:
         raise UsageError("there is no file here that is to be annotated", ", ".join(sources)[:200])
     if names is not None:  # a batch: what is named twice is done once
-        found = list({media.uri: media for media in found}.values())
+        found = list({os.path.abspath(media.uri): media for media in found}.values())  # noqa: PTH100
     several = len(found) > 1 or names is not None
     names = names or {}  # a batch has had them before
     results: list[Result] = []
     taken = set(names.values())
+    one_by_one = set(sources)
+    numbers: dict[str, int] = {}
     for media in found:
-        name = unique = "/".join(filter(None, [*map(_plain, media.folder.split("/")), stem(media.uri)]))
-        number = 2
+        folder = media.folder or (_below(root, media.uri) if root is not None and media.uri in one_by_one else "")
+        name = unique = "/".join(filter(None, [*map(_plain, folder.split("/")), stem(media.uri)]))
         while unique in taken:
-            unique, number = f"{name}-{number}", number + 1
+            numbers[name] = numbers.get(name, 1) + 1
+            unique = f"{name}-{numbers[name]}"
         unique = names.get(media.uri) or names.get(os.path.abspath(media.uri)) or unique  # noqa: PTH100
         taken.add(unique)
         # Pictures of the only folder, or pattern, lie where the videos of it do.
@@ -72,6 +77,14 @@ def plan(
         )  # fmt: skip
     _check_files(results)
     return results
+
+
+def _below(root: Path, source: str) -> str:
+    """Return the folder of a file from another one on, with ``/``; nothing where it is not below that."""
+    try:
+        return Path(os.path.abspath(source)).parent.relative_to(root.absolute()).as_posix()  # noqa: PTH100
+    except ValueError:
+        return ""
 
 
 def _check_files(results: Sequence[Result]) -> None:

@@ -131,6 +131,7 @@ def annotate_all(
     overwrite: bool = False,
     recursive: bool = False,
     choice: Choice | None = None,
+    root: Path | None = None,
     skip_existing: bool = False,
     delivery: Delivery | None = None,
     clips: ClipSettings | None = None,
@@ -149,7 +150,7 @@ def annotate_all(
         sink_options: arguments of ``open_sink`` by kind of output.
         overwrite: replace existing files.
         recursive: look into subfolders too.
-        choice: which files of folders and globs are taken; None: all.
+        choice, root: see `perception.annotate.plan`.
         skip_existing: skip sources whose outputs are all there. One that an earlier run of several sources did not get
             to the end of is done again. One of which only some outputs are there is done again if ``overwrite`` is
             given, and an error else.
@@ -164,7 +165,7 @@ def annotate_all(
     Raises:
         UsageError: the outputs do not fit the sources.
     """
-    results = plan(sources, outputs, recursive=recursive, choice=choice)
+    results = plan(sources, outputs, recursive=recursive, choice=choice, root=root)
     options = sink_options or {}
 
     def sink(kind: str, path: str, again: bool = False) -> Sink:

@@ -11,6 +11,6 @@ into the manifest. docs/batches.md is for users.
 
 from perception.batch.progress import Progress
 from perception.batch.run import Batch
-from perception.batch.sources import read_list
+from perception.batch.sources import common_folder, read_list
 
-__all__ = ["Batch", "Progress", "read_list"]
+__all__ = ["Batch", "Progress", "common_folder", "read_list"]

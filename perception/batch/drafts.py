@@ -78,12 +78,12 @@ class Drafts:
                 moves[kind] = [(path, target / path.relative_to(draft)) for path in made]
         return moves
 
-    def check(self, result: Result, replace: bool) -> None:
+    def check(self, result: Result, own: set[str]) -> None:
         """Check that the outputs of a source can be given their names.
 
         Args:
             result: of the source.
-            replace: files that are there may be replaced.
+            own: kinds of which files that are there may be replaced.
 
         Raises:
             UsageError: a file is there that may not; or the images that were read lie there.
@@ -94,16 +94,17 @@ class Drafts:
                 target = Path(result.outputs[kind])
                 if target.is_dir() and target.samefile(result.source):
                     raise UsageError("the source's images are in this folder; give another one", target)
-        found = next((new for pairs in moves.values() for _, new in pairs if not replace and new.exists()), None)
+        pairs = [pair for kind, pairs in moves.items() if kind not in own for pair in pairs]
+        found = next((new for _, new in pairs if new.exists()), None)
         if found is not None:
             raise in_the_way(found)
 
-    def publish(self, result: Result, own: bool) -> dict[str, int]:
+    def publish(self, result: Result, own: set[str]) -> dict[str, int]:
         """Give the outputs of a source their names.
 
         Args:
             result: of the source; see `check`.
-            own: an earlier run has made outputs of it: what this one did not make goes.
+            own: kinds that an earlier run has made: what this one did not make goes.
 
         Returns:
             By kind the size of what was published: bytes of a file, number of files of a folder.
@@ -114,10 +115,10 @@ class Drafts:
         sizes = {}
         for kind, pairs in self._moves(result).items():
             target = Path(result.outputs[kind])
-            if own and kind in FILES and not pairs:
+            if kind in own and kind in FILES and not pairs:
                 target.unlink(missing_ok=True)
             # Folders without the source's name have outputs of other sources as well.
-            if own and kind not in FILES and target.name == Path(result.name).name:
+            if kind in own and kind not in FILES and target.name == Path(result.name).name:
                 _clear(target, {new for _, new in pairs})
             for draft, new in pairs:
                 make_folder(new.parent, str(new))

@@ -35,7 +35,8 @@ body { color: #222; background: #fff }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem } .bad { color: #a11 }
 table { border-collapse: collapse; width: 100% } th { text-align: left } .n { text-align: right; white-space: nowrap }
 td, th { padding: .3rem .7rem .3rem 0; vertical-align: top; border-bottom: 1px solid #ddd; overflow-wrap: anywhere }
-img { display: block; width: 120px } dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem }
+.p { width: 120px } img { display: block; width: 120px }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem }
 dt { color: #666 } dd { margin: 0; overflow-wrap: anywhere }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818 } a { color: #8bf } .bad { color: #f88 }
 td, th { border-color: #444 } dt { color: #aaa } }
@@ -127,7 +128,7 @@ def _row(result: Result, entry: Entry, shown: str) -> str:
     boxes = ", ".join(f"{name} {count}" for name, count in counts[:CLASSES])
     boxes += f" and {len(counts) - CLASSES} more" if len(counts) > CLASSES else ""
     return (
-        f"<tr><td>{shown}</td><td>{escape(redact(result.source))}<br>{links}</td>"
+        f"<tr><td class='p'>{shown}</td><td>{escape(redact(result.source))}<br>{links}</td>"
         f'<td class="n">{entry.frames}</td><td>{escape(boxes)}</td></tr>'
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ class Batch:
         resume: go on with what an earlier batch has begun there; what is done and has not changed is skipped.
         overwrite: replace files that no batch has made, and, without ``resume``, what an earlier one has.
         recursive: look into subfolders too; their structure is kept.
-        choice: which files of folders and globs are taken; None: all.
+        choice, root: see `perception.annotate.plan`.
 
     Attributes:
         summary: what became of the sources; complete once `run` has ended.
@@ -63,6 +63,7 @@ class Batch:
         overwrite: bool = False,
         recursive: bool = False,
         choice: Choice | None = None,
+        root: Path | None = None,
     ) -> None:
         if jobs < 1:
             raise UsageError(f"jobs must be at least 1, not {jobs}")
@@ -75,6 +76,7 @@ class Batch:
         self._overwrite = overwrite
         self._recursive = recursive
         self._choice = choice
+        self._root = root
         self._folder = Path(next(iter(self._outputs.given().values()), "."))
         self._results: list[Result] = []
         self._ended: list[Result] = []
@@ -86,7 +88,9 @@ class Batch:
         """What became of the sources so far."""
         return RunSummary(self._ended, len(self._results), self._interrupted, self._stopped, "`resume=True`")
 
-    def run(self, watch: Callable[[int], Callable[[Progress], None] | None] | None = None) -> Iterator[Result]:
+    def run(
+        self, watch: Callable[[int], Callable[[Progress], None] | None] | None = None
+    ) -> Generator[Result, None, None]:
         """Annotate what is not done yet.
 
         Outputs are written beside their places and moved there when all of a source are whole; then the manifest says
@@ -129,7 +133,7 @@ class Batch:
             if place.exists() or ":" in entry.source:
                 names[entry.source if ":" in entry.source else str(place)] = entry.name
         self._results = plan(
-            self._sources, self._outputs, recursive=self._recursive, choice=self._choice, names=names
+            self._sources, self._outputs, recursive=self._recursive, choice=self._choice, root=self._root, names=names
         )  # fmt: skip
         check_recorded(self._results)
 
@@ -148,12 +152,12 @@ class Batch:
             entry = manifest.entries.get(manifest.key(result.source))
             if self._resume and entry is not None and entry.state == "done":
                 same = entry.read == states[result.number][0]
-                if same and entry.settings == key and _is_there(manifest, entry):
+                if same and entry.settings == key and _is_there(manifest, entry, result):
                     result.skipped, result.unreadable = True, manifest.unreadable(entry)
                     yield self._end(result)
                     continue
                 changed += not same
-            foreign = self._in_the_way(result, entry)
+            foreign = self._in_the_way(result, _own(manifest, result))
             if foreign is not None:
                 result.error = foreign
                 yield self._end(result)
@@ -190,12 +194,10 @@ class Batch:
         self._ended.append(result)
         return result
 
-    def _in_the_way(self, result: Result, entry: Entry | None) -> UsageError | None:
+    def _in_the_way(self, result: Result, own: set[str]) -> UsageError | None:
         """Return the error of a source one of whose outputs would replace what no batch has made."""
-        if self._overwrite or entry is not None:
-            return None
-        there = (Path(path) for kind, path in result.outputs.items() if kind in FILES and Path(path).exists())
-        found = next(there, None)
+        files = [Path(path) for kind, path in result.outputs.items() if kind in FILES and kind not in own]
+        found = None if self._overwrite else next((path for path in files if path.exists()), None)
         return None if found is None else in_the_way(found)
 
     def _take(self, result: Result, outcome: Outcome, entry: Entry, manifest: Manifest, drafts: Drafts) -> None:
@@ -204,15 +206,14 @@ class Batch:
         if outcome.report is None:
             drafts.forget(result)
             return
-        before = manifest.entries.get(entry.source)
+        own = _own(manifest, result)
         places = {kind: manifest.place(path) for kind, path in result.outputs.items()}
         facts: dict[str, Any] = {"frames": outcome.report.frames, "boxes": outcome.boxes}
         facts["unreadable"] = [manifest.place(path) for path in outcome.unreadable]
         try:
-            replaces = self._overwrite or before is not None
-            drafts.check(result, replaces)
+            drafts.check(result, set(places) if self._overwrite else own)
             manifest.put(replace(entry, state="publishing", outputs=places))
-            sizes = drafts.publish(result, own=before is not None)
+            sizes = drafts.publish(result, own)
             outputs = {kind: place for kind, place in places.items() if kind in sizes}
             manifest.put(replace(entry, outputs=outputs, sizes=sizes, **facts))
         except PerceptionError as error:
@@ -249,8 +250,17 @@ class Batch:
             manifest.close()
 
 
-def _is_there(manifest: Manifest, entry: Entry) -> bool:
-    """Return whether the outputs of an entry are there, as large as they were."""
+def _own(manifest: Manifest, result: Result) -> set[str]:
+    """Return the kinds of outputs of a source that an earlier run has made, or begun to publish, at the same places."""
+    entry = manifest.entries.get(manifest.key(result.source))
+    made = {} if entry is None else entry.outputs
+    return {kind for kind, path in result.outputs.items() if made.get(kind) == manifest.place(path)}
+
+
+def _is_there(manifest: Manifest, entry: Entry, result: Result) -> bool:
+    """Return whether the outputs of an entry are there, where they are wanted, and as large as they were."""
+    if not entry.outputs.keys() <= _own(manifest, result):
+        return False
     for kind, path in manifest.paths(entry).items():
         size, wanted = size_of(kind, path), entry.sizes.get(kind)
         if size != wanted if kind in FILES else size < (wanted or 0):

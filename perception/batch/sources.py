@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ def read_list(text: str) -> list[str]:
     """Return the sources of a list: one a line, or divided by zero bytes as ``find -print0`` writes them."""
     names = text.split("\0") if "\0" in text else text.splitlines()
     return [name for name in names if name.strip()]
+
+
+def common_folder(names: Iterable[str]) -> Path | None:
+    """Return the folder that all files of a list lie in, absolute; None where there is none, as for addresses."""
+    try:
+        return Path(os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in names]))  # noqa: PTH100, PTH120
+    except ValueError:  # of different drives
+        return None
 
 
 def check_recorded(results: Iterable[Result]) -> None:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from perception.commands.boxes import ClassAgnostic, Classes, Iou, MaxDetections, Nms, Score
+from perception.commands.inputs import (
+    Duration,
+    Every,
+    Exclude,
+    FilesFrom,
+    Include,
+    MaxFrames,
+    MaxLoss,
+    Recursive,
+    Start,
+    Timeout,
+    frames_to_see,
+    listed,
+)
 from perception.commands.options import (
     DRAWING,
     GENERAL,
-    IN_CARD,
-    INPUT,
-    MODEL,
-    OUTPUT,
     Card,
     Config,
     Decoder,
     Device,
     Engine,
     Json,
+    JsonFile,
     Model,
     Overwrite,
     PrecisionOption,
@@ -35,28 +44,29 @@ from perception.commands.options import (
     Unknown,
 )
 from perception.commands.outputs import (
-    NOT_WRITTEN,
     ClipAfter,
     ClipBefore,
     Clips,
     ClipSound,
     Coco,
+    Codec,
     Counts,
     Crf,
     Csv,
     Events,
     EventTargets,
-    Exclude,
-    FilesFrom,
     HeatMap,
     Images,
-    Include,
     Jobs,
+    Jsonl,
     Masks,
     Mot,
+    Output,
     Panoptic,
     Parquet,
+    Preset,
     Resume,
+    Rle,
     RulesFile,
     SkipExisting,
     Summary,
@@ -74,29 +84,15 @@ if TYPE_CHECKING:
 
 def annotate(
     sources: Annotated[
-        list[str] | None,
+        list[str],
         typer.Argument(
-            metavar="SOURCE", show_default="those of --files-from",
+            metavar="SOURCE",
             help="Video, image, folder, glob, camera (0), rtsp:// or http:// URL, '-' (a pipe), 'synthetic:'.",
         ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o", "--output", help="Annotated video or photo, or a folder.", show_default=NOT_WRITTEN,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    jsonl: Annotated[
-        str | None,
-        typer.Option(
-            help="JSON Lines, one object per frame ('-': standard output).", show_default=NOT_WRITTEN,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    rle: Annotated[
-        bool, typer.Option(help="Include masks in the JSON Lines, as COCO RLE.", rich_help_panel=OUTPUT)
-    ] = False,
+    ],
+    output: Output = None,
+    jsonl: Jsonl = None,
+    rle: Rle = False,
     coco: Coco = None,
     csv: Csv = None,
     parquet: Parquet = None,
@@ -118,19 +114,9 @@ def annotate(
     skip_existing: SkipExisting = False,
     jobs: Jobs = None,
     resume: Resume = False,
-    codec: Annotated[
-        str | None,
-        typer.Option(
-            help="Video encoder: h264, hevc, vp9, av1, ...", show_default="h264; vp9 for .webm", rich_help_panel=OUTPUT
-        ),
-    ] = None,
+    codec: Codec = None,
     crf: Crf = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Speed of the encoder.", show_default="by codec: veryfast for h264, 7 for vp9", rich_help_panel=OUTPUT
-        ),
-    ] = None,
+    preset: Preset = None,
     model: Model = DEFAULT_MODEL,
     card: Card = None,
     engine: Engine = "auto",
@@ -138,77 +124,28 @@ def annotate(
     device: Device = "CPU",
     threads: Threads = None,
     size: Size = None,
-    score: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Leave out boxes with a lower score; the others do not change.", show_default=IN_CARD,
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    iou: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="IoU threshold: of boxes that overlap more, keep the best only.", show_default=IN_CARD,
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    score: Score = None,
+    iou: Iou = None,
     unknown: Unknown = 0.0,
-    max_detections: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of boxes per frame.", show_default=IN_CARD, rich_help_panel=MODEL),
-    ] = None,
-    nms: Annotated[
-        Literal["nms", "soft-linear", "soft-gaussian"],
-        typer.Option(help="How overlapping boxes are suppressed.", rich_help_panel=MODEL),
-    ] = "nms",
-    class_agnostic: Annotated[
-        bool | None,
-        typer.Option(
-            help="Suppress overlapping boxes of different classes too.", show_default=IN_CARD, rich_help_panel=MODEL
-        ),
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(help="Only these classes, comma-separated.", show_default="all", rich_help_panel=MODEL),
-    ] = None,
+    max_detections: MaxDetections = None,
+    nms: Nms = "nms",
+    class_agnostic: ClassAgnostic = None,
+    classes: Classes = None,
     things: Things = None,
     track: Track = False,
     smooth: Smooth = False,
     rules: RulesFile = None,
     stage: Stages = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Search subfolders of folders too.", rich_help_panel=INPUT)
-    ] = False,
+    recursive: Recursive = False,
     include: Include = None,
     exclude: Exclude = None,
     files_from: FilesFrom = None,
-    start: Annotated[float, typer.Option(min=0, help="Start at this second.", rich_help_panel=INPUT)] = 0.0,
-    duration: Annotated[
-        float | None,
-        typer.Option(min=0, help="Read this many seconds.", show_default="to the end", rich_help_panel=INPUT),
-    ] = None,
-    every: Annotated[
-        str,
-        typer.Option(
-            metavar="N|auto",
-            help="Read every N-th frame; auto: all, but let the network see only those that are needed, and move its "
-            "results to the others with the picture.",
-            rich_help_panel=INPUT,
-        ),
-    ] = "1",
-    max_loss: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, max=0.5, help="Mean loss that --every auto may cost, as a part of the pixels and of the boxes.",
-            show_default="0.01", rich_help_panel=INPUT,
-        ),
-    ] = None,
-    max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after N frames.", show_default="no limit", rich_help_panel=INPUT)
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to wait for a stream.", rich_help_panel=INPUT)
-    ] = 10.0,
+    start: Start = 0.0,
+    duration: Duration = None,
+    every: Every = "1",
+    max_loss: MaxLoss = None,
+    max_frames: MaxFrames = None,
+    timeout: Timeout = 10.0,
     decoder: Decoder = "auto",
     view: Annotated[
         Literal["boxes", "panoptic"],
@@ -230,7 +167,8 @@ def annotate(
     stats: Annotated[
         bool, typer.Option("--stats", help="Print how long each step took.", rich_help_panel=GENERAL)
     ] = False,
-    json: Json = False,
+    as_json: Json = False,
+    json_file: JsonFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=GENERAL)] = False,
     config: Config = None,
 ) -> None:  # fmt: skip
@@ -265,7 +203,7 @@ def annotate(
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
     from perception.annotate import Annotation, Outputs, RunSummary, annotate_all
-    from perception.batch import Batch
+    from perception.batch import Batch, common_folder
     from perception.commands.reporter import Reporter
     from perception.commands.terminal import write_json
     from perception.common.settings import names
@@ -289,10 +227,10 @@ def annotate(
     if not outputs.given():
         kinds = ", ".join(f"--{kind}" for kind in Outputs.__dataclass_fields__ if kind != "video")
         raise UsageError(f"nothing to write: give -o OUT, or one of {kinds}")
-    named = [*(sources or ()), *_listed(files_from)]
-    if not named:
-        raise UsageError("nothing to annotate: give a SOURCE, or --files-from")
-    if json and "-" in outputs.given().values():
+    several = listed(files_from)
+    named = [*(source for source in sources if source or files_from is None), *several]
+    root = common_folder(several) if several else None
+    if as_json and "-" in outputs.given().values():
         raise UsageError("--json prints the summary on standard output; give the other output a file name")
     if rules is not None:
         read_rules(rules)
@@ -304,7 +242,7 @@ def annotate(
     targets = None if event_targets is None else read_event_settings(event_targets)
     choice = Choice(tuple(include or ()), tuple(exclude or ())) if include or exclude else None
     reporter = Reporter(quiet=quiet, stats=stats)
-    step, loss = _every(every, max_loss)
+    step, loss = frames_to_see(every, max_loss)
     annotation = Annotation(
         model=model, card=card, engine=engine, precision=precision, device=device, threads=threads,
         size=parse_size(size), stages=tuple(stage or ()), smooth=smooth, max_loss=loss,
@@ -328,7 +266,7 @@ def annotate(
             raise UsageError("a batch sends no events and keeps no clips; leave out --jobs and --resume, or these")
         batch = Batch(
             named, annotation, outputs, jobs=jobs or 1, resume=resume, overwrite=overwrite, recursive=recursive,
-            choice=choice,
+            choice=choice, root=root,
         )  # fmt: skip
         ended = _run_batch(batch, reporter)
     else:
@@ -339,62 +277,27 @@ def annotate(
                 ending.callback(delivery.close, targets.drain_s)
             for result in annotate_all(
                 named, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
-                choice=choice, skip_existing=skip_existing, delivery=delivery, clips=kept, max_loss=loss,
-                started=reporter.started,
-                source_options=dict(annotation.source_options),
+                choice=choice, root=root, skip_existing=skip_existing, delivery=delivery, clips=kept, max_loss=loss,
+                started=reporter.started, source_options=dict(annotation.source_options),
                 sink_options={kind: dict(options) for kind, options in annotation.sink_options.items()},
             ):  # fmt: skip
                 reporter.finished(result)
                 results.append(result)
         ended = RunSummary.of(results)
     reporter.ended(ended)
-    write_json(ended.to_dict(), json)
+    write_json(ended.to_dict(), as_json, json_file)
     raise typer.Exit(ended.exit_code)
-
-
-MAX_LOSS = 0.01
-"""Mean loss that ``--every auto`` may cost unless something else is said."""
-
-
-def _every(every: str, max_loss: float | None) -> tuple[int, float | None]:
-    """Return the step of reading, and the loss that is accepted, None where the network sees every frame.
-
-    Raises:
-        UsageError: it is neither a whole number above 0 nor ``auto``, or the loss is given without ``auto``.
-    """
-    if every == "auto":
-        return 1, MAX_LOSS if max_loss is None else max_loss
-    if not every.isdecimal() or not int(every):
-        raise UsageError(f"--every takes a whole number from 1, or auto, not {every!r}")
-    if max_loss is not None:
-        raise UsageError("--max-loss is what --every auto may cost: give that, too")
-    return int(every), None
 
 
 def _run_batch(batch: Batch, reporter: Reporter) -> RunSummary:
     """Run a batch, with a bar for the whole of it."""
     with ExitStack() as bars:
-        for result in batch.run(lambda total: bars.enter_context(reporter.batch(total))):
-            if not result.skipped:  # there may be thousands; they are counted at the end
-                reporter.finished(result)
+        running = batch.run(lambda total: bars.enter_context(reporter.batch(total)))
+        try:
+            for result in running:
+                if not result.skipped:  # there may be thousands; they are counted at the end
+                    reporter.finished(result)
+        except KeyboardInterrupt as interrupt:  # here, and not while it was working
+            with suppress(StopIteration):
+                running.throw(interrupt)
     return batch.summary
-
-
-def _listed(path: str | None) -> list[str]:
-    """Read the sources that a file or standard input lists.
-
-    Raises:
-        UsageError: it cannot be read, or lists none.
-    """
-    from perception.batch import read_list
-
-    if path is None:
-        return []
-    try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"the list of files cannot be read: {error.strerror}", path) from None
-    found = read_list(os.fsdecode(data))
-    if not found:
-        raise UsageError("the list of files is empty", "standard input" if path == "-" else path)
-    return found

@@ -7,12 +7,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perception.commands.options import INPUT, MODEL, OUTPUT
+from perception.commands.options import MODEL, OUTPUT
 
 if TYPE_CHECKING:
     from perception.footage.settings import ClipSettings
 
 NOT_WRITTEN = "not written"
+
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o", "--output", help="Annotated video or photo, or a folder.", show_default=NOT_WRITTEN,
+        rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+Jsonl = Annotated[
+    str | None,
+    typer.Option(
+        help="JSON Lines, one object per frame ('-': standard output).", show_default=NOT_WRITTEN,
+        rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+Rle = Annotated[
+    bool, typer.Option(help="Include masks in the JSON Lines, as COCO RLE.", rich_help_panel=OUTPUT)
+]  # fmt: skip
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        help="Video encoder: h264, hevc, vp9, av1, ...", show_default="h264; vp9 for .webm", rich_help_panel=OUTPUT
+    ),
+]  # fmt: skip
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Speed of the encoder.", show_default="by codec: veryfast for h264, 7 for vp9", rich_help_panel=OUTPUT
+    ),
+]  # fmt: skip
 
 Coco = Annotated[
     str | None, typer.Option(help="COCO JSON of the boxes.", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT)
@@ -116,27 +146,6 @@ Resume = Annotated[
     typer.Option(
         "--resume", rich_help_panel=OUTPUT,
         help="As a batch: do what is not done yet, or has changed; all of it the first time.",
-    ),
-]  # fmt: skip
-Include = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="GLOB", show_default="all", rich_help_panel=INPUT,
-        help="Of folders and globs take only files whose name matches, or that of a folder on the way; repeatable.",
-    ),
-]  # fmt: skip
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="GLOB", show_default="none", rich_help_panel=INPUT,
-        help="Leave out files of folders and globs whose name matches, or that of a folder on the way; repeatable.",
-    ),
-]  # fmt: skip
-FilesFrom = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE", show_default="none", rich_help_panel=INPUT,
-        help="List of sources, one a line or as of `find -print0` ('-': standard input).",
     ),
 ]  # fmt: skip
 Crf = Annotated[

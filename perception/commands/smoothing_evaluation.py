@@ -42,7 +42,7 @@ def eval_smoothing(
     ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.01, help="Time constant of the average.", rich_help_panel=MODEL)
-    ] = 0.15,
+    ] = 0.1,
     model: Model = DEFAULT_MODEL,
     card: Card = None,
     as_json: Json = False,

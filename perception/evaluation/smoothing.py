@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.evaluation.faults import refuse
 from perception.evaluation.folders import LabelFolder, Sample
@@ -17,7 +18,7 @@ from perception.evaluation.result import number_or_none
 from perception.model import Model
 from perception.postprocess.smoothing import USUAL_S
 from perception.stages.smooth import SmoothStage
-from perception.types import U8, Frame
+from perception.types import F32, U8, Frame
 
 NEIGHBOURS = 5
 """Frames that are made of each labelled picture: the last one is the picture itself."""
@@ -138,9 +139,9 @@ def measure_smoothing(
 class _Before:
     """Where each pixel was in the frame before: float32 ``[H, W]`` both, and whether it was visible there."""
 
-    x: Any
-    y: Any
-    visible: Any
+    x: F32
+    y: F32
+    visible: NDArray[np.bool_]
 
 
 class _Motion:
@@ -158,10 +159,12 @@ class _Motion:
         if last is None or last.shape != gray.shape:
             return None
         small = width // 2, height // 2
-        flow = self._flow.calc(cv2.resize(gray, small), cv2.resize(last, small), None)
+        still = np.zeros((*small[::-1], 2), np.float32)
+        flow = self._flow.calc(cv2.resize(gray, small), cv2.resize(last, small), still)
         flow = cv2.resize(flow, (width, height)) * np.array([width / small[0], height / small[1]], np.float32)
-        y, x = np.indices(gray.shape, np.float32)
-        x, y = x + flow[..., 0], y + flow[..., 1]
+        grid = np.indices(gray.shape, np.float32)
+        x: F32 = np.asarray(grid[1] + flow[..., 0], np.float32)
+        y: F32 = np.asarray(grid[0] + flow[..., 1], np.float32)
         inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
         was = cv2.remap(last, x, y, cv2.INTER_LINEAR)
         differs = cv2.blur(cv2.absdiff(was, gray), (3, 3))
@@ -212,8 +215,8 @@ def moving_to(image: U8, seed: int) -> Iterator[Frame]:
         back = NEIGHBOURS - 1 - index
         to = cv2.getRotationMatrix2D((width / 2, height / 2), turn * back, zoom**back)
         to[:, 2] += shift * back
-        moved = image if not back else cv2.warpAffine(image, to, (width, height), borderMode=cv2.BORDER_REFLECT)
-        seen = middle(moved)
+        moved = cv2.warpAffine(image, to, (width, height), borderMode=cv2.BORDER_REFLECT) if back else image
+        seen = middle(np.asarray(moved, np.uint8))
         seen = np.clip(seen + rng.normal(0, GRAIN, seen.shape), 0, 255).astype(np.uint8)
         yield Frame(seen, index=index, time=index / FPS)
 

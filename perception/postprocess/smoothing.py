@@ -16,7 +16,8 @@ import numpy as np
 from numba.core import types
 
 from perception.common.jit import F32_2D, F32_2D_IN, U8_2D, inline_helper, kernel
-from perception.types import F32, U8, Picture, Planes
+from perception.picture.small_luma import small_luma
+from perception.types import F32, U8, Picture
 
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 USUAL_S = 0.1
 """Time constant that is good for video: flicker goes, and nothing that moves is seen late."""
 
-LONGEST = 320
-"""Sides of the small luma plane in which motion is looked for."""
 SHORTEST = 24
-"""A plane with shorter sides has no motion that could be told: the picture is taken to stand still."""
+"""A small luma with shorter sides has no motion that could be told: the picture is taken to stand still."""
 
 NOISE, DIFFERENT = np.float32(3), np.float32(15)
 """Grey levels by which a pixel differs from what it was: up to the first it is the same thing, from the second on it is
@@ -80,13 +79,14 @@ class LogitsSmoother:
             float32 ``[C, h, w]``, averaged; never written to again. ``logits`` themselves where there is no past.
         """
         decay = math.exp(-max(time - self._time, 0.0) / self._seconds) if time > self._time else 0.0
-        luma = _luma(picture)
+        luma, scale = small_luma(picture)
         last, self._luma, self._time = self._luma, luma, time
         if decay < LEAST_WEIGHT or last.shape != luma.shape or self._average.shape != logits.shape:
             return self._begin(logits)
         classes, h, w = logits.shape
         left, top, right, bottom = letterbox.logits_window(h, w)
-        across, down = luma.shape[1] / (right - left), luma.shape[0] / (bottom - top)
+        across = letterbox.frame_width * scale / (right - left)
+        down = letterbox.frame_height * scale / (bottom - top)
         flow = self._motion(luma, last)
         average, weight = np.empty_like(logits), np.empty((h, w), np.float32)
         same = average_along(
@@ -105,22 +105,11 @@ class LogitsSmoother:
 
     def _motion(self, luma: U8, last: U8) -> F32:
         """float32 ``[h, w, 2]``: from where in the last plane each pixel has come, relative to itself."""
-        if min(luma.shape) < SHORTEST:
-            return np.zeros((*luma.shape, 2), np.float32)
-        return np.asarray(self._flow.calc(luma, last, None), np.float32)
+        still = np.zeros((*luma.shape, 2), np.float32)  # where the search begins
+        return still if min(luma.shape) < SHORTEST else np.asarray(self._flow.calc(luma, last, still), np.float32)
 
 
 _NOTHING: U8 = np.zeros((0, 0), np.uint8)
-
-
-def _luma(picture: Picture) -> U8:
-    """The luma of a picture at its small size."""
-    plane = picture.y if isinstance(picture, Planes) else picture
-    height, width = plane.shape[:2]
-    scale = min(1.0, LONGEST / max(height, width))
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 _F32_3D = types.Array(types.float32, 3, "C")
@@ -163,7 +152,7 @@ def average_along(  # type: ignore[no-untyped-def]
     last_x, last_y, last_column, last_row = np.int32(w - 1), np.int32(h - 1), np.int32(columns - 1), np.int32(rows - 1)
     beside, below = np.uint32(min(w - 1, 1)), np.uint32(w if h > 1 else 0)
     both = np.uint32(beside + below)
-    next_column, next_row = np.int32(min(last_column, 1)), np.int32(min(last_row, 1))
+    next_column, next_row = np.int32(1 if columns > 1 else 0), np.int32(1 if rows > 1 else 0)
     column_of = np.empty(w, np.int32)
     for x in range(w):
         column_of[x] = min(max(np.int32(across * (x + 0.5) + x0), np.int32(0)), last_column)

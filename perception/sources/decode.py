@@ -85,7 +85,7 @@ class Decoder:
         fps = self.stream.average_rate or self.stream.guessed_rate
         self.fps = fps if fps and fps <= _MOST_FPS else None  # FFmpeg takes the unit of stamps for a rate
         self.corrupt = 0
-        self.stamped = True
+        self.stamped = self._own_stamp = True
         self.deadline: float | None = None
         self.sample_aspect_ratio = self.stream.sample_aspect_ratio or Fraction(1)
         self._network = network
@@ -324,6 +324,7 @@ class Decoder:
         pts, dts, base = frame.pts, frame.dts, frame.time_base or self.stream.time_base
         if base and base != self.time_base:
             pts, dts = (None if t is None else round(t * base / self.time_base) for t in (pts, dts))
+        self._own_stamp = pts is not None
         if pts is None:
             # Decoding times lag behind by a constant, but their distances tell of gaps.
             self.stamped = False
@@ -335,5 +336,6 @@ class Decoder:
 
     def _by_arrival(self, frame: av.VideoFrame) -> int:
         assert self._arrival is not None
-        stamp = float((frame.pts or 0) * self.time_base) if self.stamped else None
+        # FFmpeg gives an RTSP camera's first frame none; the next ones count from it.
+        stamp = float((frame.pts or 0) * self.time_base) if self._own_stamp else None
         return round(self._arrival.place(stamp, self._arrived, self._waited) / self.time_base)

@@ -30,6 +30,13 @@ NOISE = 1.5
 FRESH = 15
 """Frames after which points are looked for again: the picture is another one by then, or has other corners."""
 
+LEAST_LIKE = 0.3
+"""Correlation of two coarse pictures; where it is less, and no motion explains it, the scene was cut. Within a scene it
+is above 0.9 but for moments in which something passes close by."""
+
+_COARSE = 40
+"""Width of a coarse picture."""
+
 _WINDOW = 11
 
 
@@ -39,12 +46,16 @@ class CameraMotion:
     Before a camera that stands still, which is most of them, this costs no more than the difference of two small
     pictures: corners whose surroundings have not changed have not moved.
 
+    Attributes:
+        cut: the last frame shows another scene than the one before.
+
     Example:
         >>> camera = CameraMotion()
         >>> tracked = tracker.update(found, frame.time, motion=camera.update(frame.picture, tracked.boxes))
     """
 
     def __init__(self) -> None:
+        self.cut = False
         self._last: U8 | None = None
         self._points = _NO_POINTS
         self._slopes = np.zeros(0, np.float32)
@@ -62,10 +73,12 @@ class CameraMotion:
         """
         small, scale = small_luma(picture)
         last, self._last = self._last, small
+        self.cut = False
         if last is None or last.shape != small.shape:
             return None
         motion = self._between(last, small, boxes * np.float32(scale))
         if motion is None:
+            self.cut = _likeness(last, small) < LEAST_LIKE
             return None
         motion[:, 2] /= scale
         return motion
@@ -108,6 +121,16 @@ class CameraMotion:
 
 
 _NO_POINTS: F32 = np.zeros((0, 1, 2), np.float32)
+
+
+def _likeness(last: U8, now: U8) -> float:
+    """Correlation of two pictures of one size, seen coarsely, -1..1; 1 where one of them is all the same."""
+    height, width = last.shape
+    size = min(width, _COARSE), max(round(height * min(1.0, _COARSE / width)), 1)
+    first, second = (cv2.resize(p, size, interpolation=cv2.INTER_AREA).astype(np.float64) for p in (last, now))
+    first, second = first - first.mean(), second - second.mean()
+    spread = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / spread if spread > first.size else 1.0
 
 
 def _corners(picture: U8, boxes: F32) -> F32:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from perception.annotate import Annotation, Outputs, plan
-from perception.batch import read_list
+from perception.batch import common_folder, read_list
 from perception.batch.made_by import ENCODER_THREADS, differences, fixed, identity
 from perception.batch.manifest import Entry, Manifest
 from perception.batch.progress import Meter
@@ -65,6 +65,8 @@ def test_names_stay_with_their_sources(tmp_path: Path) -> None:
     assert [(Path(r.source).name, r.name) for r in made] == [
         ("x.mp4", "x-2"), ("x.mp4", "x"), ("synthetic:?frames=2", "scene"),
     ]  # fmt: skip
+    kept = plan(sources[:3], Outputs(video="out/"), root=tmp_path)
+    assert [r.outputs["video"] for r in kept] == ["out/a/x.mp4", "out/b/x.mp4", "out/synthetic.mp4"]
     (alone,) = plan(sources[:1], Outputs(masks="masks"), names={})
     assert alone.outputs == {"masks": "masks/x"}  # as it would be among others
 
@@ -101,6 +103,7 @@ def test_choice(include: list[str], exclude: list[str], taken: str) -> None:
 def test_lists() -> None:
     assert read_list("a b.mp4\n\nc.mp4") == ["a b.mp4", "c.mp4"]
     assert read_list("a\nb.mp4\0c.mp4\0") == ["a\nb.mp4", "c.mp4"]
+    assert common_folder(["in/a.mp4", "./in/b/c.mp4"]) == Path("in").absolute() and common_folder([]) is None
 
 
 def test_time_that_is_left_is_said_when_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

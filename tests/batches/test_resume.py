@@ -137,6 +137,10 @@ def test_a_batch_and_what_it_does_again(tmp_path: Path, model: str, main_here: M
     assert len(lines(out / "camera0" / "clip0.jsonl")) == 5 == len(list((masks / "camera0" / "clip0").iterdir()))
     assert done_in(out) == 6  # what is not asked for stays
 
+    # another place
+    moved = main_here(*words[:-1], f"{tmp_path}/moved", "--every", "2", "--include", "camera1")
+    assert moved.returncode == 0 and len(list((tmp_path / "moved" / "camera1" / "clip0").iterdir())) == 2, moved.stderr
+
 
 def test_what_no_batch_has_made_stays(tmp_path: Path, model: str, main_here: Main) -> None:
     clips, out = make_clips(tmp_path / "in", 2), tmp_path / "out"
@@ -212,13 +216,14 @@ def test_a_list_from_standard_input(
         monkeypatch.setattr(sys, "stdin", Stdin(data.encode()))
         done = main_here("annotate", "--files-from", "-", "-m", model, "-o", f"{out}{number}/")
         assert done.returncode == 0 and done.stderr.strip().endswith("3 of 3 done"), done.stderr
-        assert {p.name for p in Path(f"{out}{number}").iterdir()} == {"clip0.mp4", "clip0-2.mp4", "clip0-3.mp4"}
+        made = {p.relative_to(f"{out}{number}").as_posix() for p in Path(f"{out}{number}").rglob("*.mp4")}
+        assert made == {"camera0/clip0.mp4", "camera1/clip0.mp4", "camera2/clip0.mp4"}
     listed = tmp_path / "list.txt"
     listed.write_text("\n\n")
     empty = main_here("annotate", "--files-from", str(listed), "-m", model, "-o", f"{out}/")
     assert empty.returncode == 2 and "the list of files is empty" in empty.stderr
     nothing = main_here("annotate", "-m", model, "-o", f"{out}/")
-    assert nothing.returncode == 2 and "give a SOURCE, or --files-from" in nothing.stderr
+    assert nothing.returncode == 2 and "SOURCE" in nothing.stderr
 
 
 def test_pictures_go_to_both_places_that_are_asked_for(tmp_path: Path, model: str, main_here: Main) -> None:
