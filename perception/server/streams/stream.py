@@ -47,6 +47,9 @@ OVER: tuple[State, ...] = ("ended", "failed")
 MAX_ABANDONED = 3
 """Connections stuck in a driver or a library, beyond which a stream fails instead of leaving another thread behind."""
 
+LETTING_GO_S = 30.0
+"""A stream that goes on after a pause waits so long at most for the connection that it had before to end."""
+
 LATE = 10
 """After so many results in a row that came too late to be shown, a stream says so."""
 
@@ -349,7 +352,7 @@ class Stream:
                     self._wait(lambda: not self._paused)
                     self._enter("connecting")
                     # Many cameras have one connection at a time, and what was being opened takes a while to end.
-                    self._wait(lambda: self._paused or all(c.ended for c in self._abandoned), self._timeouts.opening)
+                    self._wait(lambda: self._paused or all(c.ended for c in self._abandoned), LETTING_GO_S)
                     failures = 0
                     continue
                 error, settled = self._follow_connection()
