@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up themselves. They can be run again, and are quick the second time.
 PYTHON ?= python3
 # Kernels are compiled once per checkout and user: here, so that the first run does not have to.
-KERNELS := from perception.postprocess import warmup; warmup(); import perception.tracking.tracker
+KERNELS := from perception.postprocess import warmup; warmup(); import perception.tracking.tracker, perception.postprocess.smoothing
 OLDEST := $(shell python3.10 -V >/dev/null 2>&1 && echo python3.10 || echo $(PYTHON))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -18,8 +18,8 @@ TOOLS := .venv-tools/.installed
 LOCK  := .venv-tools/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
          --custom-compile-command 'make lock'
 
-.PHONY: help demo live test run-tests test-slow test-lowest attack fuzz faults lint lock checksums sbom gpu-check-bundle bench models \
-        classics clean
+.PHONY: help demo live test run-tests test-slow test-lowest attack churn fuzz faults lint lock checksums sbom gpu-check-bundle \
+        bench models classics clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,10 +32,10 @@ live: $(LIVE) $(MEDIA)  ## open the live page: http://127.0.0.1:7860
 
 test: lint run-tests  ## install what the tests need and run them
 
-# Three processes for two cores, since tests also wait: for servers, cameras, clocks. A file's tests stay in one: what they
-# share is made once.
+# Two processes for a core, since tests also wait: for servers, cameras, clocks. A file's tests stay in one: what they share
+# is made once. tests/conftest.py says what comes first.
 run-tests: $(DEV) $(MEDIA) $(SYSTEM) $(REFERENCE)
-	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(os.cpu_count() * 3 // 2)') --dist loadfile
+	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(min(16, os.cpu_count() * 2))') --dist loadfile --no-loadscope-reorder
 
 test-slow: $(DEV) $(MEDIA) $(SYSTEM) $(REFERENCE)  ## the long tests (memory, training)
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -53,6 +53,9 @@ attack: $(DEV)  ## attack the live service for five minutes (PERCEPTION_ATTACK_S
 
 fuzz: $(DEV)  ## 10 000 hostile inputs of each kind; write the table of docs/fuzzing.md (PERCEPTION_FUZZ="FAMILY ... --seconds S")
 	$(BIN)/python -m tests.fuzz $(PERCEPTION_FUZZ) --page docs/fuzzing.md
+
+churn: $(DEV)  ## 10 million frames through one tracker, whose memory must stay flat: most of an hour
+	$(BIN)/python -m tests.tracking.churn
 
 lock: $(TOOLS)  ## resolve requirements/*.txt again: the packages of the images, by their hashes
 	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live -o requirements/live.txt

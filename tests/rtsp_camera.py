@@ -38,7 +38,7 @@ def rtsp_camera(
     units: list[list[bytes]],
     *,
     fps: float = 25,
-    stamp: Callable[[int], int] = lambda n: n * 3600,
+    stamp: Callable[[int], int] = lambda n: 10**6 + n * 3600,
     key_frames: bool = True,
 ) -> Callable[[socket.socket, threading.Event], None]:
     """What answers a connection of `tests.media.tcp_server`.
@@ -46,7 +46,8 @@ def rtsp_camera(
     Args:
         units: of each frame, sent over and over.
         fps: frames a second of the clock on the wall.
-        stamp: the RTP time stamp of each frame, in a clock of 90 kHz as it says.
+        stamp: the RTP time stamp of each frame, in a clock of 90 kHz as it says. RFC 3550 begins at random; FFmpeg
+            takes 0 for no stamp.
         key_frames: whether it sends any; if not, no parameter sets either.
     """
     sets = [unit for unit in units[0] if unit[0] & 31 in (7, 8)]

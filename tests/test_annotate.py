@@ -183,3 +183,29 @@ def test_stages_are_named_on_the_command_line(tmp_path: Path) -> None:
     for name in "ab":
         lines = (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()
         assert [json.loads(line)["detections"][0]["box"][2] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_network_on_fewer_frames(tmp_path: Path) -> None:
+    clip, rows = tmp_path / "clip.mp4", tmp_path / "rows.jsonl"
+    make_video(clip, frames=30, size_wh=(160, 96))
+    model = write_model(tmp_path / "m.onnx", detection=True)
+    result = CliRunner().invoke(app, ["annotate", str(clip), "--jsonl", str(rows), "-m", str(model), "--every", "auto"])
+    assert result.exit_code == 0
+    said = " ".join(result.output.split())
+    written = [json.loads(line) for line in rows.read_text().splitlines()]
+    seen = sum(not row.get("propagated", False) for row in written)
+    assert len(written) == 30 and f"the network saw {seen} of 30 frames; " in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--every", "0"], "--every takes a whole number from 1, or auto, not '0'"),
+        (["--every", "often"], "--every takes a whole number from 1, or auto, not 'often'"),
+        (["--max-loss", "0.02"], "--max-loss is what --every auto may cost: give that, too"),
+        (["--every", "auto", "--max-loss", "0.9"], "less than or equal to 0.5"),
+    ],
+)
+def test_how_many_frames_is_a_number_or_auto(arguments: list[str], told: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["annotate", "x.mp4", "--jsonl", str(tmp_path / "x.jsonl"), *arguments])
+    assert result.exit_code and told in f"{result.output} {result.exception}"

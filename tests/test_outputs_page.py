@@ -206,12 +206,12 @@ def test_class_ids_agree_or_the_page_says_why_not(written: Path) -> None:
     assert {(row["class_id"], row["class"]) for row in rows} == named
     coco = json.loads((written / "o.json").read_text())
     categories = {c["id"]: c["name"] for c in coco["categories"]}
-    assert {(a["category_id"], categories[a["category_id"]]) for a in coco["annotations"]} == named
+    assert {(a["category_id"] - 1, categories[a["category_id"]]) for a in coco["annotations"]} == named
     panoptic = json.loads((written / "panoptic" / "panoptic.json").read_text())
     assert [c["name"] for c in panoptic["categories"]] == pixels
     for record, annotation in zip(records, panoptic["annotations"], strict=True):
         ids = {s["category_id"] for s in annotation["segments_info"]}
-        assert {pixels[i] for i in ids} <= set(record["shares"]) and set(record["masks"]) == set(record["shares"])
+        assert {pixels[i - 1] for i in ids} <= set(record["shares"]) and set(record["masks"]) == set(record["shares"])
     with (written / "n.csv").open() as file:
         for record, row in zip(records, csv.DictReader(file), strict=True):
             assert int(row["total"]) == len(record["detections"])

@@ -202,3 +202,27 @@ def test_without_a_clock_arrival_is_the_time():
     told = arrive(np.arange(100) / 25, arrivals, stamped=False)
     np.testing.assert_allclose(told, arrivals - arrivals[0])
     assert np.all(np.diff(arrive([None] * 100, [5.0] * 100)) > 0)
+
+
+@given(st.lists(st.floats(-0.2, 0.2), min_size=30, max_size=60), st.floats(0, 1e5))
+def test_a_first_frame_without_a_stamp_leaves_the_others_theirs(jitter, now):
+    stamps = np.arange(len(jitter)) / 25
+    arrivals = np.maximum.accumulate(now + stamps + np.array(jitter))
+    arrivals[0] = now
+    told = arrive([None, *stamps[1:]], arrivals)
+    np.testing.assert_allclose(told, stamps, atol=1e-6)
+
+
+def test_a_first_frame_without_a_stamp_before_a_clock_that_began_long_ago():
+    stamps = 5000 + np.arange(100) / 25
+    told = arrive([None, *stamps[1:]], np.arange(100) / 25)
+    np.testing.assert_allclose(told, stamps - 5000, atol=1e-6)
+
+
+def test_a_backlog_whose_clock_runs_in_another_unit_does_not_count():
+    arrivals = np.maximum(np.arange(250) / 25 - 0.4, 0)  # ten frames lie ready
+    timeline = ArrivalTimeline()
+    stamps = np.arange(250) * 40_000 / 90_000  # microseconds
+    told = [timeline.place(s, a, bool(a > 0)) for s, a in zip(stamps, arrivals, strict=True)]
+    assert np.all(np.diff(told) > 0)
+    assert told[-1] == pytest.approx(arrivals[-1], abs=0.7)

@@ -76,6 +76,7 @@ def annotate_one(
     stages: Sequence[Stage | StageFactory] = (),
     source_options: dict[str, Any] | None = None,
     clips: ClipSettings | None = None,
+    max_loss: float | None = None,
     started: Callable[[Result, Source], Callable[[int, int], None] | None] | None = None,
 ) -> None:
     """Annotate one source of a plan; what became of it is put into its result.
@@ -84,7 +85,7 @@ def annotate_one(
         result: of `perception.annotate.planning.plan`; gets ``report`` or ``error``, ``unreadable`` and ``live``.
         model: a loaded model.
         make_sinks: makes its outputs, once the source is open.
-        annotator, stages, source_options, clips, started: see `annotate_all`.
+        annotator, stages, source_options, clips, max_loss, started: see `annotate_all`.
 
     Raises:
         Exception: a fault of the package or of a stage, and none of the source or of an output.
@@ -105,7 +106,10 @@ def annotate_one(
             progress = started(result, source) if started is not None else None
             steps = [*stages] if not result.pictures else _of_pictures(stages, source)
             steps += [] if footage is None else [footage]
-            result.report = run(source, model, sinks=sinks, annotator=annotator, stages=steps, progress=progress)
+            result.report = run(
+                source, model, sinks=sinks, annotator=annotator, stages=steps, progress=progress,
+                max_loss=None if result.pictures else max_loss,
+            )  # fmt: skip
             result.unreadable = tuple(source.unreadable)
     except PerceptionError as error:
         result.error = error
@@ -131,6 +135,7 @@ def annotate_all(
     skip_existing: bool = False,
     delivery: Delivery | None = None,
     clips: ClipSettings | None = None,
+    max_loss: float | None = None,
     started: Callable[[Result, Source], Callable[[int, int], None] | None] | None = None,
 ) -> Iterator[Result]:
     """Annotate sources one after the other.
@@ -151,6 +156,7 @@ def annotate_all(
             given, and an error else.
         delivery: of the events, beside what is written; the caller closes it.
         clips: keep clips and snapshots of the events; in its ``folder``, without limits.
+        max_loss: let the model see only some of the frames of videos, see `perception.pipeline.run`.
         started: called when a source is open; may return a progress callback (frames done, frames dropped).
 
     Yields:
@@ -187,7 +193,7 @@ def annotate_all(
 
             annotate_one(
                 result, model, sinks, annotator=annotator, stages=stages, source_options=source_options, clips=clips,
-                started=started,
+                max_loss=max_loss, started=started,
             )  # fmt: skip
             if result.whole:
                 result.mark_finished()

@@ -33,6 +33,8 @@ class Annotation:
     Attributes:
         model, card, engine, precision, device, threads, size, options: see `perception.load_model`.
         stages: names, see `perception.stages.factories.find_stage`.
+        smooth: steady masks in time.
+        max_loss: let the network see only some of the frames of videos, see `perception.pipeline.run`.
         track: follow boxes; so do ``rules`` that are about boxes.
         rules: YAML file of rules.
         panoptic: make segments; so does the view ``panoptic``.
@@ -53,6 +55,8 @@ class Annotation:
     options: DetectionOptions = field(default_factory=DetectionOptions)
     stages: Sequence[str] = ()
     track: bool = False
+    smooth: bool = False
+    max_loss: float | None = None
     rules: Path | None = None
     panoptic: bool = False
     things: Mapping[str, Sequence[str]] | None = None
@@ -90,6 +94,8 @@ class Annotation:
                 **dict.fromkeys(self.hidden, False),
             )  # fmt: skip
             model = loaded
+            if self.smooth and "smooth" not in self.stages:
+                stages.insert(0, find_stage("smooth"))
             if (self.track or bool(rules and rules.of_boxes)) and "track" not in self.stages:
                 stages.insert(0, track_factory(self.options))
                 model = loaded.with_options(tracking_options(loaded.card, self.options))

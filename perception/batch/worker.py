@@ -108,7 +108,8 @@ def work(connection: Connection, annotation: Annotation, folder: Path) -> None:
                 result = Result(task.source, task.drafts, pictures=task.pictures, chosen=task.chosen)
                 annotate_one(
                     result, model, sinks, annotator=annotator, stages=stages,
-                    source_options=dict(annotation.source_options), started=parent.started,
+                    source_options=dict(annotation.source_options), max_loss=annotation.max_loss,
+                    started=parent.started,
                 )  # fmt: skip
                 parent.say("done", _outcome(task, result, tally))
     except PerceptionError as error:

@@ -6,6 +6,7 @@ alternately in the same run.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("live", "models", "tracking", "rules")
+ON_REQUEST = ("peers", "live", "cameras", "models", "tracking", "rules")
 """Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
 
@@ -34,6 +35,8 @@ def run_bench(
     against: Sequence[str] = (),
     sequences: Path | None = None,
     trials: int = 0,
+    cameras: int = 16,
+    seconds: float = 30.0,
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Run parts of the benchmark.
 
@@ -48,6 +51,8 @@ def run_bench(
         against: names or paths of networks that ``models`` compares with.
         sequences: folder of labelled sequences for ``tracking``.
         trials: settings that each tracker is calibrated with.
+        cameras: how many ``cameras`` has at once.
+        seconds: how long ``cameras`` measures one of them, and all.
 
     Yields:
         a title and rows for each part as soon as it is done.
@@ -86,6 +91,13 @@ def run_bench(
             yield bench.title("stages alone"), bench.stage_rows()
         if "pipeline" in chosen:
             yield bench.title("whole pipeline"), bench.pipeline_rows()
+        if "peers" in chosen:
+            from perception.bench.peers import peer_rows
+
+            yield (
+                bench.title("the same video and network with other libraries"),
+                peer_rows(model, bench.clip, precision),
+            )
         if "engines" in chosen:
             yield f"engines, {model}, the network alone", engine_rows(model, repeats)
         if "rules" in chosen:
@@ -98,5 +110,11 @@ def run_bench(
             from perception.bench.live_browser import live_rows
 
             yield from live_rows(model, bench.model("latency"), bench.clip)
+        if "cameras" in chosen:
+            from perception.bench.cameras import camera_rows
+
+            with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
+                rows = camera_rows(model, bench.clip, cameras, seconds, Path(folder))
+            yield f"cameras on one engine, {model}", rows
     finally:
         bench.close()

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import islice
@@ -65,7 +65,7 @@ def live_rows(name: str, model: Model, clip: Path, seconds: float = 15.0) -> Ite
         camera = Path(folder) / "camera.mjpeg"
         write_camera(clip, camera)
         alone = engine_fps(model, camera, seconds / 3)
-        with _server(name, clip, Path(folder)) as (url, process):
+        with server([str(clip), "--model", name], Path(folder)) as (url, process):
             yield "webcam in Chromium, 640x480", [_webcam_row(url, camera, seconds, alone)]
             yield "stream, Motion JPEG", _viewer_rows(url, process, seconds)
 
@@ -103,12 +103,16 @@ def engine_fps(model: Model, camera: Path, seconds: float) -> float:
 
 
 @contextmanager
-def _server(name: str, clip: Path, folder: Path) -> Iterator[tuple[str, Any]]:
-    """`perception live` in a process of its own; gives its URL and the process, as psutil sees it."""
+def server(arguments: Sequence[str], folder: Path) -> Iterator[tuple[str, Any]]:
+    """`perception live` in a process of its own; gives its URL and the process, as psutil sees it.
+
+    Raises:
+        PerceptionError: it does not start.
+    """
     import psutil
 
-    command = [sys.executable, "-m", "perception", "live", str(clip), "--port", "0", "--no-browser"]
-    command += ["--model", name, "--data-dir", str(folder / "data")]
+    command = [sys.executable, "-m", "perception", "live", *arguments, "--port", "0", "--no-browser"]
+    command += ["--data-dir", str(folder / "data")]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
@@ -134,13 +138,14 @@ def _wait_until_ready(url: str) -> None:
     deadline = time.monotonic() + STARTUP_S
     while time.monotonic() < deadline:
         with suppress(OSError, http.client.HTTPException):
-            if _ask(url, "GET", "/readyz")[0] == 200:
+            if ask(url, "GET", "/readyz")[0] == 200:
                 return
         time.sleep(0.2)
     raise PerceptionError(f"the live server was not ready within {STARTUP_S:.0f} s", url)
 
 
-def _ask(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+def ask(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """Send a request to a server; the status and the JSON of its answer."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     try:
         headers = {"Content-Type": "application/json"}
@@ -209,8 +214,8 @@ def _webcam_row(url: str, camera: Path, seconds: float, alone: float) -> dict[st
 
 def _viewer_rows(url: str, process: Any, seconds: float) -> list[dict[str, Any]]:
     """Measure the slowest viewer's frame rate and the server's processor time, with one and with four viewers."""
-    _, sources = _ask(url, "GET", "/v1/streams")
-    status, stream = _ask(url, "POST", "/v1/streams", {"source": sources["sources"][0]})
+    _, sources = ask(url, "GET", "/v1/streams")
+    status, stream = ask(url, "POST", "/v1/streams", {"source": sources["sources"][0]})
     if status >= 300:
         raise PerceptionError(f"the stream cannot be opened: {stream}", url)
     rows: list[dict[str, Any]] = []

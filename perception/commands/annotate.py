@@ -15,9 +15,11 @@ from perception.commands.inputs import (
     FilesFrom,
     Include,
     MaxFrames,
+    MaxLoss,
     Recursive,
     Start,
     Timeout,
+    frames_to_see,
     listed,
 )
 from perception.commands.options import (
@@ -34,6 +36,7 @@ from perception.commands.options import (
     Overwrite,
     PrecisionOption,
     Size,
+    Smooth,
     Stages,
     Things,
     Threads,
@@ -130,6 +133,7 @@ def annotate(
     classes: Classes = None,
     things: Things = None,
     track: Track = False,
+    smooth: Smooth = False,
     rules: RulesFile = None,
     stage: Stages = None,
     recursive: Recursive = False,
@@ -138,7 +142,8 @@ def annotate(
     files_from: FilesFrom = None,
     start: Start = 0.0,
     duration: Duration = None,
-    every: Every = 1,
+    every: Every = "1",
+    max_loss: MaxLoss = None,
     max_frames: MaxFrames = None,
     timeout: Timeout = 10.0,
     decoder: Decoder = "auto",
@@ -184,6 +189,8 @@ def annotate(
       perception annotate 0 -o webcam.mp4 --duration 10
 
       perception annotate street.mp4 -o instances.mp4 --view panoptic --panoptic segments/
+
+      perception annotate street.mp4 --jsonl street.jsonl --every auto --max-loss 0.02
 
       perception annotate street.mp4 -o tracked.mp4 --track --mot tracks.txt
 
@@ -235,9 +242,11 @@ def annotate(
     targets = None if event_targets is None else read_event_settings(event_targets)
     choice = Choice(tuple(include or ()), tuple(exclude or ())) if include or exclude else None
     reporter = Reporter(quiet=quiet, stats=stats)
+    step, loss = frames_to_see(every, max_loss)
     annotation = Annotation(
         model=model, card=card, engine=engine, precision=precision, device=device, threads=threads,
-        size=parse_size(size), stages=tuple(stage or ()), track=track or mot is not None or trajectories is not None,
+        size=parse_size(size), stages=tuple(stage or ()), smooth=smooth, max_loss=loss,
+        track=track or mot is not None or trajectories is not None,
         rules=rules, panoptic=panoptic is not None, things=parse_things(things), view=view, opacity=opacity,
         hidden=tuple(hidden), show_fps=show_fps,
         options=DetectionOptions(
@@ -245,7 +254,7 @@ def annotate(
             class_agnostic=class_agnostic, classes=wanted, unknown=unknown,
         ),
         source_options={
-            "start": start, "duration": duration, "every": every, "max_frames": max_frames, "timeout": timeout,
+            "start": start, "duration": duration, "every": step, "max_frames": max_frames, "timeout": timeout,
             "decoder": decoder,
         },
         sink_options={"video": video, "jsonl": {"masks": rle}},
@@ -268,7 +277,7 @@ def annotate(
                 ending.callback(delivery.close, targets.drain_s)
             for result in annotate_all(
                 named, loaded, outputs, annotator=annotator, stages=stages, overwrite=overwrite, recursive=recursive,
-                choice=choice, root=root, skip_existing=skip_existing, delivery=delivery, clips=kept,
+                choice=choice, root=root, skip_existing=skip_existing, delivery=delivery, clips=kept, max_loss=loss,
                 started=reporter.started, source_options=dict(annotation.source_options),
                 sink_options={kind: dict(options) for kind, options in annotation.sink_options.items()},
             ):  # fmt: skip

@@ -16,7 +16,8 @@ def bench(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PART", help="kernels, stages, pipeline, engines (these by default), live, models, tracking, rules."
+            metavar="PART",
+            help="kernels, stages, pipeline, engines (these by default), peers, live, cameras, models, tracking, rules.",
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -50,6 +51,10 @@ def bench(
             min=0, help="Settings that each tracker is calibrated with, on half of the sequences; 0: none is."
         ),
     ] = 0,
+    cameras: Annotated[int, typer.Option(min=2, max=256, help="Cameras at once, in the part cameras.")] = 16,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Seconds that the part cameras measures one camera, and all of them.")
+    ] = 30.0,
     as_json: Json = False,
     json_file: JsonFile = None,
 ) -> None:  # fmt: skip
@@ -59,15 +64,20 @@ def bench(
 
       perception bench kernels pipeline
 
+      perception bench peers -m street --clip drive.mp4
+
       perception bench models --against lraspp.onnx --precision bf16
 
       perception bench tracking --sequences mot/ --trials 100
+
+      perception bench cameras --cameras 16 --seconds 30
     """
     from perception.bench import run_bench
 
     tables = run_bench(
         parts, model=model, engine=engine, precision=precision, device=device, clip=clip, repeats=repeats,
         against=against or (), sequences=sequences, trials=trials,
+        cameras=cameras, seconds=seconds,
     )  # fmt: skip
     print_tables(tables, as_json, json_file)
 

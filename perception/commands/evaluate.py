@@ -1,4 +1,4 @@
-"""The commands ``perception eval segmentation``, ``detection``, ``panoptic``, ``classification`` and ``tracking``."""
+"""The commands ``perception eval``; tracking, smoothing and propagation are in files of their own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from perception.commands.options import (
     Unknown,
     runs_a_model,
 )
+from perception.commands.propagation_evaluation import eval_propagation
+from perception.commands.smoothing_evaluation import eval_smoothing
 from perception.commands.tracking_evaluation import eval_tracking
 from perception.weights import DEFAULT_MODEL
 
@@ -203,6 +205,8 @@ def eval_classification(
 
 
 evaluation.command("tracking")(eval_tracking)
+evaluation.command("smoothing")(eval_smoothing)
+evaluation.command("propagation")(eval_propagation)
 
 
 def _evaluate(

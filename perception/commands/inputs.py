@@ -27,7 +27,22 @@ Duration = Annotated[
     float | None,
     typer.Option(min=0, help="Read this many seconds.", show_default="to the end", rich_help_panel=INPUT),
 ]  # fmt: skip
-Every = Annotated[int, typer.Option(min=1, help="Read every N-th frame.", rich_help_panel=INPUT)]
+Every = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto",
+        help="Read every N-th frame; auto: all, but let the network see only those that are needed, and move its results "
+        "to the others with the picture.",
+        rich_help_panel=INPUT,
+    ),
+]
+MaxLoss = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001, max=0.5, help="Mean loss that --every auto may cost, as a part of the pixels and of the boxes.",
+        show_default="0.01", rich_help_panel=INPUT,
+    ),
+]  # fmt: skip
 MaxFrames = Annotated[
     int | None, typer.Option(min=1, help="Stop after N frames.", show_default="no limit", rich_help_panel=INPUT)
 ]  # fmt: skip
@@ -76,3 +91,22 @@ def listed(path: str | None) -> list[str]:
     if not found:
         raise UsageError("the list of files is empty", "standard input" if path == "-" else path)
     return found
+
+
+MAX_LOSS = 0.01
+"""Mean loss that ``--every auto`` may cost unless something else is said."""
+
+
+def frames_to_see(every: str, max_loss: float | None) -> tuple[int, float | None]:
+    """Return the step of reading, and the loss that is accepted, None where the network sees every frame.
+
+    Raises:
+        UsageError: it is neither a whole number above 0 nor ``auto``, or the loss is given without ``auto``.
+    """
+    if every == "auto":
+        return 1, MAX_LOSS if max_loss is None else max_loss
+    if not every.isdecimal() or not int(every):
+        raise UsageError(f"--every takes a whole number from 1, or auto, not {every!r}")
+    if max_loss is not None:
+        raise UsageError("--max-loss is what --every auto may cost: give that, too")
+    return int(every), None

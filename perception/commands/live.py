@@ -23,6 +23,7 @@ from perception.commands.options import (
     PRECISION_METAVAR,
     Card,
     EngineChoice,
+    Smooth,
     Stages,
     Track,
 )
@@ -82,6 +83,7 @@ def live(
         ),
     ] = None,
     track: Track = False,
+    smooth: Smooth = False,
     stage: Stages = None,
     user: Annotated[
         str | None, typer.Option(help="User name for logging in.", show_default="no login", rich_help_panel=ACCESS)
@@ -135,6 +137,14 @@ def live(
             rich_help_panel=SOURCES,
         ),
     ] = None,
+    edit_sources: Annotated[
+        bool | None,
+        typer.Option(
+            "--edit-sources/--no-edit-sources",
+            help="Let clients add sources that --allow and --camera permit, and pause any.",
+            show_default="they may where credentials are required", rich_help_panel=SOURCES,
+        ),
+    ] = None,
     draw_rules: Annotated[
         bool | None,
         typer.Option(
@@ -152,7 +162,8 @@ def live(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file of settings, such as configs/live.yaml. Flags override it.", show_default="no file",
+            help="YAML file of settings, such as configs/live.yaml. Flags override it. SIGHUP reads its sources anew.",
+            show_default="no file",
             rich_help_panel=GENERAL,
         ),
     ] = None,
@@ -185,19 +196,24 @@ def live(
         "device": device, "unknown": unknown, "user": user, "password": read_secret(password_file),
         "token": read_secret(token_file), "insecure": insecure or None, "origins": origin, "proxies": proxy,
         "root_path": root_path, "allow": allow, "cameras": camera, "data_dir": data_dir, "stages": stage,
-        "draw_rules": draw_rules,
+        "draw_rules": draw_rules, "edit_sources": edit_sources,
     }  # fmt: skip
-    values = {} if config is None else read_settings(config)
-    values |= {name: value for name, value in given.items() if value is not None}
-    if track:
-        named = values.get("stages", ())
-        named = [named] if isinstance(named, str) else named
-        values["stages"] = ["track", *(name for name in named if name != "track")]
-    settings = make_settings(with_source(values, source), config)
+
+    def read() -> ServerSettings:
+        values = {} if config is None else read_settings(config)
+        values |= {name: value for name, value in given.items() if value is not None}
+        for name in [name for name, wanted in {"track": track, "smooth": smooth}.items() if wanted]:
+            named = values.get("stages", ())
+            named = [named] if isinstance(named, str) else named
+            values["stages"] = [name, *(other for other in named if other != name)]
+        return make_settings(with_source(values, source), config)
+
+    settings = read()
     serve(
         settings,
         started=lambda url: _announce(url, settings, browser),
         ready=lambda what: _tell(f"ready after {time.monotonic() - began:.0f} s: {what}"),
+        reread=None if config is None else read,
     )
 
 

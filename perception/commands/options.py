@@ -151,6 +151,10 @@ Stages = Annotated[
 Track = Annotated[
     bool, typer.Option("--track", help="Follow boxes: each gets an identity that stays.", rich_help_panel=MODEL)
 ]
+Smooth = Annotated[
+    bool,
+    typer.Option("--smooth", help="Steady masks in time, along the motion of the picture.", rich_help_panel=MODEL),
+]
 Decoder = Annotated[
     Literal["auto", "cpu", "nvdec"],
     typer.Option(help="What decodes video; auto: NVDEC on an NVIDIA GPU, else the CPU.", rich_help_panel=INPUT),

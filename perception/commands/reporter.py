@@ -19,6 +19,7 @@ from perception.common.waits import WAITS
 if TYPE_CHECKING:
     from perception.annotate import Result, RunSummary
     from perception.batch import Progress
+    from perception.propagation.loss import PropagationLoss
     from perception.sources.base import Source
 
 
@@ -82,7 +83,7 @@ class Reporter:
             logging.getLogger("perception").debug("where it failed", exc_info=result.error)
             complain(result.error)
         elif not self._quiet:
-            for line in summary(result)[: None if self._stats else 1]:
+            for line in summary(result, self._stats):
                 stderr().print(line)
 
     @contextmanager
@@ -133,8 +134,8 @@ def place(result: Result) -> str:
     return escape(f"[{result.number}/{result.total}] ") if result.total > 1 else ""
 
 
-def summary(result: Result) -> list[str]:
-    """Return lines in Rich's markup: what was done; then where the time went."""
+def summary(result: Result, stats: bool = False) -> list[str]:
+    """Return lines in Rich's markup: what was done, and with ``stats`` where the time went."""
     from perception.sources.uri import redact
 
     report = result.report
@@ -147,10 +148,27 @@ def summary(result: Result) -> list[str]:
     dropped += f", {len(result.unreadable)} cannot be read" if result.unreadable else ""
     written = ", ".join(escape(p) for p in (result.own or result.outputs).values())
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report.stage_ms.items())
-    return [
+    lines = [
         f"{head} {state} {counted(report.frames, frame)}{dropped} in {report.seconds:.1f} s, "
-        f"[bold]{report.fps:.1f} {'pictures/s' if result.pictures else 'fps'}[/] -> {written}",
+        f"[bold]{report.fps:.1f} {'pictures/s' if result.pictures else 'fps'}[/] -> {written}"
+    ]
+    if report.seen is not None and report.loss is not None:
+        lines.append(f"  {seen_line(report.seen, report.frames, report.loss)}")
+    if not stats:
+        return lines
+    return [
+        *lines,
         f"  median ms per {frame} (stages overlap): {stages}",
         f"  {report.cpu_ms_per_frame:.1f} core-ms per {frame}, cores {100 * report.utilisation:.0f}% busy; "
         f"{escape(report.engine)}",
     ]
+
+
+def seen_line(seen: int, frames: int, loss: PropagationLoss) -> str:
+    """Return how many frames the network saw, and what that loses as far as it was measured, in one line."""
+    told = []
+    for kind, measured in loss.as_dict().items():
+        error = "" if measured["interval"] is None else f" (± {measured['interval']:.1%})"
+        told.append(f"{measured['loss']:.1%}{error} of the {kind}")
+    words = f"that loses {' and '.join(told)}" if told else "what that loses was not measured: too few frames"
+    return f"the network saw {seen} of {counted(frames, 'frame')}; {words}"

@@ -170,6 +170,8 @@ class ArrivalTimeline:
     """A clock that is set more often is ignored."""
     MOST_GATHERED_S = 10.0
     """Longest backlog in seconds, as servers and FFmpeg's probing may hold it ready at the beginning."""
+    MOST_GATHERED_STEP_S = 0.2
+    """Frames of a backlog are nearer to each other, or their clock runs in another unit than it says."""
 
     _LEAST_S = 0.001  # from one frame to the next
     _PULLING_S = 1.0
@@ -178,7 +180,7 @@ class ArrivalTimeline:
     def __init__(self, stamped: bool = True) -> None:
         self._stamped = stamped
         self._began: float | None = None
-        self._shift = 0.0
+        self._shift: float | None = 0.0
         self._lead = 0.0
         self._gathered = True
         self._last = 0.0
@@ -197,19 +199,23 @@ class ArrivalTimeline:
         """
         if self._began is None:
             self._began = self._last_arrival = arrived
-            self._shift = -(stamp or 0.0)
+            self._shift = None if stamp is None else -stamp
             return 0.0
         arrival = arrived - self._began + self._lead
         told = arrival
         if self._stamped and stamp is not None:
+            if self._shift is None:  # the first frame had no stamp: others may count from it
+                self._shift = 0.0 if abs(stamp - arrival) <= self.HOLD_S else arrival - stamp
             told = self._compared(stamp, arrived, arrival, waited)
         self._last = max(told, self._last + self._LEAST_S)
         self._last_arrival = arrived
         return self._last
 
     def _compared(self, stamp: float, arrived: float, arrival: float, waited: bool) -> float:
+        assert self._shift is not None
         ahead = stamp + self._shift - arrival
-        self._gathered = self._gathered and not waited
+        step = stamp + self._shift - self._last
+        self._gathered = self._gathered and not waited and step <= self.MOST_GATHERED_STEP_S
         if self._gathered and 0 < ahead <= self.MOST_GATHERED_S - self._lead:
             self._lead += ahead
             return arrival + ahead

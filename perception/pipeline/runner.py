@@ -17,6 +17,7 @@ import numpy as np
 from perception.errors import PerceptionError, UsageError, out_of_memory
 from perception.pipeline.stage_chain import StageChain
 from perception.pipeline.workers import Workers
+from perception.propagation.loss import PropagationLoss
 from perception.stages.factories import StageFactory
 from perception.types import Picture, Prediction, Stage
 
@@ -43,6 +44,8 @@ class Report:
         cpu_seconds: time of all cores that this process used meanwhile.
         stage_ms: median milliseconds of wall time a frame, by stage; stages overlap, so they do not add up.
         engine: one line that names the engine.
+        seen: frames that the model saw, where it did not see all; else None.
+        loss: what propagation to the other frames loses, as measured meanwhile; else None.
         interrupted: True where Ctrl-C (or ``stop``) ended it early.
     """
 
@@ -52,6 +55,8 @@ class Report:
     cpu_seconds: float = 0.0
     stage_ms: dict[str, float] = field(default_factory=dict)
     engine: str = ""
+    seen: int | None = None
+    loss: PropagationLoss | None = None
     interrupted: bool = False
 
     @property
@@ -72,7 +77,12 @@ class Report:
 
 
 def predict(
-    source: Source, model: Model, stages: Sequence[Stage | StageFactory] = (), *, workers: int | None = None
+    source: Source,
+    model: Model,
+    stages: Sequence[Stage | StageFactory] = (),
+    *,
+    workers: int | None = None,
+    max_loss: float | None = None,
 ) -> Iterator[Prediction]:
     """Predictions of a source's frames, in order, computed ahead in the background.
 
@@ -81,6 +91,7 @@ def predict(
         model: a loaded model.
         stages: steps applied to each prediction, in frame order; factories make one for this source.
         workers: threads that run the model at once; by default what suits the engine (one for a live source).
+        max_loss: let the model see only some of the frames, see `run`.
 
     Yields:
         one prediction per frame. Leaving the loop early ends the background threads.
@@ -89,7 +100,7 @@ def predict(
         PerceptionError: the source, the engine or a stage failed.
     """
     chain = StageChain(model.card, stages)
-    flow = Workers(source, model, workers)
+    flow = Workers(source, model, workers, max_loss)
     try:
         for prediction in flow:
             yield chain.apply(prediction)
@@ -187,6 +198,7 @@ def run(
     annotator: Callable[[Prediction], Picture] | None = None,
     stages: Sequence[Stage | StageFactory] = (),
     workers: int | None = None,
+    max_loss: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Report:
@@ -202,6 +214,9 @@ def run(
         annotator: draws a prediction; needed where a sink wants pictures.
         stages: steps applied to each prediction, in frame order, before drawing; factories make one for this source.
         workers: threads that run the model at once; by default what suits the engine.
+        max_loss: let the model see only as many frames as it takes to lose so much on average: a part of the pixels,
+            and of boxes, in 0..1, measured meanwhile. The others get the results of an earlier frame, moved with the
+            picture, see `perception.propagation.key_frames`. None: the model sees every frame.
         progress: called about ten times a second with (frames done, frames dropped).
         stop: set it to end the run early, as Ctrl-C does.
 
@@ -217,7 +232,7 @@ def run(
     report = Report(engine=model.engine.description)
     with _opened(sinks, source, model):
         started, cpu_started = time.perf_counter(), time.process_time()
-        running = _Run(Workers(source, model, workers), sinks, chain)
+        running = _Run(Workers(source, model, workers, max_loss), sinks, chain)
         try:
             while not running.finished.is_set():
                 try:
@@ -243,6 +258,9 @@ def run(
     report.cpu_seconds = time.process_time() - cpu_started
     if model.engine.description != report.engine:  # a GPU was lost
         report.engine += f"; then {model.engine.description}"
+    keys = running.flow.key_frames
+    if keys is not None:
+        report.seen, report.loss = keys.seen, keys.loss
     report.frames, report.dropped, report.stage_ms = running.frames, source.dropped, running.stage_ms()
     return report
 

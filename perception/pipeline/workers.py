@@ -9,31 +9,41 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from perception.propagation.key_frames import KeyFrames
 from perception.types import Frame, Prediction
 
 if TYPE_CHECKING:
     from perception.model import Model
+    from perception.propagation.motion import Motion
     from perception.sources.base import Source
+
+KEY_FRAMES_BEHIND = 64
+"""Frames after which what propagation loses counts; machines with more than 15 streams of the engine need more."""
 
 
 class Workers:
     """The decoder and the threads that run the model: an iterator of predictions in frame order.
 
+    With ``max_loss`` the model sees only some of the frames, see `perception.propagation.key_frames`.
+
     ``stop()`` ends reading, and what is in flight still comes out; ``fail(error)`` throws that away and makes the
     iteration raise; ``close()`` ends the threads.
     """
 
-    def __init__(self, source: Source, model: Model, workers: int | None = None) -> None:
+    def __init__(self, source: Source, model: Model, workers: int | None = None, max_loss: float | None = None) -> None:
         self._source = source
         self._model = model
         live = source.info.live
         count = workers or (1 if live else model.engine.streams + 1)
         # How many frames the decoder may take from the source: each worker that waits for one adds to it.
         self._wanted = threading.Semaphore(0 if live else count)
-        self._frames: queue.SimpleQueue[tuple[int, Frame, float] | None] = queue.SimpleQueue()
+        self._frames: queue.SimpleQueue[tuple[int, Frame, float, Motion | None, bool] | None] = queue.SimpleQueue()
         self._window = 2 * count
+        # The decoder is at most two windows ahead. As many frames as suit most machines, so that they all see the same.
+        behind = max(KEY_FRAMES_BEHIND, 2 * self._window)
+        self.key_frames = None if max_loss is None else KeyFrames(max_loss, behind)
         self._changed = threading.Condition()
-        self._done: dict[int, Prediction] = {}
+        self._done: dict[int, tuple[Prediction, Motion | None, bool]] = {}
         self._read = 0
         self._next = 0
         self._ended = False
@@ -58,9 +68,11 @@ class Workers:
                     if self._source_error is not None:
                         raise self._source_error
                     return
-                prediction = self._done.pop(self._next)
+                prediction, motion, seen = self._done.pop(self._next)
                 self._next += 1
                 self._changed.notify_all()
+            if self.key_frames is not None:
+                prediction = self.key_frames.result(prediction, motion, seen)
             yield prediction
             del prediction
 
@@ -103,10 +115,13 @@ class Workers:
                 started = time.perf_counter()
                 frame = next(frames, None)
                 elapsed_ms = 1000 * (time.perf_counter() - started)
+                motion, seen = None, True
+                if frame is not None and self.key_frames is not None:
+                    motion, seen = self.key_frames.next(frame)
                 with self._changed:
                     if frame is None or self._ended:
                         break
-                    self._frames.put((self._read, frame, elapsed_ms))
+                    self._frames.put((self._read, frame, elapsed_ms, motion, seen))
                     self._read += 1
                 del frame
         except BaseException as error:
@@ -121,17 +136,17 @@ class Workers:
                 item = self._frames.get()
                 if item is None:
                     return
-                number, frame, decode_ms = item
-                prediction = self._model.predict(frame)
+                number, frame, decode_ms, motion, seen = item
+                prediction = self._model.predict(frame) if seen else Prediction(frame)
                 prediction = replace(prediction, timings={"decode": decode_ms, **prediction.timings})
                 with self._changed:
                     # The frame that is due next never waits here, so this cannot lock up.
                     self._changed.wait_for(lambda n=number: n < self._next + self._window or self._error)  # type: ignore[misc]
                     if self._error is not None:
                         return
-                    self._done[number] = prediction
+                    self._done[number] = prediction, motion, seen
                     self._changed.notify_all()
                 # Buffers are reused once nobody refers to them: hold none while waiting for the next frame.
-                del item, frame, prediction
+                del item, frame, prediction, motion
         except BaseException as error:
             self.fail(error)

@@ -31,6 +31,11 @@ class LogitsClassMap(ClassMap):
         self.logits = logits
         self.floor = floor
 
+    def of(self, logits: F32) -> LogitsClassMap:
+        """Make one of other logits, of the same frame and classes."""
+        own = tuple(i for i in self.ignored if i != self.unknown)
+        return LogitsClassMap(logits, self.letterbox, own, self.floor)
+
     def resized(self, width: int, height: int) -> U8:
         letterbox = replace(self.letterbox, frame_width=width, frame_height=height)
         return segmentation.class_mask(self.logits, letterbox, floor=self.floor)

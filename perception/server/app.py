@@ -36,13 +36,15 @@ from perception.server.edge.rates import ClientRates
 from perception.server.edge.root_path import RootPathMiddleware
 from perception.server.edge.sockets import raise_descriptor_limit
 from perception.server.edge.tarpit import TarpitMiddleware
-from perception.server.memory import share_arenas
+from perception.server.hangup import on_hangup
+from perception.server.memory import check_cameras, share_arenas
 from perception.server.problems import headers_of, rule_of, status_of
 from perception.server.routes import explain as explain_api
 from perception.server.routes import footage as footage_api
 from perception.server.routes import jobs as jobs_api
 from perception.server.routes import pictures as api
 from perception.server.routes import rules as rules_api
+from perception.server.routes import sources as sources_api
 from perception.server.routes import streams as streams_api
 from perception.server.routes import webcam
 from perception.server.routes.docs import mount_docs
@@ -52,7 +54,7 @@ from perception.sources.uri import redact_text
 
 log = logging.getLogger("perception")
 
-_ROUTERS = (api, explain_api, footage_api, jobs_api, rules_api, streams_api, webcam)
+_ROUTERS = (api, explain_api, footage_api, jobs_api, rules_api, sources_api, streams_api, webcam)
 _ABOUT = """Boxes and class masks of pictures, videos and streams.
 
 Errors are JSON, `{"error": "one line"}`. Where credentials are set, send `Authorization: Bearer TOKEN`, user and
@@ -128,6 +130,7 @@ def serve(
     settings: ServerSettings,
     started: Callable[[str], None] | None = None,
     ready: Callable[[str], None] | None = None,
+    reread: Callable[[], ServerSettings] | None = None,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM.
 
@@ -135,11 +138,15 @@ def serve(
         settings: what the operator set.
         started: called with the server's URL, when it answers.
         ready: called with the name of the default model and what runs it, when it is loaded; from another thread.
+        reread: reads the settings anew at SIGHUP, for `perception.server.streams.roster.Roster.reload`.
 
     Raises:
-        UsageError: the address cannot be listened on.
+        UsageError: the address cannot be listened on, or there is no memory for so many cameras.
         PerceptionError: the folder for jobs cannot be used.
     """
+    warning = check_cameras(len(settings.sources), settings.limits.streams)
+    if warning:
+        log.warning("%s", warning)
     os.umask(0o077)  # what is written from here on, by any library, is this user's alone
     share_arenas()  # before there are threads
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -148,13 +155,16 @@ def serve(
         config = make_config(app, settings.limits, raise_descriptor_limit(), app.state.rates)
 
         def answers() -> None:
+            if reread is not None:
+                on_hangup(lambda: app.state.service.roster.reload(reread), server.end)
             if started is not None:
                 started(_url(settings, listener))
             if ready is not None:
                 threading.Thread(target=_tell_ready, args=(app.state.service, ready), daemon=True).start()
 
         with suppress(KeyboardInterrupt):  # raised again once all is closed; it is how a server is ended
-            _Server(config, answers).run([listener])
+            server = _Server(config, answers)
+            server.run([listener])
 
 
 def _tell_ready(service: Service, ready: Callable[[str], None]) -> None:
@@ -176,6 +186,10 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], Any]) -> None:
         super().__init__(config)
         self._ready = ready
+
+    def end(self) -> None:
+        """Stop serving soon."""
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

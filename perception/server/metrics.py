@@ -21,7 +21,7 @@ Kind: TypeAlias = Literal["stream", "webcam", "job", "api"]
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
-_STATES = ("connecting", "running", "stalled", "reconnecting", "ended", "failed")
+_STATES = ("connecting", "running", "stalled", "reconnecting", "paused", "ended", "failed")
 
 
 class Metrics:

@@ -23,7 +23,9 @@ Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A number in 0..1."""
 
 
-TRACK = "track"
+TRACK, SMOOTH = "track", "smooth"
+OVER_TIME = (TRACK, SMOOTH)
+"""Stages that say nothing of a single picture."""
 
 Name = Annotated[str, Field(max_length=200)]
 
@@ -61,6 +63,7 @@ class Options(BaseModel):
         unknown: part of the correct pixels that may become unknown, so that the network's guesses do; only for models
             that are calibrated, see `perception.postprocess.post_processing.DetectionOptions`.
         track: boxes are followed, each gets an identity that stays; of no effect on single pictures.
+        smooth: masks are steadied in time, for models that have some; of no effect on single pictures.
         view: objects as boxes, or as outlines of their pixels, for models that have masks and boxes.
         opacity: of the class colours.
         masks, boxes, labels, legend, rules: whether they are drawn.
@@ -74,6 +77,7 @@ class Options(BaseModel):
     classes: Annotated[tuple[Name, ...] | None, Field(max_length=1000), BeforeValidator(_split)] = None
     unknown: Unit = 0.0
     track: bool = False
+    smooth: bool = False
     view: View = "boxes"
     opacity: Unit = 0.5
     masks: bool = True
@@ -96,16 +100,22 @@ class Options(BaseModel):
         """True where boxes are tracked: by these options, or by one of the operator's stages."""
         return self.track or any(stage.name == TRACK for stage in stages)
 
+    def smooths(self, stages: Sequence[StageFactory] = ()) -> bool:
+        """True where masks are smoothed: by these options, or by one of the operator's stages."""
+        return self.smooth or any(stage.name == SMOOTH for stage in stages)
+
     def interpretation(self, card: ModelCard, stages: Sequence[StageFactory] = ()) -> tuple[object, ...]:
         """What makes a prediction: options that are equal in this have the same ones, however they are drawn."""
         begins = self._asked(card).score_threshold if self.tracks(stages) else None
-        return self.detection(card, stages), self.tracks(stages), begins
+        return self.detection(card, stages), self.tracks(stages), begins, self.smooths(stages)
 
     def stages(self, card: ModelCard, stages: Sequence[StageFactory] = ()) -> list[StageFactory]:
-        """The operator's stages, with tracking before them where these options ask for it and they have none."""
+        """The operator's stages; before them what these options ask for and they have not: tracking, smoothing."""
         track = track_factory(self._asked(card))
-        named = [track if stage.name == TRACK else stage for stage in stages]
-        return [track, *named] if self.track and track not in named else named
+        names = [stage.name for stage in stages]
+        before = [track] if self.track and TRACK not in names else []
+        before += [find_stage(SMOOTH)] if self.smooth and SMOOTH not in names else []
+        return [*before, *(track if stage.name == TRACK else stage for stage in stages)]
 
     def _asked(self, card: ModelCard) -> DetectionOptions:
         task, classes = card.detection, self.classes

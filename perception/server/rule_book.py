@@ -73,6 +73,16 @@ class RuleBook:
         silent = frozenset() if self._deliver else frozenset(rule.name for rule in fit)
         self._page = _Page(drawn, self.fixed + fit, {fault.rule or "": fault.message for fault in faults}, silent)
 
+    def fix(self, fixed: Rules) -> None:
+        """Replace the operator's; it holds from the next prediction on.
+
+        Raises:
+            RuleError: the model does not give what one of them looks at.
+        """
+        fixed.check(self._card)
+        self.fixed = fixed
+        self.draw(self.drawn)
+
     def check(self, drawn: Rules) -> None:
         """Check what a client wants to draw. What is drawn already may stay, also where the model has changed since.
 

@@ -18,6 +18,9 @@ from perception.server.jobs.worker import Worker
 from perception.server.metrics import Metrics
 from perception.server.settings import ServerSettings
 from perception.server.streams.hub import StreamHub
+from perception.server.streams.keeper import Keeper
+from perception.server.streams.roster import Roster
+from perception.server.streams.source_book import SourceBook
 from perception.stages.factories import find_stage
 
 log = logging.getLogger("perception")
@@ -33,7 +36,8 @@ class Service:
         stages: of the operator; every source has them with state of its own.
         delivery: of their events, or None where the operator names no target.
         footage: of their events: clips and snapshots; None where the operator wants none.
-        streams: server-side sources.
+        streams: server-side sources that are open.
+        roster: those that have a name, as they change.
         jobs: uploaded videos and what becomes of them.
         uploads: places for what is being received.
         pictures: room for pictures that are decoded and looked at.
@@ -59,10 +63,13 @@ class Service:
                 clips.folder or settings.folder / "clips", limit_bytes=clips.limit_bytes, keep_days=clips.keep_days
             )
         )
+        book = SourceBook(settings, settings.folder / "sources.json")
         self.streams = StreamHub(
-            settings, self.models, self.metrics, stages=self.stages, footage=self.footage,
+            settings, self.models, self.metrics, stages=self.stages, footage=self.footage, book=book,
             publish=None if self.delivery is None else self.delivery.publish,
         )  # fmt: skip
+        self._keeper = Keeper(self.streams, book)
+        self.roster = Roster(book, self.streams, self._keeper, self.models)
         self.metrics.watch_rules(self.streams.readings, self.delivery)
         self.jobs = JobStore(settings.folder / "jobs", settings.limits, self.metrics)
         self._worker = Worker(self.jobs, self.models, self.metrics, settings.limits, self.stages)
@@ -101,8 +108,11 @@ class Service:
 
     def _load(self) -> None:
         try:
-            if self.models.scheduler().model.card.detection is not None:
-                import perception.tracking.tracker  # noqa: F401  # compiles its kernels, which no viewer should wait for
+            card = self.models.scheduler().model.card  # what compiles kernels is imported: no viewer should wait for it
+            if card.detection is not None:
+                import perception.tracking.tracker
+            if card.segmentation is not None:
+                import perception.postprocess.smoothing  # noqa: F401
         except PerceptionError as error:
             self.problem = str(error)
         except Exception as error:
@@ -110,10 +120,11 @@ class Service:
             self.problem = f"{type(error).__name__}: {error}"
         else:
             self.ready.set()
-        self.streams.keep_open()  # now that nothing is compiled in their way
+        self._keeper.start()  # now that nothing is compiled in their way
 
     def close(self) -> None:
         """Stop everything: viewers, streams, the job in progress (which goes on with the next server), engines."""
+        self._keeper.close()
         self.streams.close()
         if self.delivery is not None and self.settings.events is not None:
             self.delivery.close(self.settings.events.drain_s)

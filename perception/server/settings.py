@@ -42,6 +42,7 @@ class Limits(Strict):
         uploads: pictures and videos that are being received.
         viewers: viewers of streams, of all streams together, and webcams.
         streams: server-side sources that are open at once; one that is closed counts until its threads have ended.
+            None: as many as there are sources with a name, and 8 at least.
         stream_pixels: width times height of the frames of a server-side source, whatever kind it is.
         models: models that are loaded at once.
         waiting: frames that wait for one engine.
@@ -67,7 +68,7 @@ class Limits(Strict):
     long_lived: int = Field(default=256, ge=1)
     uploads: int = Field(default=32, ge=1)
     viewers: int = Field(default=32, ge=1)
-    streams: int = Field(default=8, ge=1)
+    streams: int | None = Field(default=None, ge=1)
     stream_pixels: int = Field(default=4096 * 3072, ge=1)
     models: int = Field(default=4, ge=1)
     waiting: int = Field(default=8, ge=1)
@@ -102,16 +103,29 @@ class NamedSource(Strict):
         start: seconds from the beginning at which a file starts.
         duration: seconds to read of a file; None: to its end.
         keep: opened with the server and kept open, watched or not; for rules and events.
+        fps: frames a second that are looked at, of those that come; None: as many as the engine has time for.
+        priority: where the engine has not time for all, this source gets so many turns for each one of a source of
+            priority 1.
+        paused: it is not connected to; what its rules have counted and its viewers stay.
         rules: YAML file of lines, zones and conditions that this source is watched with, see
             `perception.rules.settings`; None: without.
     """
 
     uri: str = Field(min_length=1)
     keep: bool = False
+    fps: float | None = Field(default=None, gt=0, le=1000)
+    priority: float = Field(default=1.0, ge=0.1, le=10)
+    paused: bool = False
     loop: bool = True
     start: float = Field(default=0.0, ge=0)
     duration: float | None = Field(default=None, gt=0)
     rules: Annotated[Path, AfterValidator(_rules)] | None = None
+
+
+class AddedSource(NamedSource):
+    """A source that was added while the server ran: opened only where the operator allows its address to clients."""
+
+    rules: None = None
 
 
 def _network(value: str) -> str:
@@ -192,6 +206,8 @@ class ServerSettings(Strict):
             `perception.server.edge.allowlist`.
         cameras: numbers of this machine's cameras that clients may open.
         sources: sources that are offered by name.
+        edit_sources: clients may add sources whose addresses ``allow`` and ``cameras`` permit, change and remove these,
+            and pause any; they are kept in ``data_dir``. None: where credentials are required.
         draw_rules: clients may draw lines and zones at the sources that they see, as they may close and record them.
             These are kept in ``data_dir``.
         events: where events of these streams go, see `perception.events.settings.EventSettings`.
@@ -220,6 +236,7 @@ class ServerSettings(Strict):
     allow: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
     cameras: tuple[int, ...] = ()
     sources: dict[str, Annotated[NamedSource, BeforeValidator(_named)]] = Field(default={})
+    edit_sources: bool | None = None
     draw_rules: bool = True
     events: EventSettings | None = None
     clips: Annotated[ClipSettings | None, BeforeValidator(_switched)] = None
@@ -256,6 +273,11 @@ class ServerSettings(Strict):
     def guarded(self) -> bool:
         """True where credentials are required."""
         return self.token is not None or self.password is not None
+
+    @property
+    def editable(self) -> bool:
+        """True where clients may add, change, pause and remove sources."""
+        return self.guarded if self.edit_sources is None else self.edit_sources
 
     @property
     def folder(self) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 
 from perception.card import ModelCard
 from perception.sinks.base import Sink
-from perception.sinks.document import CocoDocument
+from perception.sinks.document import CocoDocument, category_of
 from perception.sinks.names import ClassNames
 from perception.types import Prediction, SourceInfo
 
@@ -19,9 +19,10 @@ class CocoSink(Sink):
     """Writes a COCO data set: each frame is an image, each box an annotation with a ``score``.
 
     ``image.id`` is the frame's index and ``image.time`` its time in seconds. Pictures have their own ``file_name``, the
-    frames of a video those that CVAT gives them. Categories are the detection classes,
-    with their class ids, followed (with ``masks``) by the segmentation classes: these are ``stuff``, an annotation
-    for each frame and class that has pixels, with a compressed RLE. Boxes are ``[x, y, width, height]`` in pixels.
+    frames of a video those that CVAT gives them. Categories are the detection classes, with ids of one more than those
+    of the classes (`category_of`), followed (with ``masks``) by the segmentation classes: these are ``stuff``, an
+    annotation for each frame and class that has pixels, with a compressed RLE. Boxes are ``[x, y, width, height]`` in
+    pixels.
     Annotation ids begin with 1, because COCO's own evaluation takes 0 for "none".
 
     Annotations go to a temporary file and follow the images when it is closed, so memory does not grow with the number
@@ -51,10 +52,12 @@ class CocoSink(Sink):
         if self._masks is None:
             self._masks = bool(names.segments) and not names.detections
         self._stuff_offset = len(names.detections)
-        categories = [{"id": i, "name": n, "supercategory": "thing"} for i, n in enumerate(names.detections)]
+        categories = [
+            {"id": category_of(i), "name": n, "supercategory": "thing"} for i, n in enumerate(names.detections)
+        ]
         if self._masks:
             categories += [
-                {"id": self._stuff_offset + i, "name": n, "supercategory": "stuff"}
+                {"id": category_of(self._stuff_offset + i), "name": n, "supercategory": "stuff"}
                 for i, n in enumerate(names.segments)
             ]
         self._document.open(info, card, {"categories": categories})
@@ -78,7 +81,8 @@ class CocoSink(Sink):
             rows = zip(np.round(boxes, 2).tolist(), areas, scores, found.class_ids.tolist(), tracks, strict=True)
             for box, area, score, class_id, track in rows:
                 # CVAT looks for a mask, and takes the box where it is empty
-                row = {"category_id": class_id, "bbox": box, "area": area, "segmentation": [], "score": score}
+                row = {"category_id": category_of(class_id), "bbox": box, "area": area}
+                row |= {"segmentation": [], "score": score}
                 yield row if track is None else {**row, "track_id": track, "attributes": _of_cvat(track)}
         if self._masks and prediction.class_map is not None:
             from perception.sinks.rle import encode_classes
@@ -90,7 +94,7 @@ class CocoSink(Sink):
                     ys, xs = (np.flatnonzero(one.any(axis)) for axis in (1, 0))
                     box = [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)]
                     area = int(np.count_nonzero(one))
-                    category = self._stuff_offset + class_id
+                    category = category_of(self._stuff_offset + class_id)
                     yield {"category_id": category, "bbox": box, "area": area, "segmentation": rle, "score": 1.0}
 
     def close(self) -> None:

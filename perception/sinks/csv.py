@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from contextlib import suppress
 from pathlib import Path
 
 from perception.card import ModelCard
-from perception.errors import SinkError
-from perception.sinks.base import Sink
-from perception.sinks.files import LineFile, check_not_source
+from perception.sinks.lines import LineSink
 from perception.sinks.table import Rows, Table
 from perception.types import Prediction, SourceInfo
 
 
-class CsvSink(Sink):
+class CsvSink(LineSink):
     """Writes a header and the rows of :class:`perception.sinks.table.Table`, as UTF-8 (RFC 4180, lines end in LF).
 
     Args:
@@ -28,15 +25,12 @@ class CsvSink(Sink):
     """
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
-        self._file = LineFile(path, overwrite)
-        self.where = self._file.where
+        super().__init__(path, overwrite=overwrite)
         self._table: Rows = Table(None)
 
     def open(self, info: SourceInfo, card: ModelCard | None = None) -> None:
-        if self._file.path is not None:
-            check_not_source(self._file.path, info.path)
         self._table = self._rows_of(card)
-        self._file.open()
+        super().open(info, card)
         self._append([tuple(self._table.columns)])
 
     def _rows_of(self, card: ModelCard | None) -> Rows:
@@ -51,10 +45,3 @@ class CsvSink(Sink):
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows(rows)
         self._file.write(text.getvalue().encode())
-
-    def close(self) -> None:
-        self._file.close()
-
-    def abort(self) -> None:
-        with suppress(SinkError):
-            self._file.close()

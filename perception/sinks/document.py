@@ -15,6 +15,11 @@ from perception.sinks.files import PartFile, check_not_source, sink_errors, utf8
 from perception.types import Frame, SourceInfo
 
 
+def category_of(class_id: int) -> int:
+    """The category of a class: from 1, because readers (Datumaro, and so CVAT) take the category 0 for none."""
+    return class_id + 1
+
+
 class CocoDocument:
     """Memory does not grow with the number of frames. The file is ``NAME.part`` until it is closed.
 

@@ -12,7 +12,7 @@ from perception.card import ModelCard, SegmentationTask
 from perception.errors import UsageError
 from perception.postprocess.panoptic import Panoptic
 from perception.sinks.base import Sink
-from perception.sinks.document import CocoDocument
+from perception.sinks.document import CocoDocument, category_of
 from perception.sinks.files import sink_errors
 from perception.sinks.folder import PictureFolder
 from perception.types import U8, Prediction, SourceInfo
@@ -23,7 +23,7 @@ class PanopticSink(Sink):
 
     Each frame is an image; its annotation names the PNG and has a row for each segment: ``id`` in the PNG,
     ``category_id``, ``area``, ``bbox`` (``[x, y, width, height]`` in pixels), ``iscrowd`` for things that no box told
-    apart, and ``score`` for the others. Categories are the classes of pixels.
+    apart, and ``score`` for the others. Categories are the classes of pixels, with ids from 1 (`category_of`).
 
     Args:
         path: the folder; it is made.
@@ -69,7 +69,7 @@ class PanopticSink(Sink):
         classes = self._task.classes if self._task else []
         self._document.tail = {
             "categories": [
-                {"id": i, "name": c.name, "isthing": int(i in things), "color": list(c.color)}
+                {"id": category_of(i), "name": c.name, "isthing": int(i in things), "color": list(c.color)}
                 for i, c in enumerate(classes)
             ]
         }
@@ -86,7 +86,7 @@ def _segments_info(view: Panoptic) -> list[dict[str, object]]:
     for s in view.segments:
         x0, y0, x1, y1 = s.box
         crowd = int(s.score is None and s.class_id in view.things)
-        row: dict[str, object] = {"id": s.id, "category_id": s.class_id, "area": s.area}
+        row: dict[str, object] = {"id": s.id, "category_id": category_of(s.class_id), "area": s.area}
         row |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": crowd}
         rows.append(row if s.score is None else row | {"score": round(s.score, 4)})
     return rows

@@ -15,11 +15,12 @@ class Recorder:
     """Makes an object of a prediction that ``json`` can write.
 
     Each has ``index``, ``time`` (seconds), ``source``, ``size`` (``[width, height]``) and ``timings`` (milliseconds),
-    and what the model gives: ``detections``, a list of ``box`` (xyxy, pixels), ``score``, ``class``, ``class_id``
-    and, if tracked, ``track_id``; ``shares``, the part of the frame's pixels of each class that has any; ``labels``,
-    a list of ``class``, ``class_id`` and ``probability``; where rules ran ``rules``, what each of them says by name,
-    and ``events``, what they noticed (see `perception.events.event.Event`); and, on request, ``masks``, a COCO RLE of
-    each class present that is not ignored. Pixels without a class are called ``unknown`` in both.
+    ``propagated`` where the network has not seen the frame (see `perception.propagation`), and what the model
+    gives: ``detections``, a list of ``box`` (xyxy, pixels), ``score``, ``class``, ``class_id`` and, if tracked,
+    ``track_id``; ``shares``, the part of the frame's pixels of each class that has any; ``labels``, a list of
+    ``class``, ``class_id`` and ``probability``; where rules ran ``rules``, what each of them says by name, and
+    ``events``, what they noticed (see `perception.events.event.Event`); and, on request, ``masks``, a COCO RLE of each
+    class present that is not ignored. Pixels without a class are called ``unknown`` in both.
 
     Args:
         card: the model's card, for class names; None: numbers.
@@ -41,6 +42,8 @@ class Recorder:
             "source": frame.source,
             "size": [frame.width, frame.height],
         }
+        if prediction.propagated:
+            record["propagated"] = True
         if prediction.detections is not None:
             record["detections"] = self._detections(prediction.detections)
         if prediction.class_map is not None:

@@ -13,7 +13,7 @@ import av.error
 from perception.common.bounds import Bounds
 from perception.errors import SourceError
 from perception.sources.base import Selection
-from perception.sources.decode import StillPictureError, explain, video_stream
+from perception.sources.container import StillPictureError, explain, video_stream
 from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.sources.presentation import Presenter
 from perception.sources.uri import redact

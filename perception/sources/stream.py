@@ -20,14 +20,14 @@ from perception.common.bounds import Bounds, TooLargeError
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.sources.address import Address
 from perception.sources.base import Selection, Source, log
-from perception.sources.decode import (
+from perception.sources.container import (
     PLAYLISTS,
-    Decoder,
     StillPictureError,
     UnreadableError,
     local_formats,
     open_container,
 )
+from perception.sources.decode import Decoder
 from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.sources.packets import PacketRing
 from perception.sources.presentation import Presenter
@@ -102,8 +102,11 @@ def open_stream(
             uri = replace(address, host=addresses[0]).url
     if confined and address.user:
         raise UsageError("a user and password are not allowed in this address", redact(where))
-    if family != "http":
-        options["fflags"] = "nobuffer"  # else FFmpeg shows what it gathered while probing, seconds late
+    if family == "rtsp":
+        # What a camera sends is described before it comes. FFmpeg would look at frames for half a second or more, to
+        # guess their rate. (Its flag "nobuffer" throws away what it looked at, and with it the key frame that a camera
+        # begins with: the next one may be ten seconds away.)
+        options |= {"fpsprobesize": "0", "analyzeduration": "0"}
 
     codec: dict[str, Any] = {"threads": threads, "deinterlace": deinterlace, "bounds": bounds, "packets": packets}
 

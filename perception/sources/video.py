@@ -24,7 +24,8 @@ import av.error
 from perception.common.bounds import Bounds
 from perception.errors import SourceError
 from perception.sources.base import Selection, Source, log
-from perception.sources.decode import Decoder, StillPictureError, local_formats, open_container
+from perception.sources.container import StillPictureError, local_formats, open_container
+from perception.sources.decode import Decoder
 from perception.sources.heif import is_heif
 from perception.sources.packets import PacketRing
 from perception.sources.presentation import Presenter

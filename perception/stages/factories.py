@@ -15,7 +15,11 @@ from perception.common.settings import nearest
 from perception.errors import PerceptionError, UsageError
 from perception.types import Stage
 
-NAMED = {"panoptic": "perception.stages.panoptic:PanopticStage", "track": "perception.stages.track:TrackStage"}
+NAMED = {
+    "panoptic": "perception.stages.panoptic:PanopticStage",
+    "smooth": "perception.stages.smooth:SmoothStage",
+    "track": "perception.stages.track:TrackStage",
+}
 """Stages of the package by the names that configurations use."""
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -60,7 +64,7 @@ def find_stage(text: str) -> StageFactory:
     itself. Modules are looked for in the current folder, too.
 
     Args:
-        text: ``panoptic``, ``track``, or such as ``my_stages:CountCars``.
+        text: ``panoptic``, ``smooth``, ``track``, or such as ``my_stages:CountCars``.
 
     Raises:
         UsageError: there is no such name, module or function, or it does not take what a stage takes.

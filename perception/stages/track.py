@@ -24,7 +24,7 @@ class TrackStage:
     Args:
         card: of a model that makes boxes; how they become tracks is in its ``detection.tracking``.
         score: least score of a box that begins a track; None: the card's.
-        camera: tell from the pictures how the camera moves, and take the tracks along.
+        camera: tell from the pictures how the camera moves, and take the tracks along; at a cut they end.
 
     Raises:
         UsageError: the model makes no boxes.
@@ -54,6 +54,8 @@ class TrackStage:
         started = time.perf_counter()
         frame = prediction.frame
         motion = None if self._camera is None else self._camera.update(frame.picture, self._boxes)
+        if self._camera is not None and self._camera.cut:
+            self._tracker.forget()
         tracked = self._tracker.update(prediction.detections, frame.time, (frame.width, frame.height), motion)
         self._boxes = tracked.boxes
         trails = self._tracker.trails

@@ -8,13 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.types import F32, U8, Picture, Planes
+from perception.picture.small_luma import LONGEST, small_luma
+from perception.types import F32, U8, Picture
 
 Motion = NDArray[np.float64]
 """float64 ``[2, 3]``: where a point of the last frame is in this one, in pixels: rotation with scale, and shift."""
 
-LONGEST = 320
-"""Sides of the small picture that is looked at."""
 POINTS = 100
 LEAST_POINTS, LEAST_PART = 12, 0.4
 """Points, and part of all of them, that must have moved alike; with fewer the frames have nothing in common."""
@@ -31,6 +30,13 @@ NOISE = 1.5
 FRESH = 15
 """Frames after which points are looked for again: the picture is another one by then, or has other corners."""
 
+LEAST_LIKE = 0.3
+"""Correlation of two coarse pictures; where it is less, and no motion explains it, the scene was cut. Within a scene it
+is above 0.9 but for moments in which something passes close by."""
+
+_COARSE = 40
+"""Width of a coarse picture."""
+
 _WINDOW = 11
 
 
@@ -40,12 +46,16 @@ class CameraMotion:
     Before a camera that stands still, which is most of them, this costs no more than the difference of two small
     pictures: corners whose surroundings have not changed have not moved.
 
+    Attributes:
+        cut: the last frame shows another scene than the one before.
+
     Example:
         >>> camera = CameraMotion()
         >>> tracked = tracker.update(found, frame.time, motion=camera.update(frame.picture, tracked.boxes))
     """
 
     def __init__(self) -> None:
+        self.cut = False
         self._last: U8 | None = None
         self._points = _NO_POINTS
         self._slopes = np.zeros(0, np.float32)
@@ -61,12 +71,14 @@ class CameraMotion:
         Returns:
             how the picture moved since the last frame; None where it did not, or cannot be told.
         """
-        small, scale = _small(picture)
+        small, scale = small_luma(picture)
         last, self._last = self._last, small
+        self.cut = False
         if last is None or last.shape != small.shape:
             return None
         motion = self._between(last, small, boxes * np.float32(scale))
         if motion is None:
+            self.cut = _likeness(last, small) < LEAST_LIKE
             return None
         motion[:, 2] /= scale
         return motion
@@ -111,14 +123,14 @@ class CameraMotion:
 _NO_POINTS: F32 = np.zeros((0, 1, 2), np.float32)
 
 
-def _small(picture: Picture) -> tuple[U8, float]:
-    """The luma of a picture at its small size, and how much smaller it is."""
-    plane = picture.y if isinstance(picture, Planes) else picture
-    height, width = plane.shape[:2]
-    scale = min(1.0, LONGEST / max(width, height))
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8), scale
+def _likeness(last: U8, now: U8) -> float:
+    """Correlation of two pictures of one size, seen coarsely, -1..1; 1 where one of them is all the same."""
+    height, width = last.shape
+    size = min(width, _COARSE), max(round(height * min(1.0, _COARSE / width)), 1)
+    first, second = (cv2.resize(p, size, interpolation=cv2.INTER_AREA).astype(np.float64) for p in (last, now))
+    first, second = first - first.mean(), second - second.mean()
+    spread = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / spread if spread > first.size else 1.0
 
 
 def _corners(picture: U8, boxes: F32) -> F32:

@@ -133,7 +133,7 @@ def step(  # type: ignore[no-untyped-def]
         row_of: int64 ``[N]``, written: the row of each box's track, if it is confirmed, else -1.
 
     Returns:
-        the tracks that there are, those to be forgotten included (see `forget`), and the next identity.
+        the tracks that there are, those to be forgotten included (see `drop_lost`), and the next identity.
     """
     n = len(scores)
     seen = np.empty((n, 4))
@@ -228,7 +228,7 @@ def move(motion, count, filters, anchors, trails):  # type: ignore[no-untyped-de
 
 
 @kernel(types.int64(types.float64, F64_1D, types.int64, F64_3D, F64_3D, F64_2D, I64_2D, F64_3D, F64_2D))
-def forget(now, p, count, filters, anchors, facts, marks, trails, votes):  # type: ignore[no-untyped-def]
+def drop_lost(now, p, count, filters, anchors, facts, marks, trails, votes):  # type: ignore[no-untyped-def]
     """Drop tracks that were not seen for too long; return how many are left, in the first rows."""
     kept = 0
     for t in range(count):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from perception.card import TrackingSettings
 from perception.tracking.motion import VALUE
-from perception.tracking.step import CLASS, ID, PARAMETERS, POINTS, SCORE, TRAIL, forget, move, step
+from perception.tracking.step import CLASS, ID, PARAMETERS, POINTS, SCORE, TRAIL, drop_lost, move, step
 from perception.types import F32, Detections
 
 MOST_TRACKS = 4096
@@ -86,8 +86,12 @@ class Tracker:
         )  # fmt: skip
         shown = np.flatnonzero(row_of >= 0)
         tracked = self._confirmed(row_of[shown], boxes[shown], size)
-        self._count = forget(self._now, self._parameters, self._count, *self._state)
+        self._count = drop_lost(self._now, self._parameters, self._count, *self._state)
         return tracked
+
+    def forget(self) -> None:
+        """Forget all tracks, as after a cut: what is found next is somebody else. Identities go on counting."""
+        self._count = 0
 
     @property
     def trails(self) -> dict[int, F32]:

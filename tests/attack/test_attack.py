@@ -94,7 +94,7 @@ def at_rest(server: LiveProcess, before: Any) -> Any:
     """What the server holds, once it is what it was, or after a while."""
     until = time.monotonic() + REST_S
     while True:
-        now = server.figures()
+        now = server.usage()
         rest = now.memory < before.memory + GROWTH_BYTES and now.descriptors <= before.descriptors + 4
         if rest or time.monotonic() > until:
             return now
@@ -133,11 +133,11 @@ def test_a_good_client_hardly_notices(tmp_path: Path) -> None:
             warming = outcome(attack(target))
             time.sleep(30)  # what is given back in a while is
             quiet = good.stay(QUIET_S)
-            before = server.figures()
+            before = server.usage()
             attacking = attack(Target(**{**asdict(target), "seconds": SECONDS}))
             served = good.stay(SECONDS)
             found = outcome(attacking)
-            ended = server.figures()
+            ended = server.usage()
             after = at_rest(server, before)
             said = server.said()
             with httpx.Client(base_url=server.url, auth=(USER, PASSWORD), timeout=60) as client:

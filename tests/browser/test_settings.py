@@ -44,7 +44,8 @@ def test_settings_are_shown_where_they_mean_something(page: Any) -> None:
         tab(page, name)
         page.locator("#pv-source").wait_for(state="hidden")
         assert shown(page) == boxes_and_masks | {"pv-view"}
-        assert page.locator("#pv-track").is_visible() == (name == "Video")  # one picture has nothing to follow
+        for over_time in ("#pv-track", "#pv-smooth"):  # one picture has nothing to follow
+            assert page.locator(over_time).is_visible() == (name == "Video")
     tab(page, "Live")
     choose(page, "pv-model", "camvid")
     page.locator("#pv-score").wait_for(state="hidden")
@@ -54,6 +55,7 @@ def test_settings_are_shown_where_they_mean_something(page: Any) -> None:
     page.locator("#pv-opacity").wait_for(state="hidden")
     assert shown(page) == {"pv-source", "pv-mirror"}
     assert page.evaluate(SHOWN) == ["Labels"]
+    assert not page.locator("#pv-smooth").is_visible()
     choose(page, "pv-model", "colors")
 
 

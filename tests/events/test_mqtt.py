@@ -266,7 +266,7 @@ def test_old_events_are_no_motion(broker: Broker, tmp_path: Path) -> None:
     assert subscriber.of("yard/motion") == []
 
 
-class Gate:
+class BrokerProxy:
     """A way to the broker that can be shut: connections end, and there are no new ones."""
 
     def __init__(self, port: int) -> None:
@@ -323,18 +323,18 @@ def test_kills_of_the_broker_lose_and_double_nothing(stopped: Broker, tmp_path: 
     rng = random.Random(kills)
     broker = stopped
     broker.start()
-    gate = Gate(broker.port)
+    proxy = BrokerProxy(broker.port)
     sent: list[str] = []
-    with Subscriber(broker.port) as subscriber, delivery_to(gate.port, tmp_path) as delivery:
+    with Subscriber(broker.port) as subscriber, delivery_to(proxy.port, tmp_path) as delivery:
         for number in range(kills):
-            gate.open()
+            proxy.open()
             wait_for(lambda n=number: len(subscriber.of("availability")) > n and delivery.status[0].pending == 0)
             for _ in range(rng.randint(1, 30)):
                 one = event(len(sent))
                 sent.append(one.id)
                 delivery.publish(one)
             time.sleep(rng.uniform(0, 0.03))
-            gate._open.clear()  # nobody is let in while the subscriber is away
+            proxy._open.clear()  # nobody is let in while the subscriber is away
             broker.kill()
             wait_for(lambda: not subscriber.subscribed.is_set())
             for _ in range(rng.randint(0, 5)):
@@ -343,14 +343,14 @@ def test_kills_of_the_broker_lose_and_double_nothing(stopped: Broker, tmp_path: 
                 delivery.publish(one)
             broker.start()
             assert subscriber.subscribed.wait(60)
-            gate.shut()
-        gate.open()
+            proxy.shut()
+        proxy.open()
         drained(delivery)
         wait_for(lambda: {*sent} <= {Event.from_json(text).id for text in subscriber.of("yard/events")})
         wait_for(lambda: len(subscriber.of("availability")) >= kills + 1)
     received = [Event.from_json(text).id for text in subscriber.of("yard/events")]
     broker.kill()
-    gate.close()
+    proxy.close()
     lost, unknown = {*sent} - {*received}, {*received} - {*sent}
     first_times = list(dict.fromkeys(received))
     print(
@@ -364,23 +364,26 @@ def test_short_breaks_do_not_flap_and_long_ones_are_told(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WILL_DELAY_S", 2)
-    gate = Gate(broker.port)
-    gate.open()
-    with Subscriber(broker.port, "perception/availability") as subscriber, delivery_to(gate.port, tmp_path) as delivery:
+    proxy = BrokerProxy(broker.port)
+    proxy.open()
+    with (
+        Subscriber(broker.port, "perception/availability") as subscriber,
+        delivery_to(proxy.port, tmp_path) as delivery,
+    ):
         wait_for(lambda: subscriber.of("availability") == ["online"])
         for _ in range(5):  # each is shorter than the broker's patience
-            gate.shut()
-            gate.open()
+            proxy.shut()
+            proxy.open()
             before = len(subscriber.of("availability"))
             wait_for(lambda n=before: len(subscriber.of("availability")) > n)
         assert {*subscriber.of("availability")} == {"online"}
-        gate.shut()
+        proxy.shut()
         wait_for(lambda: subscriber.of("availability")[-1] == "offline")
-        gate.open()
+        proxy.open()
         wait_for(lambda: subscriber.of("availability")[-1] == "online")
         assert subscriber.of("availability").count("offline") == 1
         delivery.close()
-    gate.close()
+    proxy.close()
 
 
 def test_nobody_listens_and_the_name_has_no_secret(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def run(work: Work) -> Outcome:
         attacked(attacking)
         time.sleep(5)
         quiet = good.stay(QUIET_S)
-        before = server.figures()
+        before = server.usage()
         crowd = _crowd(server.url, work.count)
         attacking = attack(target)
         served = good.stay(work.count)
@@ -227,7 +227,7 @@ def run(work: Work) -> Outcome:
         rest = time.monotonic() + REST_S
         while after.threads > before.threads + POOL and time.monotonic() < rest:
             time.sleep(1)
-            after = server.figures()
+            after = server.usage()
         said = server.said()
         outcome.times = CLIENTS
         outcome.check(server.running(), "the server has ended")

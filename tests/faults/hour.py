@@ -9,7 +9,7 @@ import httpx
 
 from tests.faults.row import Outcome, Work
 from tests.faults.served import grew
-from tests.server.process import Figures
+from tests.server.process import ResourceUsage
 from tests.server.test_soak import GROWTH_BYTES, Server, at_rest, come_and_go, stay
 
 TURNS_S = 60
@@ -28,10 +28,10 @@ def run(work: Work) -> Outcome:
             id = client.post("/v1/streams", json={"source": name}).json()["id"]
             counts = {"mjpeg": 0, "video": 0, "turns": 0}
             come_and_go(server, client, id, turns, counts)
-            before, files = Figures(*at_rest(server, client)), server.files()
+            before, files = ResourceUsage(*at_rest(server, client)), server.files()
             stay(server, id, work.count, counts)
             come_and_go(server, client, id, turns, counts)
-            after = Figures(*at_rest(server, client))
+            after = ResourceUsage(*at_rest(server, client))
             outcome.check(client.get(f"/v1/streams/{id}").json()["state"] == "running", "the stream does not run")
         outcome.check(after.memory - before.memory < GROWTH_BYTES, f"memory: {before}, {after}")
         outcome.check(after.threads <= before.threads + (os.cpu_count() or 1) + 4, f"threads: {before}, {after}")

@@ -37,13 +37,13 @@ def run(work: Work) -> Outcome:
         with live(work.folder / "live", sources={"camera": uri}) as server, client_of(server) as client:
             client.post("/v1/streams", json={"source": "camera"})
             frames = _more(client, 0)
-            before = server.figures()
+            before = server.usage()
             for number in range(work.count):
                 way = WAYS[number % len(WAYS)]
                 with outcome.trial(f"{way.name}, the {number}th"):
                     _steady(client)
                     if number == min(5, work.count // 2):
-                        before = server.figures()  # allocators and pools have what they will hold
+                        before = server.usage()  # allocators and pools have what they will hold
                     camera.process.send_signal(way)  # type: ignore[union-attr]
                     away = work.random.uniform(0.2, 3.0) if way != signal.SIGSTOP else work.random.uniform(11, 13)
                     time.sleep(away)
@@ -58,7 +58,7 @@ def run(work: Work) -> Outcome:
                     recovered.append(time.monotonic() - began)
             _steady(client, 3)
             status = client.get("/v1/streams/camera").json()
-            after = server.figures()
+            after = server.usage()
             outcome.check(status["state"] == "running", f"in the end it is {status['state']}")
             outcome.check("Traceback" not in server.said(), "a traceback in the log")
             outcome.check(after.threads <= before.threads + (os.cpu_count() or 1) + 4, f"threads: {before}, {after}")

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from tests.media import make_video
-from tests.server.process import Figures, LiveProcess
+from tests.server.process import LiveProcess, ResourceUsage
 
 VIDEO = {"content-type": "video/mp4"}
 
@@ -48,7 +48,7 @@ def results_of(client: httpx.Client, address: str) -> list[int]:
     return [json.loads(line)["index"] for line in client.get(f"{address}/jsonl").text.splitlines()]
 
 
-def grew(before: Figures, after: Figures) -> str:
+def grew(before: ResourceUsage, after: ResourceUsage) -> str:
     """Memory, threads and descriptors, for the table."""
     return (
         f"{before.memory >> 20} to {after.memory >> 20} MB, threads {before.threads} to {after.threads}, "

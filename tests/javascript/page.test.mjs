@@ -41,6 +41,11 @@ test("boxes are followed where the switch is on and the model has some", () => {
   settings.track = true;
   assert.equal(options(MODEL).track, true);
   assert.ok(!("track" in options({ ...MODEL, detection: [] })));
+  settings.smooth = true;
+  assert.equal(options(MODEL).smooth, true);
+  assert.ok(!("smooth" in options({ ...MODEL, segmentation: [] })));
+  settings.smooth = false;
+  assert.ok(!("smooth" in options(MODEL)));
   settings.track = false;
   assert.equal(options(MODEL).track, false);
 });

@@ -18,7 +18,7 @@ from tests.models import write_model
 from tests.server.waiting import wait_for
 
 
-class Figures(NamedTuple):
+class ResourceUsage(NamedTuple):
     """What a process holds."""
 
     memory: int
@@ -79,9 +79,9 @@ class LiveProcess:
         """Its log so far."""
         return self.log.read_text(errors="replace")
 
-    def figures(self) -> Figures:
+    def usage(self) -> ResourceUsage:
         """What it holds now, of itself."""
-        return Figures(self._watched.memory_info().rss, self._watched.num_threads(), self._watched.num_fds())
+        return ResourceUsage(self._watched.memory_info().rss, self._watched.num_threads(), self._watched.num_fds())
 
     def running(self) -> bool:
         """Whether it has not ended."""

@@ -7,12 +7,15 @@ import platform
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
 
+from perception import UsageError
+from perception.server import memory
 from perception.server.inference.models import Models
-from perception.server.memory import give_back
+from perception.server.memory import CAMERA_BYTES, SERVER_BYTES, check_cameras, give_back
 from perception.server.metrics import Metrics
 from perception.server.settings import ServerSettings
 from perception.server.streams import hub as hubs
@@ -86,3 +89,50 @@ def test_a_running_server_gives_it_back(colors, tmp_path, monkeypatch) -> None: 
         assert given.wait(30)
     finally:
         hub.close()
+
+
+GB = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("free", "named", "limit", "said"),
+    [
+        (SERVER_BYTES + 20 * CAMERA_BYTES, 300, None, "memory for 20 of 300 cameras"),
+        (SERVER_BYTES + 20 * CAMERA_BYTES, 21, None, "limits: {streams: 20}"),
+        (SERVER_BYTES // 2, 2, None, "memory for 0 of 2 cameras"),
+    ],
+)
+def test_too_many_cameras_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, free: int, named: int, limit: int | None, said: str
+) -> None:
+    monkeypatch.setattr(memory, "memory_bytes", lambda: (64 * GB, free))
+    with pytest.raises(UsageError) as caught:
+        check_cameras(named, limit)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_the_operator_says_is_done_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "memory_bytes", lambda: (64 * GB, SERVER_BYTES + 20 * CAMERA_BYTES))
+    assert check_cameras(300, 20) == ""
+    assert check_cameras(20, None) == ""
+    assert "memory for 20 of 30 cameras" in check_cameras(300, 30)
+    monkeypatch.setattr(memory, "memory_bytes", lambda: None)  # a system that does not tell
+    assert check_cameras(300, None) == ""
+    monkeypatch.setattr(memory, "memory_bytes", lambda: (64 * GB, 0))
+    assert check_cameras(300, None) == ""
+
+
+def test_a_server_with_too_many_cameras_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from perception.commands.main import app
+
+    monkeypatch.setattr(memory, "memory_bytes", lambda: (4 * GB, SERVER_BYTES + 20 * CAMERA_BYTES))
+    config = tmp_path / "live.yaml"
+    config.write_text("port: 0\nsources:\n" + "".join(f"  cam{i}: rtsp://cam{i}.test/a\n" for i in range(300)))
+    result = CliRunner().invoke(
+        app, ["live", "--config", str(config), "--no-browser", "--data-dir", str(tmp_path / "d")]
+    )
+    assert isinstance(result.exception, UsageError)
+    assert "memory for 20 of 300 cameras" in str(result.exception)
+    assert not (tmp_path / "d").exists()

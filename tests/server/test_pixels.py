@@ -36,7 +36,7 @@ def watched(server: LiveProcess) -> Iterator[Callable[[], int]]:
     def look() -> None:
         nonlocal most
         while not done.wait(0.01):
-            most = max(most, server.figures().memory)
+            most = max(most, server.usage().memory)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -98,7 +98,7 @@ def test_memory_of_many_large_pictures(tmp_path: Path, kind: str, way: str) -> N
                     return 200 if isinstance(webcam.recv(300), bytes) else 503
             return client.post("/v1/predict", content=data, headers=headers).status_code
 
-        before = server.figures().memory
+        before = server.usage().memory
         with watched(server) as most, ThreadPoolExecutor(AT_ONCE) as pool:
             statuses = list(pool.map(send, range(AT_ONCE)))
         grown = most() - before

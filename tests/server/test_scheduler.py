@@ -35,7 +35,7 @@ def batching(tmp_path_factory):
         yield loaded
 
 
-class Gate:
+class SteppedEngine:
     """A model's engine that waits for ``step()`` before each call and notes whose frames came in which order.
 
     Attributes:
@@ -88,16 +88,16 @@ def test_a_frame_comes_back_predicted(model):
 
 
 def test_clients_take_turns_however_much_one_of_them_sends(model):
-    gate = Gate(model)
-    with Scheduler(gate.model, waiting=100, workers=1) as scheduler:
+    engine = SteppedEngine(model)
+    with Scheduler(engine.model, waiting=100, workers=1) as scheduler:
         futures = [scheduler.submit(frame("first"), client="first")]
-        gate.wait_inside()
+        engine.wait_inside()
         futures += [scheduler.submit(frame("greedy", i), client="greedy") for i in range(20)]
         futures += [scheduler.submit(frame(name), client=name) for name in ("a", "b") for _ in range(3)]
-        gate.step(len(futures))
+        engine.step(len(futures))
         wait(futures, 60)
-    assert gate.served[:10] == ["first", *["greedy", "a", "b"] * 3]
-    assert Counter(gate.served) == {"first": 1, "greedy": 20, "a": 3, "b": 3}
+    assert engine.served[:10] == ["first", *["greedy", "a", "b"] * 3]
+    assert Counter(engine.served) == {"first": 1, "greedy": 20, "a": 3, "b": 3}
 
 
 def test_each_client_gets_its_own_frames_in_order(model):
@@ -109,22 +109,22 @@ def test_each_client_gets_its_own_frames_in_order(model):
 
 
 def test_live_comes_first_but_does_not_starve_the_rest(model):
-    gate = Gate(model)
-    with Scheduler(gate.model, waiting=100, workers=1) as scheduler:
+    engine = SteppedEngine(model)
+    with Scheduler(engine.model, waiting=100, workers=1) as scheduler:
         scheduler.submit(frame("first"), client="first")
-        gate.wait_inside()
+        engine.wait_inside()
         bulk = [scheduler.submit(frame("bulk"), client="job") for _ in range(3)]
         live = ["l1", "l2", "l3"]
         waiting = {name: scheduler.submit(frame(name), client=name, live=True) for name in live}
         # The live clients send their next frame as soon as the last one is done: more than the engine can do.
         for _ in range(3 * BULK_TURN + 1):
-            gate.step()
-            gate.wait_inside()
+            engine.step()
+            engine.wait_inside()
             for name, future in waiting.items():
                 if future.done():
                     waiting[name] = scheduler.submit(frame(name), client=name, live=True)
-        served = gate.served[1:]
-        gate.step(100)
+        served = engine.served[1:]
+        engine.step(100)
         wait(bulk, 60)
     assert served[: BULK_TURN - 1].count("bulk") == 0
     places = [i for i, name in enumerate(served) if name == "bulk"]
@@ -135,19 +135,19 @@ def test_live_comes_first_but_does_not_starve_the_rest(model):
 
 
 def test_a_newer_live_frame_takes_the_place_of_the_older(model):
-    gate = Gate(model)
-    with Scheduler(gate.model, workers=2) as scheduler:
+    engine = SteppedEngine(model)
+    with Scheduler(engine.model, workers=2) as scheduler:
         first = scheduler.submit(frame("cam", 0), client="cam", live=True)
-        gate.wait_inside()
+        engine.wait_inside()
         # A second worker is free, but one camera's frames are never under way at once: their order would be lost.
         futures = [scheduler.submit(frame("cam", i), client="cam", live=True) for i in range(1, 6)]
         assert [f.cancelled() for f in futures] == [True, True, True, True, False]
         assert scheduler.replaced == 4
         assert scheduler.waiting == 1
-        gate.step(2)
+        engine.step(2)
         assert first.result(30).frame.index == 0
         assert futures[-1].result(30).frame.index == 5
-    assert gate.served == ["cam", "cam"]
+    assert engine.served == ["cam", "cam"]
 
 
 def test_a_frame_wakes_who_serves_it_and_nobody_else(model):
@@ -161,10 +161,10 @@ def test_a_frame_wakes_who_serves_it_and_nobody_else(model):
 
 
 def test_waiting_is_bounded(model):
-    gate = Gate(model)
-    with Scheduler(gate.model, waiting=4, workers=1) as scheduler:
+    engine = SteppedEngine(model)
+    with Scheduler(engine.model, waiting=4, workers=1) as scheduler:
         futures = [scheduler.submit(frame("x"), client="x")]
-        gate.wait_inside()
+        engine.wait_inside()
         futures += [scheduler.submit(frame("x"), client=f"x{i}") for i in range(4)]
         with pytest.raises(Busy) as caught:
             scheduler.submit(frame("late"), client="late")
@@ -174,16 +174,16 @@ def test_waiting_is_bounded(model):
         # One that is taken back makes room.
         assert futures[2].cancel()
         futures.append(scheduler.submit(frame("late"), client="late"))
-        gate.step(10)
+        engine.step(10)
         wait(futures, 60)
-    assert gate.served.count("late") == 1
-    assert len(gate.served) == 6
+    assert engine.served.count("late") == 1
+    assert len(engine.served) == 6
 
 
 def test_an_error_is_the_frames_own(model):
-    gate = Gate(model)
-    gate.step(100)
-    with Scheduler(gate.model) as scheduler:
+    engine = SteppedEngine(model)
+    engine.step(100)
+    with Scheduler(engine.model) as scheduler:
         bad = scheduler.submit(frame("broken"), client="a")
         good = scheduler.submit(frame("fine"), client="a")
         with pytest.raises(EngineError, match="the engine failed"):
@@ -193,16 +193,16 @@ def test_an_error_is_the_frames_own(model):
 
 def test_close_cancels_what_waits_and_finishes_what_runs(model):
     threads = NewThreads()
-    gate = Gate(model)
-    scheduler = Scheduler(gate.model, workers=1)
+    engine = SteppedEngine(model)
+    scheduler = Scheduler(engine.model, workers=1)
     running = scheduler.submit(frame("a"), client="a")
-    gate.wait_inside()
+    engine.wait_inside()
     waiting = [scheduler.submit(frame("b"), client="b"), scheduler.submit(frame("c"), client="c", live=True)]
     closer = threading.Thread(target=scheduler.close)
     closer.start()
     done, _ = wait(waiting, 30)
     assert len(done) == 2
-    gate.step()
+    engine.step()
     closer.join(30)
     assert not closer.is_alive()
     assert running.result(1).frame.source == "a"
@@ -251,21 +251,21 @@ def same(got, expected):
 
 
 def test_what_waits_goes_together_and_each_frame_gets_its_own_answer(batching):
-    gate = Gate(batching)
-    with Scheduler(gate.model, waiting=100) as scheduler:
+    engine = SteppedEngine(batching)
+    with Scheduler(engine.model, waiting=100) as scheduler:
         futures = [scheduler.submit(noisy("first", 0), client="first")]
-        gate.wait_inside()
+        engine.wait_inside()
         # A second worker is free, but the engine is not: until it is, frames may still join.
         futures += [scheduler.submit(noisy("job", i), client="job") for i in range(1, 5)]
         futures += [scheduler.submit(noisy("request", 5), client="request")]
         futures += [scheduler.submit(noisy(name, 6), client=name, live=True) for name in ("cam 1", "cam 2")]
         assert scheduler.waiting == 7
-        gate.step(3)
+        engine.step(3)
         results = [future.result(60) for future in futures]
         # One that is alone waits for no company.
-        gate.step()
+        engine.step()
         results.append(scheduler.submit(noisy("last", 7), client="last").result(60))
-    assert gate.calls == [["first"], ["cam 1", "cam 2", "job", "request"], ["job", "job", "job"], ["last"]]
+    assert engine.calls == [["first"], ["cam 1", "cam 2", "job", "request"], ["job", "job", "job"], ["last"]]
     with load_model(batching.engine.path, engine="onnxruntime") as one_by_one:
         assert one_by_one.engine.batch == 1
         for result in results:
@@ -273,7 +273,7 @@ def test_what_waits_goes_together_and_each_frame_gets_its_own_answer(batching):
 
 
 def test_turns_are_given_by_the_same_rules_when_frames_go_together(batching):
-    gate = Gate(batching)
+    engine = SteppedEngine(batching)
     live = [f"cam {i}" for i in range(13)]  # more than the engine can do
     ended = threading.Event()
 
@@ -285,51 +285,51 @@ def test_turns_are_given_by_the_same_rules_when_frames_go_together(batching):
             with suppress(EngineError):  # it is being closed
                 send(name)
 
-    with Scheduler(gate.model, waiting=100, workers=1) as scheduler:
+    with Scheduler(engine.model, waiting=100, workers=1) as scheduler:
         scheduler.submit(frame("first"), client="first")
-        gate.wait_inside()
+        engine.wait_inside()
         bulk = [scheduler.submit(frame(name), client=name) for _ in range(3) for name in ("job", "request")]
         for name in live:
             send(name)
-        gate.step(10_000)
+        engine.step(10_000)
         done, _ = wait(bulk, 60)
         ended.set()
     assert len(done) == len(bulk)
-    served = gate.served[1:]
+    served = engine.served[1:]
     places = [i for i, source in enumerate(served) if source in ("job", "request")]
     assert places == [BULK_TURN * i - 1 for i in range(1, 7)]
     assert [served[i] for i in places] == ["job", "request"] * 3
     counts = Counter(served[: places[-1]])
     assert max(counts[name] for name in live) - min(counts[name] for name in live) <= 1
-    assert {len(call) for call in gate.calls[1:13]} == {4}
-    for call in gate.calls:
+    assert {len(call) for call in engine.calls[1:13]} == {4}
+    for call in engine.calls:
         assert max(call.count(name) for name in live) <= 1
 
 
 def test_a_newer_live_frame_takes_the_place_of_the_older_until_the_engine_is_free(batching):
-    gate = Gate(batching)
-    with Scheduler(gate.model) as scheduler:
+    engine = SteppedEngine(batching)
+    with Scheduler(engine.model) as scheduler:
         scheduler.submit(frame("first"), client="first")
-        gate.wait_inside()
+        engine.wait_inside()
         older = scheduler.submit(frame("cam", 1), client="cam", live=True)
         newer = scheduler.submit(frame("cam", 2), client="cam", live=True)
         assert older.cancelled() and scheduler.replaced == 1
-        gate.step(2)
+        engine.step(2)
         assert newer.result(30).frame.index == 2
-    assert gate.calls == [["first"], ["cam"]]
+    assert engine.calls == [["first"], ["cam"]]
 
 
 def test_a_frame_that_fails_or_is_taken_back_takes_no_other_with_it(batching):
-    gate = Gate(batching)
-    with Scheduler(gate.model, waiting=100) as scheduler:
+    engine = SteppedEngine(batching)
+    with Scheduler(engine.model, waiting=100) as scheduler:
         scheduler.submit(frame("first"), client="first")
-        gate.wait_inside()
+        engine.wait_inside()
         good = scheduler.submit(noisy("good", 1), client="good")
         bad = scheduler.submit(Frame(np.zeros((48, 64), np.uint8), source="bad"), client="bad")  # no picture
         gone = scheduler.submit(frame("gone"), client="gone")
         other = scheduler.submit(noisy("other", 2), client="other", live=True)
         assert gone.cancel()
-        gate.step(100)
+        engine.step(100)
         with pytest.raises(UsageError, match=r"uint8 array \[H, W, 3\].*\[48, 64\]"):
             bad.result(60)
         for future in (good, other):
@@ -339,12 +339,12 @@ def test_a_frame_that_fails_or_is_taken_back_takes_no_other_with_it(batching):
         assert all(isinstance(future.exception(), EngineError) for future in broken)
         assert scheduler.submit(frame("after"), client="x").result(60).class_map is not None
         assert scheduler.waiting == 0
-    assert gate.calls[1:5] == [["other", "good", "bad"], ["other"], ["good"], ["bad"]]
-    assert "gone" not in gate.served
+    assert engine.calls[1:5] == [["other", "good", "bad"], ["other"], ["good"], ["bad"]]
+    assert "gone" not in engine.served
 
 
 def test_the_engine_goes_on_while_results_are_made_of_what_it_said(batching):
-    gate = Gate(batching)
+    engine = SteppedEngine(batching)
     slow = batching.with_options(DetectionOptions())
     interpret, go_on = slow.interpret, threading.Event()
 
@@ -353,13 +353,13 @@ def test_the_engine_goes_on_while_results_are_made_of_what_it_said(batching):
         return interpret(inference)
 
     slow.interpret = held
-    with Scheduler(gate.model) as scheduler:
+    with Scheduler(engine.model) as scheduler:
         first = scheduler.submit(frame("first"), client="first", model=slow)
-        gate.step()
-        gate.wait_inside()
+        engine.step()
+        engine.wait_inside()
         second = scheduler.submit(frame("second"), client="second")
-        gate.wait_inside()
-        gate.step()
+        engine.wait_inside()
+        engine.step()
         assert second.result(60).frame.source == "second" and not first.done()
         go_on.set()
         assert first.result(60).frame.source == "first"

@@ -43,7 +43,7 @@ class Server:
         self.url = line[line.index("http") :].split()[0].rstrip("/")
         self.watched = psutil.Process(self.process.pid)
 
-    def figures(self):
+    def usage(self):
         memory = self.watched.memory_info().rss
         return memory, self.watched.num_threads(), self.watched.num_fds()
 
@@ -118,13 +118,13 @@ def come_and_go(server, client, id, seconds, counts):
 
 
 def at_rest(server, client):
-    """Figures once all viewers have left, their threads have ended, and what they held is given back."""
+    """Usage once all viewers have left, their threads have ended, and what they held is given back."""
     deadline = time.monotonic() + 60
     while any(s["viewers"] for s in client.get("/v1/streams").json()["streams"]):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     time.sleep(GIVING_BACK_S + 3)
-    return server.figures()
+    return server.usage()
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def test_many_silent_connections_of_one_address(server: LiveProcess, says: bytes
             for _ in range(5):
                 assert client.get("/v1/models").status_code == 200
                 assert client.get("/").status_code == 200
-        assert server.figures().descriptors <= DESCRIPTORS
+        assert server.usage().descriptors <= DESCRIPTORS
         with socket.create_connection((server.host, server.port), timeout=60) as refused:
             assert refused.recv(4096).startswith((b"HTTP/1.1 503", b"HTTP/1.1 429"))
     assert "Traceback" not in server.said()
@@ -83,7 +83,7 @@ def test_those_that_left_are_forgotten(server: LiveProcess) -> None:
         for _ in range(3):
             with ExitStack() as stack:
                 silent(server, stack, 50, "127.0.0.1")
-            wait_for(lambda: server.figures().descriptors < DESCRIPTORS // 2)
+            wait_for(lambda: server.usage().descriptors < DESCRIPTORS // 2)
     with httpx.Client(base_url=server.url, auth=("maria", "secret"), timeout=60) as again:
         wait_for(lambda: again.get("/v1/models").status_code == 200)
 

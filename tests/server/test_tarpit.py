@@ -22,8 +22,8 @@ from perception.server.edge.tarpit import PROBES, Metered
 from perception.server.settings import Limits
 from tests.server.clocks import ManualClock
 from tests.server.conftest import wait_until_ready
-from tests.server.gate import FEW, FREE, HELD, ONE, OTHER, Gate, ask, client, quick
 from tests.server.served import served
+from tests.server.tarpit_server import FEW, FREE, HELD, ONE, OTHER, TarpitServer, ask, client, quick
 from tests.server.waiting import wait_for
 
 __all__ = ["quick"]
@@ -31,19 +31,19 @@ __all__ = ["quick"]
 
 @pytest.mark.usefixtures("quick")
 def test_refused_requests_on_one_connection_come_late() -> None:
-    gate = Gate(**FEW)
-    with gate.open() as address, client(address) as one:
+    server = TarpitServer(**FEW)
+    with server.open() as address, client(address) as one:
         assert [ask(one, "/404") for _ in range(FREE)] == [404] * FREE
-        assert gate.throttled("delayed") == 0
+        assert server.throttled("delayed") == 0
         began = time.monotonic()
         assert [ask(one, "/404") for _ in range(4)] == [404] * 4
         assert time.monotonic() - began >= (1 + 2 + 3 + 4) / 20
         assert [ask(one, "/") for _ in range(20)] == [200] * 20  # not late: it is there already, and does no harm
-        assert gate.throttled("delayed") == 4
-        gate.clock.advance(4 / 20)
+        assert server.throttled("delayed") == 4
+        server.clock.advance(4 / 20)
         assert ask(one, "/404") == 404
-    assert gate.throttled("delayed") == 5
-    assert gate.throttled("turned away") == 0
+    assert server.throttled("delayed") == 5
+    assert server.throttled("turned away") == 0
 
 
 @pytest.mark.usefixtures("quick")
@@ -51,8 +51,8 @@ def test_refused_requests_on_one_connection_come_late() -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429])
 def test_a_flood_of_refused_requests_hardly_gets_through(keep: bool, status: int) -> None:
     """However many come at once: the application sees the first ones, and another address notices nothing."""
-    gate = Gate(**FEW)
-    with gate.open() as address, ExitStack() as stack:
+    server = TarpitServer(**FEW)
+    with server.open() as address, ExitStack() as stack:
         floods = [stack.enter_context(client(address)) for _ in range(16)]
         pool = stack.enter_context(ThreadPoolExecutor(16))
         headers = {} if keep else {"connection": "close"}
@@ -61,24 +61,24 @@ def test_a_flood_of_refused_requests_hardly_gets_through(keep: bool, status: int
             return Counter(ask(one, f"/{status}", headers=headers) for _ in range(8))
 
         answers = sum(pool.map(flood, floods), Counter[int | str]())
-        reached = gate.reached[f"/{status}"]
+        reached = server.reached[f"/{status}"]
         assert answers.total() == 128
         assert FREE <= reached <= FREE + HELD + 16  # those that were in progress when it was full
-        assert gate.throttled("turned away") > 0
+        assert server.throttled("turned away") > 0
         with client(address, OTHER) as other:
             assert [ask(other, "/") for _ in range(5)] == [200] * 5
             assert [ask(other, f"/{status}") for _ in range(5)] == [status] * 5
         turned_away = client(address)
         assert ask(turned_away, "/") in (429, "ReadError", "RemoteProtocolError")  # its neighbour must try again
-        gate.clock.advance(60)
+        server.clock.advance(60)
         assert ask(turned_away, "/") == 200
 
 
 @pytest.mark.usefixtures("quick")
 def test_connections_wait_while_refusals_do_and_are_then_read() -> None:
-    gate = Gate(**FEW)
-    with gate.open() as address:
-        gate.exhaust(ONE, 0.3)
+    server = TarpitServer(**FEW)
+    with server.open() as address:
+        server.exhaust(ONE, 0.3)
         host, _, port = address.rpartition(":")
         for number in (1, 2, 3):  # the head in pieces, some of it while nothing is read
             with socket.create_connection((host, int(port)), timeout=60) as late:
@@ -88,29 +88,29 @@ def test_connections_wait_while_refusals_do_and_are_then_read() -> None:
                 late.sendall(b"Host: x\r\n\r\n")
                 assert late.recv(4096).startswith(b"HTTP/1.1 200")
                 assert time.monotonic() - began > 0.25
-            assert gate.reached["/"] == gate.throttled("delayed") == number
+            assert server.reached["/"] == server.throttled("delayed") == number
 
 
 @pytest.mark.usefixtures("quick")
 def test_connections_that_leave_while_they_wait_leave_nothing() -> None:
-    gate = Gate(**FEW)
-    with gate.open() as address:
-        gate.exhaust(ONE, 0.01)
+    server = TarpitServer(**FEW)
+    with server.open() as address:
+        server.exhaust(ONE, 0.01)
         host, _, port = address.rpartition(":")
         for _ in range(HELD + 3):
             with socket.create_connection((host, int(port)), timeout=60) as gone:
                 gone.sendall(b"GET /404 HTTP/1.1\r\nHost: x\r\n\r\n")
-        wait_for(lambda: gate.throttled("turned away") > 0)
+        wait_for(lambda: server.throttled("turned away") > 0)
         time.sleep(2 * HELD / 20)
         with client(address, OTHER) as other:
             assert ask(other, "/") == 200
-    assert gate.reached["/404"] <= HELD
+    assert server.reached["/404"] <= HELD
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_flood_of_connections_is_closed_before_it_is_read() -> None:
-    gate = Gate(connections_per_s=20)
-    with gate.open() as address:
+    server = TarpitServer(connections_per_s=20)
+    with server.open() as address:
         host, _, port = address.rpartition(":")
         answers: Counter[bytes] = Counter()
         with ExitStack() as stack:
@@ -126,34 +126,34 @@ def test_a_flood_of_connections_is_closed_before_it_is_read() -> None:
         with client(address, OTHER) as other:
             assert ask(other, "/") == 200
     assert answers[b"200"] == FREE + HELD
-    assert gate.reached["/"] == FREE + HELD + 1
-    assert gate.throttled("turned away") == 100 - (FREE + HELD)
+    assert server.reached["/"] == FREE + HELD + 1
+    assert server.throttled("turned away") == 100 - (FREE + HELD)
 
 
 @pytest.mark.usefixtures("quick")
 def test_requests_that_succeed_wait_beyond_their_share_of_the_loop() -> None:
     """By the processor time that they take of it, however few they are."""
-    gate = Gate()
-    with gate.open() as address, client(address) as one, client(address, OTHER) as other:
+    server = TarpitServer()
+    with server.open() as address, client(address) as one, client(address, OTHER) as other:
         free = 0
-        while not gate.throttled("delayed"):
+        while not server.throttled("delayed"):
             assert ask(one, "/busy") == 200  # a tenth of a second each; of a burst of one second
             free += 1
         assert 7 <= free <= 11
         answers = Counter(ask(one, "/busy") for _ in range(20))
         assert answers[429] > 10
-        assert gate.throttled("turned away") > 10
+        assert server.throttled("turned away") > 10
         assert [ask(other, "/") for _ in range(5)] == [200] * 5
         assert ask(one, "/healthz") == 200
-        gate.clock.advance(3)
+        server.clock.advance(3)
         assert ask(one, "/busy") == 200
 
 
 @pytest.mark.usefixtures("quick")
 def test_messages_of_a_socket_wait_too() -> None:
-    gate = Gate()
-    with gate.open() as address, connect(f"ws://{address}/talk") as talk:
-        gate.rates.time.add(ONE, FREE / 20 * 0.5 + 0.1)
+    server = TarpitServer()
+    with server.open() as address, connect(f"ws://{address}/talk") as talk:
+        server.rates.time.add(ONE, FREE / 20 * 0.5 + 0.1)
         began = time.monotonic()
         for number in range(3):
             talk.send(str(number))
@@ -204,26 +204,26 @@ def test_metering_changes_nothing() -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("path", ["refuse", "hang"])
 def test_refused_sockets_count(path: str) -> None:
-    gate = Gate(**FEW)
+    server = TarpitServer(**FEW)
     answers: Counter[str] = Counter()
-    with gate.open() as address:
+    with server.open() as address:
         for number in range(1, FREE + 4):
             try:
                 with connect(f"ws://{address}/{path}", open_timeout=60) as refused:
                     refused.recv(60)
             except (InvalidStatus, ConnectionClosed) as error:
                 answers[type(error).__name__] += 1
-            assert bool(gate.throttled("delayed")) is (number > FREE)
+            assert bool(server.throttled("delayed")) is (number > FREE)
     assert answers.total() == FREE + 3
 
 
 @pytest.mark.usefixtures("quick")
 def test_probes_wait_for_nothing_else() -> None:
     """Not for what the same address is refused; other requests of it are told to come again."""
-    gate = Gate(**FEW)
-    with gate.open(root_path="/perception") as address, client(address) as probe, client(address) as one:
+    server = TarpitServer(**FEW)
+    with server.open(root_path="/perception") as address, client(address) as probe, client(address) as one:
         assert ask(probe, "/healthz") == ask(one, "/") == 200
-        gate.exhaust(ONE)
+        server.exhaust(ONE)
         assert [ask(probe, path) for path in 5 * PROBES] == [200] * 15
         assert [ask(probe, f"/perception{path}") for path in PROBES] == [200] * 3
         assert ask(one, "/") == 429
@@ -232,25 +232,25 @@ def test_probes_wait_for_nothing_else() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_probes_have_a_rate_too() -> None:
-    gate = Gate()
-    with gate.open() as address, client(address) as one, ThreadPoolExecutor(16) as pool:
+    server = TarpitServer()
+    with server.open() as address, client(address) as one, ThreadPoolExecutor(16) as pool:
         answers = Counter(pool.map(lambda _: ask(one, "/metrics"), range(FREE + HELD + 30)))
         assert ask(one, "/") == 200
     assert answers[200] == FREE + HELD
-    assert gate.throttled("turned away") == 30
+    assert server.throttled("turned away") == 30
 
 
 @pytest.mark.usefixtures("quick")
 def test_clients_behind_a_proxy_are_told_apart() -> None:
     """Connections of a proxy carry them all; nobody waits for another."""
-    gate = Gate(**FEW, connections_per_s=1)
-    with gate.open("127.0.0.1") as address, client(address) as proxy, ExitStack() as stack:
+    server = TarpitServer(**FEW, connections_per_s=1)
+    with server.open("127.0.0.1") as address, client(address) as proxy, ExitStack() as stack:
         bad, good = ({"x-forwarded-for": f"203.0.113.{number}"} for number in (1, 2))
         pool = stack.enter_context(ThreadPoolExecutor(32))
         answers = Counter(pool.map(lambda _: ask(proxy, "/404", headers=bad), range(200)))
         assert FREE + HELD <= answers[404] <= FREE + HELD + 32
         assert answers[429] == 200 - answers[404]
-        assert gate.reached["/404"] == answers[404]
+        assert server.reached["/404"] == answers[404]
         assert [ask(proxy, "/", headers=good) for _ in range(20)] == [200] * 20
         assert [ask(proxy, "/404", headers=good) for _ in range(20)] == [404] * 20
         assert ask(proxy, "/", headers=bad) == 429

@@ -20,14 +20,14 @@ def test_boxes_load_into_the_reference_api(tmp_path: Path) -> None:
     assert sorted(data.getImgIds()) == [0, 1, 2]
     assert data.imgs[1]["time"] == 0.04
     assert (data.imgs[1]["width"], data.imgs[1]["height"]) == (64, 48)
-    assert {c["id"]: c["name"] for c in data.dataset["categories"]} == {0: "car", 1: "person"}
+    assert {c["id"]: c["name"] for c in data.dataset["categories"]} == {1: "car", 2: "person"}
     assert min(data.getAnnIds()) == 1
     for index, found in given.items():
         rows = data.loadAnns(data.getAnnIds(imgIds=[index]))
         boxes = np.array([r["bbox"] for r in rows]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         np.testing.assert_allclose(boxes, found.boxes, atol=0.011)
-        assert [r["category_id"] for r in rows] == found.class_ids.tolist()
+        assert [r["category_id"] - 1 for r in rows] == found.class_ids.tolist()
         np.testing.assert_allclose([r["score"] for r in rows], found.scores, atol=0.000051)
         areas = (found.boxes[:, 2] - found.boxes[:, 0]) * (found.boxes[:, 3] - found.boxes[:, 1])
         np.testing.assert_allclose([r["area"] for r in rows], areas, atol=0.0051)

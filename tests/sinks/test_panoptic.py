@@ -48,7 +48,7 @@ def test_files_are_those_of_coco(tmp_path: Path, seed: int) -> None:
         rows, columns = np.nonzero(one.ids == segment["id"])
         assert segment["area"] == len(rows)
         assert segment["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-        assert segment["iscrowd"] == int(segment["category_id"] == TREE and "score" not in segment)
+        assert segment["iscrowd"] == int(segment["category_id"] - 1 == TREE and "score" not in segment)
     assert any("score" in i for i in infos)
 
 
@@ -58,9 +58,9 @@ def test_categories_say_what_is_a_thing(tmp_path: Path) -> None:
         sink.write(prediction(0, panoptic=view()))
     data = json.loads((tmp_path / "panoptic.json").read_text())
     assert [(c["id"], c["name"], c["isthing"], tuple(c["color"])) for c in data["categories"]] == [
-        (0, "road", 0, (128, 64, 128)),
-        (1, "sky", 0, (70, 130, 180)),
-        (2, "tree", 1, (0, 0, 142)),
+        (1, "road", 0, (128, 64, 128)),
+        (2, "sky", 0, (70, 130, 180)),
+        (3, "tree", 1, (0, 0, 142)),
     ]
 
 

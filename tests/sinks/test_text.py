@@ -61,7 +61,7 @@ def test_ignored_classes_have_a_share_but_no_mask(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out.jsonl").read_text())
     assert list(record["masks"]) == ["sky"]
     assert list(record["shares"]) == ["road", "sky"]
-    assert [a["category_id"] for a in json.loads((tmp_path / "out.json").read_text())["annotations"]] == [1]
+    assert [a["category_id"] for a in json.loads((tmp_path / "out.json").read_text())["annotations"]] == [2]
 
 
 def test_a_line_leaves_out_what_the_model_does_not_give(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from perception.errors import SourceError, UsageError
 from perception.picture.decoder_frames import Converter
 from perception.sources import failover, nvdec, open_source
 from perception.sources.base import Selection
-from perception.sources.decode import Decoder, open_container
+from perception.sources.container import open_container
+from perception.sources.decode import Decoder
 from perception.sources.video import PipeSource
 from tests.media import http_folder, make_video, read_stamp
 from tests.noise import noise

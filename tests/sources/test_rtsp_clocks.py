@@ -82,3 +82,14 @@ def test_a_key_frame_that_is_late_is_waited_for(tmp_path):
         open_source(f"rtsp://127.0.0.1:{port}/live", timeout=5, max_frames=5) as source,
     ):
         assert len(list(source)) == 5
+
+
+def test_the_key_frame_that_a_camera_begins_with_is_not_lost(tmp_path):
+    units = access_units(tmp_path, frames=500, keyint=500)  # the next one comes after 20 s
+    with (
+        tcp_server(rtsp_camera(units)) as port,
+        open_source(f"rtsp://127.0.0.1:{port}/live", timeout=8, max_frames=5) as source,
+    ):
+        frames = list(source)
+    assert len(frames) == 5
+    assert np.all(np.diff([frame.time for frame in frames]) > 0)

@@ -130,6 +130,32 @@ def test_the_stage_tells_the_motion_from_the_pictures(planes: bool) -> None:
     assert len(ids[False]) > 2
 
 
+@pytest.mark.parametrize("planes", [False, True])
+def test_tracks_end_at_a_cut_and_nowhere_else(planes: bool) -> None:
+    """Two scenes with a car at the same place: two cars. A flash, a fast pan and a van close by are no cuts."""
+    data = {"name": "b", "licence": "none", "input": {"width": 64, "height": 48}, "detection": {"classes": ["car"]}}
+    stage, camera = TrackStage(validate_card(data, "test")), CameraMotion()
+    scenes, van = (world(41), world(42)), world(43)[:440, :400]
+    cuts, ids = [], []
+    for frame in range(60):
+        x = 100 + (25 * (frame - 40) if frame >= 40 else 0)  # a pan
+        picture = scenes[frame >= 20][90:630, x : x + 960].copy()
+        if frame in (8, 9):
+            picture = cv2.convertScaleAbs(picture, alpha=0.5, beta=120)  # a flash
+        if 25 <= frame < 35:
+            picture[50:490, 40 * (frame - 25) : 40 * (frame - 25) + 400] = van
+        car = np.array([[400, 300, 480, 360]], np.float32) - np.array([[x - 100, 0, x - 100, 0]], np.float32)
+        found = Detections(car, np.array([0.9], np.float32), np.zeros(1, np.int32))
+        shown = Frame(planes=planes_of(picture), time=frame / 30) if planes else Frame(picture, time=frame / 30)
+        tracked = stage(Prediction(shown, found)).detections
+        camera.update(shown.picture, car)
+        cuts += [frame] if camera.cut else []
+        assert tracked is not None and tracked.track_ids is not None
+        ids.append(tracked.track_ids.tolist())
+    assert cuts == [20]
+    assert {i for frame in ids[:20] for i in frame} == {1} and {i for frame in ids[20:] for i in frame} == {2}
+
+
 def noisy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
 

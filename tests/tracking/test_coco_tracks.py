@@ -52,14 +52,14 @@ def through_cvat(document: dict[str, Any]) -> dict[str, Any]:
     ]  # fmt: skip
     annotations = [
         {
-            "id": number, "image_id": a["image_id"] + 1, "category_id": a["category_id"] + 1, "segmentation": [],
+            "id": number, "image_id": a["image_id"] + 1, "category_id": a["category_id"], "segmentation": [],
             "area": a["area"], "bbox": a["bbox"], "iscrowd": 0,
             "attributes": {"occluded": False, "rotation": 0.0, "track_id": tracks[a["attributes"]["track_id"]],
                            "keyframe": a["image_id"] % 5 == 0},
         }
         for number, a in enumerate(document["annotations"], 1)
     ]  # fmt: skip
-    categories = [{"id": c["id"] + 1, "name": c["name"], "supercategory": ""} for c in document["categories"]]
+    categories = [{"id": c["id"], "name": c["name"], "supercategory": ""} for c in document["categories"]]
     return {"licenses": [], "info": {}, "categories": categories, "images": images, "annotations": annotations}
 
 
@@ -84,6 +84,37 @@ def test_what_we_write_is_what_cvat_imports_and_comes_back(tmp_path: Path) -> No
         measured = evaluate_tracking(tmp_path / truth, tmp_path / results)
         assert measured.hota == pytest.approx(1) and measured.idf1 == 1 and measured.switches == 0
         assert measured.clear_hits == 48
+
+
+def test_what_we_write_is_read_by_the_library_that_cvat_reads_with(tmp_path: Path) -> None:
+    """Through Datumaro and back: boxes, classes and identities stay."""
+    datumaro = pytest.importorskip("datumaro", reason="install Datumaro, by which CVAT reads and writes its formats")
+    (tmp_path / "in" / "annotations").mkdir(parents=True)
+    (tmp_path / "in" / "images").mkdir()
+    ours = tmp_path / "in" / "annotations" / "instances_default.json"
+    write(ours, "coco", scene(), info(kind="file"))
+    read = datumaro.Dataset.import_from(str(tmp_path / "in"), "coco_instances")
+    names = [label.name for label in read.categories()[datumaro.AnnotationType.label]]
+    found = sorted(
+        (item.id, *(round(v, 2) for v in box.get_bbox()), names[box.label], box.attributes["track_id"])
+        for item in read
+        for box in item.annotations
+    )
+    document = json.loads(ours.read_text())
+    kinds = {c["id"]: c["name"] for c in document["categories"]}
+    assert found == sorted(
+        (f"frame_{a['image_id']:06d}", *a["bbox"], kinds[a["category_id"]], a["track_id"])
+        for a in document["annotations"]
+    )
+    read.export(str(tmp_path / "out"), "coco_instances")
+    back = tmp_path / "out" / "annotations" / "instances_default.json"
+    first, second = read_coco_tracks(ours), read_coco_tracks(back)
+    np.testing.assert_array_equal(first.frames, second.frames)
+    measured = evaluate_tracking(ours, back)
+    assert measured.hota == pytest.approx(1) and measured.switches == 0 and measured.clear_hits == 48
+    assert {*zip(first.ids.tolist(), [round(x) for x in first.boxes[:, 1]], strict=True)} == {
+        *zip(second.ids.tolist(), [round(x) for x in second.boxes[:, 1]], strict=True)
+    }
 
 
 def test_an_identity_that_changes_is_seen(tmp_path: Path) -> None:

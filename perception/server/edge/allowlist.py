@@ -35,7 +35,7 @@ from urllib.parse import unquote
 from perception.errors import SourceError, UsageError
 from perception.server.edge.probe import DEADLINE_S, check_no_redirect
 from perception.server.problems import Forbidden, NotFound
-from perception.server.settings import ServerSettings
+from perception.server.settings import AddedSource, NamedSource, ServerSettings
 from perception.sources.address import Address
 from perception.sources.uri import STREAM_SCHEMES, redact
 
@@ -82,14 +82,16 @@ def check_source(uri: str, settings: ServerSettings) -> Permitted:
     """
     if uri in settings.sources:
         named = settings.sources[uri]
-        return Permitted(named.uri, uri, named.loop, named.start, named.duration, confined=False)
+        if not isinstance(named, AddedSource):
+            return as_named(uri, named)
+        found = check_source(named.uri, settings.model_copy(update={"sources": {}}))
+        return replace(as_named(uri, named), uri=found.uri, addresses=found.addresses)
     if re.fullmatch(r"[0-9]{1,3}", uri):
         if int(uri) in settings.cameras:
             return Permitted(str(int(uri)), str(int(uri)))
         raise Forbidden(f"camera {int(uri)} is not available on this server")
     if uri.startswith("synthetic:"):
-        drawn = any(pattern.startswith("synthetic:") and fnmatchcase(uri, pattern) for pattern in settings.allow)
-        if drawn and len(uri) <= _LONGEST and uri.isprintable():
+        if may_be_allowed(uri, settings) and len(uri) <= _LONGEST and uri.isprintable():
             return Permitted(uri, redact(uri))
         raise _forbidden(uri)
     address = _read(uri)
@@ -103,6 +105,22 @@ def check_source(uri: str, settings: ServerSettings) -> Permitted:
     if address.scheme in ("http", "https"):
         addresses = (check_no_redirect(address, addresses, deadline),)
     return Permitted(address.url, redact(address.url), addresses=addresses)
+
+
+def as_named(name: str, source: NamedSource) -> Permitted:
+    """What to open for a source that has a name; of one that was added its address is not checked yet."""
+    confined = isinstance(source, AddedSource)
+    return Permitted(source.uri, name, source.loop, source.start, source.duration, confined)
+
+
+def may_be_allowed(uri: str, settings: ServerSettings) -> bool:
+    """Whether an address or camera fits what the operator allows to clients, as far as can be told without asking."""
+    if re.fullmatch(r"[0-9]{1,3}", uri):
+        return int(uri) in settings.cameras
+    if uri.startswith("synthetic:"):
+        return any(pattern.startswith("synthetic:") and fnmatchcase(uri, pattern) for pattern in settings.allow)
+    address = _read(uri)
+    return address is not None and bool(_matching(address, settings))
 
 
 def host_of(uri: str, settings: ServerSettings) -> str | None:

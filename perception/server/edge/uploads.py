@@ -29,7 +29,7 @@ from perception.server.edge.multipart import FORM, MOST_AROUND, FormFile
 from perception.server.problems import TooLarge, TooSlow, Unsupported
 from perception.server.settings import Limits
 from perception.sinks.files import reason
-from perception.sources.decode import local_formats, open_container, video_stream
+from perception.sources.container import local_formats, open_container, video_stream
 from perception.types import U8
 
 MOST_FPS = 240

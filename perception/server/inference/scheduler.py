@@ -1,9 +1,10 @@
 """One engine shared by many: cameras, viewers, requests and jobs, each getting its turn.
 
-A client is whoever sends frames under one name. The clients of a kind take turns (round robin), so none can crowd out
-another by sending more. Live clients come first; so that they do not starve the others, one turn in ``BULK_TURN`` goes
-to those if they wait. A live client never has more than one frame under way and one waiting, of which only the newest
-is worth anything: a newer one replaces it, and the older one's future is cancelled.
+A client is whoever sends frames under one name. The clients of a kind take turns, so none can crowd out another by
+sending more; a live one of weight 2 gets two turns where the others get one. Live clients come first; so that they do
+not starve the others, one turn in ``BULK_TURN`` goes to those if they wait. A live client never has more than one
+frame under way and one waiting, of which only the newest is worth anything: a newer one replaces it, and the older
+one's future is cancelled.
 
 Where the engine computes several frames together (``engine.batch``), those that wait when it is free go together, as
 many as it takes: one turn each, given out by the same rules. It never waits for more to come. Frames are handed over
@@ -20,10 +21,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from perception.errors import EngineError
 from perception.model import Inference, Model
 from perception.postprocess.post_processing import DetectionOptions
 from perception.server.edge.places import share_of
+from perception.server.inference.fair_queue import Client, FairQueue
 from perception.server.problems import Busy
 from perception.types import U8, Frame, Prediction
 
@@ -59,15 +60,8 @@ class _Task:
 
 
 @dataclass(eq=False)
-class _Client:
-    waiting: deque[_Task] = field(default_factory=deque)
-    running: int = 0
-
-
-@dataclass(eq=False)
 class _Turn:
-    name: str
-    client: _Client
+    client: Client[_Task]
     task: _Task
     live: bool
 
@@ -107,9 +101,8 @@ class Scheduler:
         # A frame that can go wakes one thread: each that is woken for nothing takes the interpreter from the others.
         self._ready = threading.Condition(self._lock)  # for workers
         self._room = threading.Condition(self._lock)  # for who waits for a place to wait in
-        # In the order in which they are served next; clients without waiting or running frames are not in it.
-        self._live: OrderedDict[str, _Client] = OrderedDict()
-        self._bulk: OrderedDict[str, _Client] = OrderedDict()
+        self._live: FairQueue[_Task] = FairQueue()
+        self._bulk: FairQueue[_Task] = FairQueue()
         self._live_turns = 0
         self._batches = 0  # under way in the engine, where it computes several frames together
         self._frame_s = 0.05
@@ -142,9 +135,9 @@ class Scheduler:
         """
         return self.infer_then(frame, (model or self.model).interpret, client=client, live=live)
 
-    def infer(self, frame: Frame | U8, *, client: str, live: bool = False) -> Future[Inference]:
+    def infer(self, frame: Frame | U8, *, client: str, live: bool = False, weight: float = 1.0) -> Future[Inference]:
         """Queue one frame for inference alone; its result is for ``Model.interpret``, of several models if need be."""
-        return self.infer_then(frame, _as_it_is, client=client, live=live)
+        return self.infer_then(frame, _as_it_is, client=client, live=live, weight=weight)
 
     def infer_then(
         self,
@@ -154,6 +147,7 @@ class Scheduler:
         client: str,
         live: bool = False,
         wait: bool = False,
+        weight: float = 1.0,
     ) -> Future[Result]:
         """Queue one frame for inference, and run ``finish`` on its result in the engine's thread; it must be quick.
 
@@ -163,27 +157,24 @@ class Scheduler:
             frame, client, live: as for ``submit``.
             finish: is given what the network said.
             wait: for a place to wait in, where a bulk client finds none.
+            weight: of a live client: turns that it gets for each one of a client of weight 1, where both wait.
         """
         future: Future[Result] = Future()
-        replaced: _Task | None = None
+        task, replaced = _Task(frame, finish, future), None
         with self._lock:
             if wait:
                 self._room.wait_for(lambda: self._closed or self._has_room(client))
             if self._closed:
                 raise EngineError("the model is being shut down; try again later")
-            queue = self._live if live else self._bulk
-            entry = queue.get(client)
             if live:
-                if entry is None and len(queue) >= LIVE_CLIENTS:
+                if self._live.get(client) is None and len(self._live) >= LIVE_CLIENTS:
                     raise self._busy()
+                replaced = self._live.replace(client, task, weight)
+                self.replaced += replaced is not None
             elif not self._has_room(client):
                 raise self._busy()
-            if entry is None:
-                entry = queue[client] = _Client()
-            if live and entry.waiting:
-                replaced = entry.waiting.popleft()
-                self.replaced += 1
-            entry.waiting.append(_Task(frame, finish, future))
+            else:
+                self._bulk.add(client, task)
             self._ready.notify()
         if replaced is not None:
             replaced.give_up()  # outside the lock: callbacks may submit again
@@ -201,16 +192,14 @@ class Scheduler:
     def waiting(self) -> int:
         """Frames that wait for their turn."""
         with self._lock:
-            clients = [*self._live.values(), *self._bulk.values()]
+            clients = [*self._live, *self._bulk]
             return sum(not task.future.cancelled() for client in clients for task in client.waiting)
 
     def close(self) -> None:
         """Stop: finish frames in progress, cancel those that wait."""
         with self._lock:
             self._closed = True
-            tasks = [task for queue in (self._live, self._bulk) for c in queue.values() for task in c.waiting]
-            self._live.clear()
-            self._bulk.clear()
+            tasks = [*self._live.clear(), *self._bulk.clear()]
             self._ready.notify_all()
             self._room.notify_all()
         for task in tasks:
@@ -231,7 +220,7 @@ class Scheduler:
         own = self._bulk.get(client)
         if own is not None and sum(not task.future.cancelled() for task in own.waiting) >= self._most:
             return False
-        tasks = [task for entry in self._bulk.values() for task in entry.waiting]
+        tasks = [task for entry in self._bulk for task in entry.waiting]
         # Those that were cancelled lie there until their turn; they cost little, but not nothing.
         return sum(not task.future.cancelled() for task in tasks) < self._limit and len(tasks) < 8 * self._limit
 
@@ -255,15 +244,12 @@ class Scheduler:
         if self._live_turns >= BULK_TURN - 1:
             order.reverse()
         for queue, live in order:
-            for name, entry in queue.items():
-                if entry.waiting and not (live and entry.running):
-                    task = entry.waiting.popleft()
-                    entry.running += 1
-                    if not live:
-                        self._room.notify_all()
-                    queue.move_to_end(name)
-                    self._live_turns = self._live_turns + 1 if live else 0
-                    return _Turn(name, entry, task, live)
+            taken = queue.take(alone=live)
+            if taken is not None:
+                if not live:
+                    self._room.notify_all()
+                self._live_turns = self._live_turns + 1 if live else 0
+                return _Turn(*taken, live)
         return None
 
     def _work(self) -> None:
@@ -324,11 +310,8 @@ class Scheduler:
 
     def _end(self, turn: _Turn) -> None:
         with self._lock:
-            turn.client.running -= 1
-            queue = self._live if turn.live else self._bulk
-            if not turn.client.waiting and not turn.client.running and queue.get(turn.name) is turn.client:
-                del queue[turn.name]
-            elif turn.live and self.model.engine.batch > 1:
+            waits = (self._live if turn.live else self._bulk).end(turn.client)
+            if waits and turn.live and self.model.engine.batch > 1:
                 self._ready.notify()  # the client's next frame can go; this thread may have others to finish first
 
 

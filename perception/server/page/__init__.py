@@ -1,4 +1,4 @@
-"""The Gradio page: three tabs (Live, Video, Picture) beside one column of settings that holds for all of them.
+"""The Gradio page: four tabs (Live, Wall, Video, Picture) beside one column of settings that holds for all of them.
 
 Gradio makes the layout, the look and the controls. What moves is in ``static/``, JavaScript modules that use the same
 routes as any other client: no picture and no video goes through Gradio, so that it writes no temporary file. A control
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 
-TABS = ("live", "video", "picture")
+TABS = ("live", "wall", "video", "picture")
 VIEWS = (("boxes", "boxes"), ("outlines (panoptic)", "panoptic"))
 SHOWN = ("Masks", "Boxes", "Labels", "Legend")
 WEBCAM, FILE, URL = "webcam", "file", "url"
@@ -78,16 +78,17 @@ def mount_page(app: FastAPI, service: Service) -> None:
 
 def build_page(service: Service) -> gr.Blocks:
     """The page of one running server."""
+    known = _known(service)
     with gr.Blocks(title="perception", analytics_enabled=False, fill_width=True) as page, gr.Row(elem_id="pv-page"):
         with gr.Column(scale=7, min_width=320):
             gr.HTML("<h1>perception</h1>", apply_default_css=False, elem_id="pv-head")
             with gr.Tabs():
                 for name in TABS:
                     with gr.Tab(name.capitalize(), id=name) as tab:
-                        _tab(name, service)
+                        _tab(name, known)
                     tab.select(fn=None, js=_sets("tab", f'"{name}"'), show_progress="hidden")
         with gr.Column(scale=2, min_width=260, elem_id="pv-settings"):
-            _settings(service)
+            _settings(service, known)
     return page
 
 
@@ -120,10 +121,10 @@ def _describe(card: ModelCard) -> dict[str, Any]:
     return {**described, "views": views(card), "unknown": unknown}
 
 
-def _tab(name: str, service: Service) -> gr.HTML:
+def _tab(name: str, known: dict[str, Any]) -> gr.HTML:
     """A part of the page that one module of ``static/`` brings to life; it is given the models."""
     return gr.HTML(
-        value=_known(service),
+        value=known,
         html_template=(FOLDER / f"{name}.html").read_text(encoding="utf-8"),
         js_on_load=_LOAD.replace("NAME", name),
         apply_default_css=False,
@@ -162,11 +163,10 @@ def _known(service: Service) -> dict[str, Any]:
         }
 
 
-def _settings(service: Service) -> None:
+def _settings(service: Service, known: dict[str, Any]) -> None:
     """The controls. Each one only tells the scripts; page.css shows those that mean something, see choices.js."""
-    known = _known(service)["models"]
-    choices = _tab("choices", service)
-    first = known.get(service.models.default, {})
+    choices = _tab("choices", known)
+    first = known["models"].get(service.models.default, {})
     score = gr.Slider(0, 1, first.get("score", _SCORE), step=0.01, label="Confidence", elem_id="pv-score")
     iou = gr.Slider(0, 1, first.get("iou", _IOU), step=0.01, label="Merge overlap", elem_id="pv-iou")
     unknown = gr.Slider(
@@ -184,17 +184,24 @@ def _settings(service: Service) -> None:
         info="Each keeps its number, also while its score is a little below the confidence.",
         elem_id="pv-track",
     )
+    smooth = gr.Checkbox(
+        False,
+        label="Steady masks",
+        info="Averaged over the last moments, along the motion of the picture.",
+        elem_id="pv-smooth",
+    )
     opacity = gr.Slider(0, 1, _OPACITY, step=0.01, label="Mask opacity", elem_id="pv-opacity")
     view = gr.Radio(list(VIEWS), value="boxes", label="Objects as", elem_id="pv-view")
     show = gr.CheckboxGroup(list(SHOWN), value=list(SHOWN), label="Show", elem_id="pv-show")
     mirror = gr.Checkbox(True, label="Mirror the camera", elem_id="pv-mirror")
-    _tab("classes", service)
+    _tab("classes", known)
 
     controls: dict[str, Any] = {
         "score": score,
         "iou": iou,
         "unknown": unknown,
         "track": track,
+        "smooth": smooth,
         "view": view,
         "opacity": opacity,
         "show": show,
@@ -202,7 +209,7 @@ def _settings(service: Service) -> None:
     }
     for name, control in controls.items():
         control.change(fn=None, inputs=[control], js=_sets(name), show_progress="hidden")
-    follow = _FOLLOW.replace("KNOWN", json.dumps(_of_models(known)))
+    follow = _FOLLOW.replace("KNOWN", json.dumps(_of_models(known["models"])))
     choices.change(fn=None, outputs=[score, iou], js=follow, show_progress="hidden")
 
 

@@ -22,7 +22,7 @@ from perception.server.edge.places import client_of
 from perception.server.edge.uploads import IMAGE_FORMATS, open_upload, receive_bytes
 from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import CONTENT_TYPE
-from perception.server.options import TRACK, QueryOptions
+from perception.server.options import OVER_TIME, QueryOptions
 from perception.server.problems import Busy, NotAcceptable
 from perception.server.service import Service
 from perception.sinks.records import Recorder
@@ -112,9 +112,9 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     client = client_of(request)
     data = await receive_picture(request)
     scheduler = await asyncio.to_thread(service.models.scheduler, query.model)
-    query = query.model_copy(update={"track": False})
+    query = query.model_copy(update=dict.fromkeys(OVER_TIME, False))
     model = query.applied_to(scheduler.model)
-    stages = [stage for stage in service.stages if stage.name != TRACK]  # a picture is a source of its own
+    stages = [stage for stage in service.stages if stage.name not in OVER_TIME]  # a picture is a source of its own
     chain = await asyncio.to_thread(query.chain, model.card, stages)
 
     def decode(hold: Hold | None) -> tuple[Hold, U8]:

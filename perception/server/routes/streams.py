@@ -11,6 +11,7 @@
 | ``GET /v1/streams/{id}/rules``, ``PUT`` | lines and zones at its source, see `perception.server.routes.rules` |
 | ``POST /v1/streams/{id}/recordings?OPTIONS`` | start an MP4 of the annotated stream: a recording's status, 201 |
 | ``GET /v1/recordings/{id}`` | its status; ``POST /v1/recordings/{id}/stop`` finishes it; ``DELETE`` throws it away |
+| ``WS /v1/wall`` | all sources that have a name at once, small, see `perception.server.viewers.wall` |
 | ``GET /v1/recordings/{id}/video`` | the MP4, once it is finished (409 before) |
 
 OPTIONS are those of `perception.server.options.QueryOptions`:
@@ -25,7 +26,8 @@ A status is JSON::
      "boxes": 4, "age_s": 0.04}
 
 ``name`` is the operator's name for the source; of an address no more than scheme, host and port, because the rest may
-be secret. ``state`` is one of ``connecting, running, stalled, reconnecting, ended, failed``; ``message`` says why where
+be secret. ``state`` is one of ``connecting, running, stalled, reconnecting, paused, ended,
+failed``; ``message`` says why where
 it is not ``running``, and where nothing is shown though it is. A stream that nobody watches, records or asks for is
 closed after a minute.
 """
@@ -55,6 +57,7 @@ from perception.server.viewers.broadcast import Broadcast
 from perception.server.viewers.fragmented_mp4 import VideoSession, read_options, refuse
 from perception.server.viewers.motion_jpeg import CONTENT_TYPE, MotionJpegResponse, MotionJpegSink
 from perception.server.viewers.recording import State as RecordingState
+from perception.server.viewers.wall import Wall
 
 router = APIRouter()
 
@@ -241,6 +244,18 @@ async def video(socket: WebSocket, id: str) -> None:
         _check_running(stream)
         with hub.viewer(client_of(socket)):
             await VideoSession(socket, stream, options).run()
+    except PerceptionError as error:
+        await refuse(socket, error)
+
+
+@router.websocket("/v1/wall")
+async def wall(socket: WebSocket) -> None:
+    """All sources that have a name, small; see `perception.server.viewers.wall` for what is said on the socket."""
+    service = _service(socket)
+    await socket.accept()
+    try:
+        with service.streams.viewer(client_of(socket)):
+            await Wall(socket, service.roster).run()
     except PerceptionError as error:
         await refuse(socket, error)
 

@@ -7,17 +7,17 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 from perception.card import ModelCard
 from perception.common.bounds import Bounds
-from perception.errors import PerceptionError, UsageError
+from perception.errors import UsageError
 from perception.footage.recorder import FootageRecorder
 from perception.footage.store import FootageStore
-from perception.rules.settings import Rules, read_rules
-from perception.server.edge.allowlist import Permitted, check_source, host_of
+from perception.rules.settings import Rules
+from perception.server.edge.allowlist import Permitted, as_named, check_source, host_of, may_be_allowed
 from perception.server.edge.places import Places
 from perception.server.edge.probe import Questions
 from perception.server.inference.models import Models
@@ -28,6 +28,7 @@ from perception.server.problems import Busy, Changed, Forbidden, NotFound
 from perception.server.rule_book import RuleBook
 from perception.server.settings import ServerSettings
 from perception.server.streams.rule_store import RuleStore
+from perception.server.streams.source_book import Entry, SourceBook
 from perception.server.streams.stream import Stream
 from perception.server.streams.timeouts import Timeouts
 from perception.server.streams.views import PLAIN
@@ -35,7 +36,7 @@ from perception.server.viewers.recording import Recordings
 from perception.sources import open_source
 from perception.sources.base import Source
 from perception.sources.packets import PacketRing
-from perception.sources.uri import Kind, kind_of
+from perception.sources.uri import kind_of
 from perception.stages.factories import StageFactory
 from perception.types import Event, Reading
 
@@ -50,8 +51,8 @@ CLEANING_S = 60.0
 GIVING_BACK_S = 20.0
 """Memory that was freed is given back to the system so often."""
 
-KEEPING_S = 5.0
-"""Streams that are to be open always are looked at so often, which also tells that somebody wants them."""
+LEAST_STREAMS = 8
+"""So many streams may be open at once where the operator has not said how many, however few sources have a name."""
 
 ENDING_S = 3.0
 """Seconds that a new stream waits for another one, which gives its place, to have ended."""
@@ -63,7 +64,7 @@ class StreamHub:
     """Streams by id.
 
     Args:
-        settings: which sources there are and which are allowed, and how many streams and viewers at once.
+        settings: which sources are allowed, and how many streams and viewers at once.
         models: where schedulers come from.
         metrics: counters of the server.
         stages: of the operator, for every stream.
@@ -72,6 +73,7 @@ class StreamHub:
         timeouts: of the streams, see `Timeouts`.
         idle_s: see `IDLE_S`.
         clock: seconds, by which streams are idle; see `Stream` too.
+        book: the sources that have a name; None: those of the settings.
 
     Attributes:
         recordings: of these streams, and what an earlier server left.
@@ -89,16 +91,15 @@ class StreamHub:
         timeouts: Timeouts | None = None,
         idle_s: float = IDLE_S,
         clock: Callable[[], float] = time.monotonic,
+        book: SourceBook | None = None,
     ) -> None:
         self._settings = settings
+        self._book = SourceBook(settings) if book is None else book
         self._models = models
         self._metrics = metrics
         self._stages = stages
         self._publish = publish
         self._footage = footage
-        self._rules = {
-            name: read_rules(named.rules) for name, named in settings.sources.items() if named.rules is not None
-        }
         self._drawn = RuleStore(settings.folder / "rules")
         self._drawing = threading.Lock()
         self._timeouts = timeouts or Timeouts()
@@ -114,17 +115,21 @@ class StreamHub:
         self._closing = threading.Event()
         self._janitor = threading.Thread(target=self._close_idle, name="perception-streams", daemon=True)
         self._janitor.start()
-        self._keeper: threading.Thread | None = None
 
     @property
     def names(self) -> list[str]:
-        """Sources that the operator offers by name."""
-        return list(self._settings.sources)
+        """Sources that are offered by name."""
+        return [*self._book.entries]
 
     @property
     def fixed_rules(self) -> list[Rules]:
         """The operator's rules of all sources that have some."""
-        return [*self._rules.values()]
+        return [entry.rules for entry in self._book.entries.values() if len(entry.rules)]
+
+    @property
+    def limit(self) -> int:
+        """How many streams may be open at once."""
+        return self._settings.limits.streams or max(LEAST_STREAMS, len(self._book.entries))
 
     def draw(self, id: str, drawn: Rules, before: str | None = None) -> Stream:
         """Replace and save the rules that clients have drawn at the source of a stream.
@@ -170,10 +175,18 @@ class StreamHub:
             NotFound: its host is not known, or does not answer.
             Busy: as many hosts are being asked as may be.
         """
-        host = host_of(source, self._settings)
+        entry = self._book.entries.get(source)
+        if entry is not None:
+            return as_named(source, entry.source)  # if its address was added, it is checked where it connects
+        return await self.check_address(source)
+
+    async def check_address(self, uri: str) -> Permitted:
+        """As `check`, of something that is not the name of a source."""
+        settings = self._book.settings.model_copy(update={"sources": {}})
+        host = host_of(uri, settings)
         if host is None:
-            return check_source(source, self._settings)
-        return await self._questions.ask(host, lambda: check_source(source, self._settings))
+            return check_source(uri, settings)
+        return await self._questions.ask(host, lambda: check_source(uri, settings))
 
     def open(self, source: str, model: str | None = None, found: Permitted | None = None) -> tuple[Stream, bool]:
         """The stream of a source, which is opened if it is not open, or not any more.
@@ -193,14 +206,10 @@ class StreamHub:
             Busy: as many streams as may be are open, or have not ended yet.
             PerceptionError: the model cannot be had.
         """
-        found = found or check_source(source, self._settings)
-        kind = kind_of(found.uri)
-        if kind == "stdin":
-            raise UsageError("a server cannot stream standard input", found.name)
+        if source not in self._book.entries:
+            found = found or check_source(source, self._book.settings)
         scheduler = self._models.scheduler(model)
-        # One spelling of a URL, so that a camera is open once.
-        key = (found.uri if found.confined else source, model or self._models.default)
-        make = partial(self._make, key, source, found, kind, scheduler)
+        make = partial(self._make, source, found, model or self._models.default, scheduler)
         made = make()
         if made is None and self._making_room.acquire(blocking=False):  # one waits, and not all
             try:
@@ -211,16 +220,26 @@ class StreamHub:
             finally:
                 self._making_room.release()
         if made is None:
-            raise Busy(f"{self._settings.limits.streams} streams are open or being closed, which is the limit", 10.0)
+            raise Busy(f"{self.limit} streams are open or being closed, which is the limit", 10.0)
         return made
 
     def _make(
-        self, key: tuple[str, str], source: str, found: Permitted, kind: Kind, scheduler: Scheduler
+        self, source: str, found: Permitted | None, model: str, scheduler: Scheduler
     ) -> tuple[Stream, bool] | None:
-        """The stream of that key, and whether it is new; None where there is no place yet."""
+        """The stream of a source, and whether it is new; None where there is no place yet."""
         over: list[Stream] = []
         try:
             with self._lock:
+                # Under the lock, so that `follow` finds a stream that is made of what has just changed.
+                entry = self._book.entries.get(source)
+                found = found if entry is None else as_named(source, entry.source)
+                if found is None:
+                    raise NotFound(f"there is no source {source[:80]!r} any more")
+                kind = kind_of(found.uri)
+                if kind == "stdin":
+                    raise UsageError("a server cannot stream standard input", found.name)
+                # One spelling of a URL, so that a camera is open once.
+                key = (found.uri if entry is None else source, model)
                 stream = self._streams.get(key)
                 if stream is not None and not stream.over:
                     stream.touched = self._now()
@@ -229,7 +248,7 @@ class StreamHub:
                     over.append(self._streams.pop(key))
                 # The same source with another model: a camera cannot be opened twice, and nobody watches the other.
                 over += [self._streams.pop(k) for k, s in [*self._streams.items()] if k[0] == key[0] and not s.viewers]
-                limit = self._settings.limits.streams
+                limit = self.limit
                 if len(self._streams) >= limit:
                     over += self._take_idle(0.0, most=1)  # one that nobody watches gives its place
                 self._ending = [each for each in self._ending if each.alive] + over
@@ -241,9 +260,8 @@ class StreamHub:
                     return None
                 bounds = Bounds(self._settings.limits.stream_pixels)
                 deliver = self._settings.events is not None and self._settings.events.drawn
-                rules = RuleBook(
-                    scheduler.model.card, self._rules.get(source), self._drawn.load(key[0]), deliver=deliver
-                )
+                fixed = None if entry is None else entry.rules
+                rules = RuleBook(scheduler.model.card, fixed, self._drawn.load(key[0]), deliver=deliver)
                 tells = bool(self._stages or len(rules.fixed) or deliver)  # events, of which something can be kept
                 footage = self._recorder(found.name, scheduler.model.card) if tells else None
                 packets = None if footage is None else footage.packets
@@ -262,10 +280,43 @@ class StreamHub:
                     publish=self._publish,
                     footage=footage,
                     clock=self._now,
+                    **({} if entry is None else entry.pace),
                 )
                 return made, True
         finally:
             self._end(over)
+
+    def follow(self, before: Mapping[str, Entry]) -> None:
+        """Make the open streams follow a change of the book; those of sources that stay the same are not touched.
+
+        Args:
+            before: its entries before the change.
+        """
+        now, settings = self._book.entries, self._book.settings
+        over: list[Stream] = []
+        changed: list[tuple[Stream, Entry]] = []
+        with self._lock:
+            for key, stream in [*self._streams.items()]:
+                was, entry = before.get(key[0]), now.get(key[0])
+                address = key[0] if entry is None else entry.source.uri
+                confined = was is None if entry is None else entry.added
+                if (
+                    (was is None) != (entry is None)
+                    or (was is not None and entry is not None and not entry.opens_like(was))
+                    or (confined and not may_be_allowed(address, settings))
+                ):
+                    over.append(self._streams.pop(key))
+                elif was is not None and entry is not None and was != entry:
+                    changed.append((stream, entry))
+            self._ending += over
+        self._end(over)
+        for name in before.keys() - now.keys():
+            if before[name].added:  # another one of that name is another one
+                self._drawn.save(name, Rules())
+        for stream, entry in changed:
+            stream.adjust(**entry.pace)
+            if stream.rules.fixed != entry.rules:
+                stream.fix(entry.rules)
 
     def get(self, id: str) -> Stream:
         """The stream of that id.
@@ -279,6 +330,12 @@ class StreamHub:
                     stream.touched = self._now()
                     return stream
         raise NotFound(f"there is no stream {id[:80]!r}; it may have been closed because it had no viewers")
+
+    def of(self, name: str) -> Stream | None:
+        """The stream of a source that has a name, if it is open: with the default model, or else with another."""
+        with self._lock:
+            found = self._streams.get((name, self._models.default))
+            return found or next((stream for key, stream in self._streams.items() if key[0] == name), None)
 
     @property
     def streams(self) -> list[Stream]:
@@ -314,25 +371,6 @@ class StreamHub:
         with self._viewers.take(client), self._metrics.viewer("stream"):
             yield
 
-    def keep_open(self) -> None:
-        """Open the sources that are to be open always, and open them again when they have ended. Returns at once."""
-        if any(source.keep for source in self._settings.sources.values()):
-            self._keeper = threading.Thread(target=self._keep, name="perception-keep", daemon=True)
-            self._keeper.start()
-
-    def _keep(self) -> None:
-        told: dict[str, str] = {}
-        while not self._closing.is_set():
-            for name in [name for name, source in self._settings.sources.items() if source.keep]:
-                try:
-                    self.open(name)
-                    told.pop(name, None)
-                except PerceptionError as error:
-                    if told.get(name) != str(error) and not self._closing.is_set():
-                        log.warning("stream %s: cannot be kept open: %s", name, error)
-                        told[name] = str(error)
-            self._closing.wait(KEEPING_S)
-
     def readings(self) -> list[tuple[str, Sequence[Reading]]]:
         """What the rules of each stream say now, by the stream's name."""
         return [(stream.name, readings) for stream in self.streams if (readings := stream.readings)]
@@ -345,13 +383,11 @@ class StreamHub:
             self._streams.clear()
         self.recordings.close()
         self._end(streams)
-        for thread in (self._janitor, self._keeper):
-            if thread is not None and thread is not threading.current_thread():
-                thread.join()
+        self._janitor.join()
 
     def _new_id(self, source: str, model: str) -> str:
         """The name where it can stand in a URL and says all; else a random one, which tells nothing of an address."""
-        if source in self._settings.sources and _PLAIN_NAME.fullmatch(source) and model == self._models.default:
+        if source in self._book.entries and _PLAIN_NAME.fullmatch(source) and model == self._models.default:
             return source
         return secrets.token_hex(6)
 
@@ -366,7 +402,7 @@ class StreamHub:
 
     def _connect(self, source: str, bounds: Bounds, packets: PacketRing | None) -> Source:
         # Checked for each connection: what a host's name stands for may have changed since.
-        found = check_source(source, self._settings)
+        found = check_source(source, self._book.settings)
         return open_source(
             found.uri,
             start=found.start,

@@ -23,6 +23,7 @@ class Intake:
         drop: counts a frame that came to nothing.
 
     Attributes:
+        weight: of the stream among those that want the same engine, see `Scheduler.infer_then`.
         error: the last one of the engine, or None.
         errors: frames in a row that the engine failed on.
     """
@@ -30,6 +31,7 @@ class Intake:
     def __init__(
         self, scheduler: Scheduler, client: str, changed: threading.Condition, drop: Callable[[], None]
     ) -> None:
+        self.weight = 1.0
         self.error: PerceptionError | None = None
         self.errors = 0
         self._scheduler = scheduler
@@ -46,7 +48,7 @@ class Intake:
     def submit(self, frame: Frame) -> None:
         """Have a frame inferred. Does not wait."""
         try:
-            future = self._scheduler.infer(frame, client=self._client, live=True)
+            future = self._scheduler.infer(frame, client=self._client, live=True, weight=self.weight)
         except Busy:
             self._drop()
         except EngineError as error:

@@ -27,6 +27,7 @@ from perception.server.problems import Forbidden
 from perception.server.rule_book import RuleBook
 from perception.server.streams.capture import Capture, Clock
 from perception.server.streams.intake import Intake
+from perception.server.streams.pace import Pace
 from perception.server.streams.statistics import StreamStatistics, legend
 from perception.server.streams.subscription import Subscription
 from perception.server.streams.timeouts import Timeouts
@@ -38,7 +39,7 @@ from perception.types import Event, Frame, Prediction, Reading, SourceInfo
 
 log = logging.getLogger("perception")
 
-State = Literal["connecting", "running", "stalled", "reconnecting", "ended", "failed"]
+State = Literal["connecting", "running", "stalled", "reconnecting", "paused", "ended", "failed"]
 
 OVER: tuple[State, ...] = ("ended", "failed")
 """States that a stream does not leave."""
@@ -50,9 +51,9 @@ LATE = 10
 """After so many results in a row that came too late to be shown, a stream says so."""
 
 WANTED_S = 3.0
-"""After so long without a viewer or a question a stream infers no more than a frame every `RESTING_S`: the engine is
-for those who look. Its connection stays, so that the next viewer sees a picture at once. A stream with stages of the
-operator's does not rest: they see every result."""
+"""After so long without a viewer or a question a stream infers no more than a frame every `RESTING_S`, or as often as
+its viewers want one: the engine is for those who look. Its connection stays, so that the next viewer sees a picture at
+once. A stream with stages of the operator's does not rest: they see every result."""
 
 RESTING_S = 1.0
 
@@ -82,6 +83,7 @@ class Stream:
         publish: is given each event of the plain interpretation, under the stream's name; must not wait.
         footage: gives these events their clips and snapshots; closed with the stream.
         clock: seconds, by which it plays files and tells that a source is silent, or nobody watches.
+        fps, priority, paused: see `adjust`.
 
     Raises:
         UsageError: a stage refuses the model.
@@ -109,6 +111,9 @@ class Stream:
         publish: Callable[[Event], None] | None = None,
         footage: FootageRecorder | None = None,
         clock: Callable[[], float] = time.monotonic,
+        fps: float | None = None,
+        priority: float = 1.0,
+        paused: bool = False,
     ) -> None:
         self.id = id
         self.name = name
@@ -138,12 +143,16 @@ class Stream:
         self._arrived = 0.0
         self._submitted = 0.0
         self._intake = Intake(scheduler, f"stream {id}", self._changed, self._drop)
+        self._pace = Pace()
+        self._paused = False
+        self.adjust(fps, priority, paused)
         self._late = 0
         self._result: Result | None = None
         self._statistics = StreamStatistics(clock)
         self.rules = RuleBook(self._model.card) if rules is None else rules
         self._views = Views(self._model, stages, self.rules, f"stream {id}")
         self._subscriptions: set[Subscription] = set()
+        self._interval_s = RESTING_S
         self._thread = threading.Thread(target=self._run, name=f"perception-stream {id}", daemon=True)
         self._thread.start()
 
@@ -187,16 +196,21 @@ class Stream:
         """The model that it runs on."""
         return self._model
 
-    def subscribe(self, options: Options | None = None) -> Subscription:
+    def subscribe(self, options: Options | None = None, interval_s: float = 0.0) -> Subscription:
         """A place to take results from; close it when done.
+
+        Args:
+            options: of what is given.
+            interval_s: seconds between two results that are wanted; where nobody wants more, no more is inferred.
 
         Raises:
             UsageError: the options do not fit the model.
             Busy: it is being drawn with too many different options already.
         """
-        subscription = Subscription(self, self._views.take(options or PLAIN))
+        subscription = Subscription(self, self._views.take(options or PLAIN), interval_s)
         with self._changed:
             self._subscriptions.add(subscription)
+            self._interval_s = min(self._interval_s, interval_s)
             self.touched = self._now()
         return subscription
 
@@ -215,6 +229,29 @@ class Stream:
         """Replace the rules that clients have drawn, for all its viewers."""
         self.rules.draw(drawn)
         self._views.rules_changed()
+
+    def fix(self, fixed: Rules) -> None:
+        """Replace the operator's rules.
+
+        Raises:
+            RuleError: the model does not give what one of them looks at.
+        """
+        self.rules.fix(fixed)
+        self._views.rules_changed()
+
+    def adjust(self, fps: float | None, priority: float, paused: bool) -> None:
+        """Go on in another way. What its rules have counted and its viewers stay.
+
+        Args:
+            fps: frames a second that are looked at; None: as many as there is time for.
+            priority: turns of the engine for each one of a stream of priority 1, where there is no time for all.
+            paused: its source is given back until it goes on.
+        """
+        with self._changed:
+            self._pace.fps = fps
+            self._intake.weight = priority
+            self._paused = paused
+            self._changed.notify_all()
 
     def status(self) -> dict[str, Any]:
         """Everything about it, for JSON; see `perception.server.routes.streams`."""
@@ -273,18 +310,24 @@ class Stream:
         self._views.leave(subscription.view)
         with self._changed:
             self._subscriptions.discard(subscription)
+            self._interval_s = min((each.interval_s for each in self._subscriptions), default=RESTING_S)
             self.touched = self._now()
             self._changed.notify_all()
 
     # In the thread of the capture.
 
     @property
-    def _resting(self) -> bool:
-        return self._arrived - self.touched > WANTED_S and not self.viewers and not self._views.has_stages
+    def _wanted_interval_s(self) -> float:
+        """Seconds between two results that somebody looks at."""
+        if self._views.has_stages or self._arrived - self.touched <= WANTED_S:
+            return 0.0
+        return self._interval_s
 
     def _deliver(self, frame: Frame) -> None:
         self._arrived = self._now()
-        if self._arrived - self._submitted < RESTING_S and self._resting:
+        if not self._pace.takes(frame.time):
+            return
+        if self._arrived - self._submitted < self._wanted_interval_s:
             return
         self._submitted = self._arrived
         self._intake.submit(frame)
@@ -299,11 +342,21 @@ class Stream:
     def _run(self) -> None:
         failures = 0
         try:
-            self._enter("connecting")
+            self._enter("paused" if self._paused else "connecting")
             while not self._closing.is_set():
+                if self._paused:
+                    self._enter("paused")
+                    self._wait(lambda: not self._paused)
+                    self._enter("connecting")
+                    # Many cameras have one connection at a time, and what was being opened takes a while to end.
+                    self._wait(lambda: self._paused or all(c.ended for c in self._abandoned), self._timeouts.opening)
+                    failures = 0
+                    continue
                 error, settled = self._follow_connection()
                 if self._closing.is_set():
                     return
+                if self._paused:
+                    continue
                 info = self.info
                 finite = info is not None and not info.live and error is None
                 if not self._reconnect or finite or isinstance(error, (UsageError, EngineError, StageError, Forbidden)):
@@ -314,7 +367,7 @@ class Stream:
                 self._enter(
                     "reconnecting", f"{error.message if error else 'the source stopped'}; trying again in {pause:.1f} s"
                 )
-                self._closing.wait(pause)
+                self._wait(lambda: self._paused, pause)
         except Exception as error:
             log.exception("stream %s", self.id)
             self._enter("failed", redact_text(f"{type(error).__name__}: {error}"))
@@ -323,6 +376,10 @@ class Stream:
                 self._footage.close()
             with self._changed:
                 self._changed.notify_all()
+
+    def _wait(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: condition() or self._closing.is_set(), timeout)
 
     def _follow_connection(self) -> tuple[PerceptionError | None, bool]:
         """Connect, and show what comes until it ends; the error that ended it, and whether it had lasted a while."""
@@ -335,7 +392,7 @@ class Stream:
         capture = Capture(self._connect, self._deliver, self._wake, self._clock, loop=self._loop, name=self.name)
         self._capture = capture
         try:
-            while not self._closing.is_set():
+            while not self._closing.is_set() and not self._paused:
                 inference = self._next_inference(capture)
                 if inference is not None:
                     self._publish(inference)
@@ -385,7 +442,13 @@ class Stream:
         errors = self._intake.errors
         with self._changed:
             self._changed.wait_for(
-                lambda: self._intake.ready or capture.ended or self._closing.is_set() or self._intake.errors > errors,
+                lambda: (
+                    self._intake.ready
+                    or capture.ended
+                    or self._closing.is_set()
+                    or self._paused
+                    or self._intake.errors > errors
+                ),
                 min(0.25, self._timeouts.stall / 4),
             )
             return self._intake.take()

@@ -29,11 +29,13 @@ class Subscription:
 
     Attributes:
         view: see `perception.server.streams.views`.
+        interval_s: seconds between two results that are wanted.
         missed: results that came and went between two calls of ``next``.
     """
 
-    def __init__(self, stream: Publisher, view: RenderedView) -> None:
+    def __init__(self, stream: Publisher, view: RenderedView, interval_s: float = 0.0) -> None:
         self.view = view
+        self.interval_s = interval_s
         self.missed = 0
         self._stream = stream
         self._seen = -1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
@@ -87,6 +88,9 @@ class ViewerSink(Sink, Generic[Piece]):
     viewer: ClassVar[type[Viewer[Any]]] = Viewer
     """Queue of one viewer's pieces."""
 
+    interval_s: ClassVar[float] = 0.0
+    """Seconds between two results that it is given, at least."""
+
     def __init__(self, give: Callable[[list[Piece]], None]) -> None:
         self._give = give
 
@@ -113,7 +117,7 @@ class Broadcast(Generic[Piece]):
     def __init__(self, stream: Stream, options: Options, sink: type[ViewerSink[Piece]]) -> None:
         self._stream = stream
         self._key = sink, options
-        self._subscription: Subscription = stream.subscribe(options)
+        self._subscription: Subscription = stream.subscribe(options, sink.interval_s)
         self._viewers: list[Viewer[Piece]] = []
         self._loop = asyncio.get_running_loop()
         self._sink = sink(lambda pieces: self._tell(self._offer, pieces))
@@ -170,13 +174,19 @@ class Broadcast(Generic[Piece]):
         try:
             with self._sink as sink:
                 opened = False
+                due = 0.0
                 while not self._subscription.over:
+                    pause = due - time.monotonic()
+                    if pause > 0:
+                        time.sleep(min(pause, 0.1))  # and no longer: its end is not told to who sleeps
+                        continue
                     prediction = self._subscription.next(1.0, sink.wants_picture)
                     if prediction is None:
                         continue
                     if not opened:
                         sink.open(self._info(prediction.frame), self._stream.model.card)
                         opened = True
+                    due = time.monotonic() + sink.interval_s
                     sink.write(prediction)
                     del prediction
         except PerceptionError as error:

@@ -1,6 +1,6 @@
 // The two lists of the settings, sources and models, and which settings mean anything now: see also page.css.
 
-import { change, defaults, keep, kept, onSettings, settings } from "./page.js";
+import { change, defaults, keep, kept, onSettings, request, settings } from "./page.js";
 import { useArrows } from "./tabs.js";
 
 const TASKS = { segmentation: "masks", detection: "boxes", classification: "a class for the picture" };
@@ -61,6 +61,18 @@ function resetToModel(known) {
   document.addEventListener("click", reset, true);
 }
 
+/** Offer the server's sources that there are now: they may come and go while the page is open. */
+function offer(list, names, known) {
+  const fixed = known.sources.map(([, value]) => value).filter((value) => !value.startsWith("server:") || isCamera(value));
+  const wanted = names.map((name) => `server:${name}`);
+  for (const option of [...list.options])
+    if (![...wanted, ...fixed, settings.source].includes(option.value)) option.remove();
+  const there = [...list.options].map((option) => option.value);
+  const before = [...list.options].find((option) => fixed.includes(option.value)) ?? null;
+  for (const value of wanted)
+    if (!there.includes(value)) list.insertBefore(new Option(value.slice("server:".length).replaceAll("_", " "), value), before);
+}
+
 export function mount(element, known, trigger) {
   const find = (name) => element.querySelector(name);
   const [source, model, url] = ["#pv-source", "#pv-model", "#pv-url"].map(find);
@@ -89,7 +101,15 @@ export function mount(element, known, trigger) {
   onSettings((changes) => {
     if (["source", "model", "tab"].some((name) => name in changes)) show();
     if ("model" in changes) trigger("change"); // the thresholds are Gradio's
+    if ("sources" in changes) {
+      offer(source, settings.sources, known);
+      show();
+    }
   });
+  request("v1/sources")
+    .then((answer) => answer.json())
+    .then(({ sources }) => change({ sources: sources.map(({ name }) => name) }))
+    .catch(() => {}); // those that the page began with are there
   resetToModel(known);
   useArrows();
   show();

@@ -209,6 +209,7 @@ class Live {
   onSettings(changes) {
     if ("source" in changes) return this.select();
     if ("url" in changes) return settings.source === "url" && this.start();
+    if ("sources" in changes) return;
     if ("model" in changes) {
       this.result = null;
       if (this.view instanceof StreamView) return this.start();

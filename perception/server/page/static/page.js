@@ -44,6 +44,7 @@ export function options(model, { legend = settings.show.includes("Legend"), rule
   if (settings.view === "panoptic" && model?.views?.includes("panoptic")) chosen.view = settings.view;
   if (model?.unknown) chosen.unknown = settings.unknown ?? 0;
   if (model?.detection?.length) Object.assign(chosen, { score: settings.score, iou: settings.iou, track: Boolean(settings.track) });
+  if (model?.segmentation?.length && settings.smooth) chosen.smooth = true;
   if (model && settings.hidden.size) chosen.classes = classNames(model).filter((name) => !settings.hidden.has(name));
   return chosen;
 }

@@ -1,5 +1,7 @@
 // What rules said over time: a plot of the last minutes, and a table by minute with the columns of --summary.
 
+import { cleared } from "./statistics.js";
+
 const BUCKET_MS = 5000;
 const BUCKETS = 60; // of the plot: five minutes
 const MINUTE_MS = 60_000;
@@ -131,13 +133,10 @@ function cell(value) {
 
 /** Draw a plot: a bar for each value, scaled to the largest; at least to one. */
 export function drawBars(canvas, values) {
-  const scale = window.devicePixelRatio || 1;
-  const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
-  if (!width || !height) return;
-  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-  const context = canvas.getContext("2d");
-  context.clearRect(0, 0, width, height);
-  context.fillStyle = getComputedStyle(canvas).getPropertyValue("--pv-fps") || "#888";
+  const plot = cleared(canvas);
+  if (!plot) return;
+  const { context, width, height, scale, style } = plot;
+  context.fillStyle = style.getPropertyValue("--pv-fps") || "#888";
   const top = Math.max(...values.map((value) => value ?? 0)) || 1;
   const step = width / values.length;
   values.forEach((value, i) => {

@@ -50,15 +50,22 @@ export class StreamStatistics {
   }
 }
 
-/** Two lines over the last minute, each scaled to its own maximum, the newest at the right. */
-export function drawPlot(canvas, points) {
+/** An empty canvas in the screen's own pixels, ready for a plot: {context, width, height, scale, style}; null where it is not shown. */
+export function cleared(canvas) {
   const scale = window.devicePixelRatio || 1;
   const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
-  if (!width || !height) return;
+  if (!width || !height) return null;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, width, height);
-  const style = getComputedStyle(canvas);
+  return { context, width, height, scale, style: getComputedStyle(canvas) };
+}
+
+/** Two lines over the last minute, each scaled to its own maximum, the newest at the right. */
+export function drawPlot(canvas, points) {
+  const plot = cleared(canvas);
+  if (!plot) return;
+  const { context, width, height, scale, style } = plot;
   const margin = 3 * scale;
   for (const [name, color] of [
     ["fps", style.getPropertyValue("--pv-fps")],

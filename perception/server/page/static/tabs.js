@@ -20,3 +20,11 @@ export function useArrows() {
     tabs[next].click();
   });
 }
+
+/** Choose a tab by its name, as a click would; the keyboard goes there too. */
+export function chooseTab(name) {
+  const tabs = [...document.querySelectorAll('[role="tab"]')].filter((tab) => tab.checkVisibility());
+  const tab = tabs.find((each) => each.textContent.trim() === name);
+  tab?.focus();
+  tab?.click();
+}

@@ -91,7 +91,7 @@ export class WebcamView {
     if (this.socket?.readyState !== WebSocket.OPEN) return;
     const model = this.model?.model === settings.model ? this.model : null;
     const unknown = model?.unknown ? (settings.unknown ?? 0) : 0; // what another model was asked for does not stay
-    const wanted = { model: settings.model, map_cells: settings.mapCells ?? 320, unknown };
+    const wanted = { model: settings.model, map_cells: settings.mapCells ?? 320, unknown, smooth: Boolean(model?.segmentation.length && settings.smooth) };
     if (model?.detection.length) Object.assign(wanted, { score: settings.score, iou: settings.iou, track: Boolean(settings.track) });
     this.socket.send(JSON.stringify(wanted));
     if (this.paused) this.again();

@@ -27,7 +27,7 @@ from tests.server.served import served
 ONE, OTHER = "127.0.0.1", "127.0.0.2"
 
 
-class Gate:
+class TarpitServer:
     """An application behind the tarpit, by real sockets; what got through to it is counted.
 
     Time stands still for the rates, so that what they let through is the same on every machine; delays are real.
