@@ -22,8 +22,8 @@ TRIES = 2
 """A task whose worker died is given to so many workers; then it is to blame."""
 
 _CLEAN_MEMORY = {"MALLOC_PERTURB_": "255"}
-"""Has glibc clear memory that it gives out. x264 decides by some that it has not written in videos of a few macroblocks'
-width (80x48, seen with core 165), so that the same pictures would be encoded in one of two ways by chance."""
+"""Has glibc clear the memory that it gives out. x264 (core 165) decides by some that it has not written, in videos of a
+few macroblocks such as 80x48, so that the same pictures would be encoded in one of two ways by chance."""
 
 _LOOK_S = 0.2
 _END_S = 5.0
