@@ -17,8 +17,8 @@ from perception.common.version import __version__
 from perception.errors import UsageError
 from perception.model import Model
 
-ENCODER_THREADS = 1
-"""x264 writes other bits with another number, and with several sometimes other ones the next time (macroblock tree)."""
+ENCODER_THREADS = 2
+"""x264 encodes other bits with another number, so that it does not depend on the machine."""
 
 _WITHOUT_EFFECT = (
     "model",

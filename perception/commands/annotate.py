@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -77,9 +77,7 @@ from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from perception.annotate import Result, RunSummary
-    from perception.batch import Batch
-    from perception.commands.reporter import Reporter
+    from perception.annotate import Result
 
 
 def annotate(
@@ -265,7 +263,7 @@ def annotate(
             named, annotation, outputs, jobs=jobs or 1, resume=resume, overwrite=overwrite, recursive=recursive,
             choice=choice, root=root,
         )  # fmt: skip
-        ended = _run_batch(batch, reporter)
+        ended = reporter.run_batch(batch)
     else:
         results: list[Result] = []
         with ExitStack() as ending, annotation.opened() as (loaded, annotator, stages):
@@ -284,17 +282,3 @@ def annotate(
     reporter.ended(ended)
     write_json(ended.to_dict(), as_json, json_file)
     raise typer.Exit(ended.exit_code)
-
-
-def _run_batch(batch: Batch, reporter: Reporter) -> RunSummary:
-    """Run a batch, with a bar for the whole of it."""
-    with ExitStack() as bars:
-        running = batch.run(lambda total: bars.enter_context(reporter.batch(total)))
-        try:
-            for result in running:
-                if not result.skipped:  # there may be thousands; they are counted at the end
-                    reporter.finished(result)
-        except KeyboardInterrupt as interrupt:  # here, and not while it was working
-            with suppress(StopIteration):
-                running.throw(interrupt)
-    return batch.summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from perception.common.waits import WAITS
 
 if TYPE_CHECKING:
     from perception.annotate import Result, RunSummary
-    from perception.batch import Progress
+    from perception.batch import Batch, Progress
     from perception.propagation.loss import PropagationLoss
     from perception.sources.base import Source
 
@@ -86,8 +86,21 @@ class Reporter:
             for line in summary(result, self._stats):
                 stderr().print(line)
 
+    def run_batch(self, batch: Batch) -> RunSummary:
+        """Run a batch, with a bar for the whole of it."""
+        with ExitStack() as bars:
+            running = batch.run(lambda total: bars.enter_context(self._bar(total)))
+            try:
+                for result in running:
+                    if not result.skipped:  # there may be thousands; they are counted at the end
+                        self.finished(result)
+            except KeyboardInterrupt as interrupt:  # here, and not while it was working
+                with suppress(StopIteration):
+                    running.throw(interrupt)
+        return batch.summary
+
     @contextmanager
-    def batch(self, total: int) -> Iterator[Callable[[Progress], None] | None]:
+    def _bar(self, total: int) -> Iterator[Callable[[Progress], None] | None]:
         """Show one bar for a whole batch, where standard error is a terminal; gives the callback that moves it."""
         console = stderr()
         if self._quiet or not console.is_terminal:
