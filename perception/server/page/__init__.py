@@ -186,7 +186,7 @@ def _settings(service: Service, known: dict[str, Any]) -> None:
     )
     smooth = gr.Checkbox(
         False,
-        label="Steady masks",
+        label="Smooth over time",
         info="Averaged over the last moments, along the motion of the picture.",
         elem_id="pv-smooth",
     )
