@@ -181,7 +181,7 @@ class Pool:
         if task is None:
             self._failed_starts += not worker.ready
             if self._failed_starts >= TRIES:
-                raise PerceptionError(f"worker processes end before they begin (the last {how}); try fewer --jobs")
+                raise PerceptionError(f"worker processes end before they begin (the last {how}); try fewer at once")
             return
         deaths[task.number] = deaths.get(task.number, 0) + 1
         if deaths[task.number] < TRIES:

@@ -119,11 +119,10 @@ class _Network:
 
 def _openvino(network: Path) -> Callable[[U8], dict[str, Any]]:
     """A network on OpenVINO as its tutorials run it: compiled for latency, called on one frame after the other."""
-    import openvino
-
     from perception.card.files import read_card
+    from perception.common.telemetry import import_openvino
 
-    core = openvino.Core()
+    core = import_openvino().Core()
     read = core.read_model(network)
     card = read_card(network)
     read.reshape({card.input.name: [1, card.input.height, card.input.width, 3]})

@@ -9,16 +9,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from perception.propagation.key_frames import KeyFrames
 from perception.types import Frame, Prediction
 
 if TYPE_CHECKING:
     from perception.model import Model
+    from perception.propagation.key_frames import KeyFrames
     from perception.propagation.motion import Motion
     from perception.sources.base import Source
 
 KEY_FRAMES_BEHIND = 64
 """Frames after which what propagation loses counts; machines with more than 15 streams of the engine need more."""
+
+
+def _key_frames(max_loss: float | None, behind: int) -> KeyFrames | None:
+    if max_loss is None:
+        return None
+    from perception.propagation.key_frames import KeyFrames  # compiles its kernels, which others need not wait for
+
+    return KeyFrames(max_loss, behind)
 
 
 class Workers:
@@ -40,8 +48,7 @@ class Workers:
         self._frames: queue.SimpleQueue[tuple[int, Frame, float, Motion | None, bool] | None] = queue.SimpleQueue()
         self._window = 2 * count
         # The decoder is at most two windows ahead. As many frames as suit most machines, so that they all see the same.
-        behind = max(KEY_FRAMES_BEHIND, 2 * self._window)
-        self.key_frames = None if max_loss is None else KeyFrames(max_loss, behind)
+        self.key_frames = _key_frames(max_loss, max(KEY_FRAMES_BEHIND, 2 * self._window))
         self._changed = threading.Condition()
         self._done: dict[int, tuple[Prediction, Motion | None, bool]] = {}
         self._read = 0

@@ -86,8 +86,8 @@ def test_arrows_choose_tabs_and_the_camera_keeps_the_keyboard(open_page: Callabl
     both = "[document.activeElement, document.querySelector('[role=tab][aria-selected=true]')]"
     page.keyboard.press("Tab")
     for key, name in [
-        ("ArrowRight", "Video"), ("ArrowRight", "Picture"), ("ArrowRight", "Live"), ("ArrowLeft", "Picture"),
-        ("ArrowLeft", "Video"), ("End", "Picture"), ("Home", "Live"),
+        ("ArrowRight", "Wall"), ("ArrowRight", "Video"), ("ArrowRight", "Picture"), ("ArrowRight", "Live"),
+        ("ArrowLeft", "Picture"), ("ArrowLeft", "Video"), ("ArrowLeft", "Wall"), ("End", "Picture"), ("Home", "Live"),
     ]:  # fmt: skip
         page.keyboard.press(key)
         page.wait_for_function(f"() => {both}.every((tab) => tab.innerText.trim() === '{name}')")
