@@ -102,7 +102,7 @@ def _opened(sent: bytes, fetch: Callable[[str], Any]) -> tuple[Job, Annotating]:
         _jobs.clear()
         _ending.close()
         prepare_process(job.annotation.threads)
-        kept = {name: _kept(digest, ending, fetch) for name, (digest, ending) in job.files.items()}
+        kept: dict[str, Any] = {name: _kept(digest, ending, fetch) for name, (digest, ending) in job.files.items()}
         job = replace(job, annotation=replace(job.annotation, **kept))
         _jobs[sent] = job, _ending.enter_context(job.annotation.opened())
     return _jobs[sent]

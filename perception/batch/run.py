@@ -130,7 +130,7 @@ class Batch:
             manifest = Manifest(self._folder)
             if manifest.entries and not (self._resume or self._overwrite):
                 why = "is of an earlier batch; `resume=True` goes on with it, `overwrite=True` makes all of it again"
-                raise UsageError(why, manifest.path)
+                raise UsageError(why, str(manifest.path))
             self._plan(manifest)
             with self._annotation.opened() as (model, _, _):
                 annotation = decided(self._annotation, model)
