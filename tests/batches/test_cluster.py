@@ -214,6 +214,39 @@ def test_this_machine_alone_is_a_cluster_too(
 
 
 @pytest.mark.slow
+def test_from_and_into_an_object_store(
+    cluster: Nodes, clips: Path, model: str, alone: dict[str, bytes], main_here: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines get the credentials of the addresses, and the folder of nothing."""
+    pytest.importorskip("moto", reason="moto is not installed")
+    from perception.common import objects
+    from tests.batches.store import store
+
+    monkeypatch.setattr(objects, "_options", {})
+    monkeypatch.setattr(objects, "_systems", {})
+    with store() as films:
+        films.put_all(clips, "in")
+        words = [
+            "annotate",
+            films.address("in/"),
+            "-r",
+            "-m",
+            model,
+            "-o",
+            films.address("out/"),
+            "--precision",
+            "fp32",
+        ]
+        done = main_here(*words, "--jsonl", films.address("out/"), "--cluster", cluster.address)
+        assert done.returncode == 3, done.stderr
+        made = films.tree("out")
+    assert made.keys() == alone.keys()
+    for name, data in made.items():
+        if name.startswith("camera"):
+            assert data.replace(b"s3://films/in", str(clips).encode()) == alone[name]
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_machines_are_killed_at_random(model: str, tmp_path: Path, cache: Path, main_here: Main) -> None:
     """PERCEPTION_NODE_KILLS: how often, 50 unless it is set."""
