@@ -80,7 +80,7 @@ def bench_of(tmp_path, colors, monkeypatch):
 
         def make(**values):
             made = Bench(tmp_path / "data", values.pop("model", colors), stack, **values)
-            monkeypatch.setattr("perception.server.streams.hub.open_source", made.opened)
+            monkeypatch.setattr("perception.server.streams.maker.open_source", made.opened)
             return made
 
         yield make

@@ -52,7 +52,8 @@ from perception.server.options import Options, QueryOptions
 from perception.server.problems import Busy, Conflict
 from perception.server.routes.pictures import faults
 from perception.server.service import Service
-from perception.server.streams.stream import State, Stream
+from perception.server.streams.state import State
+from perception.server.streams.stream import Stream
 from perception.server.viewers.broadcast import Broadcast
 from perception.server.viewers.fragmented_mp4 import VideoSession, read_options, refuse
 from perception.server.viewers.motion_jpeg import CONTENT_TYPE, MotionJpegResponse, MotionJpegSink

@@ -40,11 +40,6 @@ class Intake:
         self._drop = drop
         self._ready: Inference | None = None
 
-    @property
-    def ready(self) -> bool:
-        """True while a result waits to be taken."""
-        return self._ready is not None
-
     def submit(self, frame: Frame) -> None:
         """Have a frame inferred. Does not wait."""
         try:
@@ -56,10 +51,13 @@ class Intake:
         else:
             future.add_done_callback(self._inferred)
 
-    def take(self) -> Inference | None:
-        """The result that waits, if there is one. For who holds the condition."""
-        inference, self._ready = self._ready, None
-        return inference
+    def next(self, otherwise: Callable[[], bool], timeout: float) -> Inference | None:
+        """Wait for the next result and take it; None where there was an error or nothing in time, or ``otherwise``."""
+        errors = self.errors
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready is not None or self.errors > errors or otherwise(), timeout)
+            inference, self._ready = self._ready, None
+            return inference
 
     # In the threads of the scheduler.
 
