@@ -53,6 +53,15 @@ class Connections:
         return any(each.alive for each in (*self._abandoned, *([self.newest] if self.newest is not None else [])))
 
     @property
+    def decoding(self) -> tuple[str, float]:
+        """Which frames of the source are decoded: ``all``, ``some`` or ``key frames``; and which part, in 0..1."""
+        thinner = None if self.newest is None else self.newest.thinner
+        if thinner is None:
+            return "all", 1.0
+        share = thinner.share
+        return "key frames" if thinner.keys_only else "all" if share == 1 else "some", share
+
+    @property
     def let_go(self) -> bool:
         """True once all that were closed are done with their source."""
         return all(each.ended for each in self._abandoned)

@@ -6,8 +6,10 @@ import math
 import threading
 from collections.abc import Callable
 
-from perception.server.streams.pace import Pace
+from perception.server.settings import Decoding
 from perception.server.streams.subscription import Subscription
+from perception.sources.pace import Pace
+from perception.sources.thinner import Spacing, Thinner
 
 WANTED_S = 3.0
 """After so long without a viewer or a question a stream infers no more than a frame every `RESTING_S`, or as often as
@@ -26,12 +28,15 @@ class Demand:
     Attributes:
         touched: by the clock, when somebody last took an interest.
         fps: frames a second that are looked at; None: as many as there is time for.
+        decode: which frames of a network stream are decoded, see `perception.server.settings.NamedSource`.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._now = clock
         self.touched = clock()
+        self.decode: Decoding = "needed"
         self._pace = Pace()
+        self._thins = False
         self._lock = threading.Lock()
         self._subscriptions: set[Subscription] = set()
         self._interval_s = RESTING_S
@@ -43,11 +48,11 @@ class Demand:
 
     @property
     def fps(self) -> float | None:
-        return self._pace.fps
+        return 1 / self._pace.step_s if self._pace.step_s else None
 
     @fps.setter
     def fps(self, value: float | None) -> None:
-        self._pace.fps = value
+        self._pace.step_s = 1 / value if value else 0.0
 
     def join(self, subscription: Subscription) -> None:
         """Somebody watches."""
@@ -63,6 +68,24 @@ class Demand:
             self._interval_s = min((each.interval_s for each in self._subscriptions), default=RESTING_S)
             self.touched = self._now()
 
+    def ask(self, thinner: Thinner | None, enough_s: float, always: bool) -> bool:
+        """Ask a source for the frames that are wanted, where it can leave others out before they are decoded.
+
+        Args:
+            thinner: of the source, or None.
+            enough_s: seconds between two frames beyond which the engine has no time for more.
+            always: results are wanted also where nobody watches.
+
+        Returns:
+            whether as many are wanted as the engine has time for.
+        """
+        rests = not always and self._now() - self.touched > WANTED_S
+        least = max(self._pace.step_s, self._interval_s if rests else 0.0)
+        self._thins = thinner is not None and self.decode == "needed"
+        if thinner is not None:
+            thinner.spacing = Spacing(least, enough_s) if self._thins else Spacing()
+        return least <= enough_s
+
     def takes(self, time: float, arrived: float, always: bool) -> bool:
         """Whether a frame is one of those that are looked at. They are asked about in order.
 
@@ -71,6 +94,8 @@ class Demand:
             arrived: when it came, by the clock.
             always: results are wanted also where nobody watches.
         """
+        if self._thins:  # the source has chosen it
+            return True
         if not self._pace.takes(time):
             return False
         rests = not always and arrived - self.touched > WANTED_S

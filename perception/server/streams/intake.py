@@ -21,16 +21,26 @@ class Intake:
         client: name of the stream to the scheduler.
         changed: of the stream; notified of each result and each error.
         drop: counts a frame that came to nothing.
+        clock: seconds.
 
     Attributes:
+        eager: the stream takes all the turns it can get; `Scheduler.share` is told of those that it could not have.
+        lost: a frame came to nothing since its last turn.
         weight: of the stream among those that want the same engine, see `Scheduler.infer_then`.
         error: the last one of the engine, or None.
         errors: frames in a row that the engine failed on.
     """
 
     def __init__(
-        self, scheduler: Scheduler, client: str, changed: threading.Condition, drop: Callable[[], None]
+        self,
+        scheduler: Scheduler,
+        client: str,
+        changed: threading.Condition,
+        drop: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
+        self.eager = False
+        self.lost = False
         self.weight = 1.0
         self.error: PerceptionError | None = None
         self.errors = 0
@@ -38,7 +48,9 @@ class Intake:
         self._client = client
         self._changed = changed
         self._drop = drop
+        self._now = clock
         self._ready: Inference | None = None
+        self._turn: float | None = None
 
     def submit(self, frame: Frame) -> None:
         """Have a frame inferred. Does not wait."""
@@ -63,8 +75,10 @@ class Intake:
 
     def _inferred(self, future: Future[Inference]) -> None:
         if future.cancelled():
+            self.lost = True
             self._drop()
             return
+        self._tell()
         error = future.exception()
         if error is not None:
             self._failed(error)
@@ -75,6 +89,13 @@ class Intake:
             self._changed.notify_all()
         if late is not None:
             self._drop()
+
+    def _tell(self) -> None:
+        """Tell of a turn, and whether more of them were wanted."""
+        now, last, lost = self._now(), self._turn, self.lost
+        self._turn, self.lost = now, False
+        if last is not None and (lost or self.eager):
+            self._scheduler.share.turn(self.weight * (now - last), lost)
 
     def _failed(self, error: BaseException) -> None:
         with self._changed:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+from perception.card import ModelCard
 from perception.footage.recorder import FootageRecorder
 from perception.model import Inference
 from perception.server.metrics import Metrics
-from perception.server.streams.statistics import StreamStatistics
+from perception.server.streams.statistics import StreamStatistics, legend
 from perception.server.streams.views import Result, Views
 from perception.types import Event, Prediction
 
@@ -56,10 +58,26 @@ class Results:
         self._late = 0
         self._newest: Result | None = None
 
-    @property
-    def late(self) -> bool:
-        """True where one after the other comes too late to be shown."""
-        return self._late >= LATE
+    def complaint(self, age_s: float) -> str:
+        """One line on what is wrong though results come; mostly empty. ``age_s``: see `publish`."""
+        if self._late >= LATE:
+            return f"results take longer than {age_s:g} s and are not shown: this machine is too busy"
+        problem = self._views.problem
+        return f"{problem}; shown without stages" if problem else ""
+
+    def status(self, card: ModelCard) -> dict[str, Any]:
+        """What there is to say of them, for JSON: a part of `Stream.status`."""
+        newest = self.newest
+        p50, p95 = self.statistics.latency_ms
+        return {
+            "rules": {r.name: dict(r.numbers) for r in (newest.readings or ())} if newest else {},
+            "fps": round(self.statistics.fps, 2),
+            "latency_ms": {"p50": round(p50, 2), "p95": round(p95, 2)},
+            "frames": self.count,
+            "legend": legend(newest, card),
+            "boxes": 0 if newest is None or newest.detections is None else len(newest.detections),
+            "age_s": round(self._now() - newest.frame.arrived, 3) if newest else None,
+        }
 
     @property
     def newest(self) -> Prediction | None:

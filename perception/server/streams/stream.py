@@ -24,12 +24,13 @@ from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.problems import Forbidden
 from perception.server.rule_book import RuleBook
+from perception.server.settings import Decoding
+from perception.server.streams.capture import Capture
 from perception.server.streams.connections import Connections
 from perception.server.streams.demand import Demand
 from perception.server.streams.intake import Intake
 from perception.server.streams.results import Results
 from perception.server.streams.state import State, StreamState
-from perception.server.streams.statistics import legend
 from perception.server.streams.subscription import Subscription
 from perception.server.streams.timeouts import Timeouts
 from perception.server.streams.views import PLAIN, Result, Views
@@ -69,7 +70,7 @@ class Stream:
         publish: is given each event of the plain interpretation, under the stream's name; must not wait.
         footage: gives these events their clips and snapshots; closed with the stream.
         clock: seconds, by which it plays files and tells that a source is silent, or nobody watches.
-        fps, priority, paused: see `adjust`.
+        fps, priority, paused, decode: see `adjust`.
 
     Raises:
         UsageError: a stage refuses the model.
@@ -99,6 +100,7 @@ class Stream:
         fps: float | None = None,
         priority: float = 1.0,
         paused: bool = False,
+        decode: Decoding = "needed",
     ) -> None:
         self.id = id
         self.name = name
@@ -115,14 +117,15 @@ class Stream:
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._state = StreamState(id, self._metrics, self._changed)
-        self._connections = Connections(connect, self._deliver, self._wake, clock, loop=loop, name=name)
+        self._connections = Connections(connect, self._deliver, self._look, clock, loop=loop, name=name)
         self._arrived = 0.0
-        self._intake = Intake(scheduler, f"stream {id}", self._changed, self._drop)
+        self._intake = Intake(scheduler, f"stream {id}", self._changed, self._drop, clock)
         self._demand = Demand(clock)
+        self._share = scheduler.share
         self._paused = False
-        self.adjust(fps, priority, paused)
         self.rules = RuleBook(self._model.card) if rules is None else rules
         self._views = Views(self._model, stages, self.rules, f"stream {id}")
+        self.adjust(fps, priority, paused, decode)
         self._results = Results(self._views, self._changed, clock, self._metrics, publish, footage, name)
         self._thread = threading.Thread(target=self._run, name=f"perception-stream {id}", daemon=True)
         self._thread.start()
@@ -198,6 +201,7 @@ class Stream:
         """
         subscription = Subscription(self, self._views.take(options or PLAIN), interval_s)
         self._demand.join(subscription)
+        self._look()
         return subscription
 
     def newest(self) -> Prediction | None:
@@ -224,24 +228,27 @@ class Stream:
         self.rules.fix(fixed)
         self._views.rules_changed()
 
-    def adjust(self, fps: float | None, priority: float, paused: bool) -> None:
+    def adjust(self, fps: float | None, priority: float, paused: bool, decode: Decoding = "needed") -> None:
         """Go on in another way. What its rules have counted and its viewers stay.
 
         Args:
             fps: frames a second that are looked at; None: as many as there is time for.
             priority: turns of the engine for each one of a stream of priority 1, where there is no time for all.
             paused: its source is given back until it goes on.
+            decode: which frames of a network stream: those that are ``needed`` for the ones that are looked at, or
+                ``all``.
         """
         with self._changed:
             self._demand.fps = fps
             self._intake.weight = priority
             self._paused = paused
-            self._changed.notify_all()
+            self._demand.decode = decode
+        self._look()
 
     def status(self) -> dict[str, Any]:
         """Everything about it, for JSON; see `perception.server.routes.streams`."""
         newest = self.newest()
-        p50, p95 = self._results.statistics.latency_ms
+        decoding, decoded = self._connections.decoding
         frame = None if newest is None else newest.frame
         info = self.info
         return {
@@ -250,20 +257,15 @@ class Stream:
             "model": self._model_name,
             "state": self._state.name,
             "message": self._state.message,
-            "rules": {r.name: dict(r.numbers) for r in (newest.readings or ())} if newest else {},
             "width": frame.width if frame else info.width if info else 0,
             "height": frame.height if frame else info.height if info else 0,
-            "fps": round(self.fps, 2),
-            "latency_ms": {"p50": round(p50, 2), "p95": round(p95, 2)},
-            "frames": self.frames,
             "dropped": self.dropped,
             "reconnects": self.reconnects,
             "viewers": self.viewers,
             "engine": self._model.engine.description,
-            "legend": legend(newest, self._model.card),
-            "boxes": 0 if newest is None or newest.detections is None else len(newest.detections),
-            "age_s": round(self._now() - frame.arrived, 3) if frame else None,
-        }
+            "decoding": decoding,
+            "decoded": round(decoded, 3),
+        } | self._results.status(self._model.card)
 
     def close(self, wait: bool = True) -> None:
         """End it for all its viewers. Safe to call twice and from any thread.
@@ -288,7 +290,17 @@ class Stream:
         """A subscription is closed."""
         self._views.leave(subscription.view)
         self._demand.leave(subscription)
+        self._look()
+
+    def _look(self) -> None:
+        """Something has changed that decides which frames are wanted, or what there is to do."""
+        if (capture := self._connections.newest) is not None:
+            self._space(capture)
         self._wake()
+
+    def _space(self, capture: Capture) -> None:
+        enough = self._share.interval_s / self._intake.weight
+        self._intake.eager = self._demand.ask(capture.thinner, enough, always=self._views.has_stages)
 
     # In the thread of the capture.
 
@@ -352,13 +364,17 @@ class Stream:
             return EngineError(f"gave up: {hanging} connections hang and cannot be closed", self.name), False
         timeouts = self._timeouts
         patience = min(0.25, timeouts.stall / 4)
-        began, self._arrived, lost = self._now(), 0.0, 0
+        began, self._arrived, lost, received = self._now(), 0.0, 0, 0
         capture = self._connections.open()
         try:
             while not self._closing.is_set() and not self._paused:
                 inference = self._intake.next(lambda: capture.ended or self._closing.is_set() or self._paused, patience)
                 if inference is not None and not self._results.publish(inference, timeouts.age):
+                    self._intake.lost = True
                     self._drop()
+                self._space(capture)
+                if capture.received > received:  # also what is not decoded tells that the source is there
+                    received, self._arrived = capture.received, self._now()
                 if capture.dropped > lost:
                     self._drop(capture.dropped - lost)
                     lost = capture.dropped
@@ -366,7 +382,7 @@ class Stream:
                 settled = bool(arrived) and now - began > timeouts.settled
                 if self._intake.errors >= ENGINE_ERRORS:
                     return self._intake.error, settled
-                if self._stage_errors >= STAGE_ERRORS:
+                if self._views.failures >= STAGE_ERRORS:
                     return StageError(f"given up: {self._views.problem}"), settled
                 if capture.ended:
                     return capture.error, settled
@@ -382,22 +398,10 @@ class Stream:
                 if watched and silent > timeouts.stall:
                     self._state.enter("stalled")
                 else:
-                    self._state.enter("running", self._complaint())
+                    self._state.enter("running", self._results.complaint(timeouts.age))
             return None, False
         finally:
             self._connections.close(capture)
-
-    @property
-    def _stage_errors(self) -> int:
-        stages = self._views.stages
-        return 0 if stages is None else stages.failures
-
-    def _complaint(self) -> str:
-        """One line on what is wrong though results come; mostly empty."""
-        if self._results.late:
-            return f"results take longer than {self._timeouts.age:g} s and are not shown: this machine is too busy"
-        problem = self._views.problem
-        return f"{problem}; shown without stages" if problem else ""
 
     def _wake(self) -> None:
         with self._changed:
