@@ -141,6 +141,14 @@ Jobs = Annotated[
         help="Annotate so many files at once, as a batch: each in a process of its own; see docs/batches.md.",
     ),
 ]  # fmt: skip
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", rich_help_panel=OUTPUT, show_default="none",
+        help="As a batch on a Ray cluster: ray://HEAD:10001, or on one of its machines HEAD:6379 or auto; see "
+        "docs/batches.md.",
+    ),
+]  # fmt: skip
 Resume = Annotated[
     bool,
     typer.Option(
