@@ -17,7 +17,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="PART",
-            help="kernels, stages, pipeline, engines (by default); peers, live, cameras, models, tracking, rules.",
+            help="kernels, stages, pipeline, engines (by default); peers, encoders, live, cameras, rtsp, models, "
+            "tracking, rules.",
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -51,9 +52,9 @@ def bench(
             min=0, help="Settings that each tracker is calibrated with, on half of the sequences; 0: none is."
         ),
     ] = 0,
-    cameras: Annotated[int, typer.Option(min=2, max=256, help="Cameras at once, in the part cameras.")] = 16,
+    cameras: Annotated[int, typer.Option(min=2, max=256, help="Cameras at once, in the parts cameras and rtsp.")] = 16,
     seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds that the part cameras measures one camera, and all of them.")
+        float, typer.Option(min=1, help="Seconds that the parts cameras and rtsp measure one camera, and all of them.")
     ] = 30.0,
     as_json: Json = False,
     json_file: JsonFile = None,
@@ -70,7 +71,7 @@ def bench(
 
       perception bench tracking --sequences mot/ --trials 100
 
-      perception bench cameras --cameras 16 --seconds 30
+      perception bench cameras rtsp --cameras 16 --seconds 30
     """
     from perception.bench import run_bench
 

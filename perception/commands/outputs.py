@@ -40,7 +40,7 @@ Codec = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Speed of the encoder.", show_default="by codec: veryfast for h264, 7 for vp9", rich_help_panel=OUTPUT
+        help="Speed of the encoder.", show_default="by codec: superfast for h264, 7 for vp9", rich_help_panel=OUTPUT
     ),
 ]  # fmt: skip
 

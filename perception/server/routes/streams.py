@@ -23,7 +23,7 @@ A status is JSON::
      "width": 1280, "height": 720, "fps": 29.9, "latency_ms": {"p50": 21.0, "p95": 30.2},
      "frames": 812, "dropped": 3, "reconnects": 0, "viewers": 2, "engine": "OpenVINO ...",
      "legend": [{"id": 3, "name": "road", "color": "#804080", "share": 0.31}, ...],     # in view, largest first
-     "boxes": 4, "age_s": 0.04}
+     "boxes": 4, "decoding": "all", "decoded": 1.0, "age_s": 0.04}
 
 ``name`` is the operator's name for the source; of an address no more than scheme, host and port, because the rest may
 be secret. ``state`` is one of ``connecting, running, stalled, reconnecting, paused, ended,
@@ -52,7 +52,8 @@ from perception.server.options import Options, QueryOptions
 from perception.server.problems import Busy, Conflict
 from perception.server.routes.pictures import faults
 from perception.server.service import Service
-from perception.server.streams.stream import State, Stream
+from perception.server.streams.state import State
+from perception.server.streams.stream import Stream
 from perception.server.viewers.broadcast import Broadcast
 from perception.server.viewers.fragmented_mp4 import VideoSession, read_options, refuse
 from perception.server.viewers.motion_jpeg import CONTENT_TYPE, MotionJpegResponse, MotionJpegSink
@@ -125,6 +126,8 @@ class StreamStatus(BaseModel):
         legend: classes in view, largest first.
         rules: by name what each rule of the source says, as in JSON Lines; empty where it has none.
         boxes: how many in the newest frame.
+        decoding: which frames of the source are decoded: ``all``, ``some`` or ``key frames``.
+        decoded: part of them, in 0..1.
         age_s: seconds since the newest frame came; None before the first one.
     """
 
@@ -145,6 +148,8 @@ class StreamStatus(BaseModel):
     legend: list[LegendEntry]
     rules: dict[str, dict[str, Any]]
     boxes: int
+    decoding: str
+    decoded: float
     age_s: float | None
 
 
