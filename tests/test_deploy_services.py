@@ -107,7 +107,7 @@ def live_settings(where: str) -> dict[str, Any]:
 @pytest.mark.parametrize("where", ["compose", "kubernetes"])
 def test_the_settings_are_valid(where: str) -> None:
     settings = live_settings(where)
-    assert settings.pop("model") == "street"
+    assert settings.pop("model") == "street-open"
     made = ServerSettings(**settings)
     (source,) = made.sources.values()
     assert source.keep
