@@ -78,10 +78,11 @@ class Drafts:
         moves = {}
         for kind, name in drafts.items():
             draft, target = place(name), place(result.outputs[kind])
-            if kind in FILES:
-                moves[kind] = [(draft, target)] if draft.exists() else []  # no video without frames
-            else:
-                moves[kind] = [(path, target / relative(path, draft)) for path in files_below(draft)]
+            with sink_errors(str(target)):
+                if kind in FILES:
+                    moves[kind] = [(draft, target)] if draft.exists() else []  # no video without frames
+                else:
+                    moves[kind] = [(path, target / relative(path, draft)) for path in files_below(draft)]
         return moves
 
     def check(self, result: Result, drafts: Mapping[str, str], own: set[str]) -> None:
