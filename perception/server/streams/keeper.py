@@ -33,9 +33,11 @@ class Keeper:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread = threading.Thread(target=self._run, name="perception-keep", daemon=True)
-        self._thread.start()
+        """Begin, unless it has been closed by then; returns at once."""
+        with self._changed:
+            if not self._closed:
+                self._thread = threading.Thread(target=self._run, name="perception-keep", daemon=True)
+                self._thread.start()
 
     def look(self) -> None:
         """The sources have changed: look now."""
