@@ -277,7 +277,7 @@ def test_what_is_kept_open_is_opened_as_soon_as_it_is_added(bench_of):
 
 def test_nothing_is_kept_open_once_it_has_been_closed(bench_of):
     """A server that is closed while its model is loaded begins to keep sources only then."""
-    bench = bench_of(gate={"uri": "synthetic:?script=gate", "keep": True})
+    bench = bench_of(sources={"gate": {"uri": "synthetic:?script=gate", "keep": True}})
     bench.keeper.close()
     bench.keeper.start()
     bench.keeper.close()
