@@ -30,6 +30,8 @@ class Outputs:
         heatmap: picture of where boxes were for how long.
         trajectories: picture of the ways that boxes have come; wants a `perception.stages.track.TrackStage`.
         events: JSON Lines of what stages noticed, such as `perception.stages.rules.RulesStage`.
+        publish: addresses that the annotated video of one source is published to, see
+            `perception.publishing.address`. They may have passwords in them.
     """
 
     video: str | None = None
@@ -46,10 +48,12 @@ class Outputs:
     heatmap: str | None = None
     trajectories: str | None = None
     events: str | None = None
+    publish: tuple[str, ...] = ()
 
     def given(self) -> dict[str, str]:
-        """Return the outputs that are asked for, by kind."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        """Return the files and folders that are asked for, by kind."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "publish"}
+        return {kind: path for kind, path in found.items() if path is not None}
 
 
 SUFFIXES = {

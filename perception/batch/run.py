@@ -68,7 +68,8 @@ class Batch:
         if jobs < 1:
             raise UsageError(f"jobs must be at least 1, not {jobs}")
         check_places(outputs)
-        self._outputs = Outputs(**{kind: f"{path.rstrip('/') or '/'}/" for kind, path in outputs.given().items()})
+        folders: dict[str, Any] = {kind: f"{path.rstrip('/') or '/'}/" for kind, path in outputs.given().items()}
+        self._outputs = Outputs(**folders)
         self._sources = sources
         self._annotation = fixed(annotation, jobs)
         self._jobs = jobs

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("peers", "live", "cameras", "models", "tracking", "rules")
+ON_REQUEST = ("peers", "live", "cameras", "publish", "models", "tracking", "rules")
 """Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
 
@@ -52,7 +52,7 @@ def run_bench(
         sequences: folder of labelled sequences for ``tracking``.
         trials: settings that each tracker is calibrated with.
         cameras: how many ``cameras`` has at once.
-        seconds: how long ``cameras`` measures one of them, and all.
+        seconds: how long ``cameras`` measures one of them, and all, and ``publish`` each protocol.
 
     Yields:
         a title and rows for each part as soon as it is done.
@@ -116,5 +116,9 @@ def run_bench(
             with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
                 rows = camera_rows(model, bench.clip, cameras, seconds, Path(folder))
             yield f"cameras on one engine, {model}", rows
+        if "publish" in chosen:
+            from perception.bench.publishing import publish_rows
+
+            yield "published pictures, later than encoded", publish_rows(bench.clip, seconds)
     finally:
         bench.close()

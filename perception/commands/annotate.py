@@ -72,6 +72,7 @@ from perception.commands.outputs import (
     Summary,
     Trajectories,
     clip_settings,
+    outputs_of,
 )
 from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
@@ -186,6 +187,8 @@ def annotate(
 
       perception annotate 0 -o webcam.mp4 --duration 10
 
+      perception annotate rtsp://camera/stream -o rtsp://localhost:8554/annotated -o recorded.mp4
+
       perception annotate street.mp4 -o instances.mp4 --view panoptic --panoptic segments/
 
       perception annotate street.mp4 --jsonl street.jsonl --every auto --max-loss 0.02
@@ -217,12 +220,13 @@ def annotate(
         find_stage(name)  # a wrong one is told first
     hidden = names(hide, ("masks", "boxes", "trails", "rules", "labels", "legend")) or []
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
+    drawn, published = outputs_of(output)
     outputs = Outputs(
-        output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, summary, heatmap, trajectories,
-        events,
+        drawn, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, summary, heatmap, trajectories,
+        events, published,
     )  # fmt: skip
-    if not outputs.given():
-        kinds = ", --".join(kind for kind in Outputs.__dataclass_fields__ if kind != "video")
+    if not outputs.given() and not published:
+        kinds = ", --".join(kind for kind in Outputs.__dataclass_fields__ if kind not in ("video", "publish"))
         raise UsageError(f"nothing to write: give -o OUT, or one of --{kinds}")
     several = listed(files_from)
     named = [*(source for source in sources if source or files_from is None), *several]
@@ -252,7 +256,7 @@ def annotate(
             "start": start, "duration": duration, "every": step, "max_frames": max_frames,
             "timeout": timeout, "decoder": decoder,
         },
-        sink_options={"video": video, "jsonl": {"masks": rle}},
+        sink_options={"video": video, "publish": video, "jsonl": {"masks": rle}},
     )  # fmt: skip
     if jobs is not None or resume:
         if skip_existing:

@@ -17,7 +17,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="PART",
-            help="kernels, stages, pipeline, engines (by default); peers, live, cameras, models, tracking, rules.",
+            help="kernels, stages, pipeline, engines (by default); peers, live, cameras, publish, models, tracking, "
+            "rules.",
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -53,7 +54,7 @@ def bench(
     ] = 0,
     cameras: Annotated[int, typer.Option(min=2, max=256, help="Cameras at once, in the part cameras.")] = 16,
     seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds that the part cameras measures one camera, and all of them.")
+        float, typer.Option(min=1, help="Seconds for one camera and for all (cameras), for each protocol (publish).")
     ] = 30.0,
     as_json: Json = False,
     json_file: JsonFile = None,
@@ -71,6 +72,8 @@ def bench(
       perception bench tracking --sequences mot/ --trials 100
 
       perception bench cameras --cameras 16 --seconds 30
+
+      perception bench publish --seconds 10
     """
     from perception.bench import run_bench
 

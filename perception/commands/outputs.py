@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perception.commands.options import MODEL, OUTPUT
+from perception.errors import UsageError
 
 if TYPE_CHECKING:
     from perception.footage.settings import ClipSettings
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 NOT_WRITTEN = "not written"
 
 Output = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "-o", "--output", help="Annotated video or photo, or a folder.", show_default=NOT_WRITTEN,
-        rich_help_panel=OUTPUT,
+        "-o", "--output", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT,
+        help="Annotated video or photo, or a folder; or where to publish it: rtsp://, rtmp://, udp://, hls:folder/, "
+        "any number of these (docs/publishing.md).",
     ),
 ]  # fmt: skip
 Jsonl = Annotated[
@@ -155,6 +157,21 @@ Crf = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]  # fmt: skip
+
+
+def outputs_of(outputs: list[str] | None) -> tuple[str | None, tuple[str, ...]]:
+    """Return the one file or folder among the values of ``-o``, and the addresses to publish to.
+
+    Raises:
+        UsageError: there are several files or folders.
+    """
+    from perception.publishing.address import is_publish_address
+
+    written = [output for output in outputs or () if not is_publish_address(output)]
+    if len(written) > 1:
+        raise UsageError("-o takes one file or folder, and any number of addresses to publish to", written[1])
+    published = tuple(output for output in outputs or () if is_publish_address(output))
+    return written[0] if written else None, published
 
 
 def clip_settings(folder: Path | None, before: float, after: float, sound: bool) -> ClipSettings | None:

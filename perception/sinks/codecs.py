@@ -33,6 +33,7 @@ class _Usual:
 
     Attributes:
         live: options for a live source, with which it holds fewer frames back.
+        immediate: options for what is watched while it is made, with which it holds none back.
     """
 
     crf: float
@@ -40,6 +41,7 @@ class _Usual:
     preset_option: str = "preset"
     options: dict[str, str] = field(default_factory=dict)
     live: dict[str, str] = field(default_factory=dict)
+    immediate: dict[str, str] = field(default_factory=dict)
 
 
 # What an encoder holds back is lost when the process is killed. Of files it may hold some frames, for better
@@ -53,12 +55,14 @@ _USUAL = {
         "veryfast",
         options={"x264-params": "sync-lookahead=2"},
         live={"x264-params": "sync-lookahead=0:rc-lookahead=1:bframes=0"},
+        immediate={"tune": "zerolatency", "forced-idr": "1", "x264-params": "scenecut=0"},
     ),
     "libx265": _Usual(
         28,
         "ultrafast",
         options={"x265-params": "log-level=error"},
         live={"x265-params": "log-level=error:rc-lookahead=1:bframes=0:frame-threads=1"},
+        immediate={"tune": "zerolatency", "forced-idr": "1", "x265-params": "log-level=error:scenecut=0"},
     ),
     "libvpx": _Usual(20, "8", "cpu-used", {"deadline": "realtime"}),
     "libvpx-vp9": _Usual(
@@ -123,13 +127,25 @@ class Encoder:
         time_base: Fraction,
         keyframe_interval: int,
         live: bool = False,
+        immediate: bool = False,
     ) -> Any:
-        """Add a video stream with this encoder to an output container, for a live source or another."""
+        """Add a video stream with this encoder to an output container.
+
+        Args:
+            output: the container.
+            size_wh: width and height in pixels, both even.
+            fps: about how many frames come a second.
+            time_base: of their time stamps.
+            keyframe_interval: frames from one key frame to the next, at most.
+            live: the source is live: it holds two frames back at most.
+            immediate: it holds none back, and a frame that is asked to be a key frame is one to begin with.
+        """
         usual = _USUAL.get(self.name)
+        more = {} if usual is None else usual.immediate if immediate else usual.live if live else {}
         stream = output.add_stream(
             self.name,
             rate=fps.limit_denominator(1_000_000),
-            options={**self.options, **(usual.live if usual and live else {})},
+            options={**self.options, **more},
             width=size_wh[0],
             height=size_wh[1],
             time_base=time_base,
@@ -139,7 +155,7 @@ class Encoder:
         context.thread_count = self.threads
         # Slices cost bits, and 720p has too few rows for them to keep cores busy; but each thread of the other kind
         # holds a frame.
-        context.thread_type = "SLICE" if live else "FRAME"
+        context.thread_type = "SLICE" if live or immediate else "FRAME"
         return stream
 
 

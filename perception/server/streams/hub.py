@@ -13,7 +13,7 @@ from functools import partial
 
 from perception.card import ModelCard
 from perception.common.bounds import Bounds
-from perception.errors import UsageError
+from perception.errors import PerceptionError, UsageError
 from perception.footage.recorder import FootageRecorder
 from perception.footage.store import FootageStore
 from perception.rules.settings import Rules
@@ -32,6 +32,7 @@ from perception.server.streams.source_book import Entry, SourceBook
 from perception.server.streams.stream import Stream
 from perception.server.streams.timeouts import Timeouts
 from perception.server.streams.views import PLAIN
+from perception.server.viewers.publication import Publication
 from perception.server.viewers.recording import Recordings
 from perception.sources import open_source
 from perception.sources.base import Source
@@ -282,6 +283,8 @@ class StreamHub:
                     clock=self._now,
                     **({} if entry is None else entry.pace),
                 )
+                if entry is not None and model == self._models.default:
+                    self._publish_to(made, entry.source.publish)
                 return made, True
         finally:
             self._end(over)
@@ -294,7 +297,7 @@ class StreamHub:
         """
         now, settings = self._book.entries, self._book.settings
         over: list[Stream] = []
-        changed: list[tuple[Stream, Entry]] = []
+        changed: list[tuple[tuple[str, str], Stream, Entry]] = []
         with self._lock:
             for key, stream in [*self._streams.items()]:
                 was, entry = before.get(key[0]), now.get(key[0])
@@ -307,14 +310,18 @@ class StreamHub:
                 ):
                     over.append(self._streams.pop(key))
                 elif was is not None and entry is not None and was != entry:
-                    changed.append((stream, entry))
+                    changed.append((key, stream, entry))
             self._ending += over
         self._end(over)
         for name in before.keys() - now.keys():
             if before[name].added:  # another one of that name is another one
                 self._drawn.save(name, Rules())
-        for stream, entry in changed:
+        for key, stream, entry in changed:
             stream.adjust(**entry.pace)
+            if before[key[0]].source.publish != entry.source.publish and key[1] == self._models.default:
+                if stream.publication is not None:
+                    stream.publication.close()
+                self._publish_to(stream, entry.source.publish)
             if stream.rules.fixed != entry.rules:
                 stream.fix(entry.rules)
 
@@ -385,6 +392,15 @@ class StreamHub:
         self._end(streams)
         self._janitor.join()
 
+    def _publish_to(self, stream: Stream, addresses: Sequence[str]) -> None:
+        """Publish a stream of the default model where the operator wants it; what is wrong there is no fault of it."""
+        stream.publication = None
+        if addresses:
+            try:
+                stream.publication = Publication(stream, addresses)
+            except PerceptionError as error:
+                log.warning("stream %s: not published: %s", stream.id, error)
+
     def _new_id(self, source: str, model: str) -> str:
         """The name where it can stand in a URL and says all; else a random one, which tells nothing of an address."""
         if source in self._book.entries and _PLAIN_NAME.fullmatch(source) and model == self._models.default:
@@ -442,4 +458,6 @@ class StreamHub:
             stream.close(wait=False)  # all at once: each may wait for a read to end
         for stream in streams:
             stream.close()
+            if stream.publication is not None:
+                stream.publication.close()
             self._metrics.stream_gone(stream.id)

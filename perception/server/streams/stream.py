@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from perception.common.bounds import Bounds
 from perception.errors import EngineError, PerceptionError, SourceError, StageError, UsageError
@@ -67,6 +67,16 @@ STAGE_ERRORS = 100
 """A stream fails after so many results in a row that a stage of the operator's failed on."""
 
 
+class Published(Protocol):
+    """The side of a publication that its stream knows."""
+
+    def status(self) -> list[dict[str, Any]]:
+        """How each of its targets does, for JSON."""
+
+    def close(self) -> None:
+        """End it, once what is left has been sent."""
+
+
 class Stream:
     """One server-side source that is captured and inferred once, and connected anew when it is lost.
 
@@ -95,6 +105,7 @@ class Stream:
         touched: by the clock, when somebody last took an interest.
         rules: of the source; they are changed by `draw`.
         broadcasts: what runs for its viewers on the network, see `perception.server.viewers.broadcast`.
+        publication: where the operator has it published, see `perception.server.viewers.publication`; None: nowhere.
     """
 
     def __init__(
@@ -123,6 +134,7 @@ class Stream:
         self._now = clock
         self.touched = clock()
         self.broadcasts: dict[Any, Any] = {}
+        self.publication: Published | None = None
         self.reconnects = 0
         self.dropped = 0
         self.frames = 0
@@ -280,6 +292,7 @@ class Stream:
             "engine": self._model.engine.description,
             "legend": legend(newest, self._model.card),
             "boxes": 0 if newest is None or newest.detections is None else len(newest.detections),
+            "published": [] if self.publication is None else self.publication.status(),
             "age_s": round(self._now() - frame.arrived, 3) if frame else None,
         }
 
