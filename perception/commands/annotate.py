@@ -146,6 +146,13 @@ def annotate(
     max_frames: MaxFrames = None,
     timeout: Timeout = 10.0,
     decoder: Decoder = "auto",
+    overlay: Annotated[
+        Literal["picture", "subtitles"],
+        typer.Option(
+            help="What -o gets: the picture, drawn upon and encoded; or the video as it is, with subtitles (.mkv).",
+            rich_help_panel=DRAWING,
+        ),
+    ] = "picture",
     view: Annotated[
         Literal["boxes", "panoptic"],
         typer.Option(help="Draw objects as boxes, or as outlines of their pixels.", rich_help_panel=DRAWING),
@@ -195,6 +202,8 @@ def annotate(
 
       perception annotate street.mp4 -o tracked.mp4 --track --mot tracks.txt
 
+      perception annotate street.mp4 -o street.mkv --overlay subtitles
+
       perception annotate street.mp4 -o counted.mp4 --rules rules.yaml --summary counted.csv --events events.jsonl
 
       perception annotate street.mp4 --rules rules.yaml --events events.jsonl --clips clips/
@@ -222,11 +231,20 @@ def annotate(
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
     drawn, published = outputs_of(output)
     outputs = Outputs(
-        drawn, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, summary, heatmap, trajectories,
-        events, published,
+        drawn if overlay == "picture" else None, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot,
+        summary, heatmap, trajectories, events, subtitles=None if overlay == "picture" else drawn, publish=published,
     )  # fmt: skip
+    if overlay == "subtitles":
+        if drawn is None:
+            raise UsageError("boxes as subtitles are written into a file: give -o OUT.mkv")
+        if view != "boxes" or hidden or video:
+            raise UsageError(
+                "subtitles are boxes and labels over the video as it is; leave out what draws or encodes it"
+            )
     if not outputs.given() and not published:
-        kinds = ", --".join(kind for kind in Outputs.__dataclass_fields__ if kind not in ("video", "publish"))
+        kinds = ", --".join(
+            kind for kind in Outputs.__dataclass_fields__ if kind not in ("video", "subtitles", "publish")
+        )
         raise UsageError(f"nothing to write: give -o OUT, or one of --{kinds}")
     several = listed(files_from)
     named = [*(source for source in sources if source or files_from is None), *several]

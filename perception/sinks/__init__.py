@@ -43,6 +43,7 @@ _SINKS = {
     "trajectories": ("trajectories", "TrajectoriesSink"),
     "events": ("events", "EventsSink"),
     "publish": ("publish", "PublishSink"),
+    "subtitles": ("subtitles", "SubtitlesSink"),
 }
 _BY_SUFFIX = {
     "mp4": "video",
@@ -83,6 +84,7 @@ def open_sink(
     ``heatmap``       only by kind              one picture
     ``trajectories``  only by kind              one picture
     ``events``        only by kind              JSON Lines
+    ``subtitles``     only by kind              a copy with boxes
     ``publish``       ``rtsp://``, ``hls:``...  a live stream         ``codec, crf, preset, threads``
     ================  ========================  ====================  ================================================
 
