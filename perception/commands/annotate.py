@@ -62,6 +62,7 @@ from perception.commands.outputs import (
     Masks,
     Mot,
     Output,
+    Overlay,
     Panoptic,
     Parquet,
     Preset,
@@ -146,13 +147,7 @@ def annotate(
     max_frames: MaxFrames = None,
     timeout: Timeout = 10.0,
     decoder: Decoder = "auto",
-    overlay: Annotated[
-        Literal["picture", "subtitles"],
-        typer.Option(
-            help="What -o gets: the picture, drawn upon and encoded; or the video as it is, with subtitles (.mkv).",
-            rich_help_panel=DRAWING,
-        ),
-    ] = "picture",
+    overlay: Overlay = "picture",
     view: Annotated[
         Literal["boxes", "panoptic"],
         typer.Option(help="Draw objects as boxes, or as outlines of their pixels.", rich_help_panel=DRAWING),
@@ -229,19 +224,12 @@ def annotate(
         find_stage(name)  # a wrong one is told first
     hidden = names(hide, ("masks", "boxes", "trails", "rules", "labels", "legend")) or []
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
-    drawn, published = outputs_of(output)
     outputs = Outputs(
-        drawn if overlay == "picture" else None, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot,
-        summary, heatmap, trajectories, events, subtitles=None if overlay == "picture" else drawn, publish=published,
+        jsonl=jsonl, coco=coco, csv=csv, parquet=parquet, masks=masks, images=images, panoptic=panoptic, counts=counts,
+        mot=mot, summary=summary, heatmap=heatmap, trajectories=trajectories, events=events,
+        **outputs_of(output, overlay, altered=view != "boxes" or bool(hidden or video)),
     )  # fmt: skip
-    if overlay == "subtitles":
-        if drawn is None:
-            raise UsageError("boxes as subtitles are written into a file: give -o OUT.mkv")
-        if view != "boxes" or hidden or video:
-            raise UsageError(
-                "subtitles are boxes and labels over the video as it is; leave out what draws or encodes it"
-            )
-    if not outputs.given() and not published:
+    if not outputs.given() and not outputs.publish:
         kinds = ", --".join(
             kind for kind in Outputs.__dataclass_fields__ if kind not in ("video", "subtitles", "publish")
         )

@@ -24,8 +24,7 @@ def main() -> None:
     factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
     factory.set_latency(0)
     factory.set_launch(
-        "( rtph264depay name=depay0 ! h264parse config-interval=-1 "
-        "! video/x-h264,stream-format=byte-stream,alignment=au "
+        "( rtph264depay name=depay0 ! video/x-h264,stream-format=byte-stream,alignment=au "
         f'! filesink location="{file}" append=true buffer-mode=unbuffered sync=false async=false )'
     )
     if credentials:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from perception.sources import open_source
 from perception.types import Detections, Prediction
 from tests.media import make_video
 from tests.models import write_model
+from tests.server.rtsp_process import PYTHON
 from tests.sinks.samples import card, detections, info
 
 
@@ -229,3 +231,37 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
     arguments = ["annotate", str(tmp_path / "in"), "-m", model, "-o", f"{tmp_path}/out/", "--overlay", "subtitles"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mkv", "b.mkv"]
+
+
+def test_libass_draws_the_boxes_where_they_are(tmp_path: Path) -> None:
+    """Rendered as a player does: the pixels of each class's colour span its box."""
+    black = [np.zeros((240, 320, 3), np.uint8)] * 10
+    source = make_video(tmp_path / "a.mkv", images=black, fps=10, size_wh=(320, 240), codec="mjpeg", pix_fmt="yuvj420p")
+    boxes = np.array([[40, 60, 140, 160], [200, 100, 300, 220]], np.float32)
+    found = {i: Detections(boxes + i, np.array([0.9, 0.8], np.float32), np.array([0, 1], np.int32)) for i in (3, 4)}
+    target = written(source, tmp_path / "out.mkv", found)
+    script = str(Path(__file__).with_name("ass_render.py"))
+    raw = tmp_path / "out.bgr"
+    try:
+        run = subprocess.run([PYTHON, script, str(target), str(raw)], capture_output=True, text=True, timeout=120)
+    except OSError as error:
+        pytest.skip(f"no GStreamer here: {error}")
+    if "no assrender" in run.stderr or "No module named" in run.stderr or "not available" in run.stderr:
+        pytest.skip(f"no libass here: {run.stderr.strip().splitlines()[-1]}")
+    assert run.returncode == 0, run.stderr
+    pictures = np.fromfile(raw, np.uint8).reshape(-1, 240, 320, 3).astype(int)
+    assert len(pictures) == 10
+    for i, picture in enumerate(pictures):
+        for channel, box in ((2, boxes[0]), (1, boxes[1])):
+            others = [c for c in range(3) if c != channel]
+            shown = (picture[..., channel] > 180) & (picture[..., others].max(axis=-1) < 100)
+            if i not in found:
+                assert not shown.any()
+                continue
+            x0, y0, x1, y1 = (box + i).astype(int)
+            left, right = np.flatnonzero(shown[y0 + 5 : y1 - 5].sum(axis=0) > 0.9 * (y1 - y0 - 10))[[0, -1]]
+            top, bottom = np.flatnonzero(shown[:, x0 + 5 : x1 - 5].sum(axis=1) > 0.9 * (x1 - x0 - 10))[[0, -1]]
+            assert [left, right + 1] == pytest.approx([x0, x1], abs=1)
+            assert bottom + 1 == pytest.approx(y1, abs=1)
+            assert top <= y0 + 1  # the label lies on the upper edge, in the same colour
+            assert not shown[y0 + 30 : y1 - 30, x0 + 30 : x1 - 30].any()  # hollow
