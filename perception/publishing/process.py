@@ -26,6 +26,12 @@ import av
 TIMESCALE = 90_000
 """Units of the time stamps in a second."""
 
+CONNECT_S = 15.0
+"""Seconds in which a target must have accepted a connection."""
+
+STUCK_S = 10.0
+"""A connection that has taken nothing for so many seconds is given up."""
+
 _HEAD = struct.Struct(">qII?")
 
 
@@ -65,7 +71,8 @@ def framed(packet: EncodedPacket, origin: int) -> bytes:
 
 def main() -> None:
     """Make one connection; the entry point of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; what is left is still to be sent
+    for ending in (signal.SIGINT, signal.SIGTERM):  # which go to all at once; what is left is still to be sent
+        signal.signal(ending, signal.SIG_IGN)
     given, answers = sys.stdin.buffer, sys.stdout
     sys.stdout = sys.stderr  # libraries may print
     try:
@@ -76,19 +83,31 @@ def main() -> None:
         os._exit(1)  # and no goodbye, for which nothing sets a limit
 
 
+def _live_for(seconds: float) -> None:
+    """End in twice so many seconds, unless called again; 0: not at all. For what outlives who would end it in time."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(0 if not seconds else int(2 * seconds))
+
+
 def _say(answers: IO[str], what: dict[str, Any]) -> None:
     answers.write(json.dumps(what) + "\n")
     answers.flush()
 
 
 def _send(asked: dict[str, Any], given: IO[bytes], answers: IO[str]) -> None:
+    _live_for(CONNECT_S)
     with av.open(io.BytesIO(given.read(asked["head"])), format="nut") as described:
         output = av.open(asked["url"], "w", format=asked["muxer"], container_options=asked["options"])
         stream: Any = output.add_stream_from_template(described.streams.video[0])
         stream.time_base = Fraction(1, TIMESCALE)
         output.start_encoding()
     _say(answers, {"open": True})
-    while len(head := given.read(_HEAD.size)) == _HEAD.size:
+    while True:
+        _live_for(0)
+        head = given.read(_HEAD.size)
+        _live_for(STUCK_S)
+        if len(head) < _HEAD.size:
+            break
         pts, duration, size, key = _HEAD.unpack(head)
         data = given.read(size)
         if len(data) < size:

@@ -21,7 +21,7 @@ from perception.common.text import counted
 from perception.errors import SinkError
 from perception.publishing import process as connection
 from perception.publishing.address import PublishAddress
-from perception.publishing.process import EncodedPacket
+from perception.publishing.process import CONNECT_S, STUCK_S, EncodedPacket
 from perception.sources.address import unknown_host
 from perception.sources.uri import redact_text
 
@@ -31,12 +31,6 @@ State = Literal["connecting", "sending", "away", "failed"]
 
 WAITING = 60
 """Packets that may wait for a target; one that is further behind goes on with the next key frame."""
-
-CONNECT_S = 15.0
-"""Seconds in which a target must have accepted a connection."""
-
-STUCK_S = 10.0
-"""A connection that has taken nothing for so many seconds is given up."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """The pauses before a target is tried again, doubled each time."""
@@ -78,6 +72,7 @@ class PublishTarget:
         wants_key: called when the next frame should be a key frame, from any thread.
         lossless: `put` waits where the target is slow, and the first failure is the end: what is published is a file
             that becomes another one.
+        umask: of the files of HLS; None: that of this process.
     """
 
     def __init__(
@@ -87,11 +82,13 @@ class PublishTarget:
         head: bytes,
         wants_key: Callable[[], None],
         lossless: bool = False,
+        umask: int | None = None,
     ) -> None:
         self._address = address
         self._asked = connection.ask(address.url, address.muxer, address.options(live), head)
         self._wants_key = wants_key
         self._lossless = lossless
+        self._umask = -1 if umask is None else umask
         self._changed = threading.Condition()
         self._waiting: deque[EncodedPacket] = deque()
         self._waits_for_key = True
@@ -219,7 +216,7 @@ class PublishTarget:
         try:
             process = subprocess.Popen(
                 program(connection.__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, umask=self._umask,
             )  # fmt: skip
         except OSError as error:
             return f"no process can be started: {error.strerror}", False

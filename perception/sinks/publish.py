@@ -58,6 +58,7 @@ class PublishSink(Sink):
         crf: constant quality, lower is better; None takes the codec's usual one.
         preset: speed of the encoder; None takes ``superfast`` or what is like it.
         threads: of the encoder; None lets it choose.
+        umask: of the files and the folder of HLS; None: that of this process.
 
     Raises:
         UsageError: an address or an option is wrong, or not for this FFmpeg; a playlist is there, and ``overwrite`` is
@@ -76,6 +77,7 @@ class PublishSink(Sink):
         crf: float | None = None,
         preset: str | None = None,
         threads: int | None = None,
+        umask: int | None = None,
     ) -> None:
         texts = [path] if isinstance(path, str) else [*path]
         self._addresses = [PublishAddress.read(text) for text in texts]
@@ -88,6 +90,7 @@ class PublishSink(Sink):
         if self._encoder.name not in _TAKEN:
             names = ", ".join(name for name, encoder in CODECS.items() if encoder in _TAKEN)
             raise UsageError(f"what is published is encoded by {names}, not by {codec}", self.where)
+        self._umask = umask
         self._info: SourceInfo | None = None
         self._packets: PacketEncoder | None = None
         self._targets: list[PublishTarget] = []
@@ -136,8 +139,10 @@ class PublishSink(Sink):
         self._packets = PacketEncoder(self._encoder, picture, fps)
         live = info.live or self._paced
         for address in self._addresses:
-            _clear_folder(address)
-            target = PublishTarget(address, live, self._packets.head, self._key.set, lossless=not live)
+            _clear_folder(address, self._umask)
+            target = PublishTarget(
+                address, live, self._packets.head, self._key.set, lossless=not live, umask=self._umask
+            )
             self._targets.append(target)
         if not info.live:
             deadline = time.monotonic() + STARTING_S
@@ -201,11 +206,14 @@ def _check_folder(address: PublishAddress, overwrite: bool) -> None:
         check_folder(address.folder, playlist)
 
 
-def _clear_folder(address: PublishAddress) -> None:
+def _clear_folder(address: PublishAddress, umask: int | None) -> None:
     """Make the folder of HLS, if it is that, and remove what an earlier run has left there."""
     if address.folder is not None:
+        new = not address.folder.exists()
         make_folder(address.folder, address.shown)
         with sink_errors(address.shown):
+            if new and umask is not None:
+                address.folder.chmod(0o777 & ~umask)
             for old in [address.folder / PLAYLIST, *address.folder.glob(SEGMENTS)]:
                 old.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pytest
 
 from tests.media import read_stamp
 from tests.server.rtsp_process import PYTHON
 from tests.server.waiting import wait_for
 
+HERE = Path(__file__).parent
 LISTEN = {
     "rtsp": ["rtsp_flags=listen", "listen_timeout=120"],
     "rtmp": ["listen=1", "analyzeduration=100000", "fpsprobesize=0"],
@@ -88,6 +91,9 @@ class Receiver:
 class RtspRecorder:
     """`tests/publishing/rtsp_recorder.py`, which can be killed and started again on the same port."""
 
+    script = "rtsp_recorder.py"
+    address = "rtsp://{}127.0.0.1:{}/live"
+
     def __init__(self, file: Path, *credentials: str) -> None:
         self.file = file
         self.port = 0
@@ -97,14 +103,20 @@ class RtspRecorder:
     @property
     def url(self) -> str:
         user = ":".join(self._credentials)
-        return f"rtsp://{user}{'@' if user else ''}127.0.0.1:{self.port}/live"
+        return self.address.format(f"{user}@" if user else "", self.port)
 
     def start(self) -> None:
-        script = str(Path(__file__).with_name("rtsp_recorder.py"))
-        command = [PYTHON, script, str(self.file), str(self.port), *self._credentials]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        command = [PYTHON, str(HERE / self.script), str(self.file), str(self.port), *self._credentials]
+        environment = {**os.environ, "OPENSSL_CONF": str(HERE / "openssl.cnf")}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
         assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
+        said = self.process.stdout.readline()
+        if not said:
+            assert self.process.stderr is not None
+            pytest.skip(f"{self.script}: {self.process.stderr.read().strip()}")
+        self.port = int(said)
 
     def stop(self) -> None:
         """Kill it, if it runs."""
@@ -113,6 +125,8 @@ class RtspRecorder:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(30)
             self.process.stdout.close()
+            assert self.process.stderr is not None
+            self.process.stderr.close()
             self.process = None
 
     def numbers(self) -> list[int]:
@@ -134,3 +148,10 @@ class RtspRecorder:
 
     def __exit__(self, *error: object) -> None:
         self.stop()
+
+
+class WhipRecorder(RtspRecorder):
+    """`tests/publishing/whip_server.py`, which has another port each time that it is started."""
+
+    script = "whip_server.py"
+    address = "whip://{}127.0.0.1:{}/live/whip"

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import psutil
 import pytest
@@ -23,7 +24,7 @@ from perception.sinks.publish import PublishSink
 from perception.sinks.real_time import RealTime
 from perception.types import Frame, Prediction
 from tests.media import stamp
-from tests.publishing.receivers import Receiver, RtspRecorder, free_port
+from tests.publishing.receivers import Receiver, RtspRecorder, WhipRecorder, free_port
 from tests.server.rtsp_process import NEEDS, missing
 from tests.server.waiting import wait_for
 from tests.sinks.samples import info
@@ -121,6 +122,17 @@ def test_a_real_rtsp_server_records_what_is_published(recorder: RtspRecorder) ->
     assert follow_each_other(recorder.numbers()[:40])
 
 
+@pytest.mark.skipif("whip" not in av.formats_available, reason="this FFmpeg has no WHIP")
+def test_a_webrtc_server_receives_what_is_published_by_whip(tmp_path: Path) -> None:
+    with WhipRecorder(tmp_path / "received.h264", "bob", "s3cret") as server:
+        with camera(server.url):
+            wait_for(lambda: len(server.numbers()) >= 40, 60)
+        assert follow_each_other(server.numbers()[:40])
+        with camera(server.url.replace("s3cret", "other")) as made:
+            wait_for(lambda: made.sink.status[0].state == "away", 60)
+            assert "refuses access" in made.sink.status[0].problem
+
+
 def test_key_frames_come_every_two_seconds_whatever_the_frame_rate() -> None:
     with Receiver("udp") as receiver:
         sink = PublishSink(receiver.url)
@@ -190,10 +202,16 @@ def test_a_receiver_that_is_killed_and_restarted(kind: str, tmp_path: Path, capl
     kill_and_restart(kind, 2, tmp_path, caplog)
 
 
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perception.publishing.target.LONGEST_PAUSE_S", 1.0)
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["rtmp", "rtsp"])
 def test_a_receiver_that_is_killed_and_restarted_twenty_times(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, short_pauses: None
 ) -> None:
     kill_and_restart(kind, 20, tmp_path, caplog)
 
@@ -219,7 +237,10 @@ def test_a_real_rtsp_server_that_is_killed_and_restarted(recorder: RtspRecorder)
 
 
 @pytest.mark.slow
-def test_a_real_rtsp_server_that_is_killed_and_restarted_twenty_times(recorder: RtspRecorder) -> None:
+@pytest.mark.timeout(900)
+def test_a_real_rtsp_server_that_is_killed_and_restarted_twenty_times(
+    recorder: RtspRecorder, short_pauses: None
+) -> None:
     restart_server(recorder, 20)
 
 
@@ -366,8 +387,6 @@ def test_options_that_do_not_fit() -> None:
 
 def test_srt_says_what_this_ffmpeg_lacks_or_works() -> None:
     import ctypes
-
-    import av
 
     found = [*Path(av.__file__).parents[1].glob("av.libs/libavformat*")]
     if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import ExitStack
 
@@ -78,6 +79,19 @@ def test_a_target_that_is_away_is_told_and_disturbs_nobody(bench_of, caplog):
         bench.hub.remove(stream.id)
     assert "s3cret" not in caplog.text
     assert "not published" in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_a_playlist_is_for_web_servers_to_read_though_all_else_is_private(bench_of, tmp_path):
+    before = os.umask(0o077)  # as the service has it
+    try:
+        bench = bench_of(sources={"street": source(f"hls:{tmp_path}/hls/")})
+        bench.hub.open("street")
+        wait_for((tmp_path / "hls" / "index.m3u8").exists, 60)
+        assert {path.stat().st_mode & 0o777 for path in (tmp_path / "hls").glob("segment-*.ts")} == {0o644}
+        assert (tmp_path / "hls").stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
 
 
 def test_a_stream_that_ends_ends_its_publication(bench_of):

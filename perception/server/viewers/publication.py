@@ -20,6 +20,10 @@ from perception.types import Frame, SourceInfo
 log = logging.getLogger("perception")
 
 
+PUBLIC = 0o022
+"""Umask of what is published as HLS: a web server reads it. All else that the service writes is private."""
+
+
 class Publication:
     """Publishes one stream, drawn as by default, in a thread of its own. It counts as a viewer of the stream.
 
@@ -35,7 +39,7 @@ class Publication:
 
     def __init__(self, stream: Stream, addresses: Sequence[str]) -> None:
         self._stream = stream
-        self._sink = PublishSink(addresses, overwrite=True)
+        self._sink = PublishSink(addresses, overwrite=True, umask=PUBLIC)
         self._subscription = stream.subscribe()
         self._thread = threading.Thread(target=self._run, name=f"perception-publish {stream.id}", daemon=True)
         self._thread.start()
