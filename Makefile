@@ -18,7 +18,7 @@ TOOLS := .venv-tools/.installed
 LOCK  := .venv-tools/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
          --custom-compile-command 'make lock'
 
-.PHONY: help demo live test run-tests test-slow test-lowest attack churn fuzz faults lint lock checksums sbom gpu-check-bundle \
+.PHONY: help demo live test run-tests test-slow test-lowest attack churn soak fuzz faults lint lock checksums sbom gpu-check-bundle \
         bench models classics clean
 
 help:  ## list the targets
@@ -53,6 +53,10 @@ attack: $(DEV)  ## attack the live service for five minutes (PERCEPTION_ATTACK_S
 
 fuzz: $(DEV)  ## 10 000 hostile inputs of each kind; write the table of docs/fuzzing.md (PERCEPTION_FUZZ="FAMILY ... --seconds S")
 	$(BIN)/python -m tests.fuzz $(PERCEPTION_FUZZ) --page docs/fuzzing.md
+
+soak: $(DEV)  ## sixteen cameras, then one with many viewers, for an hour each (SOAK_SECONDS)
+	SOAK_SECONDS=$${SOAK_SECONDS:-3600} $(BIN)/python -m pytest -m slow -s --timeout 0 tests/server/test_camera_soak.py \
+	  tests/server/test_soak.py
 
 churn: $(DEV)  ## 10 million frames through one tracker, whose memory must stay flat: most of an hour
 	$(BIN)/python -m tests.tracking.churn

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("peers", "live", "cameras", "publish", "models", "tracking", "rules")
+ON_REQUEST = ("peers", "encoders", "live", "cameras", "rtsp", "publish", "models", "tracking", "rules")
 """Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
 
@@ -51,8 +51,8 @@ def run_bench(
         against: names or paths of networks that ``models`` compares with.
         sequences: folder of labelled sequences for ``tracking``.
         trials: settings that each tracker is calibrated with.
-        cameras: how many ``cameras`` has at once.
-        seconds: how long ``cameras`` measures one of them, and all, and ``publish`` each protocol.
+        cameras: how many ``cameras`` and ``rtsp`` have at once.
+        seconds: how long these measure one of them, and all, and ``publish`` each protocol.
 
     Yields:
         a title and rows for each part as soon as it is done.
@@ -98,6 +98,11 @@ def run_bench(
                 bench.title("the same video and network with other libraries"),
                 peer_rows(model, bench.clip, precision),
             )
+        if "encoders" in chosen:
+            from perception.bench.encoders import encoder_rows
+
+            with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
+                yield "encoders on annotated frames", encoder_rows(bench.model(), bench.clip, Path(folder))
         if "engines" in chosen:
             yield f"engines, {model}, the network alone", engine_rows(model, repeats)
         if "rules" in chosen:
@@ -116,6 +121,12 @@ def run_bench(
             with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
                 rows = camera_rows(model, bench.clip, cameras, seconds, Path(folder))
             yield f"cameras on one engine, {model}", rows
+        if "rtsp" in chosen:
+            from perception.bench.cameras import rtsp_rows
+
+            with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
+                rows = rtsp_rows(model, bench.clip, cameras, seconds, Path(folder))
+            yield f"cameras by RTSP on one engine, {model}", rows
         if "publish" in chosen:
             from perception.bench.publishing import publish_rows
 

@@ -4,12 +4,16 @@ The cameras are files that `perception live` plays as if they were live, in a pr
 they give as many frames a second together, half as many again as the engine can do, so that what is compared is the
 number of cameras and nothing else: as much is decoded. The server begins with one, gets many in its place by SIGHUP,
 and gets the one back, which is so measured before and after them.
+
+Or the cameras send 25 frames a second each by RTSP, as real ones do. Then many send more than the engine has time for,
+and decoding all of it would take the time that the network needs.
 """
 
 from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from typing import Any
 import av
 
 from perception.bench.live_browser import SETTLE_S, ask, server
+from perception.bench.rtsp_camera import encoded, rtsp_camera, served
 from perception.common.distribution import require
 from perception.errors import PerceptionError, UsageError
 
@@ -28,6 +33,14 @@ FLOOD_FPS = 120
 
 OFFERED = 1.5
 """Times as many frames a second are offered as the engine can do."""
+
+RTSP_FPS = 25
+GOP_S = 2.0
+"""Seconds from one key frame to the next, as cameras are set when they come."""
+
+_RTSP_FRAMES = 250
+_RTSP_SETTLE_S = 30.0
+"""Time to settle before many cameras are measured that send more than the engine has time for."""
 
 _WANTED_S = 1.0
 """Each camera is asked for so often: one that nobody wants is looked at once a second only."""
@@ -51,18 +64,15 @@ def camera_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Pa
         UsageError: an optional dependency is missing, or the system has no SIGHUP.
         PerceptionError: the server does not start, or a camera does not open.
     """
-    for module, extra in (("gradio", "live"), ("psutil", "dev")):
-        require(module, extra, "bench cameras")
-    if not hasattr(signal, "SIGHUP"):
-        raise UsageError("bench cameras needs SIGHUP, which this system has not")
+    _check_system()
     config = folder / "cameras.yaml"
     flood, fast, slow = (folder / f"{name}.mp4" for name in ("flood", "fast", "slow"))
     _play_at(FLOOD_FPS, clip, flood)
-    _configure(config, flood, 1)
+    _configure(config, [flood])
     with server(["--config", str(config), "--model", model], folder) as (url, process):
 
         def measure(clip: Path, cameras: int, seconds: float = seconds) -> dict[str, float]:
-            _configure(config, clip, cameras)
+            _configure(config, [clip] * cameras)
             process.send_signal(signal.SIGHUP)
             return _measure(url, process, cameras, seconds)
 
@@ -72,14 +82,96 @@ def camera_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Pa
         before = measure(fast, 1)
         many = measure(slow, cameras)
         after = measure(fast, 1)
-    one = {name: (before[name] + after[name]) / 2 for name in before} | {"memory_mb": before["memory_mb"]}
+    one = _mean(before, after)
+    return [{"cameras": 1} | _rounded(one), {"cameras": cameras} | _rounded(many) | _ratios(many, one, cameras)]
+
+
+def rtsp_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Path) -> list[dict[str, Any]]:
+    """Measure one camera that sends `RTSP_FPS` frames a second, many of which all is decoded, many, and one again.
+
+    Args:
+        model: name or path of the model.
+        clip: what each camera shows, encoded anew with a key frame each `GOP_S`.
+        cameras: how many, 2 at least.
+        seconds: how long each is measured.
+        folder: for the server's files.
+
+    Returns:
+        rows as of `camera_rows`; and milliseconds from a frame's arrival to its result (the median), how many processor
+        cores the cameras themselves take, which send from this process, which part of the frames is decoded, and how
+        many of the server's cores that takes, by what a frame takes alone.
+
+    Raises:
+        UsageError, PerceptionError: see `camera_rows`.
+    """
+    import psutil
+
+    _check_system()
+    config, sent = folder / "rtsp.yaml", folder / "sent.h264"
+    units = encoded(clip, RTSP_FPS, GOP_S, _RTSP_FRAMES)
+    sent.write_bytes(b"".join(b"\0\0\0\1" + unit for frame in units for unit in frame))
+    decode_s = _decode_s(sent)
+    sender = psutil.Process()
+    with served(rtsp_camera(units, fps=RTSP_FPS)) as address:
+        _configure(config, [address])
+        with server(["--config", str(config), "--model", model], folder) as (url, process):
+
+            def measure(cameras: int, decode: str, settle_s: float = 0.0) -> dict[str, float]:
+                _configure(config, [address] * cameras, decode)
+                process.send_signal(signal.SIGHUP)
+                _wait_for(url, cameras)
+                _want(url, settle_s)
+                before, began = sum(sender.cpu_times()[:2]), time.monotonic()
+                row = _measure(url, process, cameras, seconds)
+                streams = _streams(url)
+                part = sum(stream["decoded"] for stream in streams) / len(streams)
+                return row | {
+                    "latency_ms": sum(stream["latency_ms"]["p50"] for stream in streams) / len(streams),
+                    "camera_cores": (sum(sender.cpu_times()[:2]) - before) / (time.monotonic() - began),
+                    "decoded": part,
+                    "decode_cores": part * cameras * RTSP_FPS * decode_s,
+                }
+
+            before = measure(1, "needed")
+            rows = [(decode, measure(cameras, decode, _RTSP_SETTLE_S)) for decode in ("all", "needed")]
+            one = _mean(before, measure(1, "needed"))
+    return [
+        {"cameras": 1, "decode": "needed"} | _rounded(one),
+        *(
+            {"cameras": cameras, "decode": decode} | _rounded(many) | _ratios(many, one, cameras)
+            for decode, many in rows
+        ),
+    ]
+
+
+def _check_system() -> None:
+    for module, extra in (("gradio", "live"), ("psutil", "dev")):
+        require(module, extra, "bench cameras")
+    if not hasattr(signal, "SIGHUP"):
+        raise UsageError("bench cameras needs SIGHUP, which this system has not")
+
+
+def _mean(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """Of a camera that was measured twice; its memory counts before there were more."""
+    return {name: (before[name] + after[name]) / 2 for name in before} | {"memory_mb": before["memory_mb"]}
+
+
+def _ratios(many: dict[str, float], one: dict[str, float], cameras: int) -> dict[str, float]:
     further = (many["memory_mb"] - one["memory_mb"]) / (cameras - 1)
-    ratios = {
+    return {
         "of_one_camera": round(many["results_fps"] / one["results_fps"], 3),
         "fastest_to_slowest": round(many["fastest_fps"] / max(many["slowest_fps"], 1e-3), 3),
         "mb_each_further": round(further, 1),
     }
-    return [{"cameras": 1} | _rounded(one), {"cameras": cameras} | _rounded(many) | ratios]
+
+
+def _decode_s(path: Path) -> float:
+    """Seconds of a core that it takes to decode a frame of a file, on average."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        began = time.thread_time()
+        count = sum(1 for _ in container.decode(video=0))
+        return (time.thread_time() - began) / count
 
 
 def _play_at(fps: float, clip: Path, path: Path) -> None:
@@ -99,22 +191,17 @@ def _play_at(fps: float, clip: Path, path: Path) -> None:
             out.mux(packet)
 
 
-def _configure(path: Path, clip: Path, cameras: int) -> None:
+def _configure(path: Path, uris: Sequence[str | Path], decode: str = "needed") -> None:
     """Write a server's settings: cameras that are always open."""
     import yaml
 
-    sources = {f"camera-{i:02d}": {"uri": str(clip.absolute()), "keep": True} for i in range(cameras)}
+    sources = {f"camera-{i:02d}": {"uri": str(uri), "keep": True, "decode": decode} for i, uri in enumerate(uris)}
     path.write_text(yaml.safe_dump({"sources": sources, "limits": {"share": 1}}), encoding="utf-8")
 
 
 def _measure(url: str, process: Any, cameras: int, seconds: float) -> dict[str, float]:
     """Wait until so many cameras run and no others, then count their results."""
-    deadline = time.monotonic() + OPENING_S
-    while not _settled(url, cameras):
-        if time.monotonic() > deadline:
-            states = [stream["state"] for stream in ask(url, "GET", "/v1/streams")[1]["streams"]]
-            raise PerceptionError(f"{cameras} cameras did not open within {OPENING_S:.0f} s: {states}")
-        time.sleep(_WANTED_S)
+    _wait_for(url, cameras)
     _want(url, SETTLE_S)
     counts, cpu, began = _counts(url), sum(process.cpu_times()[:2]), time.monotonic()
     memory = _want(url, seconds, lambda: process.memory_info().rss)
@@ -127,9 +214,24 @@ def _measure(url: str, process: Any, cameras: int, seconds: float) -> dict[str, 
     }  # fmt: skip
 
 
+def _wait_for(url: str, cameras: int) -> None:
+    """Wait until so many cameras run, and no others."""
+    deadline = time.monotonic() + OPENING_S
+    while not _settled(url, cameras):
+        if time.monotonic() > deadline:
+            states = [stream["state"] for stream in _streams(url)]
+            raise PerceptionError(f"{cameras} cameras did not open within {OPENING_S:.0f} s: {states}")
+        time.sleep(_WANTED_S)
+
+
 def _settled(url: str, cameras: int) -> bool:
-    streams = ask(url, "GET", "/v1/streams")[1]["streams"]
+    streams = _streams(url)
     return len(streams) == cameras and all(s["state"] == "running" and s["frames"] for s in streams)
+
+
+def _streams(url: str) -> list[dict[str, Any]]:
+    streams: list[dict[str, Any]] = ask(url, "GET", "/v1/streams")[1]["streams"]
+    return streams
 
 
 def _want(url: str, seconds: float, figure: Any = lambda: 0.0) -> float:
@@ -146,7 +248,7 @@ def _want(url: str, seconds: float, figure: Any = lambda: 0.0) -> float:
 
 
 def _counts(url: str) -> dict[str, int]:
-    return {stream["id"]: stream["frames"] for stream in ask(url, "GET", "/v1/streams")[1]["streams"]}
+    return {stream["id"]: stream["frames"] for stream in _streams(url)}
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:

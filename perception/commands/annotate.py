@@ -48,6 +48,7 @@ from perception.commands.outputs import (
     ClipBefore,
     Clips,
     ClipSound,
+    Cluster,
     Coco,
     Codec,
     Counts,
@@ -114,6 +115,7 @@ def annotate(
     skip_existing: SkipExisting = False,
     jobs: Jobs = None,
     resume: Resume = False,
+    cluster: Cluster = None,
     codec: Codec = None,
     crf: Crf = None,
     preset: Preset = None,
@@ -187,6 +189,8 @@ def annotate(
 
       find . -name '*.mp4' -print0 | perception annotate --files-from - -o out/ --resume
 
+      perception annotate videos/ -o out/ --cluster ray://head:10001 --resume
+
       perception annotate 0 -o webcam.mp4 --duration 10
 
       perception annotate rtsp://camera/stream -o rtsp://localhost:8554/annotated -o recorded.mp4
@@ -230,9 +234,7 @@ def annotate(
         **outputs_of(output, overlay, altered=view != "boxes" or bool(hidden or video)),
     )  # fmt: skip
     if not outputs.given() and not outputs.publish:
-        kinds = ", --".join(
-            kind for kind in Outputs.__dataclass_fields__ if kind not in ("video", "subtitles", "publish")
-        )
+        kinds = ", --".join(k for k in Outputs.__dataclass_fields__ if k not in ("video", "subtitles", "publish"))
         raise UsageError(f"nothing to write: give -o OUT, or one of --{kinds}")
     several = listed(files_from)
     named = [*(source for source in sources if source or files_from is None), *several]
@@ -264,14 +266,18 @@ def annotate(
         },
         sink_options={"video": video, "publish": video, "jsonl": {"masks": rle}},
     )  # fmt: skip
-    if jobs is not None or resume:
+    if jobs is not None or resume or cluster is not None:
         if skip_existing:
-            raise UsageError("--resume and --jobs know by their manifest what is done; leave out --skip-existing")
+            raise UsageError(
+                "--resume, --jobs and --cluster know by their manifest what is done; leave out --skip-existing"
+            )
         if kept is not None or targets is not None:
-            raise UsageError("a batch sends no events and keeps no clips; leave out --jobs and --resume, or these")
+            raise UsageError(
+                "a batch sends no events and keeps no clips; leave out --jobs, --resume and --cluster, or these"
+            )
         batch = Batch(
-            named, annotation, outputs, jobs=jobs or 1, resume=resume, overwrite=overwrite, recursive=recursive,
-            choice=choice, root=root,
+            named, annotation, outputs, jobs=jobs, cluster=cluster, resume=resume, overwrite=overwrite,
+            recursive=recursive, choice=choice, root=root,
         )  # fmt: skip
         ended = reporter.run_batch(batch)
     else:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from perception.common.objects import is_object
 from perception.errors import SourceError, UsageError
 from perception.sources.address import Address
 from perception.sources.uri import redact
@@ -60,8 +61,8 @@ KNOWN = ", ".join([*(f"{scheme}://" for scheme in _WAYS), "hls:folder/"])
 
 
 def is_publish_address(text: str) -> bool:
-    """Return whether an output is an address to publish to, or looks like one, and no file or folder."""
-    return text.startswith(_HLS) or _SCHEME.match(text) is not None
+    """Return whether an output is an address to publish to, or looks like one, and no file, folder or object."""
+    return text.startswith(_HLS) or (_SCHEME.match(text) is not None and not is_object(text))
 
 
 @dataclass(frozen=True)

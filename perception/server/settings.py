@@ -107,6 +107,10 @@ def _rules(value: Path) -> Path:
     return value
 
 
+Decoding = Literal["needed", "all"]
+"""Which frames of a network stream are decoded: those that are needed for the ones that are looked at, or all."""
+
+
 class NamedSource(Strict):
     """A source that the operator offers by name.
 
@@ -120,6 +124,8 @@ class NamedSource(Strict):
         priority: where the engine has not time for all, this source gets so many turns for each one of a source of
             priority 1.
         paused: it is not connected to; what its rules have counted and its viewers stay.
+        decode: which frames of a network stream are decoded: ``needed``, those before a frame that is looked at, back
+            to its key frame, where fewer are looked at than come; or ``all``.
         rules: YAML file of lines, zones and conditions that this source is watched with, see
             `perception.rules.settings`; None: without.
         publish: addresses that the annotated picture is published to, always, see
@@ -131,6 +137,7 @@ class NamedSource(Strict):
     fps: float | None = Field(default=None, gt=0, le=1000)
     priority: float = Field(default=1.0, ge=0.1, le=10)
     paused: bool = False
+    decode: Decoding = "needed"
     loop: bool = True
     start: float = Field(default=0.0, ge=0)
     duration: float | None = Field(default=None, gt=0)

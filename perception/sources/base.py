@@ -15,6 +15,7 @@ from fractions import Fraction
 from types import TracebackType
 
 from perception.errors import UsageError
+from perception.sources.thinner import Thinner
 from perception.types import Frame, SourceInfo
 
 log = logging.getLogger("perception")
@@ -100,6 +101,17 @@ class Source(ABC):
     @property
     def dropped(self) -> int:
         return 0
+
+    @property
+    def received(self) -> int:
+        """Frames that came to a live source, those included that it does not give, being asked to; 0 where it gives all
+        that come."""
+        return 0
+
+    @property
+    def thinner(self) -> Thinner | None:
+        """What frames can be asked of that are further apart; None: it gives each."""
+        return None
 
     @abstractmethod
     def _read(self) -> Iterator[Frame]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -23,6 +24,7 @@ from perception.sources.container import PLAYLISTS, has_clock, local_formats, vi
 from perception.sources.deinterlace import Deinterlacer
 from perception.sources.failover import RecentPackets, on_cpu
 from perception.sources.packets import PacketRing
+from perception.sources.thinner import Thinner
 from perception.sources.uri import redact
 
 _MAX_READ_ERRORS = 100
@@ -50,6 +52,7 @@ class Decoder:
         bounds: what its pictures are held to; ones that are far too large count as damaged.
         live: frames come by themselves: time stamps are held to the time of arrival.
         packets: is given them as they are read.
+        thinner: of a live source, chooses those that are decoded; None: all.
 
     Attributes:
         stream: the video stream.
@@ -74,6 +77,7 @@ class Decoder:
         bounds: Bounds | None = None,
         live: bool = False,
         packets: PacketRing | None = None,
+        thinner: Thinner | None = None,
     ) -> None:
         self.container = container
         # PyAV asks FFmpeg to invent missing stamps; for reordered pictures in AVI it invents them out of order.
@@ -118,6 +122,8 @@ class Decoder:
             self.stream.codec_context.options = bounds.codec_options
         timeline = None if self._arrival is None else ArrivalTimeline(has_clock(container))
         self._feed = None if packets is None else packets.begin(container, self.stream, timeline)
+        self._thinner = thinner
+        self._packet_times = ArrivalTimeline(has_clock(container))
         self.stream.codec_context.thread_count = threads
         self.stream.thread_type = "AUTO" if threads > 1 else "NONE"
 
@@ -208,15 +214,34 @@ class Decoder:
                 raise SourceError(
                     f"no picture can be decoded from this stream ({self.corrupt} damaged packets)", self.where
                 )
-            for frame in self._decode(packet):
+            for frame in self._frames_of(packet):
                 self._bounds.check_size(frame.width, frame.height, self.where)  # before several are held, or filtered
                 if self._on_gpu:
                     self._recent.shown(frame.pts)
+                if self._thinner is not None and frame.interlaced_frame:  # which need those before and behind them
+                    self._thinner.possible = False
                 frame.pts = self._stamp(frame)
                 # The codec knows of a new shape a few frames before it gives the first one of it, which is a key frame.
                 if frame.key_frame and not fixed:
                     shape = self._codec.sample_aspect_ratio or Fraction(1)
                 yield frame, shape
+
+    def _frames_of(self, packet: Any) -> Iterator[av.VideoFrame]:
+        """What comes of a packet, or of None: mostly its frame, and none where it is not decoded now."""
+        if self._thinner is None or packet is None:
+            yield from self._decode(packet)
+            return
+        stamp = packet.pts if packet.dts is None else packet.dts
+        seconds = None if stamp is None else float(stamp * packet.time_base)
+        due = self._thinner.admit(packet, self._packet_times.place(seconds, self._arrived, self._waited))
+        if due.anew:
+            self._codec.flush_buffers()
+        for number, each in enumerate(due.packets, 1):
+            frames = self._decode(each)
+            if number == len(due.packets):
+                yield from frames
+            else:
+                deque(frames, 0)  # a newer one is there
 
     def _decode(self, packet: Any) -> Iterator[av.VideoFrame]:
         """Decode a packet, or None: what is left. Damage is counted; where the GPU is lost, no frame is."""

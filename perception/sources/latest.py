@@ -30,6 +30,7 @@ class LatestReader:
         bounds: told of the thread.
 
     Attributes:
+        came: frames so far, those included that are not wanted.
         dropped: frames that were replaced by a newer one before anybody took them.
         stopping: set when the thread should end.
     """
@@ -46,7 +47,7 @@ class LatestReader:
         self._where = where
         self._changed = threading.Condition()
         self._newest: Frame | None = None
-        self._came = 0
+        self.came = 0
         self._error: PerceptionError | None = None
         self._ended = False
         self._thread = (bounds or Bounds()).start(self._run, f"read {where}")
@@ -59,7 +60,7 @@ class LatestReader:
                 with self._changed:
                     if self.stopping.is_set():
                         break
-                    self._came += 1
+                    self.came += 1
                     if frame is not None:
                         if self._newest is not None:
                             self.dropped += 1
@@ -79,6 +80,12 @@ class LatestReader:
             self._ended = True
             self._changed.notify_all()
 
+    def passed(self) -> None:
+        """One came that is not wanted, of which ``produce`` makes nothing. Called in the thread."""
+        with self._changed:
+            self.came += 1
+            self._changed.notify_all()
+
     def take(self, timeout: float | None = None) -> Frame | None:
         """Return the newest frame that was not taken yet, waiting for one if need be; None at the end.
 
@@ -89,11 +96,11 @@ class LatestReader:
         with self._changed:
             ready = False
             while not ready:
-                before = self._came
+                before = self.came
                 ready = self._changed.wait_for(
                     lambda: self._newest is not None or self._ended or self.stopping.is_set(), timeout
                 )
-                if self._came == before:
+                if self.came == before:
                     break
             if self.stopping.is_set():
                 return None
@@ -139,6 +146,10 @@ class LiveSource(Source):
     @property
     def dropped(self) -> int:
         return self._reader.dropped
+
+    @property
+    def received(self) -> int:
+        return self._reader.came
 
     def _read(self) -> Iterator[Frame]:
         given = 0

@@ -26,12 +26,14 @@ from perception.sources.container import (
     UnreadableError,
     local_formats,
     open_container,
+    video_stream,
 )
 from perception.sources.decode import Decoder
 from perception.sources.latest import LatestReader, LiveSource, selected
 from perception.sources.packets import PacketRing
 from perception.sources.presentation import Presenter
 from perception.sources.relay import RtspRelay
+from perception.sources.thinner import Thinner
 from perception.sources.uri import redact
 from perception.sources.video import VideoSource
 from perception.types import Frame, SourceInfo
@@ -247,9 +249,12 @@ class StreamSource(LiveSource):
         self._select = selection
         # The decoder has its own read timeout; this one is for a decoder that gets data and makes no frame of it.
         self._timeout = 2 * timeout + 1
+        # Live playlists bring seconds at once, and what a GPU decodes takes nothing from others.
+        thins = container.format.name not in PLAYLISTS and not video_stream(container, uri).codec_context.is_hwaccel
+        self._thinner = Thinner(lambda: self._reader.passed()) if thins else None
         self._decoder = decoder = Decoder(
             container, uri, threads=threads, deinterlace=deinterlace, network=True, live=True, bounds=bounds,
-            packets=packets,
+            packets=packets, thinner=self._thinner,
         )  # fmt: skip
         self._present = Presenter(decoder.where, bounds)
         self._first_size = 0, 0
@@ -277,12 +282,16 @@ class StreamSource(LiveSource):
             every=selection.every,
         )
 
+    @property
+    def thinner(self) -> Thinner | None:
+        return self._thinner
+
     def _produce(self, stopping: threading.Event) -> Iterator[Frame | None]:
         """Runs in the reader thread, which alone uses the decoder."""
-        decoder = self._decoder
+        decoder, thinner = self._decoder, self._thinner
         try:
             for chosen in selected(self._decoded(stopping), self._select):
-                if chosen is None:
+                if chosen is None or not (thinner is None or thinner.takes(bool(chosen[2].key_frame))):
                     yield None
                     continue
                 index, seconds, picture = chosen

@@ -24,7 +24,7 @@ from tests.fuzz.family import Family, pack, random_for, unpack
 from tests.fuzz.mutate import Span, mutated
 from tests.fuzz.pieces import between
 from tests.media import quadrants, tcp_server
-from tests.rtsp_camera import _pieces, access_units
+from tests.rtsp_camera import access_units, payloads
 
 TIMEOUT_S = 1.0
 LINGER_S = 0.05
@@ -68,7 +68,7 @@ class Inputs(Family):
         packets, sequence = [], 0
         for number, frame in enumerate(units):
             for at, unit in enumerate(frame):
-                for piece, last in _pieces(unit):
+                for piece, last in payloads(unit):
                     mark = 0x80 if last and at == len(frame) - 1 else 0
                     head = struct.pack(">BBHI4s", 0x80, 96 | mark, sequence, number * 3600, b"ABCD")
                     packets.append(b"$\0" + struct.pack(">H", 12 + len(piece)) + head + piece)

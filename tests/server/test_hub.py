@@ -152,7 +152,8 @@ def test_a_url_is_checked_again_for_each_connection(hub_of, tmp_path, monkeypatc
 
         again, new = hub.open(f"{base}/v.mp4")
         assert new
-        monkeypatch.setattr("perception.server.streams.hub.check_source", moved)
+        for module in ("hub", "maker"):
+            monkeypatch.setattr(f"perception.server.streams.{module}.check_source", moved)
         again.close()
         with pytest.raises(Forbidden):
             hub.open(f"{base}/v.mp4")

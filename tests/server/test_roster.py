@@ -5,6 +5,7 @@ change, however slow the machine is.
 """
 
 import logging
+import socket
 import threading
 from contextlib import ExitStack, contextmanager
 
@@ -46,6 +47,7 @@ class Bench:
         self.values = {"model": str(model), "data_dir": str(folder), "allow": ["synthetic:*"], **values}
         self.settings = make_settings(self.values)
         self.scripts = {}
+        self.attempts = {}
         self.clock = ManualClock()
         self.book = SourceBook(self.settings, folder / "sources.json")
         metrics = Metrics()
@@ -57,8 +59,9 @@ class Bench:
         self.roster = Roster(self.book, self.hub, self.keeper, self.models)
 
     def opened(self, uri, **options):
+        self.attempts[uri] = self.attempts.get(uri, 0) + 1
         if not uri.startswith("synthetic:?script="):
-            return open_source(uri, **options)
+            return open_source(uri, **options | {"timeout": min(options["timeout"], 10.0)})
         made = self.scripts[uri.partition("=")[2]] = Scripted(uri)
         return made
 
@@ -80,7 +83,7 @@ def bench_of(tmp_path, colors, monkeypatch):
 
         def make(**values):
             made = Bench(tmp_path / "data", values.pop("model", colors), stack, **values)
-            monkeypatch.setattr("perception.server.streams.hub.open_source", made.opened)
+            monkeypatch.setattr("perception.server.streams.maker.open_source", made.opened)
             return made
 
         yield make
@@ -161,6 +164,42 @@ def test_no_frame_of_the_others_is_lost_whatever_changes(bench_of):
             go_on()
     assert bench.hub.open("a") == (pairs[0][0], False)  # the same stream all along
     assert yard.state in ("paused", "running")
+
+
+def test_one_that_stalls_comes_and_goes_or_floods_disturbs_nobody(bench_of):
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        refused = f"rtsp://127.0.0.1:{nobody.getsockname()[1]}/live"
+    scripted = {name: f"synthetic:?script={name}" for name in ("a", "b", "silent", "flood")}
+    bench = bench_of(sources=scripted | {"lost": refused})
+    pairs = [bench.start("a"), bench.start("b")]
+    silent, script = bench.start("silent")
+    give(silent, script)
+    with ExitStack() as watched, in_lockstep(*pairs) as counts:
+        for stream, _ in pairs:
+            watched.enter_context(stream.subscribe())
+        bench.clock.advance(CALM.stall + 1)
+        wait_for(lambda: silent.state == "stalled")
+        lost, _ = bench.hub.open("lost")
+        flood, script = bench.start("flood")
+        ended, given = threading.Event(), [0]
+
+        def pour():
+            while not ended.is_set():
+                script.put()
+                given[0] += 1
+
+        pouring = threading.Thread(target=pour, daemon=True)
+        pouring.start()
+        try:
+            before, flooded = counts.copy(), flood.frames
+            wait_for(lambda: given[0] >= 500 and all(n >= m + 20 for n, m in zip(counts, before, strict=True)))
+            wait_for(lambda: bench.attempts.get(refused, 0) >= 5)
+        finally:
+            ended.set()
+            pouring.join(60)
+        assert flood.frames > flooded and flood.dropped > 0  # what is too much of it is its own loss
+        assert lost.state == "reconnecting" and "refused" in lost.status()["message"]
+    assert all(stream.state == "running" for stream, _ in pairs)
 
 
 def test_counts_and_tracks_of_the_others_go_on(bench_of, tmp_path):

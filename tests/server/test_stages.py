@@ -26,6 +26,7 @@ from perception.server.app import create_app
 from perception.server.inference.scheduler import Scheduler
 from perception.server.options import Options, views
 from perception.server.settings import make_settings, read_settings
+from perception.server.streams import demand as demand_module
 from perception.server.streams import stream as stream_module
 from perception.server.streams.stream import Stream
 from perception.server.streams.timeouts import Timeouts
@@ -113,8 +114,8 @@ def test_a_stage_that_the_model_does_not_allow_is_told_at_the_start(make: Any, t
 def test_the_plain_chain_sees_every_result_in_order_watched_or_not(
     stages: ModuleType, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "WANTED_S", -1.0)  # a stream without stages would rest at once, for long
-    monkeypatch.setattr(stream_module, "RESTING_S", 3600.0)
+    monkeypatch.setattr(demand_module, "WANTED_S", -1.0)  # a stream without stages would rest at once, for long
+    monkeypatch.setattr(demand_module, "RESTING_S", 3600.0)
     stages.Count.made.clear()
     with stream_of(scheduler, "Count") as stream:
         wait_for(lambda: stream.frames >= 30)
@@ -129,8 +130,8 @@ def test_the_plain_chain_sees_every_result_in_order_watched_or_not(
 def test_without_stages_a_stream_that_nobody_watches_rests(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "WANTED_S", -1.0)
-    monkeypatch.setattr(stream_module, "RESTING_S", 3600.0)
+    monkeypatch.setattr(demand_module, "WANTED_S", -1.0)
+    monkeypatch.setattr(demand_module, "RESTING_S", 3600.0)
     with stream_of(scheduler) as stream:
         wait_for(lambda: stream.frames == 1)
         arrived = stream._arrived

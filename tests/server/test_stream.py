@@ -13,7 +13,8 @@ from perception.server.inference.scheduler import Scheduler
 from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.problems import Busy
-from perception.server.streams.stream import ENGINE_ERRORS, RESTING_S, WANTED_S
+from perception.server.streams.demand import RESTING_S, WANTED_S
+from perception.server.streams.stream import ENGINE_ERRORS
 from perception.server.streams.timeouts import Timeouts
 from perception.server.streams.views import MAX_VIEWS
 from tests.media import make_image, make_video, read_stamp

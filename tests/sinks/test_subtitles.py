@@ -265,3 +265,16 @@ def test_libass_draws_the_boxes_where_they_are(tmp_path: Path) -> None:
             assert bottom + 1 == pytest.approx(y1, abs=1)
             assert top <= y0 + 1  # the label lies on the upper edge, in the same colour
             assert not shown[y0 + 30 : y1 - 30, x0 + 30 : x1 - 30].any()  # hollow
+
+
+def test_a_batch_of_videos(tmp_path: Path) -> None:
+    model = str(write_model(tmp_path / "m.onnx", detection=True))
+    (tmp_path / "in").mkdir()
+    sources = [make_video(tmp_path / "in" / name, frames=3) for name in ("a.mp4", "b.mp4")]
+    arguments = ["annotate", str(tmp_path / "in"), "-m", model, "-o", f"{tmp_path}/out/", "--overlay", "subtitles"]
+    result = CliRunner().invoke(app, [*arguments, "--resume"])
+    assert result.exit_code == 0, result.output
+    for source in sources:
+        target = tmp_path / "out" / f"{source.stem}.mkv"
+        assert [data for _, data in packets(target, "video")] == [data for _, data in packets(source, "video")]
+    assert not [*tmp_path.rglob("*.part")]

@@ -4,7 +4,8 @@ Clients take turns. One with a weight of 2 gets two turns for each one of a clie
 have frames waiting; none waits for ever. This is self-clocked fair queueing (Golestani, INFOCOM 1994) with frames that
 are all of one length: the frame at the front of its client's own queue gets a tag, which is the tag of the frame that
 was served last plus one over the client's weight, and the lowest tag is served first. Who was away has
-saved nothing up.
+saved nothing up, but one turn: who asks for no more than its share does not wait for a whole round of those who ask for
+all they can get.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+
+_MOST_REMEMBERED = 1024
 
 
 @dataclass(eq=False)
@@ -42,6 +45,7 @@ class FairQueue(Generic[Item]):
     def __init__(self) -> None:
         self._clients: dict[str, Client[Item]] = {}
         self._served = 0.0
+        self._tags: dict[str, float] = {}  # of the frames that clients had served last
         self._tagged = 0
 
     def __len__(self) -> int:
@@ -82,6 +86,10 @@ class FairQueue(Generic[Item]):
             return None
         client = min(able, key=lambda each: each._tag)
         self._served = max(self._served, client._tag[0])
+        self._tags.pop(client.name, None)
+        self._tags[client.name] = client._tag[0]
+        if len(self._tags) > _MOST_REMEMBERED:
+            del self._tags[next(iter(self._tags))]
         client.running += 1
         item = client.waiting.popleft()
         if client.waiting:
@@ -103,4 +111,6 @@ class FairQueue(Generic[Item]):
 
     def _tag(self, client: Client[Item]) -> None:
         self._tagged += 1
-        client._tag = (self._served + 1 / client.weight, self._tagged)  # among equals, who came first
+        turn = 1 / client.weight
+        since = max(self._tags.get(client.name, self._served), self._served - turn)
+        client._tag = (since + turn, self._tagged)  # among equals, who came first

@@ -31,6 +31,7 @@ from perception.errors import EngineError
 from perception.model import Inference, Model
 from perception.postprocess.post_processing import DetectionOptions
 from perception.server.edge.places import share_of
+from perception.server.inference.engine_share import EngineShare
 from perception.server.inference.fair_queue import Client, FairQueue
 from perception.server.problems import Busy
 from perception.types import U8, Frame, Prediction
@@ -81,6 +82,7 @@ class Scheduler:
         model: as given.
         name: what clients call the model.
         replaced: frames of live clients that a newer one replaced before their turn.
+        share: how far apart frames of live clients need to be, as these tell it.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Scheduler:
         self.model = model
         self.name = name or model.card.name
         self.replaced = 0
+        self.share = EngineShare()
         self._limit = waiting
         self._most = share_of(waiting, share)
         self._lock = threading.RLock()
@@ -292,6 +295,7 @@ class Scheduler:
             self._end(turn)
         if wanted:
             self._frame_s += 0.1 * ((time.perf_counter() - started) / len(wanted) - self._frame_s)
+            self.share.frame_s = self._frame_s
 
     def _infer(self, frames: Sequence[Frame | U8]) -> list[Inference | BaseException]:
         """Return the network's output for each frame, or the error."""

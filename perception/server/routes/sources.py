@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perception.server.routes.pictures import faults
 from perception.server.service import Service
-from perception.server.settings import AddedSource
+from perception.server.settings import AddedSource, Decoding
 from perception.server.streams.source_book import Entry
 from perception.sources.uri import redact
 
@@ -41,6 +41,7 @@ class NewSource(BaseModel):
         fps: frames a second that are looked at; None: as many as there is time for.
         priority: turns of the engine for each one of a source of priority 1, where there is no time for all.
         paused: do not connect to it yet.
+        decode: which frames of a network stream: those ``needed`` for the ones that are looked at, or ``all``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,6 +51,7 @@ class NewSource(BaseModel):
     fps: float | None = Field(default=None, gt=0, le=1000, allow_inf_nan=False)
     priority: float = Field(default=1.0, ge=0.1, le=10, allow_inf_nan=False)
     paused: bool = False
+    decode: Decoding = "needed"
 
 
 class SourceChange(BaseModel):
@@ -67,7 +69,7 @@ class SourceEntry(BaseModel):
         name: of it.
         added: by a client; else it is in the configuration file.
         address: no more of it than scheme, host and port, because the rest may be secret; of a file nothing.
-        paused, keep, fps, priority: see `NewSource`.
+        paused, keep, fps, priority, decode: see `NewSource`.
     """
 
     name: str
@@ -77,6 +79,7 @@ class SourceEntry(BaseModel):
     keep: bool
     fps: float | None
     priority: float
+    decode: Decoding
 
 
 class SourceList(BaseModel):
@@ -139,5 +142,5 @@ def _described(name: str, entry: Entry) -> SourceEntry:
     address = redact(source.uri) if "://" in source.uri else ""
     return SourceEntry(
         name=name, added=entry.added, address=address, paused=source.paused, keep=source.keep, fps=source.fps,
-        priority=source.priority,
+        priority=source.priority, decode=source.decode,
     )  # fmt: skip

@@ -23,7 +23,8 @@ A status is JSON::
      "width": 1280, "height": 720, "fps": 29.9, "latency_ms": {"p50": 21.0, "p95": 30.2},
      "frames": 812, "dropped": 3, "reconnects": 0, "viewers": 2, "engine": "OpenVINO ...",
      "legend": [{"id": 3, "name": "road", "color": "#804080", "share": 0.31}, ...],     # in view, largest first
-     "boxes": 4, "published": [{"kind": "rtsp", "state": "sending", "sent": 811, ...}], "age_s": 0.04}
+     "boxes": 4, "decoding": "all", "decoded": 1.0, "age_s": 0.04,
+     "published": [{"kind": "rtsp", "state": "sending", "sent": 811, ...}]}
 
 ``name`` is the operator's name for the source; of an address no more than scheme, host and port, because the rest may
 be secret. ``state`` is one of ``connecting, running, stalled, reconnecting, paused, ended,
@@ -53,7 +54,8 @@ from perception.server.options import Options, QueryOptions
 from perception.server.problems import Busy, Conflict
 from perception.server.routes.pictures import faults
 from perception.server.service import Service
-from perception.server.streams.stream import State, Stream
+from perception.server.streams.state import State
+from perception.server.streams.stream import Stream
 from perception.server.viewers.broadcast import Broadcast
 from perception.server.viewers.fragmented_mp4 import VideoSession, read_options, refuse
 from perception.server.viewers.motion_jpeg import CONTENT_TYPE, MotionJpegResponse, MotionJpegSink
@@ -145,6 +147,8 @@ class StreamStatus(BaseModel):
         rules: by name what each rule of the source says, as in JSON Lines; empty where it has none.
         boxes: how many in the newest frame.
         published: how each target does that the operator has it published to; where they are is not told.
+        decoding: which frames of the source are decoded: ``all``, ``some`` or ``key frames``.
+        decoded: part of them, in 0..1.
         age_s: seconds since the newest frame came; None before the first one.
     """
 
@@ -166,6 +170,8 @@ class StreamStatus(BaseModel):
     rules: dict[str, dict[str, Any]]
     boxes: int
     published: list[PublishedTo]
+    decoding: str
+    decoded: float
     age_s: float | None
 
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from perception.errors import PerceptionError, SourceError
 from perception.sources.base import Source
+from perception.sources.thinner import Thinner
 from perception.sources.uri import redact_text
 from perception.types import Frame, SourceInfo
 
@@ -112,6 +113,18 @@ class Capture:
         """Frames that the source itself gave up, because the thread did not get to take them."""
         source = self._source
         return self._lost + (0 if source is None else source.dropped)
+
+    @property
+    def received(self) -> int:
+        """Frames that came, where the source counts also those that it leaves out; else 0."""
+        source = self._source
+        return 0 if source is None else source.received
+
+    @property
+    def thinner(self) -> Thinner | None:
+        """What frames can be asked of that are further apart, if the source can do that."""
+        source = self._source
+        return None if source is None else source.thinner
 
     def stop(self) -> None:
         """Give no further frame, and make a read in progress end soon. Waits for that, but not for long."""

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from perception.card import ModelCard
-from perception.common.bounds import Bounds
-from perception.errors import PerceptionError, UsageError
-from perception.footage.recorder import FootageRecorder
+from perception.errors import UsageError
 from perception.footage.store import FootageStore
 from perception.rules.settings import Rules
 from perception.server.edge.allowlist import Permitted, as_named, check_source, host_of, may_be_allowed
@@ -25,18 +20,13 @@ from perception.server.inference.scheduler import Scheduler
 from perception.server.memory import give_back
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, Changed, Forbidden, NotFound
-from perception.server.rule_book import RuleBook
 from perception.server.settings import ServerSettings
+from perception.server.streams.maker import StreamMaker, publish_to
 from perception.server.streams.rule_store import RuleStore
 from perception.server.streams.source_book import Entry, SourceBook
 from perception.server.streams.stream import Stream
 from perception.server.streams.timeouts import Timeouts
-from perception.server.streams.views import PLAIN
-from perception.server.viewers.publication import Publication
 from perception.server.viewers.recording import Recordings
-from perception.sources import open_source
-from perception.sources.base import Source
-from perception.sources.packets import PacketRing
 from perception.sources.uri import kind_of
 from perception.stages.factories import StageFactory
 from perception.types import Event, Reading
@@ -57,8 +47,6 @@ LEAST_STREAMS = 8
 
 ENDING_S = 3.0
 """Seconds that a new stream waits for another one, which gives its place, to have ended."""
-
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class StreamHub:
@@ -98,12 +86,20 @@ class StreamHub:
         self._book = SourceBook(settings) if book is None else book
         self._models = models
         self._metrics = metrics
-        self._stages = stages
-        self._publish = publish
         self._footage = footage
         self._drawn = RuleStore(settings.folder / "rules")
         self._drawing = threading.Lock()
-        self._timeouts = timeouts or Timeouts()
+        self._maker = StreamMaker(
+            settings,
+            self._book,
+            self._drawn,
+            metrics,
+            stages=stages,
+            publish=publish,
+            footage=footage,
+            timeouts=timeouts,
+            clock=clock,
+        )
         self._idle_s = idle_s
         self._now = clock
         self.recordings = Recordings(settings.folder / "recordings", settings.limits, clock)
@@ -236,14 +232,13 @@ class StreamHub:
                 found = found if entry is None else as_named(source, entry.source)
                 if found is None:
                     raise NotFound(f"there is no source {source[:80]!r} any more")
-                kind = kind_of(found.uri)
-                if kind == "stdin":
+                if kind_of(found.uri) == "stdin":
                     raise UsageError("a server cannot stream standard input", found.name)
                 # One spelling of a URL, so that a camera is open once.
                 key = (found.uri if entry is None else source, model)
                 stream = self._streams.get(key)
                 if stream is not None and not stream.over:
-                    stream.touched = self._now()
+                    stream.touch()
                     return stream, False
                 if stream is not None:
                     over.append(self._streams.pop(key))
@@ -259,32 +254,8 @@ class StreamHub:
                     raise Busy(f"{limit} streams are open, which is the limit", 10.0)
                 if len(self._streams) + len(self._ending) >= limit:
                     return None
-                bounds = Bounds(self._settings.limits.stream_pixels)
-                deliver = self._settings.events is not None and self._settings.events.drawn
-                fixed = None if entry is None else entry.rules
-                rules = RuleBook(scheduler.model.card, fixed, self._drawn.load(key[0]), deliver=deliver)
-                tells = bool(self._stages or len(rules.fixed) or deliver)  # events, of which something can be kept
-                footage = self._recorder(found.name, scheduler.model.card) if tells else None
-                packets = None if footage is None else footage.packets
-                made = self._streams[key] = Stream(
-                    self._new_id(*key),
-                    found.name,
-                    lambda: self._connect(source, bounds, packets),
-                    scheduler,
-                    reconnect=kind in ("camera", "csi", "stream"),
-                    loop=found.loop and (kind != "stream" or not found.confined),
-                    metrics=self._metrics,
-                    timeouts=self._timeouts,
-                    stages=self._stages,
-                    rules=rules,
-                    bounds=bounds,
-                    publish=self._publish,
-                    footage=footage,
-                    clock=self._now,
-                    **({} if entry is None else entry.pace),
-                )
-                if entry is not None and model == self._models.default:
-                    self._publish_to(made, entry.source.publish)
+                plain = model == self._models.default
+                made = self._streams[key] = self._maker.make(key[0], source, found, scheduler, plain)
                 return made, True
         finally:
             self._end(over)
@@ -319,9 +290,7 @@ class StreamHub:
         for key, stream, entry in changed:
             stream.adjust(**entry.pace)
             if before[key[0]].source.publish != entry.source.publish and key[1] == self._models.default:
-                if stream.publication is not None:
-                    stream.publication.close()
-                self._publish_to(stream, entry.source.publish)
+                publish_to(stream, entry.source.publish)
             if stream.rules.fixed != entry.rules:
                 stream.fix(entry.rules)
 
@@ -334,7 +303,7 @@ class StreamHub:
         with self._lock:
             for stream in self._streams.values():
                 if stream.id == id:
-                    stream.touched = self._now()
+                    stream.touch()
                     return stream
         raise NotFound(f"there is no stream {id[:80]!r}; it may have been closed because it had no viewers")
 
@@ -391,44 +360,6 @@ class StreamHub:
         self.recordings.close()
         self._end(streams)
         self._janitor.join()
-
-    def _publish_to(self, stream: Stream, addresses: Sequence[str]) -> None:
-        """Publish a stream of the default model where the operator wants it; what is wrong there is no fault of it."""
-        stream.publication = None
-        if addresses:
-            try:
-                stream.publication = Publication(stream, addresses)
-            except PerceptionError as error:
-                log.warning("stream %s: not published: %s", stream.id, error)
-
-    def _new_id(self, source: str, model: str) -> str:
-        """The name where it can stand in a URL and says all; else a random one, which tells nothing of an address."""
-        if source in self._book.entries and _PLAIN_NAME.fullmatch(source) and model == self._models.default:
-            return source
-        return secrets.token_hex(6)
-
-    def _recorder(self, name: str, card: ModelCard) -> FootageRecorder | None:
-        clips = self._settings.clips
-        if self._footage is None or clips is None:
-            return None
-        begin = f"{self._settings.root_path if clips.base_url is None else clips.base_url}/v1/footage/"
-        return FootageRecorder(
-            self._footage, clips, PLAIN.annotator(card), link=lambda file: begin + file, background=True, name=name
-        )
-
-    def _connect(self, source: str, bounds: Bounds, packets: PacketRing | None) -> Source:
-        # Checked for each connection: what a host's name stands for may have changed since.
-        found = check_source(source, self._book.settings)
-        return open_source(
-            found.uri,
-            start=found.start,
-            duration=found.duration,
-            timeout=self._timeouts.silence,
-            confined=found.confined,
-            addresses=found.addresses,
-            bounds=bounds,
-            packets=packets,
-        )
 
     def _close_idle(self) -> None:
         cleaned, given_back = -CLEANING_S, time.monotonic()

@@ -21,16 +21,26 @@ class Intake:
         client: name of the stream to the scheduler.
         changed: of the stream; notified of each result and each error.
         drop: counts a frame that came to nothing.
+        clock: seconds.
 
     Attributes:
+        eager: the stream takes all the turns it can get; `Scheduler.share` is told of those that it could not have.
+        lost: a frame came to nothing since its last turn.
         weight: of the stream among those that want the same engine, see `Scheduler.infer_then`.
         error: the last one of the engine, or None.
         errors: frames in a row that the engine failed on.
     """
 
     def __init__(
-        self, scheduler: Scheduler, client: str, changed: threading.Condition, drop: Callable[[], None]
+        self,
+        scheduler: Scheduler,
+        client: str,
+        changed: threading.Condition,
+        drop: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
+        self.eager = False
+        self.lost = False
         self.weight = 1.0
         self.error: PerceptionError | None = None
         self.errors = 0
@@ -38,12 +48,9 @@ class Intake:
         self._client = client
         self._changed = changed
         self._drop = drop
+        self._now = clock
         self._ready: Inference | None = None
-
-    @property
-    def ready(self) -> bool:
-        """True while a result waits to be taken."""
-        return self._ready is not None
+        self._turn: float | None = None
 
     def submit(self, frame: Frame) -> None:
         """Have a frame inferred. Does not wait."""
@@ -56,17 +63,22 @@ class Intake:
         else:
             future.add_done_callback(self._inferred)
 
-    def take(self) -> Inference | None:
-        """The result that waits, if there is one. For who holds the condition."""
-        inference, self._ready = self._ready, None
-        return inference
+    def next(self, otherwise: Callable[[], bool], timeout: float) -> Inference | None:
+        """Wait for the next result and take it; None where there was an error or nothing in time, or ``otherwise``."""
+        errors = self.errors
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready is not None or self.errors > errors or otherwise(), timeout)
+            inference, self._ready = self._ready, None
+            return inference
 
     # In the threads of the scheduler.
 
     def _inferred(self, future: Future[Inference]) -> None:
         if future.cancelled():
+            self.lost = True
             self._drop()
             return
+        self._tell()
         error = future.exception()
         if error is not None:
             self._failed(error)
@@ -77,6 +89,13 @@ class Intake:
             self._changed.notify_all()
         if late is not None:
             self._drop()
+
+    def _tell(self) -> None:
+        """Tell of a turn, and whether more of them were wanted."""
+        now, last, lost = self._now(), self._turn, self.lost
+        self._turn, self.lost = now, False
+        if last is not None and (lost or self.eager):
+            self._scheduler.share.turn(self.weight * (now - last), lost)
 
     def _failed(self, error: BaseException) -> None:
         with self._changed:

@@ -114,9 +114,10 @@ class Views:
         return bool(self._operator) or len(self._rules.rules) > 0
 
     @property
-    def stages(self) -> LiveStages | None:
-        """The stages of the plain interpretation: how they do is how the stream's stages do."""
-        return self._plain.stages
+    def failures(self) -> int:
+        """Results in a row that a stage of the plain interpretation failed on: how it does is how the stream does."""
+        stages = self._plain.stages
+        return 0 if stages is None else stages.failures
 
     @property
     def problem(self) -> str:

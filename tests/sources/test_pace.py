@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from perception.server.streams.pace import Pace
+from perception.sources.pace import Pace
 
 
 def taken(fps, times):
-    pace = Pace(fps)
+    pace = Pace(1 / fps)
     return [time for time in times if pace.takes(time)]
 
 
@@ -39,7 +39,14 @@ def test_a_gap_is_not_caught_up_with():
 def test_it_can_be_changed():
     pace = Pace()
     assert all(pace.takes(i / 25) for i in range(10))
-    pace.fps = 1
+    pace.step_s = 1.0
     assert [i for i in range(10, 60) if pace.takes(i / 25)] == [10, 35]
-    pace.fps = None
+    pace.step_s = 0.0
     assert all(pace.takes(i / 25) for i in range(60, 70))
+
+
+def test_more_frames_from_the_next_one_on():
+    pace = Pace(10.0)
+    assert [i for i in range(30) if pace.takes(i / 25)] == [0]
+    pace.step_s = 0.4
+    assert [i for i in range(35, 56) if pace.takes(i / 25)] == [35, 45, 55]
