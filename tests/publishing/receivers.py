@@ -129,6 +129,11 @@ class RtspRecorder:
             self.process.stderr.close()
             self.process = None
 
+    @property
+    def size(self) -> int:
+        """Bytes that it has recorded."""
+        return self.file.stat().st_size if self.file.exists() else 0
+
     def numbers(self) -> list[int]:
         """The numbers stamped on the frames that it has recorded, as far as they can be decoded."""
         codec = av.CodecContext.create("h264", "r")

@@ -220,8 +220,8 @@ def restart_server(recorder: RtspRecorder, times: int) -> None:
     with camera(recorder.url) as made:
         for life in range(times + 1):
             wait_for(lambda n=life + 1: made.sink.status[0].connections >= n, 120)
-            recorded = len(recorder.numbers())
-            wait_for(lambda n=recorded: len(recorder.numbers()) > n + 5, 60)
+            recorded = recorder.size
+            wait_for(lambda n=recorded: recorder.size > n + 2000, 60)
             if life < times:
                 recorder.stop()
                 wait_for(lambda: made.sink.status[0].state == "away", 60)
