@@ -28,7 +28,7 @@ from perception.sinks.codecs import CODECS, choose_encoder
 from perception.sinks.files import PLACE_S, check_folder, make_folder, sink_errors
 from perception.sinks.packet_encoder import PacketEncoder
 from perception.sinks.real_time import RealTime
-from perception.types import Prediction, SourceInfo
+from perception.types import Picture, Prediction, SourceInfo
 
 log = logging.getLogger("perception")
 
@@ -118,9 +118,7 @@ class PublishSink(Sink):
         """
         picture = prediction.picture if prediction.picture is not None else prediction.frame.picture
         seconds = prediction.frame.time
-        packets = self._packets
-        if packets is None:
-            packets = self._begin(prediction)
+        packets = self._packets or self._begin(picture, seconds)
         if self._real_time is not None:
             seconds = self._real_time.wait(seconds)
         key = self._key.is_set()
@@ -131,10 +129,9 @@ class PublishSink(Sink):
             for target in self._targets:
                 target.put(packet)
 
-    def _begin(self, prediction: Prediction) -> PacketEncoder:
+    def _begin(self, picture: Picture, seconds: float) -> PacketEncoder:
         assert self._info is not None, "write before open"
         info = self._info
-        picture = prediction.picture if prediction.picture is not None else prediction.frame.picture
         fps = (info.fps or Fraction(30)) / info.every
         self._packets = PacketEncoder(self._encoder, picture, fps)
         live = info.live or self._paced
@@ -148,7 +145,7 @@ class PublishSink(Sink):
             deadline = time.monotonic() + STARTING_S
             for target in self._targets:
                 target.wait(max(0.0, deadline - time.monotonic()))
-        self._real_time = RealTime(prediction.frame.time) if self._paced else None
+        self._real_time = RealTime(seconds) if self._paced else None
         if not live:
             self._room = _Room([address.folder for address in self._addresses if address.folder is not None])
         return self._packets

@@ -116,6 +116,13 @@ def test_each_frame_arrives_once_in_order_and_with_its_time(kind: str) -> None:
     assert status.sent >= 40
 
 
+@pytest.mark.parametrize("kind", ["rtsp", "rtmp", "udp"])
+def test_hevc(kind: str) -> None:
+    with Receiver(kind) as receiver, camera(receiver.url, codec="hevc"):
+        receiver.wait_for(10)
+    assert follow_each_other([frame["number"] for frame in receiver.frames[:10]])
+
+
 def test_a_real_rtsp_server_records_what_is_published(recorder: RtspRecorder) -> None:
     with camera(recorder.url):
         wait_for(lambda: len(recorder.numbers()) >= 40, 60)
