@@ -16,7 +16,7 @@ KEEPING_S = 5.0
 
 
 class Keeper:
-    """Opens sources with ``keep``, and opens them again when they have ended.
+    """Opens sources with ``keep`` or ``publish``, and opens them again when they have ended.
 
     Args:
         hub: what opens them.
@@ -55,7 +55,7 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._closed:
-            kept = {name: entry for name, entry in self._book.entries.items() if entry.source.keep}
+            kept = {name: entry for name, entry in self._book.entries.items() if entry.source.kept}
             self._told = {name: line for name, line in self._told.items() if name in kept}
             for name in kept:
                 self._open(name)
