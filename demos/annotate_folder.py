@@ -13,7 +13,7 @@ from perception.annotate import Outputs, annotate_all
 folder, output = sys.argv[1:3]
 outputs = Outputs(video=f"{output}/", jsonl=f"{output}/")
 failed = 0
-with perception.load_model("street", mode="throughput") as model:
+with perception.load_model("street-open", mode="throughput") as model:
     annotator = perception.Annotator(model.card, opacity=0.4)
     for result in annotate_all([folder], model, outputs, annotator=annotator, overwrite=True):
         if result.report is None:

@@ -11,7 +11,7 @@ source_path, output_path = sys.argv[1:3]
 
 with (
     perception.open_source(source_path) as source,
-    perception.load_model("street", mode="throughput") as model,
+    perception.load_model("street-open", mode="throughput") as model,
 ):
     report = perception.run(
         source,

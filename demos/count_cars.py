@@ -26,7 +26,7 @@ rules = make_rules(
 
 with (
     perception.open_source(sys.argv[1] if len(sys.argv) > 1 else "synthetic:?frames=300") as source,
-    perception.load_model("street", mode="throughput") as model,
+    perception.load_model("street-open", mode="throughput") as model,
 ):
     following = model.with_options(tracking_options(model.card))
     stages = [TrackStage(model.card), RulesStage(model.card, rules)]

@@ -8,7 +8,7 @@ import sys
 import perception
 
 with perception.open_source(sys.argv[1] if len(sys.argv) > 1 else "synthetic:?frames=50") as source:
-    model = perception.load_model("street", mode="throughput")
+    model = perception.load_model("street-open", mode="throughput")
     assert model.card.segmentation is not None
     road = model.card.segmentation.names.index("road")
     for prediction in perception.predict(source, model):

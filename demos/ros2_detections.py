@@ -40,7 +40,7 @@ uri, topic, frame_id = given[:3]
 rclpy.init()
 node = rclpy.create_node("perception")
 publisher = node.create_publisher(Detection2DArray, topic, qos_profile_sensor_data)
-with perception.open_source(uri) as source, perception.load_model("street", mode="latency") as model:
+with perception.open_source(uri) as source, perception.load_model("street-open", mode="latency") as model:
     names = model.card.detection.names
     following = model.with_options(tracking_options(model.card))
     for prediction in perception.predict(source, following, [TrackStage(model.card)]):

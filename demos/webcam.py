@@ -16,7 +16,7 @@ uri = next((argument for argument in sys.argv[1:] if not argument.startswith("--
 window = "--headless" not in sys.argv
 
 frames, started = 0, time.perf_counter()
-with perception.open_source(uri) as source, perception.load_model("street") as model:
+with perception.open_source(uri) as source, perception.load_model("street-open") as model:
     annotate = perception.Annotator(model.card, fps=True)
     for prediction in perception.predict(source, model):
         picture = annotate(prediction)  # YUV planes where the source gives those, else BGR

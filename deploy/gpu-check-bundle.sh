@@ -12,11 +12,11 @@ mkdir -p "$bundle/wheels"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The package with one model, street, in its two versions: all of them would be twice the limit.
+# The package with one model, street-open, in its two versions: all of them would be twice the limit.
 cp -r "$root/perception" "$root/pyproject.toml" "$root/README.md" "$root/LICENSE" "$root/NOTICE" "$work"
 find "$work/perception" -name __pycache__ -type d -prune -exec rm -rf {} +
-find "$work/perception/weights" -name '*.onnx' ! -name street.onnx ! -name street-int8.onnx -delete
-(cd "$work/perception/weights" && grep -E ' (street|street-int8)\.onnx$' SHA256SUMS > kept && mv kept SHA256SUMS)
+find "$work/perception/weights" -name '*.onnx' ! -name street-open.onnx ! -name street-open-int8.onnx -delete
+(cd "$work/perception/weights" && grep -E ' (street-open|street-open-int8)\.onnx$' SHA256SUMS > kept && mv kept SHA256SUMS)
 "$python" -m pip wheel -q --no-deps -w "$bundle/wheels" "$work"
 "$python" -m pip download -q --only-binary=:all: --implementation cp --python-version 3.12 \
   --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \

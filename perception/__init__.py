@@ -3,7 +3,7 @@
     import perception
 
     with perception.open_source("street.mp4") as source:
-        model = perception.load_model("street")
+        model = perception.load_model("street-open")
         for prediction in perception.predict(source, model):
             print(prediction.frame.time, prediction.class_map.shares)
 

@@ -49,7 +49,7 @@ def load_model(
         batch: most frames that `Model.infer_batch` computes together, see `perception.engines.open_engine`.
         options: thresholds, classes and suppression.
         **detection: the fields of `DetectionOptions` by name, in place of those in ``options``:
-            ``load_model("street", score_threshold=0.4, classes=["car"])``.
+            ``load_model("street-open", score_threshold=0.4, classes=["car"])``.
 
     Raises:
         ModelError: no such model, a file that is not ONNX, a card that is missing, wrong, or of another graph.

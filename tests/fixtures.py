@@ -26,14 +26,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture
 def own_cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same for the processes that a test starts: a home for caches, which shares the compiled kernels alone."""
+    home = make_cache_home(tmp_path_factory.mktemp("own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    return home
+
+
+def make_cache_home(folder: Path) -> Path:
+    """Make a home for caches in a folder, which shares the compiled kernels alone."""
     from perception.common.jit import cache_directory
 
     kernels = cache_directory()
-    home = tmp_path_factory.mktemp("own") / "cache"
+    home = folder / "cache"
     (home / "perception").mkdir(parents=True)
     if kernels is not None and not os.environ.get("NUMBA_CACHE_DIR"):
         (home / "perception" / "numba").symlink_to(Path(kernels).parent)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     return home
 
 

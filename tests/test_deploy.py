@@ -120,7 +120,7 @@ def test_the_settings_of_a_jetson_are_valid(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["annotate", source, "--config", config, *flags])
     assert result.exit_code == 0, result.output
     assert output.stat().st_size > 0
-    assert read_card(model_paths()["street"]).input.multiple
+    assert read_card(model_paths()["street-open"]).input.multiple
 
 
 def test_the_service_starts_a_command_that_is_there() -> None:
@@ -156,10 +156,10 @@ def test_a_jetson_builds_verifies_and_serves_one_engine() -> None:
     sizes = {size for line in [*used, service] for size in re.findall(r"--size[ =](\S+)", line)}
     sizes |= {str(one["size"]) for one in (settings, live) if "size" in one}
     assert len(used) >= 5 and not sizes
-    card = read_card(model_paths()["street"])
+    card = read_card(model_paths()["street-open"])
     assert f"its own size, {card.input.width}x{card.input.height}" in page
     assert {str(settings["precision"])} == set(re.findall(r"perception build \w+ --precision (\w+)", page)) == {"fp16"}
-    assert settings["model"] == live["model"] == "street"
+    assert settings["model"] == live["model"] == "street-open"
 
 
 def test_the_folder_of_a_user_is_made_before_it_is_written_into() -> None:
@@ -209,7 +209,7 @@ def test_the_bundle_for_a_gpu_machine_is_small_and_whole(tmp_path: Path) -> None
     with zipfile.ZipFile(wheels["perception-streams"]) as wheel:
         names = [name for name in wheel.namelist() if name.endswith(".onnx")]
         listed = wheel.read("perception/weights/SHA256SUMS").decode().split()[1::2]
-    assert sorted(Path(name).name for name in names) == sorted(listed) == ["street-int8.onnx", "street.onnx"]
+    assert sorted(Path(name).name for name in names) == sorted(listed) == ["street-open-int8.onnx", "street-open.onnx"]
     assert "perception.gpu_check" in (bundle / "gpu-check.sh").read_text()
 
 

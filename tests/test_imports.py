@@ -64,7 +64,7 @@ def test_a_loaded_model_leaves_no_kernel_to_be_compiled_while_frames_wait(tmp_pa
     code = f"""
 import perception
 from perception.common.jit import KERNELS
-with perception.load_model("street", mode="throughput", precision="fp32") as model:
+with perception.load_model("street-open", mode="throughput", precision="fp32") as model:
     ready = len(KERNELS)
     with perception.open_source("synthetic:?size=64x48&frames=3") as source:
         sinks = [perception.open_sink(path) for path in ({str(tmp_path / "v.mp4")!r}, {str(tmp_path / "v.jsonl")!r})]

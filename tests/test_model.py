@@ -355,7 +355,7 @@ def test_models_with_options_share_an_engine_and_differ_in_what_they_make_of_it(
 
 def test_a_threshold_moves_no_box_of_the_model_that_ships() -> None:
     pictures = [frame for seed in range(4) for frame in islice(SyntheticSource((640, 360), seed=seed), 2)]
-    with load_model("street") as model:
+    with load_model("street-open") as model:
         task = model.card.detection
         assert task is not None and task.vote_iou is not None
         several = 0

@@ -40,7 +40,7 @@ def test_the_sink_is_told_everything_in_order(capsys: pytest.CaptureFixture[str]
     sink = defined("(perception.Sink)")["Arrivals"]()
     assert len(block("(perception.Sink)").splitlines()) == 12
     wanted, before = [], 0
-    with perception.open_source(SCENE) as source, perception.load_model("street", precision="fp32") as model:
+    with perception.open_source(SCENE) as source, perception.load_model("street-open", precision="fp32") as model:
         assert model.card.detection is not None
         car = model.card.detection.names.index("car")
         for prediction in perception.predict(source, model):
@@ -48,7 +48,7 @@ def test_the_sink_is_told_everything_in_order(capsys: pytest.CaptureFixture[str]
             cars = int((prediction.detections.class_ids == car).sum())
             wanted += [f"{prediction.frame.time:.2f} s: {cars} cars"] if cars != before else []
             before = cars
-    with perception.open_source(SCENE) as source, perception.load_model("street", precision="fp32") as model:
+    with perception.open_source(SCENE) as source, perception.load_model("street-open", precision="fp32") as model:
         report = perception.run(source, model, sinks=[sink])
     assert isinstance(report, perception.Report) and report.frames == 12
     assert capsys.readouterr().out.splitlines() == [*wanted, "the end"]
@@ -61,7 +61,7 @@ def test_a_sink_without_abort_may_fail() -> None:
 
     with (
         perception.open_source(SCENE) as source,
-        perception.load_model("street", precision="fp32") as model,
+        perception.load_model("street-open", precision="fp32") as model,
         pytest.raises(perception.PerceptionError, match="the cable was cut"),
     ):
         perception.run(source, model, sinks=[Fails()])
@@ -76,7 +76,7 @@ def test_the_stage_counts_and_keeps_cars(tmp_path: Path, monkeypatch: pytest.Mon
             "annotate",
             SCENE,
             "-m",
-            "street",
+            "street-open",
             "--precision",
             "fp32",
             "--csv",
@@ -87,7 +87,7 @@ def test_the_stage_counts_and_keeps_cars(tmp_path: Path, monkeypatch: pytest.Mon
         done = CliRunner().invoke(app, line)
         assert done.exit_code == 0, done.output
         rows = (tmp_path / "o.csv").read_text().splitlines()[1:]
-        with perception.open_source(SCENE) as source, perception.load_model("street", precision="fp32") as model:
+        with perception.open_source(SCENE) as source, perception.load_model("street-open", precision="fp32") as model:
             stage: perception.Stage = find_stage("my_stages:CountCars")(model.card)
             list(perception.predict(source, model, [stage]))
         assert stage.boxes == len(rows) > 0  # type: ignore[attr-defined]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from perception.annotate.outputs import FILES, STDOUT, SUFFIXES, TABLES, Outputs
 from perception.annotate.result import Result
+from perception.common.objects import ObjectPath, is_object, join, plain
 from perception.errors import SourceError, UsageError
 from perception.sinks import PICTURES
 from perception.sources.address import Address
 from perception.sources.choice import Choice
 from perception.sources.media import find_media, is_glob
-from perception.sources.uri import is_folder, kind_of, redact
+from perception.sources.uri import IMAGE_SUFFIXES, is_folder, kind_of, redact
 
 
 def plan(
@@ -44,7 +45,11 @@ def plan(
     given = outputs.given()
     if not given:
         raise UsageError(f"nothing to write: give at least one output ({', '.join(f.name for f in fields(Outputs))})")
-    own = {Path(path).resolve() for kind, path in given.items() if kind not in SUFFIXES or _names_folder(path)}
+    stored = [plain(path) for path in (*sources, *given.values()) if is_object(path)]
+    if names is None and stored:
+        raise UsageError("object stores are read and written by a batch: `resume=True` makes one", stored[0])
+    folders = [path for kind, path in given.items() if kind not in SUFFIXES or _names_folder(path)]
+    own = {ObjectPath(path) if is_object(path) else Path(path).resolve() for path in folders}
     found = [media for source in sources for media in find_media(source, recursive, own, choice)]
     if not found:
         raise UsageError("there is no file here that is to be annotated", ", ".join(sources)[:200])
@@ -93,6 +98,7 @@ def _check_files(results: Sequence[Result]) -> None:
     Raises:
         UsageError: that would happen.
     """
+    addresses = {result.source for result in results if is_object(result.source)}
     sources = {file for file in (_file_id(result.source) for result in results) if file is not None}
     for result in results:
         names: dict[str, str] = {}
@@ -102,7 +108,7 @@ def _check_files(results: Sequence[Result]) -> None:
             other = names.setdefault(path if path == STDOUT else str(Path(path).resolve()), kind)
             if other != kind:
                 raise UsageError(f"{other} and {kind} cannot share one file; give each its own name", path)
-            if _file_id(path) in sources:
+            if _file_id(path) in sources or path in addresses:
                 raise UsageError("this file is also an input; choose another name or folder", path)
 
 
@@ -121,6 +127,8 @@ def stem(source: str) -> str:
         return "stdin"
     if source.isdigit():
         return f"camera{source}"
+    if is_object(source):
+        return _plain(ObjectPath(source).stem) or "source"
     if "://" in source or redact(source) != source:
         name = _url_name(source)
     else:
@@ -150,7 +158,7 @@ def _place(kind: str, path: str, source: str, name: str, several: bool, beside: 
     """Return the kind and path of one output of one source; ``beside``: its pictures need no folder of its name."""
     suffix = SUFFIXES.get(kind)
     if suffix is None:  # a folder in any case
-        return kind, str(Path(path) / name) if several else path
+        return kind, join(path, name) if several else path
     folder = _names_folder(path)
     if several and not folder:
         named = path == STDOUT or Path(path).suffix
@@ -162,15 +170,16 @@ def _place(kind: str, path: str, source: str, name: str, several: bool, beside: 
     if not folder:
         return "picture" if kind == "video" and Path(path).suffix[1:].lower() in PICTURES else kind, path
     if kind == "video" and _is_images(source) and not (is_folder(Path(source)) or is_glob(source)):
-        return "picture", str(Path(path) / f"{name}.jpg")
+        return "picture", join(path, f"{name}.jpg")
     if kind == "video" and _is_images(source):
-        return "pictures", str(Path(path) / name) if several and not beside else path
-    return kind, str(Path(path) / f"{name}{suffix}")
+        return "pictures", join(path, name) if several and not beside else path
+    return kind, join(path, f"{name}{suffix}")
 
 
 def _is_images(source: str) -> bool:
     """True where the source is images: in a folder, their annotated form is images too."""
     try:
-        return kind_of(source) == "images"
+        kind = kind_of(source)
+        return kind == "images" or (kind == "object" and ObjectPath(source).suffix.lower() in IMAGE_SUFFIXES)
     except SourceError:  # told when it is opened
         return False

@@ -78,6 +78,7 @@ def annotate_one(
     clips: ClipSettings | None = None,
     max_loss: float | None = None,
     started: Callable[[Result, Source], Callable[[int, int], None] | None] | None = None,
+    copy: str | None = None,
 ) -> None:
     """Annotate one source of a plan; what became of it is put into its result.
 
@@ -86,11 +87,13 @@ def annotate_one(
         model: a loaded model.
         make_sinks: makes its outputs, once the source is open.
         annotator, stages, source_options, clips, max_loss, started: see `annotate_all`.
+        copy: of the source, which is opened in its place and has its name everywhere.
 
     Raises:
         Exception: a fault of the package or of a stage, and none of the source or of an output.
     """
     from perception.sources import open_source
+    from perception.sources.named import NamedSource
 
     try:
         check_there(result.source)
@@ -98,9 +101,8 @@ def annotate_one(
             footage = None if clips is None else held.enter_context(_recorder(clips, annotator, result.source))
             packets = None if footage is None else footage.packets
             chosen = None if result.chosen is None else result.chosen.takes
-            source = held.enter_context(
-                open_source(result.source, packets=packets, chosen=chosen, **(source_options or {}))
-            )
+            opened = open_source(copy or result.source, packets=packets, chosen=chosen, **(source_options or {}))
+            source = held.enter_context(opened if copy is None else NamedSource(opened, result.source))
             result.live = source.info.live
             sinks = make_sinks()
             progress = started(result, source) if started is not None else None

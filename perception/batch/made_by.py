@@ -12,7 +12,6 @@ from typing import Any
 from perception.annotate.outputs import Outputs
 from perception.annotate.settings import Annotation
 from perception.common.files import sha256_of
-from perception.common.hardware import usable_cores
 from perception.common.version import __version__
 from perception.errors import UsageError
 from perception.model import Model
@@ -33,13 +32,17 @@ _WITHOUT_EFFECT = (
 )
 
 
-def fixed(annotation: Annotation, jobs: int) -> Annotation:
-    """Return an annotation whose outputs depend on nothing but sources and settings, for one of so many processes."""
+def fixed(annotation: Annotation, threads: int) -> Annotation:
+    """Return an annotation whose outputs depend on nothing but sources and settings.
+
+    Args:
+        annotation: as it was given.
+        threads: how many there are where it does not say it.
+    """
     options = {kind: dict(given) for kind, given in annotation.sink_options.items()}
     options.setdefault("video", {}).setdefault("threads", ENCODER_THREADS)
     options.setdefault("jsonl", {}).setdefault("timings", False)
-    threads = annotation.threads or max(1, usable_cores() // jobs)
-    return replace(annotation, threads=threads, sink_options=options)
+    return replace(annotation, threads=annotation.threads or threads, sink_options=options)
 
 
 def decided(annotation: Annotation, model: Model) -> Annotation:

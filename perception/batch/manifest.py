@@ -1,7 +1,8 @@
 """The manifest: what was made of which source, with which model and settings; a file in the folder of the outputs.
 
 Its first line says what it is. A line with ``settings`` has those that its ``id`` stands for; every other line is about
-a source, and the last one about it counts. While a batch runs, lines are added; at its end they are put in order.
+a source, and the last one about it counts. While a batch runs, lines are added; at its end they are put in order. To
+an object nothing can be added: there the lines are objects of their own meanwhile, in ``manifest.jsonl.parts``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from perception.common.files import write_atomic
+from perception.common.objects import ObjectPath, is_object
+from perception.common.objects import place as place_of
 from perception.errors import UsageError
-from perception.sinks.files import LineFile, make_folder, sink_errors, utf8
+from perception.sinks.files import LineFile, sink_errors, utf8
 
 NAME = "manifest.jsonl"
 VERSION = 1
@@ -54,10 +57,10 @@ class Manifest:
     """Entries by source, in memory and in the file.
 
     Args:
-        folder: of the outputs.
+        folder: of the outputs, or what their names in a store begin with.
 
     Attributes:
-        path: the file.
+        path: the file, or object.
         entries: by source.
         settings: by id, what was added last at the end.
 
@@ -65,15 +68,17 @@ class Manifest:
         UsageError: the file is something else, or of a later version of the package.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | ObjectPath) -> None:
         self.folder = folder
         self.path = folder / NAME
         self.entries: dict[str, Entry] = {}
         self.settings: dict[str, dict[str, Any]] = {}
-        self._file: LineFile | None = None
+        self._file: LineFile | _Parts | None = None
         self._written: set[str] = set()
         try:
             lines = self.path.read_bytes().split(b"\n")
+            if isinstance(self.path, ObjectPath):
+                lines = [*lines[:-1], *_Parts(self.path).read(), b""]
         except FileNotFoundError:
             return
         except OSError as error:
@@ -103,23 +108,34 @@ class Manifest:
 
     def key(self, source: str) -> str:
         """Return how a source is called in the file."""
-        return source if ":" in source and not Path(source).exists() else _relative(source, self.folder)
+        return source if ":" in source and not Path(source).exists() else self.place(source)
 
     def source(self, entry: Entry) -> Path:
         """Return where the source of an entry is: its absolute path."""
-        return Path(os.path.abspath(self.folder / entry.source))  # noqa: PTH100 (links stay as they are named)
+        at = Path(entry.source) if isinstance(self.folder, ObjectPath) else self.folder / entry.source
+        return Path(os.path.abspath(at))  # noqa: PTH100 (links stay as they are named)
 
     def place(self, path: str) -> str:
         """Return how an output is called in the file."""
-        return _relative(path, self.folder)
+        if isinstance(self.folder, ObjectPath):
+            inside = path.startswith(f"{self.folder}/")
+            return path[len(str(self.folder)) + 1 :] if inside else path if is_object(path) else _absolute(path)
+        return path if is_object(path) else _relative(path, self.folder)
 
-    def paths(self, entry: Entry) -> dict[str, Path]:
+    def paths(self, entry: Entry) -> dict[str, Path | ObjectPath]:
         """Return where the outputs of an entry are, by kind."""
-        return {kind: self.folder / place for kind, place in entry.outputs.items()}
+        return {kind: self._at(place) for kind, place in entry.outputs.items()}
+
+    def _at(self, name: str) -> Path | ObjectPath:
+        """Return where is what the file calls so."""
+        if is_object(name) or (isinstance(self.folder, ObjectPath) and Path(name).is_absolute()):
+            return place_of(name)
+        return self.folder / name
 
     def unreadable(self, entry: Entry) -> tuple[str, ...]:
         """Return the paths of the images that could not be read."""
-        return tuple(os.path.normpath(self.folder / place) for place in entry.unreadable)
+        there = [self._at(name) for name in entry.unreadable]
+        return tuple(os.path.normpath(path) if isinstance(path, Path) else str(path) for path in there)
 
     def put_settings(self, key: str, settings: Mapping[str, Any]) -> None:
         """Say what an id stands for."""
@@ -134,12 +150,13 @@ class Manifest:
         """
         if self._file is None:
             self.write()  # without what a kill cut off
-            self._file = LineFile(self.path, append=True)
+            self._file = _Parts(self.path) if isinstance(self.path, ObjectPath) else LineFile(self.path, append=True)
             self._file.open()
+        lines = b""
         if entry.settings not in self._written:
-            self._file.write(_line({"id": entry.settings, "settings": self.settings[entry.settings]}))
+            lines = _line({"id": entry.settings, "settings": self.settings[entry.settings]})
             self._written.add(entry.settings)
-        self._file.write(_line(asdict(entry)))
+        self._file.write(lines + _line(asdict(entry)))
         self.entries[entry.source] = entry
 
     def write(self, order: Iterable[str] = ()) -> None:
@@ -159,9 +176,13 @@ class Manifest:
             _line({"id": key, "settings": settings}) for key, settings in self.settings.items() if key in used
         ]  # fmt: skip
         lines += [_line(asdict(self.entries[key])) for key in keys]
-        make_folder(self.folder, str(self.path))
         with sink_errors(str(self.path)):
-            write_atomic(self.path, b"".join(lines))
+            if isinstance(self.path, ObjectPath):
+                self.path.write_bytes(b"".join(lines))
+                _Parts(self.path).remove()
+            else:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(self.path, b"".join(lines))
 
     def close(self) -> None:
         """Close the file."""
@@ -170,11 +191,41 @@ class Manifest:
             self._file = None
 
 
+class _Parts:
+    """Lines that are added to an object, each an object of its own until all are put into one."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        self._folder = ObjectPath(f"{path}.parts")
+        self._count = 0
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def write(self, lines: bytes) -> None:
+        place = self._folder / f"{self._count:08}"
+        with sink_errors(str(place)):
+            place.write_bytes(lines)
+        self._count += 1
+
+    def read(self) -> list[bytes]:
+        return [line for path, _ in self._folder.files() for line in path.read_bytes().split(b"\n") if line]
+
+    def remove(self) -> None:
+        self._folder.remove_all()
+
+
 def _relative(path: str | Path, folder: Path) -> str:
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:  # another drive
-        return Path(path).absolute().as_posix()
+        return _absolute(path)
+
+
+def _absolute(path: str | Path) -> str:
+    return Path(os.path.abspath(path)).as_posix()  # noqa: PTH100 (links stay as they are named)
 
 
 def _line(data: Any) -> bytes:

@@ -1,191 +1,37 @@
-"""Worker processes: tasks are given to those that are free, and what becomes of each task comes back."""
+"""What a batch gives its tasks to."""
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import os
-import signal
-from collections import deque
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any
 
-from perception.annotate.settings import Annotation
-from perception.batch.worker import Outcome, Task, work
-from perception.errors import PerceptionError
-
-TRIES = 2
-"""A task whose worker died is given to so many workers; then it is to blame."""
-
-_CLEAN_MEMORY = {"MALLOC_PERTURB_": "255"}
-"""Has glibc clear the memory that it gives out. x264 (core 165) decides by some that it has not written, in videos of a
-few macroblocks such as 80x48, so that the same pictures would be encoded in one of two ways by chance."""
-
-_LOOK_S = 0.2
-_END_S = 5.0
+from perception.batch.annotating import Outcome
+from perception.batch.task import Task
 
 
-@dataclass(eq=False)
-class _Worker:
-    """One process, and what it is doing."""
+class Pool(ABC):
+    """Does tasks, several at once, in an order of its own: processes of this machine, or a cluster's."""
 
-    process: Any
-    connection: Connection
-    ready: bool = False
-    task: Task | None = None
-    part: float = 0.0  # of the task that is done
-
-    def give(self, task: Task | None) -> None:
-        self.task, self.part = task, 0.0
-        with suppress(OSError):  # it died, which is seen when it is listened to
-            self.connection.send(task)
-
-    def death(self) -> str:
-        """Say how it ended."""
-        self.process.join(_END_S)
-        code = self.process.exitcode
-        if code is not None and code < 0:
-            with suppress(ValueError):
-                return f"was ended by {signal.Signals(-code).name}"
-        return f"ended with code {code}"
-
-    def end(self) -> None:
-        self.connection.close()  # it ends by itself
-        if self.process.is_alive():
-            self.process.terminate()
-
-    def wait(self) -> None:
-        self.process.join(_END_S)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables for the processes that are started in here; what is set already stays."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-class Pool:
-    """Worker processes of a batch.
-
-    Args:
-        annotation: what they do.
-        jobs: how many there are at most.
-        folder: see `perception.batch.worker.work`.
-    """
-
-    def __init__(self, annotation: Annotation, jobs: int, folder: Path) -> None:
-        self._annotation = annotation
-        self._jobs = jobs
-        self._folder = folder
-        self._context = multiprocessing.get_context("spawn")
-        self._workers: list[_Worker] = []
-        self._waiting: deque[Task] = deque()
-        self._failed_starts = 0
-
+    @abstractmethod
     def run(
         self, tasks: Sequence[Task], moved: Callable[[dict[int, float]], None] | None = None
     ) -> Iterator[tuple[Task, Outcome]]:
-        """Give the tasks to workers, in their order, and yield what becomes of each as it ends.
+        """Begin the tasks in their order, and yield what becomes of each as it ends.
 
-        Leaving the loop ends the workers at once.
+        Leaving the loop ends what is in work at once.
 
         Args:
             tasks: what is to be done.
-            moved: called a few times a second with the parts (0..1) of the tasks in work, by number.
+            moved: called a few times a second with the parts (0..1) of the tasks in work, by number, as far as they
+                are known.
+
+        Yields:
+            the task with the drafts that were written, and what became of it.
 
         Raises:
-            PerceptionError: the workers cannot begin.
+            PerceptionError: nothing can be begun, or no more.
         """
-        self._waiting = deque(tasks)
-        deaths: dict[int, int] = {}
-        try:
-            while self._waiting or any(worker.task for worker in self._workers):
-                self._give()
-                for worker in self._heard():
-                    yield from self._listen(worker, deaths)
-                if moved is not None:
-                    moved({worker.task.number: worker.part for worker in self._workers if worker.task is not None})
-        finally:
-            for worker in self._workers:
-                worker.end()
-            for worker in self._workers:
-                worker.wait()
 
+    @abstractmethod
     def begin_no_more(self) -> None:
         """Let the tasks that are in work be the last."""
-        self._waiting.clear()
-
-    def _give(self) -> None:
-        busy = sum(worker.task is not None for worker in self._workers)
-        while len(self._workers) < min(self._jobs, busy + len(self._waiting)):
-            self._start()
-        for worker in self._workers:
-            if worker.ready and worker.task is None and self._waiting:
-                worker.give(self._waiting.popleft())
-
-    def _start(self) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=work, args=(theirs, self._annotation, self._folder), name="perception-batch", daemon=True
-        )
-        with _environment(_CLEAN_MEMORY):
-            process.start()
-        theirs.close()  # or its end would not be seen
-        self._workers.append(_Worker(process, ours))
-
-    def _heard(self) -> list[_Worker]:
-        heard = wait([worker.connection for worker in self._workers], _LOOK_S)
-        return [worker for worker in self._workers if worker.connection in heard]
-
-    def _listen(self, worker: _Worker, deaths: dict[int, int]) -> Iterator[tuple[Task, Outcome]]:
-        """Take one message of a worker, or its death."""
-        try:
-            what, *rest = worker.connection.recv()
-        except (EOFError, OSError):
-            yield from self._buried(worker, deaths)
-            return
-        if what == "ready":
-            worker.ready, self._failed_starts = True, 0
-        elif what == "broken":
-            raise rest[0]
-        elif what == "moved":
-            frames, total = rest
-            worker.part = min(1.0, frames / total) if total else 0.0
-        elif what == "logged":
-            name, level, text = rest
-            logging.getLogger(name).log(level, "%s", text)
-        else:
-            task, worker.task = worker.task, None
-            assert task is not None
-            yield task, rest[0]
-
-    def _buried(self, worker: _Worker, deaths: dict[int, int]) -> Iterator[tuple[Task, Outcome]]:
-        how = worker.death()
-        worker.end()
-        worker.wait()
-        self._workers.remove(worker)
-        task = worker.task
-        if task is None:
-            self._failed_starts += not worker.ready
-            if self._failed_starts >= TRIES:
-                raise PerceptionError(f"worker processes end before they begin (the last {how}); try fewer at once")
-            return
-        deaths[task.number] = deaths.get(task.number, 0) + 1
-        if deaths[task.number] < TRIES:
-            self._waiting.appendleft(task)
-        else:
-            why = f"the process that annotates it {how}, {TRIES} times; it may need more memory, or crash a library"
-            yield task, Outcome(error=PerceptionError(why, task.source))

@@ -14,6 +14,7 @@ from perception.annotate.summary import RunSummary
 from perception.batch.made_by import flat
 from perception.batch.manifest import Entry, Manifest
 from perception.common.files import write_atomic
+from perception.common.objects import ObjectPath
 from perception.common.text import counted
 from perception.drawing.contact_sheet import contact_sheet
 from perception.errors import PerceptionError
@@ -56,8 +57,9 @@ def write_report(manifest: Manifest, results: Sequence[Result], summary: RunSumm
         SinkError: it cannot be written.
     """
     path = manifest.folder / NAME
+    page = _page(manifest, results, summary, made).encode("utf-8", "backslashreplace")
     with sink_errors(str(path)):
-        write_atomic(path, _page(manifest, results, summary, made).encode("utf-8", "backslashreplace"))
+        path.write_bytes(page) if isinstance(path, ObjectPath) else write_atomic(path, page)
 
 
 def _page(manifest: Manifest, results: Sequence[Result], summary: RunSummary, made: Mapping[str, Any]) -> str:
@@ -153,6 +155,8 @@ def _thumbnail(manifest: Manifest, entry: Entry) -> str:
     if kind is None:
         return ""
     path = paths[kind]
+    if isinstance(path, ObjectPath):  # all of it would be copied here
+        return ""
     try:
         if path.is_dir():
             path = next(file for file in sorted(path.iterdir()) if file.suffix == ".jpg")

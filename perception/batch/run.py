@@ -14,15 +14,21 @@ from perception.annotate.planning import plan
 from perception.annotate.result import Result
 from perception.annotate.settings import Annotation
 from perception.annotate.summary import RunSummary
+from perception.batch.annotating import Outcome, is_full
+from perception.batch.cluster import check_cluster
+from perception.batch.cluster_pool import THREADS, ClusterPool
 from perception.batch.drafts import Drafts, check_places, in_the_way, size_of
 from perception.batch.lock import FolderLock
 from perception.batch.made_by import decided, differences, fixed, identity, made_by
 from perception.batch.manifest import Entry, Manifest
 from perception.batch.pool import Pool
+from perception.batch.processes import ProcessPool
 from perception.batch.progress import Meter, Progress
 from perception.batch.report import write_report
 from perception.batch.sources import check_recorded, state_of
-from perception.batch.worker import Outcome, Task, is_full
+from perception.batch.task import Task
+from perception.common.hardware import usable_cores
+from perception.common.objects import is_object, place, remember
 from perception.common.text import counted
 from perception.common.waits import say_progress
 from perception.errors import PerceptionError, SinkError, UsageError
@@ -36,10 +42,13 @@ class Batch:
     """Annotates files into folders; see `run`.
 
     Args:
-        sources: files; folders and globs stand for the videos and images that they hold.
+        sources: files and objects; folders, globs and beginnings of names stand for the videos and images that they
+            hold.
         annotation: model, options, drawing.
-        outputs: folders.
-        jobs: how many processes work at once; the cores are divided among them.
+        outputs: folders, or what names in an object store begin with (``s3://bucket/out/``).
+        jobs: how many processes work at once, among which the cores are divided; on a cluster, how many files are in
+            work at most. None: one process, and as many files as a cluster has room for.
+        cluster: does the work in place of this machine, see `perception.batch.cluster.connected`.
         resume: go on with what an earlier batch has begun there; what is done and has not changed is skipped.
         overwrite: replace files that no batch has made, and, without ``resume``, what an earlier one has.
         recursive: look into subfolders too; their structure is kept.
@@ -49,7 +58,7 @@ class Batch:
         summary: what became of the sources; complete once `run` has ended.
 
     Raises:
-        UsageError: ``jobs`` is less than 1, or an output is no folder.
+        UsageError: ``jobs`` is less than 1, an output is no folder, or ``cluster`` no address.
     """
 
     def __init__(
@@ -58,26 +67,32 @@ class Batch:
         annotation: Annotation,
         outputs: Outputs,
         *,
-        jobs: int = 1,
+        jobs: int | None = None,
+        cluster: str | None = None,
         resume: bool = False,
         overwrite: bool = False,
         recursive: bool = False,
         choice: Choice | None = None,
         root: Path | None = None,
     ) -> None:
-        if jobs < 1:
+        if jobs is not None and jobs < 1:
             raise UsageError(f"jobs must be at least 1, not {jobs}")
-        check_places(outputs)
-        self._outputs = Outputs(**{kind: f"{path.rstrip('/') or '/'}/" for kind, path in outputs.given().items()})
-        self._sources = sources
-        self._annotation = fixed(annotation, jobs)
+        if cluster is not None:
+            check_cluster(cluster)
+        given = {kind: remember(path) if is_object(path) else path for kind, path in outputs.given().items()}
+        check_places(Outputs(**given))
+        self._outputs = Outputs(**{kind: f"{path.rstrip('/') or '/'}/" for kind, path in given.items()})
+        self._sources = [remember(source) if is_object(source) else source for source in sources]
+        threads = THREADS if cluster is not None else max(1, usable_cores() // (jobs or 1))
+        self._annotation = fixed(annotation, threads)
         self._jobs = jobs
+        self._cluster = cluster
         self._resume = resume
         self._overwrite = overwrite
         self._recursive = recursive
         self._choice = choice
         self._root = root
-        self._folder = Path(next(iter(self._outputs.given().values()), "."))
+        self._folder = place(next(iter(self._outputs.given().values()), "."))
         self._results: list[Result] = []
         self._ended: list[Result] = []
         self._interrupted = False
@@ -109,8 +124,9 @@ class Batch:
             PerceptionError: the model cannot be used; the processes cannot begin.
         """
         with ExitStack() as ending:
-            make_folder(self._folder, str(self._folder))
-            ending.callback(FolderLock(self._folder).release)
+            if isinstance(self._folder, Path):
+                make_folder(self._folder, str(self._folder))
+                ending.callback(FolderLock(self._folder).release)
             manifest = Manifest(self._folder)
             if manifest.entries and not (self._resume or self._overwrite):
                 why = "is of an earlier batch; `resume=True` goes on with it, `overwrite=True` makes all of it again"
@@ -129,9 +145,9 @@ class Batch:
     def _plan(self, manifest: Manifest) -> None:
         names = {}
         for entry in manifest.entries.values():
-            place = manifest.source(entry)
-            if place.exists() or ":" in entry.source:
-                names[entry.source if ":" in entry.source else str(place)] = entry.name
+            at = manifest.source(entry)
+            if at.exists() or ":" in entry.source:
+                names[entry.source if ":" in entry.source else str(at)] = entry.name
         self._results = plan(
             self._sources, self._outputs, recursive=self._recursive, choice=self._choice, root=self._root, names=names
         )  # fmt: skip
@@ -171,7 +187,7 @@ class Batch:
         meter = Meter({result.number: states[result.number][1] for result in todo}, len(self._results))
         drafts = Drafts(self._outputs)
         try:
-            pool = Pool(annotation, min(self._jobs, len(todo)), drafts.folder)
+            pool = self._pool(annotation, len(todo), drafts.folder)
             todo.sort(key=lambda result: -states[result.number][1])  # or a long one would be alone at the end
             tasks = [
                 Task(r.number, r.source, r.pictures, r.chosen, drafts.places(r), dict(r.outputs)) for r in todo
@@ -181,7 +197,7 @@ class Batch:
                 entry = Entry(
                     manifest.key(result.source), result.name, "done", states[task.number][0], {}, key,
                 )  # fmt: skip
-                self._take(result, outcome, entry, manifest, drafts)
+                self._take(result, task, outcome, entry, manifest, drafts)
                 if outcome.full or is_full(result.error):
                     pool.begin_no_more()
                     self._stopped = "the disk is full"
@@ -190,17 +206,25 @@ class Batch:
         finally:
             drafts.close()
 
+    def _pool(self, annotation: Annotation, count: int, folder: Path | None) -> Pool:
+        """Return what does so many tasks."""
+        if self._cluster is not None:
+            return ClusterPool(self._cluster, annotation, self._jobs, folder)
+        return ProcessPool(annotation, min(self._jobs or 1, count), folder)
+
     def _end(self, result: Result) -> Result:
         self._ended.append(result)
         return result
 
     def _in_the_way(self, result: Result, own: set[str]) -> UsageError | None:
         """Return the error of a source one of whose outputs would replace what no batch has made."""
-        files = [Path(path) for kind, path in result.outputs.items() if kind in FILES and kind not in own]
+        files = [place(path) for kind, path in result.outputs.items() if kind in FILES and kind not in own]
         found = None if self._overwrite else next((path for path in files if path.exists()), None)
         return None if found is None else in_the_way(found)
 
-    def _take(self, result: Result, outcome: Outcome, entry: Entry, manifest: Manifest, drafts: Drafts) -> None:
+    def _take(
+        self, result: Result, task: Task, outcome: Outcome, entry: Entry, manifest: Manifest, drafts: Drafts
+    ) -> None:
         """Publish what a worker has made, and put it into the manifest, which is the last that happens."""
         result.report, result.error, result.unreadable = outcome.report, outcome.error, outcome.unreadable
         if outcome.report is None:
@@ -211,9 +235,9 @@ class Batch:
         facts: dict[str, Any] = {"frames": outcome.report.frames, "boxes": outcome.boxes}
         facts["unreadable"] = [manifest.place(path) for path in outcome.unreadable]
         try:
-            drafts.check(result, set(places) if self._overwrite else own)
+            drafts.check(result, task.drafts, set(places) if self._overwrite else own)
             manifest.put(replace(entry, state="publishing", outputs=places))
-            sizes = drafts.publish(result, own)
+            sizes = drafts.publish(result, task.drafts, own)
             outputs = {kind: place for kind, place in places.items() if kind in sizes}
             manifest.put(replace(entry, outputs=outputs, sizes=sizes, **facts))
         except PerceptionError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.annotate.result import Result, file_state
+from perception.common.objects import ObjectPath, is_object
 from perception.errors import PerceptionError, SourceError, UsageError
 from perception.sources.images import find_images
 from perception.sources.uri import kind_of, redact
@@ -22,6 +23,9 @@ def read_list(text: str) -> list[str]:
 
 def common_folder(names: Iterable[str]) -> Path | None:
     """Return the folder that all files of a list lie in, absolute; None where there is none, as for addresses."""
+    names = list(names)
+    if any(map(is_object, names)):
+        return None
     try:
         return Path(os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in names]))  # noqa: PTH100, PTH120
     except ValueError:  # of different drives
@@ -48,6 +52,12 @@ def state_of(result: Result) -> tuple[list[Any], int]:
 
     A file has its size and time of change; images of a folder have a digest of theirs and their names.
     """
+    if is_object(result.source):
+        try:
+            found = ObjectPath(result.source).state()
+        except OSError:  # told when it is opened
+            found = []
+        return found, found[0] if found else 0
     path = Path(result.source)
     if not result.pictures or path.is_file():
         state = file_state(path)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("peers", "live", "cameras", "rtsp", "models", "tracking", "rules")
+ON_REQUEST = ("peers", "encoders", "live", "cameras", "rtsp", "models", "tracking", "rules")
 """Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
 
@@ -98,6 +98,11 @@ def run_bench(
                 bench.title("the same video and network with other libraries"),
                 peer_rows(model, bench.clip, precision),
             )
+        if "encoders" in chosen:
+            from perception.bench.encoders import encoder_rows
+
+            with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
+                yield "encoders on annotated frames", encoder_rows(bench.model(), bench.clip, Path(folder))
         if "engines" in chosen:
             yield f"engines, {model}, the network alone", engine_rows(model, repeats)
         if "rules" in chosen:

@@ -39,7 +39,6 @@ ROUNDS = 3
 CORES = os.cpu_count() or 1
 _ON_CPU = ("openvino", "onnxruntime")
 MAX_LOSS = 0.01
-ENCODER = {"codec": "h264", "preset": "veryfast"}
 
 
 class Bench:
@@ -181,7 +180,7 @@ class Bench:
 
         def encode(worker: int) -> int:
             path = Path(self._folder.name) / f"encoded-{worker}.mp4"
-            with open_sink(path, overwrite=True, audio=False, **ENCODER) as sink:
+            with open_sink(path, overwrite=True, audio=False) as sink:
                 sink.open(info, card)
                 for prediction in drawn:
                     sink.write(prediction)
@@ -219,7 +218,7 @@ class Bench:
     def _pipeline_fps(self, max_loss: float | None = None) -> float:
         model = self.model()
         with open_source(str(self.clip), max_frames=FRAMES) as source:
-            sink = open_sink(str(Path(self._folder.name) / "ours.mp4"), overwrite=True, **ENCODER)
+            sink = open_sink(str(Path(self._folder.name) / "ours.mp4"), overwrite=True)
             return run(source, model, annotator=Annotator(model.card), sinks=[sink], max_loss=max_loss).fps
 
 

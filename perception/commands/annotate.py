@@ -48,6 +48,7 @@ from perception.commands.outputs import (
     ClipBefore,
     Clips,
     ClipSound,
+    Cluster,
     Coco,
     Codec,
     Counts,
@@ -112,6 +113,7 @@ def annotate(
     skip_existing: SkipExisting = False,
     jobs: Jobs = None,
     resume: Resume = False,
+    cluster: Cluster = None,
     codec: Codec = None,
     crf: Crf = None,
     preset: Preset = None,
@@ -184,6 +186,8 @@ def annotate(
 
       find . -name '*.mp4' -print0 | perception annotate --files-from - -o out/ --resume
 
+      perception annotate videos/ -o out/ --cluster ray://head:10001 --resume
+
       perception annotate 0 -o webcam.mp4 --duration 10
 
       perception annotate street.mp4 -o instances.mp4 --view panoptic --panoptic segments/
@@ -254,14 +258,18 @@ def annotate(
         },
         sink_options={"video": video, "jsonl": {"masks": rle}},
     )  # fmt: skip
-    if jobs is not None or resume:
+    if jobs is not None or resume or cluster is not None:
         if skip_existing:
-            raise UsageError("--resume and --jobs know by their manifest what is done; leave out --skip-existing")
+            raise UsageError(
+                "--resume, --jobs and --cluster know by their manifest what is done; leave out --skip-existing"
+            )
         if kept is not None or targets is not None:
-            raise UsageError("a batch sends no events and keeps no clips; leave out --jobs and --resume, or these")
+            raise UsageError(
+                "a batch sends no events and keeps no clips; leave out --jobs, --resume and --cluster, or these"
+            )
         batch = Batch(
-            named, annotation, outputs, jobs=jobs or 1, resume=resume, overwrite=overwrite, recursive=recursive,
-            choice=choice, root=root,
+            named, annotation, outputs, jobs=jobs, cluster=cluster, resume=resume, overwrite=overwrite,
+            recursive=recursive, choice=choice, root=root,
         )  # fmt: skip
         ended = reporter.run_batch(batch)
     else:

@@ -17,8 +17,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="PART",
-            help="kernels, stages, pipeline, engines (by default); peers, live, cameras, rtsp, models, tracking, "
-            "rules.",
+            help="kernels, stages, pipeline, engines (by default); peers, encoders, live, cameras, rtsp, models, "
+            "tracking, rules.",
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,

@@ -46,9 +46,9 @@ def build(
 
     [bold]Examples[/bold]
 
-      perception build street
+      perception build street-open
 
-      perception build street --flavour rtx --precision fp16 --compute-capability 75,80,86,89,120
+      perception build street-open --flavour rtx --precision fp16 --compute-capability 75,80,86,89,120
     """
     from perception.commands.terminal import working
     from perception.common.settings import names

@@ -35,7 +35,7 @@ models = typer.Typer(
 
       perception models
 
-      perception models street
+      perception models street-open
 
       perception models --json
 
@@ -82,7 +82,7 @@ def show(
 
     [bold]Examples[/bold]
 
-      perception models show street
+      perception models show street-open
 
       perception models show mine.onnx --json
     """

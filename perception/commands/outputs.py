@@ -40,7 +40,7 @@ Codec = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Speed of the encoder.", show_default="by codec: veryfast for h264, 7 for vp9", rich_help_panel=OUTPUT
+        help="Speed of the encoder.", show_default="by codec: superfast for h264, 7 for vp9", rich_help_panel=OUTPUT
     ),
 ]  # fmt: skip
 
@@ -139,6 +139,14 @@ Jobs = Annotated[
     typer.Option(
         "--jobs", "-j", min=1, rich_help_panel=OUTPUT, show_default="no batch",
         help="Annotate so many files at once, as a batch: each in a process of its own; see docs/batches.md.",
+    ),
+]  # fmt: skip
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", rich_help_panel=OUTPUT, show_default="none",
+        help="As a batch on a Ray cluster: ray://HEAD:10001, or on one of its machines HEAD:6379 or auto; see "
+        "docs/batches.md.",
     ),
 ]  # fmt: skip
 Resume = Annotated[

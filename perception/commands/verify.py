@@ -40,9 +40,9 @@ def verify(
 
     [bold]Examples[/bold]
 
-      perception verify street
+      perception verify street-open
 
-      perception verify street --clip street.mp4 --frames 20 --require 0.99
+      perception verify street-open --clip street.mp4 --frames 20 --require 0.99
     """
     from perception.commands.terminal import write_json
     from perception.diagnostics.verify import verify as verify_engines

@@ -1,6 +1,6 @@
 """Compare engines: every one that is installed, on the same frames, with a reference.
 
-for agreement in verify("street", frames):
+for agreement in verify("street-open", frames):
     print(agreement.engine, agreement.precision, agreement.mask)
 """
 

@@ -45,7 +45,7 @@ def building(quick: bool) -> Finding:
         raise Absent(f"{flavour.title} builds on a GPU only")
     from perception.weights.library import model_paths
 
-    paths = {"street": model_paths()["street"]} if quick else model_paths()
+    paths = {"street-open": model_paths()["street-open"]} if quick else model_paths()
     with tempfile.TemporaryDirectory() as folder:
         engines = EngineCache(Path(folder) / "engines")
         began, built = time.perf_counter(), 0
@@ -257,7 +257,7 @@ def _needs(*modules: str) -> None:
 def _street() -> Path:
     from perception.weights.library import model_paths
 
-    return model_paths()["street"]
+    return model_paths()["street-open"]
 
 
 def _street_frames(width: int, height: int, count: int) -> list[U8]:

@@ -1,6 +1,6 @@
 """Source to model to stages to sinks, everything at once, nothing unbounded.
 
-    with open_source("in.mp4") as source, load_model("street", mode="throughput") as model:
+    with open_source("in.mp4") as source, load_model("street-open", mode="throughput") as model:
         report = run(source, model, annotator=Annotator(model.card), sinks=[open_sink("out.mp4")])
     print(report.fps)
 

@@ -64,7 +64,7 @@ class VideoSink(Sink):
         overwrite: replace a file that is there.
         codec: ``h264`` (default), ``hevc``, ``vp9`` (default of WebM), ``av1``, or the name of an FFmpeg encoder.
         crf: constant quality, lower is better; None takes the codec's usual one (23 for H.264).
-        preset: speed of the encoder, as it calls it; None takes ``veryfast`` or what is like it.
+        preset: speed of the encoder, as it calls it; None takes x264's ``superfast``, or what is like it.
         threads: of the encoder; None lets it choose.
         audio: carry the sound along.
         format: ``mp4``, ``mov``, ``mkv`` or ``webm``; None goes by the name.

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perception.common.bounds import Bounds
-from perception.errors import UsageError
+from perception.errors import SourceError, UsageError
 from perception.sources.base import Selection, Source
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def open_source(
         raise UsageError(f"transport must be tcp or udp, not {transport!r}")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise UsageError(f"fps must be more than 0, not {fps:g}")
-    from perception.sources.uri import kind_of
+    from perception.sources.uri import kind_of, redact
 
     uri = os.fspath(uri)
     kind = kind_of(uri)
@@ -120,6 +120,8 @@ def open_source(
             packets=packets,
             **codec,
         )
+    if kind == "object":
+        raise SourceError("object stores are read by a batch: `resume=True` makes one", redact(uri))
     if kind == "synthetic":
         from perception.sources.synthetic.source import SyntheticSource
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from perception.common.objects import ObjectPath, is_object
 from perception.common.text import listed
 from perception.errors import SourceError
 from perception.sources.base import log
@@ -32,7 +33,7 @@ class Media:
 
 
 def find_media(
-    source: str, recursive: bool = False, without: Collection[Path] = (), choice: Choice | None = None
+    source: str, recursive: bool = False, without: Collection[Path | ObjectPath] = (), choice: Choice | None = None
 ) -> list[Media]:
     """Find the sources that a folder or a glob stands for: each of its videos, and its images together.
 
@@ -45,6 +46,8 @@ def find_media(
         choice: which of the files of a folder or a glob are taken, None: all. Where none is, nothing comes back.
     """
     path = Path(source)
+    if is_object(source):
+        return list(_of_store(ObjectPath(source), recursive, without, choice))
     if is_folder(path):
         found = list(_of_folder(path, path, recursive, without, choice and choice.below(path)))
         return found if found or choice else [Media(source)]
@@ -64,6 +67,35 @@ def find_media(
     elif "**" not in source:
         _tell(source, folders, [])
     return found if found or choice else [Media(source)]
+
+
+def _of_store(
+    root: ObjectPath, recursive: bool, without: Collection[Path | ObjectPath], choice: Choice | None
+) -> Iterator[Media]:
+    """Find the objects below a name, each image by itself; or the one of that name.
+
+    Raises:
+        SourceError: the store refuses.
+    """
+    try:
+        if root.is_file():
+            yield Media(str(root))
+            return
+        there = root.files()
+    except OSError as error:
+        raise SourceError(f"cannot be listed: {error.strerror}", str(root)) from None
+    found = False
+    for path, _ in there:
+        below = path.relative_to(root)
+        deep = len(below.parts) > 1 and not recursive
+        taken = choice is None or choice.below(Path()).takes(Path(below))
+        media = below.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+        ours = any(isinstance(own, ObjectPath) and str(path).startswith(f"{own}/") for own in without)
+        if media and taken and not (deep or ours) and not any(part.startswith(".") for part in below.parts):
+            found = True
+            yield Media(str(path), _below(Path(), Path(below.parent)))
+    if not found and choice is None:
+        yield Media(str(root))
 
 
 def is_glob(source: str) -> bool:
@@ -100,7 +132,7 @@ def _nearest(path: Path) -> str:
 
 
 def _of_folder(
-    root: Path, folder: Path, recursive: bool, without: Collection[Path], choice: Choice | None
+    root: Path, folder: Path, recursive: bool, without: Collection[Path | ObjectPath], choice: Choice | None
 ) -> Iterator[Media]:
     try:
         there = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=natural_key)

@@ -7,10 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+from perception.common.objects import is_object
+from perception.common.objects import plain as plain_name
 from perception.errors import SourceError
 from perception.sources.address import Address, hidden
 
-Kind = Literal["file", "images", "camera", "csi", "stream", "stdin", "synthetic"]
+Kind = Literal["file", "images", "camera", "csi", "stream", "stdin", "synthetic", "object"]
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp")
 IMAGE_SUFFIXES = frozenset(
@@ -54,6 +56,8 @@ def kind_of(uri: str) -> Kind:
                 return "synthetic"
             if name == "csi":
                 return "csi"
+            if is_object(uri):
+                return "object"
             if name in STREAM_SCHEMES and uri[scheme.end() :].startswith("://"):
                 Address.read(uri)
                 return "stream"
@@ -99,10 +103,12 @@ def redact(uri: str) -> str:
 
     Of a network address nothing shows but scheme, host and port: cameras have passwords and keys in user information,
     in the path (``/user=admin_password=x_channel=1.sdp``, ``/live/KEY``) and in the query, and nothing tells them from
-    other words. Files, cameras and drawn scenes are called by their whole name.
+    other words. Files, objects, cameras and drawn scenes are called by their whole name.
     """
     plain = "".join(c if c.isprintable() else "?" for c in uri)
     if "://" in uri and not uri.startswith(("/", "./", "../")):
+        if is_object(uri):
+            return plain_name(plain)
         return plain if _DRAWN_OR_CSI.fullmatch(uri) else hidden(uri)
     # An address without its scheme. Something of that name on this machine is none.
     if ":" in uri.partition("@")[0] and "@" in uri and not exists(Path(uri)):

@@ -70,9 +70,11 @@ def done_in(out: Path) -> int:
         return 0
 
 
-def until(ready: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+def until(
+    ready: Callable[[], bool], process: subprocess.Popen[str] | None = None, longest_s: float = LONGEST_S
+) -> None:
     """Wait for it; the process must not end before."""
-    ends = time.monotonic() + LONGEST_S
+    ends = time.monotonic() + longest_s
     while not ready():
         assert process is None or process.poll() is None, f"it ended: {process.communicate()}"
         assert time.monotonic() < ends, "it takes too long"
