@@ -134,6 +134,7 @@ class Stream:
         self._intake = Intake(scheduler, f"stream {id}", self._changed, self._drop, clock)
         self._demand = Demand(clock)
         self._share = scheduler.share
+        self._age_s = self._timeouts.age
         self._paused = False
         self.rules = RuleBook(self._model.card) if rules is None else rules
         self._views = Views(self._model, stages, self.rules, f"stream {id}")
@@ -313,6 +314,7 @@ class Stream:
 
     def _space(self, capture: Capture) -> None:
         enough = self._share.interval_s / self._intake.weight
+        self._age_s = max(self._timeouts.age, 2 * enough)  # one that had to wait is shown for as long as it waited
         self._intake.eager = self._demand.ask(capture.thinner, enough, always=self._views.has_stages)
 
     # In the thread of the capture.
@@ -382,7 +384,7 @@ class Stream:
         try:
             while not self._closing.is_set() and not self._paused:
                 inference = self._intake.next(lambda: capture.ended or self._closing.is_set() or self._paused, patience)
-                if inference is not None and not self._results.publish(inference, timeouts.age):
+                if inference is not None and not self._results.publish(inference, self._age_s):
                     self._intake.lost = True
                     self._drop()
                 self._space(capture)
@@ -411,7 +413,7 @@ class Stream:
                 if watched and silent > timeouts.stall:
                     self._state.enter("stalled")
                 else:
-                    self._state.enter("running", self._results.complaint(timeouts.age))
+                    self._state.enter("running", self._results.complaint(self._age_s))
             return None, False
         finally:
             self._connections.close(capture)
