@@ -182,8 +182,10 @@ def check_places(outputs: Outputs) -> None:
     """Check that all places of the outputs are, or can be, folders.
 
     Raises:
-        UsageError: one is a file or standard output.
+        UsageError: one is a file, standard output or an address.
     """
+    if outputs.publish:
+        raise UsageError("a batch writes into folders and publishes nothing; leave out what makes it a batch, or this")
     for kind, path in outputs.given().items():
         if is_object(path):
             continue

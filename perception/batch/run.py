@@ -79,9 +79,12 @@ class Batch:
             raise UsageError(f"jobs must be at least 1, not {jobs}")
         if cluster is not None:
             check_cluster(cluster)
-        given = {kind: remember(path) if is_object(path) else path for kind, path in outputs.given().items()}
-        check_places(Outputs(**given))
-        self._outputs = Outputs(**{kind: f"{path.rstrip('/') or '/'}/" for kind, path in given.items()})
+        given: dict[str, Any] = {
+            kind: remember(path) if is_object(path) else path for kind, path in outputs.given().items()
+        }
+        check_places(replace(outputs, **given))
+        folders: dict[str, Any] = {kind: f"{path.rstrip('/') or '/'}/" for kind, path in given.items()}
+        self._outputs = Outputs(**folders)
         self._sources = [remember(source) if is_object(source) else source for source in sources]
         threads = THREADS if cluster is not None else max(1, usable_cores() // (jobs or 1))
         self._annotation = fixed(annotation, threads)

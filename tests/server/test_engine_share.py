@@ -2,13 +2,15 @@
 
 import heapq
 import random
+import statistics
 from collections import deque
 
 import pytest
 
-from perception.server.inference.engine_share import MANY, SCARCE_S, EngineShare
+from perception.server.inference.engine_share import FORGOTTEN_S, MANY, MOST_S, SCARCE_S, EngineShare
 from perception.server.inference.fair_queue import FairQueue
 from perception.sources.thinner import Spacing, Thinner
+from tests.server.clocks import ManualClock
 
 
 class Packet:
@@ -29,8 +31,8 @@ class Camera:
         self.weight = 1.0
         self.name = str(number)
         self.lost = False
-        self.turn = None
         self.turns, self.decoded, self.packets = 0, 0, 0
+        self.waited = 0.0
         self.ages = []
 
     def packet(self, now, interval_s):
@@ -51,7 +53,8 @@ def simulated(gops, *, core_s, decode_s, seconds, counted_from, cores=2.0, seed=
     """
     rng = random.Random(seed)
     cameras = [Camera(number, gop, rng) for number, gop in enumerate(gops)]
-    share, queue, serving = EngineShare(), FairQueue(), None
+    clock = [0.0]
+    share, queue, serving = EngineShare(lambda: clock[0]), FairQueue(), None
     spent = deque()  # when something was decoded
     events = [(camera.begins, number, "packet") for number, camera in enumerate(cameras)]
     heapq.heapify(events)
@@ -70,15 +73,16 @@ def simulated(gops, *, core_s, decode_s, seconds, counted_from, cores=2.0, seed=
         else:
             queue.end(serving)
             serving = None
-            if camera.turn is not None:
-                share.turn(now - camera.turn, camera.lost)
-            camera.turn, camera.lost = now, False
+            clock[0] = now
+            share.turn(camera.name, camera.lost, camera.waited)
+            camera.lost = False
             camera.turns += now > counted_from
         if now <= counted_from:
             for each in cameras:
                 each.decoded = each.packets = 0
         if serving is None and (taken := queue.take(alone=True)) is not None:
             serving, came = taken
+            cameras[int(serving.name)].waited = now - came
             if now > counted_from:
                 cameras[int(serving.name)].ages.append(now - came)
             while spent and spent[0] < now - 1:
@@ -106,6 +110,7 @@ def test_sixteen_cameras_get_as_much_as_one(gop):
     assert max(turns) <= 1.2 * min(turns)
     part = sum(camera.decoded for camera in many) / sum(camera.packets for camera in many)
     assert part < 0.75
+    assert statistics.median(age for camera in many for age in camera.ages) < 0.25
 
 
 def test_cameras_with_few_key_frames_and_with_many_get_as_much(seed=1):
@@ -122,40 +127,84 @@ def test_where_there_is_time_for_all_nothing_is_left_out():
     assert all(camera.decoded == camera.packets for camera in cameras)
 
 
+class Crowd:
+    """Clients that have their turns one after the other."""
+
+    def __init__(self, count, frame_s=0.01):
+        self.clock = ManualClock()
+        self.share = EngineShare(self.clock)
+        self.share.frame_s = frame_s
+        self.names = [str(number) for number in range(count)]
+
+    def turns(self, rounds, apart_s, lost=True, **told):
+        for _ in range(rounds):
+            for name in self.names:
+                self.clock.advance(apart_s / len(self.names))
+                self.share.turn(name, lost, **told)
+        return self.share.interval_s
+
+
 def test_a_moment_of_few_turns_changes_nothing():
-    share = EngineShare()
-    for _ in range(7):
-        share.turn(1.0, lost=True)
-    share.turn(0.1, lost=False)
-    assert share.interval_s == 0
+    crowd = Crowd(1)
+    assert crowd.turns(8, 1.0) == 0  # the first one tells nothing
+    assert crowd.turns(1, 0.1, lost=False) == 0
+    assert crowd.turns(7, 1.0) == 0
 
 
 def test_it_ends_when_there_is_time_again():
-    share = EngineShare()
-    for _ in range(40):
-        share.turn(1.0, lost=True)
-    assert share.interval_s == pytest.approx(1.0, rel=0.05)
-    asked = []
-    while share.interval_s:
-        asked.append(share.interval_s)
-        share.turn(share.interval_s, lost=False)
-        assert len(asked) < 500
-    assert asked == sorted(asked, reverse=True) and asked[-1] < SCARCE_S
+    crowd = Crowd(16, frame_s=0.06)
+    assert 0.9 < crowd.turns(20, 0.96) <= 1.2 * 0.96
+    asked = [crowd.share.interval_s]
+    while asked[-1]:
+        asked.append(crowd.turns(1, asked[-1], lost=False))
+        assert len(asked) < 100
+    assert asked == sorted(asked, reverse=True)
+    assert asked[-2] * 0.8 < max(SCARCE_S, MANY * 0.06)
+
+
+def test_it_ends_when_the_others_have_gone():
+    crowd = Crowd(16, frame_s=0.06)
+    assert crowd.turns(20, 0.96) > 0.9
+    crowd.names = crowd.names[:1]
+    spent = 0.0
+    while interval := crowd.share.interval_s:
+        crowd.turns(1, interval, lost=False)
+        spent += interval
+        assert spent < FORGOTTEN_S + 2
+
+
+def test_it_ends_when_the_engine_is_quick_again():
+    crowd = Crowd(16, frame_s=0.5)
+    assert crowd.turns(20, 8.0) == MOST_S
+    crowd.share.frame_s = 0.01
+    assert crowd.turns(1, MOST_S, lost=False) == 0
+
+
+def test_frames_that_wait_long_are_asked_for_further_apart():
+    crowd = Crowd(16, frame_s=0.06)
+    crowd.turns(2, 0.96)
+    before = crowd.turns(3, 0.96, lost=False)
+    after = crowd.turns(1, 0.96, lost=False, waited_s=0.5)
+    assert after > before
+    assert crowd.turns(1, 0.96, lost=False, waited_s=0.1) < after
+    # Who has twice the weight asks for its frames half as far apart.
+    assert crowd.turns(1, 0.96, lost=False, waited_s=0.25, weight=2.0) > crowd.turns(1, 0.96, lost=False, waited_s=0.1)
+
+
+def test_who_wants_few_tells_only_of_what_it_could_not_have():
+    crowd = Crowd(16, frame_s=0.06)
+    crowd.turns(2, 0.96)
+    before = crowd.turns(3, 0.96, lost=False)
+    assert crowd.turns(3, 0.96, lost=False, eager=False) == before
+    assert crowd.turns(1, 0.96, lost=True, eager=False) > before
 
 
 def test_a_slow_engine_is_not_a_crowded_one():
-    share = EngineShare()
-    share.frame_s = 0.4
-    for _ in range(100):
-        share.turn(0.9 * MANY * share.frame_s, lost=True)
-    assert share.interval_s == 0
-    for _ in range(100):
-        share.turn(1.2 * MANY * share.frame_s, lost=True)
-    assert share.interval_s == pytest.approx(1.2 * MANY * share.frame_s, rel=0.05)
+    few = Crowd(3, frame_s=0.4)
+    assert few.turns(30, 1.2) == 0
+    many = Crowd(6, frame_s=0.4)
+    assert many.turns(30, 2.4) > 2.3
 
 
 def test_turns_that_come_often_enough_are_not_scarce():
-    share = EngineShare()
-    for _ in range(100):
-        share.turn(0.9 * SCARCE_S, lost=True)
-    assert share.interval_s == 0
+    assert Crowd(16).turns(10, 0.9 * SCARCE_S) == 0

@@ -50,7 +50,6 @@ class Intake:
         self._drop = drop
         self._now = clock
         self._ready: Inference | None = None
-        self._turn: float | None = None
 
     def submit(self, frame: Frame) -> None:
         """Have a frame inferred. Does not wait."""
@@ -78,24 +77,24 @@ class Intake:
             self.lost = True
             self._drop()
             return
-        self._tell()
         error = future.exception()
         if error is not None:
             self._failed(error)
             return
+        result = future.result()
+        self._tell(result.frame)
         with self._changed:
-            late, self._ready = self._ready, future.result()
+            late, self._ready = self._ready, result
             self.errors = 0
             self._changed.notify_all()
         if late is not None:
             self._drop()
 
-    def _tell(self) -> None:
+    def _tell(self, frame: Frame) -> None:
         """Tell of a turn, and whether more of them were wanted."""
-        now, last, lost = self._now(), self._turn, self.lost
-        self._turn, self.lost = now, False
-        if last is not None and (lost or self.eager):
-            self._scheduler.share.turn(self.weight * (now - last), lost)
+        share, lost, self.lost = self._scheduler.share, self.lost, False
+        waited = self._now() - frame.arrived - share.frame_s
+        share.turn(self._client, lost, waited, self.weight, self.eager)
 
     def _failed(self, error: BaseException) -> None:
         with self._changed:

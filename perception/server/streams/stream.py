@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from perception.common.bounds import Bounds
 from perception.errors import EngineError, PerceptionError, SourceError, StageError, UsageError
@@ -51,6 +51,16 @@ STAGE_ERRORS = 100
 """A stream fails after so many results in a row that a stage of the operator's failed on."""
 
 
+class Published(Protocol):
+    """The side of a publication that its stream knows."""
+
+    def status(self) -> list[dict[str, Any]]:
+        """How each of its targets does, for JSON."""
+
+    def close(self) -> None:
+        """End it, once what is left has been sent."""
+
+
 class Stream:
     """One server-side source that is captured and inferred once, and connected anew when it is lost.
 
@@ -78,6 +88,7 @@ class Stream:
     Attributes:
         rules: of the source; they are changed by `draw`.
         broadcasts: what runs for its viewers on the network, see `perception.server.viewers.broadcast`.
+        publication: where the operator has it published, see `perception.server.viewers.publication`; None: nowhere.
     """
 
     def __init__(
@@ -106,6 +117,7 @@ class Stream:
         self.name = name
         self._now = clock
         self.broadcasts: dict[Any, Any] = {}
+        self.publication: Published | None = None
         self.dropped = 0
         self._model = scheduler.model
         self._model_name = scheduler.name
@@ -122,6 +134,7 @@ class Stream:
         self._intake = Intake(scheduler, f"stream {id}", self._changed, self._drop, clock)
         self._demand = Demand(clock)
         self._share = scheduler.share
+        self._age_s = self._timeouts.age
         self._paused = False
         self.rules = RuleBook(self._model.card) if rules is None else rules
         self._views = Views(self._model, stages, self.rules, f"stream {id}")
@@ -265,6 +278,7 @@ class Stream:
             "engine": self._model.engine.description,
             "decoding": decoding,
             "decoded": round(decoded, 3),
+            "published": [] if self.publication is None else self.publication.status(),
         } | self._results.status(self._model.card)
 
     def close(self, wait: bool = True) -> None:
@@ -300,6 +314,7 @@ class Stream:
 
     def _space(self, capture: Capture) -> None:
         enough = self._share.interval_s / self._intake.weight
+        self._age_s = max(self._timeouts.age, 2 * enough)  # one that had to wait is shown for as long as it waited
         self._intake.eager = self._demand.ask(capture.thinner, enough, always=self._views.has_stages)
 
     # In the thread of the capture.
@@ -369,7 +384,7 @@ class Stream:
         try:
             while not self._closing.is_set() and not self._paused:
                 inference = self._intake.next(lambda: capture.ended or self._closing.is_set() or self._paused, patience)
-                if inference is not None and not self._results.publish(inference, timeouts.age):
+                if inference is not None and not self._results.publish(inference, self._age_s):
                     self._intake.lost = True
                     self._drop()
                 self._space(capture)
@@ -398,7 +413,7 @@ class Stream:
                 if watched and silent > timeouts.stall:
                     self._state.enter("stalled")
                 else:
-                    self._state.enter("running", self._results.complaint(timeouts.age))
+                    self._state.enter("running", self._results.complaint(self._age_s))
             return None, False
         finally:
             self._connections.close(capture)
