@@ -30,8 +30,8 @@ CHANGES = 5
 def look(server, seconds):
     """Watch the wall for so long; how many pictures came."""
     until, pictures = time.monotonic() + seconds, 0
-    with connect(str(server.client.base_url).replace("http", "ws") + "v1/wall", max_size=None) as viewer:
-        while time.monotonic() < until:
+    with connect(f"ws://{server.client.base_url.netloc.decode()}/v1/wall", max_size=None) as viewer:
+        while time.monotonic() < until or not pictures:  # though the machine be busy
             pictures += isinstance(viewer.recv(60), bytes)
     return pictures
 
