@@ -62,9 +62,9 @@ churn: $(DEV)  ## 10 million frames through one tracker, whose memory must stay 
 	$(BIN)/python -m tests.tracking.churn
 
 lock: $(TOOLS)  ## resolve requirements/*.txt again: the packages of the images, by their hashes
-	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live -o requirements/live.txt
-	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live --extra tensorrt -o requirements/live-tensorrt.txt
-	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live --extra tensorrt-rtx \
+	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live --extra mqtt -o requirements/live.txt
+	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live --extra mqtt --extra tensorrt -o requirements/live-tensorrt.txt
+	$(LOCK) --universal --python-version 3.10 pyproject.toml --extra live --extra mqtt --extra tensorrt-rtx \
 	  -o requirements/live-tensorrt-rtx.txt
 	$(LOCK) --python-version 3.10 --python-platform aarch64-manylinux_2_35 deploy/jetpack6.txt -o requirements/jetpack6.txt
 	$(LOCK) --python-version 3.12 --python-platform aarch64-manylinux_2_39 deploy/jetpack7.txt -o requirements/jetpack7.txt

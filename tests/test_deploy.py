@@ -158,7 +158,9 @@ def test_a_jetson_builds_verifies_and_serves_one_engine() -> None:
     assert len(used) >= 5 and not sizes
     card = read_card(model_paths()["street-open"])
     assert f"its own size, {card.input.width}x{card.input.height}" in page
-    assert {str(settings["precision"])} == set(re.findall(r"perception build \w+ --precision (\w+)", page)) == {"fp16"}
+    assert (
+        {str(settings["precision"])} == set(re.findall(r"perception build [\w-]+ --precision (\w+)", page)) == {"fp16"}
+    )
     assert settings["model"] == live["model"] == "street-open"
 
 

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "perception"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / ".github").glob("*.md"))]
 WITHOUT_COMMANDS = {"architecture.md", "reliability.md", "CODE_OF_CONDUCT.md", "pull_request_template.md"}
 COMMENTED = [
-    ROOT / "Dockerfile", ROOT / "Makefile", *sorted(ROOT.glob("configs/**/*.yaml")), *sorted(ROOT.glob("deploy/*")),
+    ROOT / "Dockerfile", ROOT / "Makefile", *sorted(ROOT.glob("configs/**/*.yaml")),
+    *sorted(path for path in ROOT.glob("deploy/**/*") if path.is_file()),
     *sorted(PACKAGE.glob("foreign/cards/*.yaml")),
 ]  # fmt: skip
 SOURCES = [*sorted(PACKAGE.rglob("*.py")), *sorted((ROOT / "demos").glob("*.py"))]

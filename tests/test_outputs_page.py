@@ -233,4 +233,5 @@ def test_a_pixel_of_a_mask_is_a_class_id(written: Path) -> None:
 def test_every_output_is_on_the_page() -> None:
     table = PAGE.split("\n## Units")[0]
     for kind in Outputs.__dataclass_fields__:
-        assert f"`--{kind} " in table or kind == "video", kind
+        spelled = {"video": "`-o`", "subtitles": "`-o FILE.mkv --overlay subtitles`", "publish": "`-o ADDRESS`"}
+        assert spelled.get(kind, f"`--{kind} ") in table, kind

@@ -23,9 +23,9 @@ else:  # which pytest brings
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {
-    "live": ("live",),
-    "live-tensorrt": ("live", "tensorrt"),
-    "live-tensorrt-rtx": ("live", "tensorrt-rtx"),
+    "live": ("live", "mqtt"),
+    "live-tensorrt": ("live", "mqtt", "tensorrt"),
+    "live-tensorrt-rtx": ("live", "mqtt", "tensorrt-rtx"),
 }
 DIGEST = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")

@@ -30,6 +30,9 @@ class Outputs:
         heatmap: picture of where boxes were for how long.
         trajectories: picture of the ways that boxes have come; wants a `perception.stages.track.TrackStage`.
         events: JSON Lines of what stages noticed, such as `perception.stages.rules.RulesStage`.
+        subtitles: the video as it is, with boxes and labels as subtitles (``.mkv``).
+        publish: addresses that the annotated video of one source is published to, see
+            `perception.publishing.address`. They may have passwords in them.
     """
 
     video: str | None = None
@@ -46,16 +49,19 @@ class Outputs:
     heatmap: str | None = None
     trajectories: str | None = None
     events: str | None = None
+    subtitles: str | None = None
+    publish: tuple[str, ...] = ()
 
     def given(self) -> dict[str, str]:
-        """Return the outputs that are asked for, by kind."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        """Return the files and folders that are asked for, by kind."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "publish"}
+        return {kind: path for kind, path in found.items() if path is not None}
 
 
 SUFFIXES = {
     "video": ".mp4", "jsonl": ".jsonl", "coco": ".json", "csv": ".csv", "parquet": ".parquet", "counts": ".counts.csv",
     "mot": ".txt", "summary": ".summary.csv", "heatmap": ".heatmap.png", "trajectories": ".trajectories.png",
-    "events": ".events.jsonl",
+    "events": ".events.jsonl", "subtitles": ".mkv",
 }  # fmt: skip
 """The ending of a file that is named after its source."""
 

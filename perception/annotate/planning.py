@@ -40,10 +40,11 @@ def plan(
             names. Where it is given, a single source is placed as one of several would be, so that more may come later.
 
     Raises:
-        UsageError: no output at all, several sources or outputs for one file, or an output that is a source.
+        UsageError: no output at all, several sources or outputs for one file or address, or an output that is a
+            source.
     """
     given = outputs.given()
-    if not given:
+    if not given and not outputs.publish:
         raise UsageError(f"nothing to write: give at least one output ({', '.join(f.name for f in fields(Outputs))})")
     stored = [plain(path) for path in (*sources, *given.values()) if is_object(path)]
     if names is None and stored:
@@ -56,6 +57,8 @@ def plan(
     if names is not None:  # a batch: what is named twice is done once
         found = list({os.path.abspath(media.uri): media for media in found}.values())  # noqa: PTH100
     several = len(found) > 1 or names is not None
+    if several and outputs.publish:
+        raise UsageError("one source is published at a time; give a single one", redact(outputs.publish[0]))
     names = names or {}  # a batch has had them before
     results: list[Result] = []
     taken = set(names.values())
@@ -77,7 +80,7 @@ def plan(
         results.append(
             Result(
                 media.uri, made, number=len(results) + 1, total=len(found), pictures=_is_images(media.uri),
-                name=unique, chosen=media.chosen,
+                name=unique, chosen=media.chosen, published=tuple(map(redact, outputs.publish)),
             )
         )  # fmt: skip
     _check_files(results)

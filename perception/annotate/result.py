@@ -32,6 +32,7 @@ class Result:
         name: what its outputs are called, with the folders that they lie in below those that were given.
         chosen: which of its images are taken; None: all.
         live: whether it is live; None until it was opened.
+        published: where it is published, without what may be secret.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Result:
     name: str = ""
     chosen: Choice | None = None
     live: bool | None = None
+    published: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:

@@ -176,6 +176,8 @@ def annotate_all(
     common = _common(results)
     for result in results:
         result.shared = frozenset(common)
+    if skip_existing and outputs.publish:
+        raise UsageError("what is published is not kept, so nothing tells whether it was; leave out `skip_existing`")
     if skip_existing and common:
         raise UsageError("a table of several sources cannot skip any; give it a folder", *list(common.values())[:1])
     with ExitStack() as batch:
@@ -191,6 +193,10 @@ def annotate_all(
 
             def sinks(result: Result = result, again: bool = again) -> list[Sink]:
                 made = [shared.get(kind) or sink(kind, path, again) for kind, path in result.outputs.items()]
+                if outputs.publish:
+                    from perception.sinks.publish import PublishSink  # loads FFmpeg
+
+                    made.append(PublishSink(outputs.publish, overwrite=overwrite, **options.get("publish", {})))
                 return made if delivery is None else [*made, DeliverySink(delivery)]
 
             annotate_one(

@@ -108,6 +108,8 @@ class RunSummary:
 
 def _row(result: Result) -> dict[str, Any]:
     row: dict[str, Any] = {"source": redact(result.source), "state": state(result), "outputs": result.outputs}
+    if result.published:
+        row["published"] = [*result.published]
     if result.report is not None:
         row |= {"frames": result.report.frames, "seconds": round(result.report.seconds, 3)}
     if result.error is not None:

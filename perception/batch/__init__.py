@@ -1,6 +1,6 @@
 """Batches: many files annotated by several processes, so that a kill at any moment costs no more than what was in work.
 
-    batch = Batch(["videos/"], Annotation(model="street-open"), Outputs(video="out/", jsonl="out/"), jobs=4, resume=True)
+    batch = Batch(["videos/"], Annotation(model="street-open"), Outputs(video="out/"), jobs=4, resume=True)
     for result in batch.run():
         print(result.source, result.report or result.error)
     print(batch.summary.line())

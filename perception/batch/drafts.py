@@ -78,10 +78,11 @@ class Drafts:
         moves = {}
         for kind, name in drafts.items():
             draft, target = place(name), place(result.outputs[kind])
-            if kind in FILES:
-                moves[kind] = [(draft, target)] if draft.exists() else []  # no video without frames
-            else:
-                moves[kind] = [(path, target / relative(path, draft)) for path in files_below(draft)]
+            with sink_errors(str(target)):
+                if kind in FILES:
+                    moves[kind] = [(draft, target)] if draft.exists() else []  # no video without frames
+                else:
+                    moves[kind] = [(path, target / relative(path, draft)) for path in files_below(draft)]
         return moves
 
     def check(self, result: Result, drafts: Mapping[str, str], own: set[str]) -> None:
@@ -181,8 +182,10 @@ def check_places(outputs: Outputs) -> None:
     """Check that all places of the outputs are, or can be, folders.
 
     Raises:
-        UsageError: one is a file or standard output.
+        UsageError: one is a file, standard output or an address.
     """
+    if outputs.publish:
+        raise UsageError("a batch writes into folders and publishes nothing; leave out what makes it a batch, or this")
     for kind, path in outputs.given().items():
         if is_object(path):
             continue

@@ -82,7 +82,7 @@ class Manifest:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise UsageError(f"cannot be read: {error.strerror}", self.path) from None
+            raise UsageError(f"cannot be read: {error.strerror}", str(self.path)) from None
         for number, line in enumerate(lines[:-1]):  # what stands behind the last line end was cut off by a kill
             self._read(line, first=number == 0)
         if len(lines) == 1:
@@ -94,7 +94,7 @@ class Manifest:
             if first:
                 version = data["manifest"]
                 if version != VERSION:
-                    raise UsageError(f"is of version {version}, and this perception knows {VERSION}", self.path)
+                    raise UsageError(f"is of version {version}, and this perception knows {VERSION}", str(self.path))
             elif "id" in data:
                 self.settings[data["id"]] = data["settings"]
             else:
@@ -104,7 +104,7 @@ class Manifest:
             raise self._foreign() from None
 
     def _foreign(self) -> UsageError:
-        return UsageError("is no manifest of a batch; choose another folder, or remove the file", self.path)
+        return UsageError("is no manifest of a batch; choose another folder, or remove the file", str(self.path))
 
     def key(self, source: str) -> str:
         """Return how a source is called in the file."""

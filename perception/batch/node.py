@@ -102,7 +102,7 @@ def _opened(sent: bytes, fetch: Callable[[str], Any]) -> tuple[Job, Annotating]:
         _jobs.clear()
         _ending.close()
         prepare_process(job.annotation.threads)
-        kept = {name: _kept(digest, ending, fetch) for name, (digest, ending) in job.files.items()}
+        kept: dict[str, Any] = {name: _kept(digest, ending, fetch) for name, (digest, ending) in job.files.items()}
         job = replace(job, annotation=replace(job.annotation, **kept))
         _jobs[sent] = job, _ending.enter_context(job.annotation.opened())
     return _jobs[sent]
@@ -119,14 +119,20 @@ def _kept(digest: str, ending: str, fetch: Callable[[str], Any]) -> Path:
                 raise PerceptionError(f"a file was damaged on its way to the machine {platform.node()}; try again")
             write_atomic(path, bytes(data), private=True)
         path.touch()
-        used = sorted((file for file in folder.iterdir()), key=lambda file: -file.stat().st_mtime)
-        for old in used[FILES:]:
-            old.unlink(missing_ok=True)
+        _prune(folder)
     except OSError as error:
         raise PerceptionError(
             f"the machine {platform.node()} cannot keep a file that it was sent: {error.strerror or error}"
         ) from None
     return path
+
+
+def _prune(folder: Path) -> None:
+    """Drop the files used longest ago; other processes, and machines that share the folder, do so, too."""
+    with suppress(OSError):
+        used = sorted(folder.iterdir(), key=lambda file: -file.stat().st_mtime)
+        for old in used[FILES:]:
+            old.unlink(missing_ok=True)
 
 
 class _Lines(logging.Handler):

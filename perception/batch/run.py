@@ -28,11 +28,11 @@ from perception.batch.report import write_report
 from perception.batch.sources import check_recorded, state_of
 from perception.batch.task import Task
 from perception.common.hardware import usable_cores
-from perception.common.objects import is_object, place, remember
+from perception.common.objects import is_object, listed, place, remember
 from perception.common.text import counted
 from perception.common.waits import say_progress
 from perception.errors import PerceptionError, SinkError, UsageError
-from perception.sinks.files import make_folder
+from perception.sinks.files import make_folder, sink_errors
 from perception.sources.choice import Choice
 
 log = logging.getLogger("perception")
@@ -79,9 +79,12 @@ class Batch:
             raise UsageError(f"jobs must be at least 1, not {jobs}")
         if cluster is not None:
             check_cluster(cluster)
-        given = {kind: remember(path) if is_object(path) else path for kind, path in outputs.given().items()}
-        check_places(Outputs(**given))
-        self._outputs = Outputs(**{kind: f"{path.rstrip('/') or '/'}/" for kind, path in given.items()})
+        given: dict[str, Any] = {
+            kind: remember(path) if is_object(path) else path for kind, path in outputs.given().items()
+        }
+        check_places(replace(outputs, **given))
+        folders: dict[str, Any] = {kind: f"{path.rstrip('/') or '/'}/" for kind, path in given.items()}
+        self._outputs = Outputs(**folders)
         self._sources = [remember(source) if is_object(source) else source for source in sources]
         threads = THREADS if cluster is not None else max(1, usable_cores() // (jobs or 1))
         self._annotation = fixed(annotation, threads)
@@ -130,7 +133,7 @@ class Batch:
             manifest = Manifest(self._folder)
             if manifest.entries and not (self._resume or self._overwrite):
                 why = "is of an earlier batch; `resume=True` goes on with it, `overwrite=True` makes all of it again"
-                raise UsageError(why, manifest.path)
+                raise UsageError(why, str(manifest.path))
             self._plan(manifest)
             with self._annotation.opened() as (model, _, _):
                 annotation = decided(self._annotation, model)
@@ -162,23 +165,26 @@ class Batch:
     ) -> Iterator[Result]:
         """Annotate what is to be done, and yield the results, those of sources that are done already first."""
         key = identity(made)
-        states = {result.number: state_of(result) for result in self._results}
         todo, changed = [], 0
-        for result in self._results:
-            entry = manifest.entries.get(manifest.key(result.source))
-            if self._resume and entry is not None and entry.state == "done":
-                same = entry.read == states[result.number][0]
-                if same and entry.settings == key and _is_there(manifest, entry, result):
-                    result.skipped, result.unreadable = True, manifest.unreadable(entry)
+        with ExitStack() as looking:
+            with sink_errors(str(self._folder)):
+                looking.enter_context(listed([*self._sources, *self._outputs.given().values()]))
+            states = {result.number: state_of(result) for result in self._results}
+            for result in self._results:
+                entry = manifest.entries.get(manifest.key(result.source))
+                if self._resume and entry is not None and entry.state == "done":
+                    same = entry.read == states[result.number][0]
+                    if same and entry.settings == key and _is_there(manifest, entry, result):
+                        result.skipped, result.unreadable = True, manifest.unreadable(entry)
+                        yield self._end(result)
+                        continue
+                    changed += not same
+                foreign = self._in_the_way(result, _own(manifest, result))
+                if foreign is not None:
+                    result.error = foreign
                     yield self._end(result)
                     continue
-                changed += not same
-            foreign = self._in_the_way(result, _own(manifest, result))
-            if foreign is not None:
-                result.error = foreign
-                yield self._end(result)
-                continue
-            todo.append(result)
+                todo.append(result)
         self._say_changes(manifest, made, key, todo, changed)
         manifest.put_settings(key, made)
         moved = None if watch is None else watch(len(self._results))
@@ -216,10 +222,13 @@ class Batch:
         self._ended.append(result)
         return result
 
-    def _in_the_way(self, result: Result, own: set[str]) -> UsageError | None:
+    def _in_the_way(self, result: Result, own: set[str]) -> PerceptionError | None:
         """Return the error of a source one of whose outputs would replace what no batch has made."""
         files = [place(path) for kind, path in result.outputs.items() if kind in FILES and kind not in own]
-        found = None if self._overwrite else next((path for path in files if path.exists()), None)
+        try:
+            found = None if self._overwrite else next((path for path in files if path.exists()), None)
+        except OSError as error:
+            return SinkError(f"cannot be looked for: {error.strerror or error}", str(files[0]))
         return None if found is None else in_the_way(found)
 
     def _take(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("peers", "encoders", "live", "cameras", "rtsp", "models", "tracking", "rules")
+ON_REQUEST = ("peers", "encoders", "live", "cameras", "rtsp", "publish", "models", "tracking", "rules")
 """Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
 
@@ -52,7 +52,7 @@ def run_bench(
         sequences: folder of labelled sequences for ``tracking``.
         trials: settings that each tracker is calibrated with.
         cameras: how many ``cameras`` and ``rtsp`` have at once.
-        seconds: how long these measure one of them, and all.
+        seconds: how long these measure one of them, and all, and ``publish`` each protocol.
 
     Yields:
         a title and rows for each part as soon as it is done.
@@ -127,5 +127,9 @@ def run_bench(
             with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
                 rows = rtsp_rows(model, bench.clip, cameras, seconds, Path(folder))
             yield f"cameras by RTSP on one engine, {model}", rows
+        if "publish" in chosen:
+            from perception.bench.publishing import publish_rows
+
+            yield "published pictures, later than encoded", publish_rows(bench.clip, seconds)
     finally:
         bench.close()

@@ -63,6 +63,7 @@ from perception.commands.outputs import (
     Masks,
     Mot,
     Output,
+    Overlay,
     Panoptic,
     Parquet,
     Preset,
@@ -73,6 +74,7 @@ from perception.commands.outputs import (
     Summary,
     Trajectories,
     clip_settings,
+    outputs_of,
 )
 from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
@@ -147,6 +149,7 @@ def annotate(
     max_frames: MaxFrames = None,
     timeout: Timeout = 10.0,
     decoder: Decoder = "auto",
+    overlay: Overlay = "picture",
     view: Annotated[
         Literal["boxes", "panoptic"],
         typer.Option(help="Draw objects as boxes, or as outlines of their pixels.", rich_help_panel=DRAWING),
@@ -190,11 +193,15 @@ def annotate(
 
       perception annotate 0 -o webcam.mp4 --duration 10
 
+      perception annotate rtsp://camera/stream -o rtsp://localhost:8554/annotated -o recorded.mp4
+
       perception annotate street.mp4 -o instances.mp4 --view panoptic --panoptic segments/
 
       perception annotate street.mp4 --jsonl street.jsonl --every auto --max-loss 0.02
 
       perception annotate street.mp4 -o tracked.mp4 --track --mot tracks.txt
+
+      perception annotate street.mp4 -o street.mkv --overlay subtitles
 
       perception annotate street.mp4 -o counted.mp4 --rules rules.yaml --summary counted.csv --events events.jsonl
 
@@ -222,11 +229,12 @@ def annotate(
     hidden = names(hide, ("masks", "boxes", "trails", "rules", "labels", "legend")) or []
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
     outputs = Outputs(
-        output, jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, summary, heatmap, trajectories,
-        events,
+        jsonl=jsonl, coco=coco, csv=csv, parquet=parquet, masks=masks, images=images, panoptic=panoptic, counts=counts,
+        mot=mot, summary=summary, heatmap=heatmap, trajectories=trajectories, events=events,
+        **outputs_of(output, overlay, altered=view != "boxes" or bool(hidden or video)),
     )  # fmt: skip
-    if not outputs.given():
-        kinds = ", --".join(kind for kind in Outputs.__dataclass_fields__ if kind != "video")
+    if not outputs.given() and not outputs.publish:
+        kinds = ", --".join(k for k in Outputs.__dataclass_fields__ if k not in ("video", "subtitles", "publish"))
         raise UsageError(f"nothing to write: give -o OUT, or one of --{kinds}")
     several = listed(files_from)
     named = [*(source for source in sources if source or files_from is None), *several]
@@ -256,7 +264,7 @@ def annotate(
             "start": start, "duration": duration, "every": step, "max_frames": max_frames,
             "timeout": timeout, "decoder": decoder,
         },
-        sink_options={"video": video, "jsonl": {"masks": rle}},
+        sink_options={"video": video, "publish": video, "jsonl": {"masks": rle}},
     )  # fmt: skip
     if jobs is not None or resume or cluster is not None:
         if skip_existing:

@@ -17,8 +17,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="PART",
-            help="kernels, stages, pipeline, engines (by default); peers, encoders, live, cameras, rtsp, models, "
-            "tracking, rules.",
+            help="kernels, stages, pipeline, engines (by default); peers, encoders, live, cameras, rtsp, publish, "
+            "models, tracking, rules.",
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -54,7 +54,7 @@ def bench(
     ] = 0,
     cameras: Annotated[int, typer.Option(min=2, max=256, help="Cameras at once, in the parts cameras and rtsp.")] = 16,
     seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds that the parts cameras and rtsp measure one camera, and all of them.")
+        float, typer.Option(min=1, help="Seconds for one camera and for all (cameras, rtsp), each protocol (publish).")
     ] = 30.0,
     as_json: Json = False,
     json_file: JsonFile = None,
@@ -72,6 +72,8 @@ def bench(
       perception bench tracking --sequences mot/ --trials 100
 
       perception bench cameras rtsp --cameras 16 --seconds 30
+
+      perception bench publish --seconds 10
     """
     from perception.bench import run_bench
 

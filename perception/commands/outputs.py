@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from perception.commands.options import MODEL, OUTPUT
+from perception.commands.options import DRAWING, MODEL, OUTPUT
+from perception.errors import UsageError
 
 if TYPE_CHECKING:
     from perception.footage.settings import ClipSettings
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
 NOT_WRITTEN = "not written"
 
 Output = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "-o", "--output", help="Annotated video or photo, or a folder.", show_default=NOT_WRITTEN,
-        rich_help_panel=OUTPUT,
+        "-o", "--output", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT,
+        help="Annotated video or photo, or a folder; or where to publish it: rtsp://, rtmp://, udp://, hls:folder/, "
+        "any number of these (docs/publishing.md).",
     ),
 ]  # fmt: skip
+Overlay = Annotated[
+    Literal["picture", "subtitles"],
+    typer.Option(
+        help="What -o gets: the picture, drawn upon and encoded; or the video as it is, with subtitles (.mkv).",
+        rich_help_panel=DRAWING,
+    ),
+]
 Jsonl = Annotated[
     str | None,
     typer.Option(
@@ -163,6 +172,31 @@ Crf = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]  # fmt: skip
+
+
+def outputs_of(outputs: list[str] | None, overlay: Literal["picture", "subtitles"], altered: bool) -> dict[str, Any]:
+    """Return the outputs that the values of ``-o`` name: a file or folder, and addresses to publish to.
+
+    Args:
+        outputs: the values.
+        overlay: what the file or folder gets.
+        altered: whether options for drawing or encoding are given.
+
+    Raises:
+        UsageError: there are several files or folders, or the options do not go together.
+    """
+    from perception.publishing.address import is_publish_address
+
+    written = [output for output in outputs or () if not is_publish_address(output)]
+    if len(written) > 1:
+        raise UsageError("-o takes one file or folder, and any number of addresses to publish to", written[1])
+    published = tuple(output for output in outputs or () if is_publish_address(output))
+    if overlay == "subtitles" and not written:
+        raise UsageError("boxes as subtitles are written into a file: give -o OUT.mkv")
+    if overlay == "subtitles" and altered:
+        raise UsageError("subtitles are boxes and labels over the video as it is; leave out what draws or encodes it")
+    kind = "video" if overlay == "picture" else "subtitles"
+    return {kind: written[0] if written else None, "publish": published}
 
 
 def clip_settings(folder: Path | None, before: float, after: float, sound: bool) -> ClipSettings | None:

@@ -159,7 +159,7 @@ def summary(result: Result, stats: bool = False) -> list[str]:
     frame = "picture" if result.pictures else "frame"
     dropped = f", {report.dropped} dropped" if report.dropped else ""
     dropped += f", {len(result.unreadable)} cannot be read" if result.unreadable else ""
-    written = ", ".join(escape(p) for p in (result.own or result.outputs).values())
+    written = ", ".join(escape(p) for p in [*(result.own or result.outputs).values(), *result.published])
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report.stage_ms.items())
     lines = [
         f"{head} {state} {counted(report.frames, frame)}{dropped} in {report.seconds:.1f} s, "

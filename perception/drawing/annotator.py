@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from perception.card import ModelCard
 from perception.common.settings import nearest
 from perception.drawing.canvas import Canvas, Color, drawable, make_canvas
-from perception.drawing.labels import draw_labels
+from perception.drawing.labels import draw_labels, label_texts
 from perception.drawing.readings import draw_readings, write_readings
 from perception.drawing.text import draw_legend, label_patch, text_height
 from perception.errors import UsageError
@@ -177,13 +177,7 @@ class Annotator:
             canvas.fill(x0, y1 - width, x1, y1, color)
             canvas.fill(x0, y0, x0 + width, y1, color)
             canvas.fill(x1 - width, y0, x1, y1, color)
-        texts = [
-            f"{self._box_names[class_id]} {score:.0%}"
-            for class_id, score in zip(class_ids, detections.scores[shown].tolist(), strict=True)
-        ]
-        if detections.track_ids is not None:
-            tracks = detections.track_ids[shown].tolist()
-            texts = [f"#{t} {text}" if t >= 0 else text for t, text in zip(tracks, texts, strict=True)]
+        texts = label_texts(detections, self._box_names, shown)
         return boxes, [*zip(texts, (self._box_colors[i] for i in class_ids), strict=True)]
 
     def _draw_things(self, canvas: Canvas, view: Panoptic) -> _Labels:

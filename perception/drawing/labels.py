@@ -10,6 +10,23 @@ from numpy.typing import NDArray
 from perception.drawing.canvas import Canvas, Color, Rectangle
 from perception.drawing.text import label_patch, label_size
 from perception.postprocess.label_places import place_labels
+from perception.types import Detections
+
+
+def label_texts(detections: Detections, names: Sequence[str], shown: NDArray[np.int64]) -> list[str]:
+    """Return the words of the labels of boxes: ``car 91%``, ``#7 car 91%`` of one that is tracked.
+
+    Args:
+        detections: with the boxes.
+        names: of the classes.
+        shown: which of the boxes, int64 ``[M]``.
+    """
+    class_ids, scores = detections.class_ids[shown].tolist(), detections.scores[shown].tolist()
+    texts = [f"{names[class_id]} {score:.0%}" for class_id, score in zip(class_ids, scores, strict=True)]
+    if detections.track_ids is None:
+        return texts
+    tracks = detections.track_ids[shown].tolist()
+    return [f"#{track} {text}" if track >= 0 else text for track, text in zip(tracks, texts, strict=True)]
 
 
 def draw_labels(

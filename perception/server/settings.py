@@ -22,6 +22,7 @@ from perception.common.strict import Strict, faults_in
 from perception.errors import UsageError
 from perception.events.settings import EventSettings
 from perception.footage.settings import ClipSettings
+from perception.publishing.address import PublishAddress
 from perception.rules.settings import read_rules
 from perception.stages.factories import find_stage
 from perception.weights import CAMERA_MODEL, DEFAULT_MODEL
@@ -86,6 +87,18 @@ class Limits(Strict):
     job_ttl_s: float = Field(default=24 * 3600, gt=0)
 
 
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _published(value: str) -> str:
+    try:
+        PublishAddress.read(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def _rules(value: Path) -> Path:
     try:
         read_rules(value)
@@ -115,6 +128,8 @@ class NamedSource(Strict):
             to its key frame, where fewer are looked at than come; or ``all``.
         rules: YAML file of lines, zones and conditions that this source is watched with, see
             `perception.rules.settings`; None: without.
+        publish: addresses that the annotated picture is published to, always, see
+            `perception.publishing.address`.
     """
 
     uri: str = Field(min_length=1)
@@ -127,12 +142,22 @@ class NamedSource(Strict):
     start: float = Field(default=0.0, ge=0)
     duration: float | None = Field(default=None, gt=0)
     rules: Annotated[Path, AfterValidator(_rules)] | None = None
+    publish: Annotated[tuple[Annotated[str, AfterValidator(_published)], ...], BeforeValidator(_texts)] = ()
+
+    @property
+    def kept(self) -> bool:
+        """True where it is open always."""
+        return self.keep or bool(self.publish)
 
 
 class AddedSource(NamedSource):
-    """A source that was added while the server ran: opened only where the operator allows its address to clients."""
+    """A source that was added while the server ran: opened only where the operator allows its address to clients.
+
+    It has no rules file and is published nowhere: both are for the operator alone to say.
+    """
 
     rules: None = None
+    publish: tuple[()] = ()
 
 
 def _network(value: str) -> str:
@@ -165,10 +190,6 @@ def _root_path(value: str) -> str:
 
 def _named(value: Any) -> Any:
     return {"uri": value} if isinstance(value, str) else value
-
-
-def _texts(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
 
 
 def _switched(value: Any) -> Any:
@@ -252,6 +273,9 @@ class ServerSettings(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ServerSettings:
+        published = [address for source in self.sources.values() for address in source.publish]
+        if len(published) > len(set(published)):
+            raise ValueError("publish: each address takes one source")
         if (self.user is None) != (self.password is None):
             raise ValueError("give both user and password, or neither")
         if not self.local and not self.guarded and not self.insecure:
@@ -350,6 +374,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 def _holds_secret(values: dict[str, Any]) -> bool:
     """Return whether settings contain a credential, also in the address of a camera or a webhook."""
-    if any(values.get(name) for name in ("password", "token")) or "@" in str(values.get("sources")):
-        return True
+    sources = str(values.get("sources"))
+    if any(values.get(name) for name in ("password", "token")) or "@" in sources or "rtmp" in sources:
+        return True  # the key of a stream is in the path of RTMP
     return isinstance(values.get("events"), dict) and bool(values["events"].get("webhooks"))

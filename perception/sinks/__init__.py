@@ -15,8 +15,10 @@ from typing import Any
 
 from perception.common.settings import nearest
 from perception.errors import UsageError
+from perception.publishing.address import is_publish_address
 from perception.sinks.base import Sink
 from perception.sinks.files import STDOUT, name_of, sink_errors
+from perception.sources.uri import redact
 
 __all__ = ["PICTURES", "Sink", "open_sink"]
 
@@ -40,6 +42,8 @@ _SINKS = {
     "heatmap": ("heat_map", "HeatMapSink"),
     "trajectories": ("trajectories", "TrajectoriesSink"),
     "events": ("events", "EventsSink"),
+    "publish": ("publish", "PublishSink"),
+    "subtitles": ("subtitles", "SubtitlesSink"),
 }
 _BY_SUFFIX = {
     "mp4": "video",
@@ -80,10 +84,13 @@ def open_sink(
     ``heatmap``       only by kind              one picture
     ``trajectories``  only by kind              one picture
     ``events``        only by kind              JSON Lines
+    ``subtitles``     only by kind              a copy with boxes
+    ``publish``       ``rtsp://``, ``hls:``...  a live stream         ``codec, crf, preset, threads``
     ================  ========================  ====================  ================================================
 
     Args:
-        path: a file; a folder, which is one that exists or whose name ends with a slash; or ``-`` for standard output.
+        path: a file; a folder, which is one that exists or whose name ends with a slash; ``-`` for standard output; or
+            an address to publish to, see `perception.publishing.address`.
         kind: take this kind, whatever the name says.
         overwrite: replace what is there.
         format: of a video or of pictures, whatever the name says: a suffix without its dot.
@@ -96,10 +103,11 @@ def open_sink(
     suffix = (format or Path(path).suffix[1:]).lower()
     if kind is None:
         kind = _kind(str(path), suffix)
+    where = redact(name_of(path))
     if kind not in _SINKS:
-        raise UsageError(f"unknown kind of output {kind}{nearest(kind, _SINKS)}", name_of(path))
+        raise UsageError(f"unknown kind of output {kind}{nearest(kind, _SINKS)}", where)
     if str(path) == STDOUT and kind not in _STREAMS:
-        raise UsageError(f"{kind} cannot be written to a pipe; give it a name", name_of(path))
+        raise UsageError(f"{kind} cannot be written to a pipe; give it a name", where)
     given = {name: value for name, value in options.items() if value is not None}
     if format is not None and kind in ("video", "images"):
         given["format"] = suffix
@@ -114,6 +122,8 @@ def _kind(path: str, suffix: str) -> str:
     """
     if path == STDOUT:
         return _BY_SUFFIX.get(suffix, "jsonl")
+    if is_publish_address(path):
+        return "publish"
     with sink_errors(path):
         is_folder = path.endswith(("/", "\\")) or Path(path).is_dir()
     if is_folder:
@@ -132,5 +142,5 @@ def _make(kind: str, path: str | Path, overwrite: bool, options: dict[str, Any])
     for option in options:
         if option not in known:
             hint = nearest(option, known) if known else "; it has none"
-            raise UsageError(f"an output of kind {kind} has no option {option}{hint}", name_of(path))
+            raise UsageError(f"an output of kind {kind} has no option {option}{hint}", redact(name_of(path)))
     return sink(path, overwrite=overwrite, **options)  # type: ignore[call-arg]

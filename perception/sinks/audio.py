@@ -73,7 +73,7 @@ class AudioTrack:
         if self._copies:
             try:
                 self._to = output.add_stream_from_template(self.stream)
-                self._filter = self._unframed()
+                self._filter = unframed(self.stream)
                 return
             except ValueError:
                 self._copies = False
@@ -87,14 +87,6 @@ class AudioTrack:
         log.info(
             "%s: the sound is %s, which %s does not support; it is converted to %s", self._path, codec, container, name
         )
-
-    def _unframed(self) -> Any:
-        """Return a filter that replaces the headers in each AAC packet, as broadcasts carry them, by a single one."""
-        from av.bitstream import BitStreamFilterContext
-
-        if self.stream.codec_context.name != "aac" or self.stream.codec_context.extradata:
-            return None
-        return BitStreamFilterContext("aac_adtstoasc", self.stream)
 
     def begin(self, origin: Fraction, cut: bool) -> None:
         """Start reading.
@@ -214,6 +206,19 @@ class AudioTrack:
         self._packets = iter(())
         self._next = None
         self._input.close()
+
+
+def unframed(stream: Any) -> Any:
+    """Return a filter that replaces the headers in each AAC packet, as broadcasts carry them, by a single one, or None.
+
+    Args:
+        stream: of sound, in the container that is read.
+    """
+    from av.bitstream import BitStreamFilterContext
+
+    if stream.codec_context.name != "aac" or stream.codec_context.extradata:
+        return None
+    return BitStreamFilterContext("aac_adtstoasc", stream)
 
 
 def _codec_id(name: str) -> str:

@@ -34,6 +34,7 @@ class _Usual:
     Attributes:
         with_preset: options in place of ``options`` where the preset is the usual one.
         live: options for a live source, with which it holds fewer frames back.
+        immediate: options for what is watched while it is made, with which it holds none back.
     """
 
     crf: float
@@ -42,6 +43,7 @@ class _Usual:
     options: dict[str, str] = field(default_factory=dict)
     with_preset: dict[str, str] = field(default_factory=dict)
     live: dict[str, str] = field(default_factory=dict)
+    immediate: dict[str, str] = field(default_factory=dict)
 
 
 # What an encoder holds back is lost when the process is killed. Of files it may hold some frames, for better
@@ -58,12 +60,14 @@ _USUAL = {
         options={"x264-params": "sync-lookahead=2"},
         with_preset={"x264-params": "sync-lookahead=2:mbtree=1:rc-lookahead=10"},
         live={"x264-params": "sync-lookahead=0:mbtree=1:rc-lookahead=1:bframes=0"},
+        immediate={"tune": "zerolatency", "forced-idr": "1", "x264-params": "scenecut=0"},
     ),
     "libx265": _Usual(
         28,
         "ultrafast",
         options={"x265-params": "log-level=error"},
         live={"x265-params": "log-level=error:rc-lookahead=1:bframes=0:frame-threads=1"},
+        immediate={"tune": "zerolatency", "forced-idr": "1", "x265-params": "log-level=error:scenecut=0"},
     ),
     "libvpx": _Usual(20, "8", "cpu-used", {"deadline": "realtime"}),
     "libvpx-vp9": _Usual(
@@ -128,13 +132,25 @@ class Encoder:
         time_base: Fraction,
         keyframe_interval: int,
         live: bool = False,
+        immediate: bool = False,
     ) -> Any:
-        """Add a video stream with this encoder to an output container, for a live source or another."""
+        """Add a video stream with this encoder to an output container.
+
+        Args:
+            output: the container.
+            size_wh: width and height in pixels, both even.
+            fps: about how many frames come a second.
+            time_base: of their time stamps.
+            keyframe_interval: frames from one key frame to the next, at most.
+            live: the source is live: it holds two frames back at most.
+            immediate: it holds none back, and a frame that is asked to be a key frame is one to begin with.
+        """
         usual = _USUAL.get(self.name)
+        more = {} if usual is None else usual.immediate if immediate else usual.live if live else {}
         stream = output.add_stream(
             self.name,
             rate=fps.limit_denominator(1_000_000),
-            options={**self.options, **(usual.live if usual and live else {})},
+            options={**self.options, **more},
             width=size_wh[0],
             height=size_wh[1],
             time_base=time_base,
@@ -144,7 +160,7 @@ class Encoder:
         context.thread_count = self.threads
         # Slices cost bits, and 720p has too few rows for them to keep cores busy; but each thread of the other kind
         # holds a frame.
-        context.thread_type = "SLICE" if live else "FRAME"
+        context.thread_type = "SLICE" if live or immediate else "FRAME"
         return stream
 
 

@@ -338,11 +338,11 @@ class VideoSink(Sink):
                 self._file.close()
         self._reset()
 
-    def _errors(self) -> _Errors:
-        return _Errors(self.where)
+    def _errors(self) -> VideoErrors:
+        return VideoErrors(self.where)
 
 
-class _Errors:
+class VideoErrors:
     """Turns FFmpeg's errors into ``SinkError``; a generator would cost more than the rest of ``write`` does."""
 
     def __init__(self, where: str) -> None:

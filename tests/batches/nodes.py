@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Nodes:
     def add(self) -> None:
         """Add a machine with room for one task."""
         options = {"num_cpus": 2, "object_store_memory": 100 << 20, "node_ip_address": "127.0.0.1"}
-        self.machines.append(self._cluster.add_node(**options))
+        self.machines.append(started(lambda: self._cluster.add_node(**options)))
         self.processes()
 
     def processes(self) -> set[psutil.Process]:
@@ -67,6 +67,21 @@ class Nodes:
                 if _runs(process) and process.cmdline()[0].startswith("ray::perception"):
                     found.append(process)
         return found
+
+
+def started(make: Callable[[], Any]) -> Any:
+    """Start processes of Ray, again where it did not wait long enough for them: it gives a busy machine 30 seconds."""
+    for last in (False, False, True):
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            return make()
+        except Exception:
+            for process in set(psutil.Process().children(recursive=True)) - before:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            if last:
+                raise
+    return None
 
 
 def processes_of(node: Any) -> set[psutil.Process]:
@@ -113,7 +128,7 @@ def nodes(count: int, cache: Path) -> Iterator[Nodes]:
             "num_cpus": 0, "include_dashboard": False, "node_ip_address": "127.0.0.1", "temp_dir": folder,
             "object_store_memory": 100 << 20, "ray_client_server_port": port,
         }  # fmt: skip
-        cluster = Cluster(initialize_head=True, head_node_args=head)
+        cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
         made = Nodes(cluster, port)
         try:
             for _ in range(count):

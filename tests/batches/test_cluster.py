@@ -96,18 +96,27 @@ def test_outputs_are_those_of_one_machine(
     told = json.loads(done.stdout)
     assert (told["total"], told["done"], told["failed"]) == (8, 7, 1)
     assert tree(out) == alone
-    # The model came by its content; what is not what it says is fetched again.
-    digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
-    sent = cache / "perception" / "sent" / f"{digest}.onnx"
-    assert sent.read_bytes() == Path(model).read_bytes()
-    assert sent.stat().st_mode & 0o077 == 0
-    sent.write_bytes(b"something else")
-    again = main_here(*on(cluster.client, clips, model, out, "--json"))  # as from another machine
-    assert again.returncode == 3, again.stderr
-    told = json.loads(again.stdout)
-    assert (told["skipped"], told["failed"]) == (7, 1)
-    assert tree(out) == alone and sent.read_bytes() == Path(model).read_bytes()
+    # The model came by its content.
+    sent = cache / "perception" / "sent" / f"{hashlib.sha256(Path(model).read_bytes()).hexdigest()}.onnx"
+    assert sent.read_bytes() == Path(model).read_bytes() and sent.stat().st_mode & 0o077 == 0
     assert not cluster.tasks()
+
+
+@pytest.mark.slow
+def test_from_another_machine(
+    cluster: Nodes, clips: Path, model: str, alone: dict[str, bytes], tmp_path: Path, cache: Path, main_here: Main
+) -> None:
+    """By Ray's client; and a model that is not what its name says is fetched again."""
+    sent = cache / "perception" / "sent" / f"{hashlib.sha256(Path(model).read_bytes()).hexdigest()}.onnx"
+    sent.parent.mkdir(mode=0o700, exist_ok=True)
+    sent.write_bytes(b"something else")
+    out = tmp_path / "out"
+    assert main_here(*on(cluster.client, clips, model, out)).returncode == 3
+    assert tree(out) == alone and sent.read_bytes() == Path(model).read_bytes()
+    again = main_here(*on(cluster.client, clips, model, out, "--json"))
+    told = json.loads(again.stdout)
+    assert (told["skipped"], told["failed"]) == (7, 1), again.stderr
+    assert tree(out) == alone
 
 
 def test_a_machine_that_is_killed(
@@ -124,6 +133,7 @@ def test_a_machine_that_is_killed(
     assert tree(out) == alone
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_it_goes_on(
     cluster: Nodes, clips: Path, model: str, alone: dict[str, bytes], tmp_path: Path, main_here: Main
 ) -> None:
@@ -211,6 +221,39 @@ def test_this_machine_alone_is_a_cluster_too(
         _, told = process.communicate(timeout=300)
     assert process.returncode == 3, told
     assert tree(out) == alone
+
+
+@pytest.mark.slow
+def test_from_and_into_an_object_store(
+    cluster: Nodes, clips: Path, model: str, alone: dict[str, bytes], main_here: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines get the credentials of the addresses, and the folder of nothing."""
+    pytest.importorskip("moto", reason="moto is not installed")
+    from perception.common import objects
+    from tests.batches.store import store
+
+    monkeypatch.setattr(objects, "_options", {})
+    monkeypatch.setattr(objects, "_systems", {})
+    with store() as films:
+        films.put_all(clips, "in")
+        words = [
+            "annotate",
+            films.address("in/"),
+            "-r",
+            "-m",
+            model,
+            "-o",
+            films.address("out/"),
+            "--precision",
+            "fp32",
+        ]
+        done = main_here(*words, "--jsonl", films.address("out/"), "--cluster", cluster.address)
+        assert done.returncode == 3, done.stderr
+        made = films.tree("out")
+    assert made.keys() == alone.keys()
+    for name, data in made.items():
+        if name.startswith("camera"):
+            assert data.replace(b"s3://films/in", str(clips).encode()) == alone[name]
 
 
 @pytest.mark.slow

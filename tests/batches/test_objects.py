@@ -50,7 +50,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(source: str, out: str, model: str, *more: str) -> list[str]:
     made = ["annotate", source, "-r", "-m", model, "-o", out, "--jsonl", out, "--precision", "fp32"]
-    return [*made, "--jobs", "2", "--resume", *more]
+    return [*made, "--resume", *more]
 
 
 def test_from_store_to_store(films: Store, clips: Path, model: str, tmp_path: Path, main_here: Main) -> None:
@@ -77,14 +77,13 @@ def test_from_store_to_store(films: Store, clips: Path, model: str, tmp_path: Pa
     told = json.loads(again.stdout)
     assert (told["skipped"], told["failed"]) == (5, 1), again.stderr
     assert films.tree("out") == made
-    films.put("in/camera2/clip0.mp4", (clips / "camera0" / "clip1.mp4").read_bytes())  # another film
-    assert json.loads(main_here(*line).stdout)["done"] == 1
-    assert films.tree("out")["camera2/clip0.mp4"] == made["camera0/clip1.mp4"]
 
 
+@pytest.mark.slow
 def test_it_is_killed_and_goes_on(films: Store, clips: Path, model: str, main_here: Main) -> None:
     films.put_all(clips, "in")
-    line = words(films.address("in/"), films.address("out/"), model, "--stage", "tests.batches.poison:slowly")
+    more = ["--stage", "tests.batches.poison:slowly", "--jobs", "2"]
+    line = words(films.address("in/"), films.address("out/"), model, *more)
     with started(line) as process:
         until(lambda: films.done("out") >= 1, process)
         os.killpg(process.pid, signal.SIGKILL)
@@ -92,9 +91,13 @@ def test_it_is_killed_and_goes_on(films: Store, clips: Path, model: str, main_he
     assert 1 <= films.done("out") < 5
     done = main_here(*line)
     assert done.returncode == 3, done.stderr
-    whole = words(films.address("in/"), films.address("whole/"), model, "--stage", "tests.batches.poison:slowly")
+    whole = words(films.address("in/"), films.address("whole/"), model, *more)
     assert main_here(*whole).returncode == 3
-    assert films.tree("out") == films.tree("whole")
+    made = films.tree("out")
+    assert made == films.tree("whole")
+    films.put("in/camera2/clip0.mp4", (clips / "camera0" / "clip1.mp4").read_bytes())  # another film
+    assert json.loads(main_here(*line, "--json").stdout)["done"] == 1
+    assert films.tree("out")["camera2/clip0.mp4"] == made["camera0/clip1.mp4"]
 
 
 def test_from_store_to_files_and_back(films: Store, clips: Path, model: str, tmp_path: Path, main_here: Main) -> None:

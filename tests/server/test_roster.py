@@ -275,6 +275,15 @@ def test_what_is_kept_open_is_opened_as_soon_as_it_is_added(bench_of):
         bench.keeper.close()
 
 
+def test_nothing_is_kept_open_once_it_has_been_closed(bench_of):
+    """A server that is closed while its model is loaded begins to keep sources only then."""
+    bench = bench_of(sources={"gate": {"uri": "synthetic:?script=gate", "keep": True}})
+    bench.keeper.close()
+    bench.keeper.start()
+    bench.keeper.close()
+    assert not bench.hub.streams and not bench.attempts
+
+
 def test_rate_and_priority_change_under_the_running_stream(bench_of):
     sources = {"a": "synthetic:?script=a"}
     bench = bench_of(sources=sources)

@@ -23,7 +23,8 @@ A status is JSON::
      "width": 1280, "height": 720, "fps": 29.9, "latency_ms": {"p50": 21.0, "p95": 30.2},
      "frames": 812, "dropped": 3, "reconnects": 0, "viewers": 2, "engine": "OpenVINO ...",
      "legend": [{"id": 3, "name": "road", "color": "#804080", "share": 0.31}, ...],     # in view, largest first
-     "boxes": 4, "decoding": "all", "decoded": 1.0, "age_s": 0.04}
+     "boxes": 4, "decoding": "all", "decoded": 1.0, "age_s": 0.04,
+     "published": [{"kind": "rtsp", "state": "sending", "sent": 811, ...}]}
 
 ``name`` is the operator's name for the source; of an address no more than scheme, host and port, because the rest may
 be secret. ``state`` is one of ``connecting, running, stalled, reconnecting, paused, ended,
@@ -47,6 +48,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from perception.annotate import stem
 from perception.errors import PerceptionError
 from perception.picture.conversions import to_bgr
+from perception.publishing.target import State as PublishState
 from perception.server.edge.places import client_of
 from perception.server.options import Options, QueryOptions
 from perception.server.problems import Busy, Conflict
@@ -110,6 +112,24 @@ class LegendEntry(BaseModel):
     share: float
 
 
+class PublishedTo(BaseModel):
+    """How a target does.
+
+    Attributes:
+        kind: the scheme of its address.
+        state, message: where it stands, and why where it is not ``sending``.
+        sent, dropped: frames that it was given, and that it lacks because it was away or slow.
+        connections: how often it was connected to.
+    """
+
+    kind: str
+    state: PublishState
+    sent: int
+    dropped: int
+    connections: int
+    message: str
+
+
 class StreamStatus(BaseModel):
     """Status of a stream.
 
@@ -126,6 +146,7 @@ class StreamStatus(BaseModel):
         legend: classes in view, largest first.
         rules: by name what each rule of the source says, as in JSON Lines; empty where it has none.
         boxes: how many in the newest frame.
+        published: how each target does that the operator has it published to; where they are is not told.
         decoding: which frames of the source are decoded: ``all``, ``some`` or ``key frames``.
         decoded: part of them, in 0..1.
         age_s: seconds since the newest frame came; None before the first one.
@@ -148,6 +169,7 @@ class StreamStatus(BaseModel):
     legend: list[LegendEntry]
     rules: dict[str, dict[str, Any]]
     boxes: int
+    published: list[PublishedTo]
     decoding: str
     decoded: float
     age_s: float | None

@@ -21,7 +21,7 @@ from perception.server.memory import give_back
 from perception.server.metrics import Metrics
 from perception.server.problems import Busy, Changed, Forbidden, NotFound
 from perception.server.settings import ServerSettings
-from perception.server.streams.maker import StreamMaker
+from perception.server.streams.maker import StreamMaker, publish_to
 from perception.server.streams.rule_store import RuleStore
 from perception.server.streams.source_book import Entry, SourceBook
 from perception.server.streams.stream import Stream
@@ -268,7 +268,7 @@ class StreamHub:
         """
         now, settings = self._book.entries, self._book.settings
         over: list[Stream] = []
-        changed: list[tuple[Stream, Entry]] = []
+        changed: list[tuple[tuple[str, str], Stream, Entry]] = []
         with self._lock:
             for key, stream in [*self._streams.items()]:
                 was, entry = before.get(key[0]), now.get(key[0])
@@ -281,14 +281,16 @@ class StreamHub:
                 ):
                     over.append(self._streams.pop(key))
                 elif was is not None and entry is not None and was != entry:
-                    changed.append((stream, entry))
+                    changed.append((key, stream, entry))
             self._ending += over
         self._end(over)
         for name in before.keys() - now.keys():
             if before[name].added:  # another one of that name is another one
                 self._drawn.save(name, Rules())
-        for stream, entry in changed:
+        for key, stream, entry in changed:
             stream.adjust(**entry.pace)
+            if before[key[0]].source.publish != entry.source.publish and key[1] == self._models.default:
+                publish_to(stream, entry.source.publish)
             if stream.rules.fixed != entry.rules:
                 stream.fix(entry.rules)
 
@@ -387,4 +389,6 @@ class StreamHub:
             stream.close(wait=False)  # all at once: each may wait for a read to end
         for stream in streams:
             stream.close()
+            if stream.publication is not None:
+                stream.publication.close()
             self._metrics.stream_gone(stream.id)

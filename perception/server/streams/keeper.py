@@ -16,7 +16,7 @@ KEEPING_S = 5.0
 
 
 class Keeper:
-    """Opens sources with ``keep``, and opens them again when they have ended.
+    """Opens sources with ``keep`` or ``publish``, and opens them again when they have ended.
 
     Args:
         hub: what opens them.
@@ -33,9 +33,11 @@ class Keeper:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread = threading.Thread(target=self._run, name="perception-keep", daemon=True)
-        self._thread.start()
+        """Begin, unless it has been closed by then; returns at once."""
+        with self._changed:
+            if not self._closed:
+                self._thread = threading.Thread(target=self._run, name="perception-keep", daemon=True)
+                self._thread.start()
 
     def look(self) -> None:
         """The sources have changed: look now."""
@@ -53,7 +55,7 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._closed:
-            kept = {name: entry for name, entry in self._book.entries.items() if entry.source.keep}
+            kept = {name: entry for name, entry in self._book.entries.items() if entry.source.kept}
             self._told = {name: line for name, line in self._told.items() if name in kept}
             for name in kept:
                 self._open(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from perception.card import ModelCard
 from perception.common.bounds import Bounds
+from perception.errors import PerceptionError
 from perception.footage.recorder import FootageRecorder
 from perception.footage.store import FootageStore
 from perception.server.edge.allowlist import Permitted, check_source
@@ -21,6 +23,7 @@ from perception.server.streams.source_book import SourceBook
 from perception.server.streams.stream import Stream
 from perception.server.streams.timeouts import Timeouts
 from perception.server.streams.views import PLAIN
+from perception.server.viewers.publication import Publication
 from perception.sources import open_source
 from perception.sources.base import Source
 from perception.sources.packets import PacketRing
@@ -28,7 +31,21 @@ from perception.sources.uri import kind_of
 from perception.stages.factories import StageFactory
 from perception.types import Event
 
+log = logging.getLogger("perception")
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def publish_to(stream: Stream, addresses: Sequence[str]) -> None:
+    """Publish a stream where its operator wants it, and no more where it was; what is wrong there is no fault of it."""
+    if stream.publication is not None:
+        stream.publication.close()
+    stream.publication = None
+    if addresses:
+        try:
+            stream.publication = Publication(stream, addresses)
+        except PerceptionError as error:
+            log.warning("stream %s: not published: %s", stream.id, error)
 
 
 class StreamMaker:
@@ -77,7 +94,7 @@ class StreamMaker:
             source: a name of the book, or a URL or a camera that clients may open.
             found: what it stands for.
             scheduler: of its model.
-            plain: a name of the book may be the stream's id.
+            plain: its model is the default one: a name of the book may be its id, and it is published.
 
         Raises:
             UsageError: a stage refuses the model.
@@ -92,7 +109,7 @@ class StreamMaker:
         packets = None if footage is None else footage.packets
         # The name where it can stand in a URL; else a random one, which tells nothing of an address.
         named = plain and entry is not None and _PLAIN_NAME.fullmatch(source)
-        return Stream(
+        made = Stream(
             source if named else secrets.token_hex(6),
             found.name,
             lambda: self._connect(source, bounds, packets),
@@ -109,6 +126,9 @@ class StreamMaker:
             clock=self._now,
             **({} if entry is None else entry.pace),
         )
+        if plain and entry is not None:
+            publish_to(made, entry.source.publish)
+        return made
 
     def _recorder(self, name: str, card: ModelCard) -> FootageRecorder | None:
         clips = self._settings.clips

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from perception.common.bounds import Bounds
 from perception.errors import EngineError, PerceptionError, SourceError, StageError, UsageError
@@ -51,6 +51,16 @@ STAGE_ERRORS = 100
 """A stream fails after so many results in a row that a stage of the operator's failed on."""
 
 
+class Published(Protocol):
+    """The side of a publication that its stream knows."""
+
+    def status(self) -> list[dict[str, Any]]:
+        """How each of its targets does, for JSON."""
+
+    def close(self) -> None:
+        """End it, once what is left has been sent."""
+
+
 class Stream:
     """One server-side source that is captured and inferred once, and connected anew when it is lost.
 
@@ -78,6 +88,7 @@ class Stream:
     Attributes:
         rules: of the source; they are changed by `draw`.
         broadcasts: what runs for its viewers on the network, see `perception.server.viewers.broadcast`.
+        publication: where the operator has it published, see `perception.server.viewers.publication`; None: nowhere.
     """
 
     def __init__(
@@ -106,6 +117,7 @@ class Stream:
         self.name = name
         self._now = clock
         self.broadcasts: dict[Any, Any] = {}
+        self.publication: Published | None = None
         self.dropped = 0
         self._model = scheduler.model
         self._model_name = scheduler.name
@@ -266,6 +278,7 @@ class Stream:
             "engine": self._model.engine.description,
             "decoding": decoding,
             "decoded": round(decoded, 3),
+            "published": [] if self.publication is None else self.publication.status(),
         } | self._results.status(self._model.card)
 
     def close(self, wait: bool = True) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
+
+from perception.common.backoff import back_off
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,5 @@ class Timeouts:
     age: float = 1.0
 
     def pause(self, failures: int) -> float:
-        """The pause after that many failures in a row, at least 1: exponential back-off with jitter."""
-        longest = min(self.first_pause * 2.0 ** min(failures - 1, 30), self.longest_pause)
-        return longest * random.uniform(2 / 3, 1)
+        """The pause after that many failures in a row, at least 1, see `back_off`."""
+        return back_off(failures, self.first_pause, self.longest_pause)

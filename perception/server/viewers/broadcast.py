@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
@@ -19,6 +18,7 @@ from perception.errors import PerceptionError
 from perception.server.options import Options
 from perception.server.streams.stream import Stream
 from perception.server.streams.subscription import Subscription
+from perception.server.viewers.feeding import feed
 from perception.sinks.base import Sink
 from perception.types import Frame, SourceInfo
 
@@ -172,23 +172,8 @@ class Broadcast(Generic[Piece]):
 
     def _run(self) -> None:
         try:
-            with self._sink as sink:
-                opened = False
-                due = 0.0
-                while not self._subscription.over:
-                    pause = due - time.monotonic()
-                    if pause > 0:
-                        time.sleep(min(pause, 0.1))  # and no longer: its end is not told to who sleeps
-                        continue
-                    prediction = self._subscription.next(1.0, sink.wants_picture)
-                    if prediction is None:
-                        continue
-                    if not opened:
-                        sink.open(self._info(prediction.frame), self._stream.model.card)
-                        opened = True
-                    due = time.monotonic() + sink.interval_s
-                    sink.write(prediction)
-                    del prediction
+            card = self._stream.model.card
+            feed(self._sink, self._subscription, card, self._info, self._sink.interval_s)
         except PerceptionError as error:
             log.warning("stream %s: %s", self._stream.id, error)
         except Exception:
