@@ -23,6 +23,9 @@ WARMUP_S = min(90, SECONDS / 3)
 """Until a wall has come and gone a few times: allocators and pools then have what they will hold."""
 
 GROWTH_BYTES = 30e6
+FEW = 4
+"""Threads of a pool that come and go; each change of the cameras would leave sixteen, if it left any."""
+
 CHANGES = 5
 """Each so many looks all cameras but one go, and come again."""
 
@@ -30,8 +33,8 @@ CHANGES = 5
 def look(server, seconds):
     """Watch the wall for so long; how many pictures came."""
     until, pictures = time.monotonic() + seconds, 0
-    with connect(str(server.client.base_url).replace("http", "ws") + "v1/wall", max_size=None) as viewer:
-        while time.monotonic() < until:
+    with connect(f"ws://{server.client.base_url.netloc.decode()}/v1/wall", max_size=None) as viewer:
+        while time.monotonic() < until or not pictures:  # though the machine be busy
             pictures += isinstance(viewer.recv(60), bytes)
     return pictures
 
@@ -98,6 +101,6 @@ def test_sixteen_cameras_for_long(tmp_path):
             for _, memory, threads, descriptors, files in (first, last):
                 print(f"{memory / 1e6:.1f} MB, {threads} threads, {descriptors} descriptors, {files} temporary files")
             assert last[1] - first[1] < GROWTH_BYTES
-            assert all(after <= before for before, after in zip(first[2:], last[2:], strict=True))
+            assert all(after < before + FEW for before, after in zip(first[2:], last[2:], strict=True))
         finally:
             server.stop()

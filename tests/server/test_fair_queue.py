@@ -49,6 +49,52 @@ def test_who_was_away_has_saved_nothing_up():
     assert Counter(served[:9]) == {"a": 3, "b": 3, "c": 3}
 
 
+def test_who_asks_for_no_more_than_its_share_does_not_wait_for_a_round():
+    queue, names = FairQueue(), [f"c{i}" for i in range(15)]
+    waited = []
+    for name in names:
+        queue.replace(name, name)
+    for turn in range(2000):
+        if turn % 17 == 0:  # its share is one turn in sixteen
+            queue.replace("seldom", "seldom")
+            asked = turn
+        client, item = queue.take(alone=True)
+        if item == "seldom":
+            waited.append(turn - asked)
+        else:
+            queue.replace(item, item)
+        queue.end(client)
+    assert len(waited) >= 117
+    assert waited[0] <= 15 and max(waited[16:]) == 0  # saved up little by little
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+def test_who_comes_and_goes_gets_no_more_than_its_share(every):
+    """It asks for far more, and each time has nothing waiting for a moment."""
+    queue, names = FairQueue(), [f"c{i}" for i in range(15)]
+    served = Counter()
+    for name in names:
+        queue.replace(name, name)
+    for turn in range(3200):
+        if turn % every == 0:
+            queue.replace("often", "often")
+        client, item = queue.take(alone=True)
+        served[item] += 1
+        if item != "often":
+            queue.replace(item, item)
+        queue.end(client)
+    assert served["often"] <= 3200 / 16 + 2
+
+
+def test_clients_are_remembered_up_to_a_bound():
+    queue = FairQueue()
+    for number in range(3000):
+        queue.replace(str(number), number)
+        client, _ = queue.take(alone=True)
+        queue.end(client)
+    assert len(queue) == 0 and len(queue._last) <= 1024
+
+
 def test_a_newer_frame_keeps_the_place_of_the_older():
     queue = FairQueue()
     assert queue.replace("a", "a1") is None

@@ -17,7 +17,7 @@ from tests.server.streams import stream_of
 from tests.server.waiting import wait_for
 
 KEYINT = 10
-PATIENT = Timeouts(stall=2.0, silence=8.0, opening=20.0, first_pause=0.05, longest_pause=0.2, age=1e6)
+PATIENT = Timeouts(stall=1.5, silence=8.0, opening=20.0, first_pause=0.05, longest_pause=0.2, age=1e6)
 
 pytestmark = pytest.mark.usefixtures("no_stream_is_left_behind")
 
@@ -39,8 +39,9 @@ def numbers_of(stream, count):
 
 def test_a_low_rate_is_met_by_key_frames_alone(camera, scheduler):
     """And those that are left out tell that the camera is there."""
-    with stream_of(camera, scheduler, timeouts=PATIENT, fps=0.3) as stream:
-        wait_for(lambda: stream.status()["decoding"] == "key frames" and stream.frames >= 2)  # the first may be any
+    with stream_of(camera, scheduler, timeouts=PATIENT, fps=0.5) as stream:
+        wait_for(lambda: stream.status()["decoding"] == "key frames" and stream.frames >= 3)
+        # Those of the beginning may show anything: the newest frame when it was opened, and the next one.
         states = set()
         with stream.subscribe() as viewer:
             frames = []
@@ -49,8 +50,8 @@ def test_a_low_rate_is_met_by_key_frames_alone(camera, scheduler):
                     frames.append(prediction.frame)
                 states.add(stream.state)
         assert all(read_stamp(frame.image) % KEYINT == 0 for frame in frames)
-        assert states == {"running"}  # also between two that are 3.3 s apart
-        assert all(after.time - before.time > 1.6 for before, after in pairwise(frames))
+        assert states == {"running"}  # also between two that are 2 s apart
+        assert all(after.time - before.time > 0.9 for before, after in pairwise(frames))
         assert stream.status()["decoded"] < 0.2
 
 

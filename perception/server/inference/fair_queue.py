@@ -36,7 +36,7 @@ class Client(Generic[Item]):
     weight: float = 1.0
     waiting: deque[Item] = field(default_factory=deque)
     running: int = 0
-    _tag: tuple[float, int] = (math.inf, 0)
+    _tag: tuple[float, int, int] = (math.inf, 0, 0)
 
 
 class FairQueue(Generic[Item]):
@@ -45,7 +45,8 @@ class FairQueue(Generic[Item]):
     def __init__(self) -> None:
         self._clients: dict[str, Client[Item]] = {}
         self._served = 0.0
-        self._tags: dict[str, float] = {}  # of the frames that clients had served last
+        self._turns = 0
+        self._last: dict[str, tuple[float, int]] = {}  # of the frames that clients had served last: tag, and which turn
         self._tagged = 0
 
     def __len__(self) -> int:
@@ -86,10 +87,11 @@ class FairQueue(Generic[Item]):
             return None
         client = min(able, key=lambda each: each._tag)
         self._served = max(self._served, client._tag[0])
-        self._tags.pop(client.name, None)
-        self._tags[client.name] = client._tag[0]
-        if len(self._tags) > _MOST_REMEMBERED:
-            del self._tags[next(iter(self._tags))]
+        self._turns += 1
+        self._last.pop(client.name, None)
+        self._last[client.name] = client._tag[0], self._turns
+        if len(self._last) > _MOST_REMEMBERED:
+            del self._last[next(iter(self._last))]
         client.running += 1
         item = client.waiting.popleft()
         if client.waiting:
@@ -112,5 +114,6 @@ class FairQueue(Generic[Item]):
     def _tag(self, client: Client[Item]) -> None:
         self._tagged += 1
         turn = 1 / client.weight
-        since = max(self._tags.get(client.name, self._served), self._served - turn)
-        client._tag = (since + turn, self._tagged)  # among equals, who came first
+        tag, number = self._last.get(client.name, (self._served, self._turns))
+        since = max(tag, self._served - turn)
+        client._tag = (since + turn, number, self._tagged)  # among equals, whose last turn is longest ago
