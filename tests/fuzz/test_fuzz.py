@@ -11,7 +11,7 @@ from tests.fuzz.families import NAMES
 from tests.fuzz.family import pack
 from tests.fuzz.page import write_page
 
-INPUTS = {"containers": 150, "pictures": 300, "settings": 60, "labels": 150}
+INPUTS = {"containers": 150, "pictures": 300, "settings": 100, "labels": 150}
 """In the quick suite: those that need no server and no compiled network. `SERVED` go together in the slow one."""
 
 SERVED = tuple(name for name in NAMES if name not in INPUTS)

@@ -253,7 +253,10 @@ def test_a_killed_process_leaves_a_file_that_plays_up_to_there(tmp_path: Path, s
     written = 200 + len(process.stdout.readlines())
     process.wait()
     shown = [shown_index(p) for p in pictures(path)]
-    assert shown == [i % 55 for i in range(len(shown))]
+    last = len(shown) - 1
+    assert shown[:-1] == [i % 55 for i in range(last)]
+    # A B frame comes after the one behind it, to which it refers: it may be missing before the last one.
+    assert shown[-1] in (last % 55, (last + 1) % 55)
     # Lost are at most the frames in the encoder (look-ahead, reordering, one a thread) and an unfinished second.
     assert len(shown) >= written - 25 - 60
 
