@@ -51,8 +51,8 @@ class _Usual:
 # choice, 3% more), but none for nothing: libvpx's 25 frames change no byte here.
 # Of live sources it holds two at most, for a slow model may leave but five a second; with none at all, x264's files
 # would be half as large again.
-# x264's superfast looks ahead at nothing, which doubles its files. With the lookahead of veryfast it takes less than half
-# of that preset's time for the same quality, in files an eighth larger (`perception bench encoders`). Two B frames more in
+# x264's superfast looks ahead at nothing, which doubles its files. With the lookahead of veryfast it takes half of that
+# preset's time for the same quality, in files an eighth larger (`perception bench encoders`). More than one B frame in
 # a row would save no bits that a fifth of its time is worth.
 _USUAL = {
     "libx264": _Usual(
