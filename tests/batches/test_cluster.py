@@ -174,9 +174,10 @@ def test_nothing_listens_to_other_machines(cluster: Nodes) -> None:
     assert places <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, places
 
 
-def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from perception.batch.node import Job, do
 
+    monkeypatch.chdir(tmp_path)  # where it goes itself, and would stay
     job = Job(Annotation(), {}, tmp_path / "out" / ".perception-batch", str(tmp_path))
     answer = do(pickle.dumps(job), b"", lambda _: b"")
     assert answer.outcome is None and str(answer.broken).startswith(f"{tmp_path}/out: the machine ")
