@@ -24,7 +24,6 @@ from perception.batch.cluster import check_cluster
 from perception.errors import UsageError
 from tests.batches.running import command, done_in, make_clips, started, tree, until
 from tests.fixtures import Main, make_cache_home
-from tests.models import write_model
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = [
@@ -44,11 +43,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(cache: Path) -> Iterator[Nodes]:
     with nodes(1, cache) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_model(tmp_path_factory.mktemp("models") / "colors.onnx", detection=True))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from perception.errors import UsageError
 from perception.sources.uri import redact
 from tests.batches.running import make_clips, started, tree, until
 from tests.fixtures import Main
-from tests.models import write_model
 
 pytest.importorskip("moto", reason="moto is not installed")
 from tests.batches.store import BUCKET, KEY, SECRET, Store, store
@@ -34,11 +33,6 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 def films() -> Iterator[Store]:
     with store() as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_model(tmp_path_factory.mktemp("models") / "colors.onnx", detection=True))
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,11 @@ import pytest
 from tests.batches.running import command, done_in, make_clips, tree
 from tests.fixtures import Main
 from tests.media import make_video
-from tests.models import PALETTE, write_model
+from tests.models import PALETTE
 
 pytestmark = [pytest.mark.usefixtures("own_cache_home"), pytest.mark.timeout(600)]
 
 NASTY = "<b>&'%20x.mp4"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_model(tmp_path_factory.mktemp("models") / "colors.onnx", detection=True))
 
 
 def photo(path: Path, squares: int) -> Path:
