@@ -86,6 +86,11 @@ class SegmentationDetectionNetwork(nn.Module):
             return [self.head]
         return [self.head, *self.pyramid.finest_parts()]
 
+    def layers_beside(self, head: Literal["masks", "boxes"]) -> list[nn.Module]:
+        """Return the layers that are not of ``head`` alone: the other head's, and those that both share."""
+        own = {module for part in self.parts_of(head) for module in part.modules()}
+        return [module for module in self.modules() if module not in own and not any(module.children())]
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs that a deployed graph has."""

@@ -79,6 +79,32 @@ def test_a_run_of_both_goes_on_as_one_of_a_single_head(
     assert load_checkpoint(result.best)["epoch"] == 4
 
 
+@pytest.mark.parametrize("only", ["masks", "boxes"])
+def test_with_the_shared_layers_frozen_the_other_heads_output_stays_to_the_bit(
+    only: str, data: Path, both: TrainResult, tmp_path: Path
+) -> None:
+    result = train(recipe(tmp_path, only=only, freeze_shared=True), data_root=data, start=both.last, stop_after=2)
+    before, after = load_checkpoint(both.last), load_checkpoint(result.last)
+    changed = moved(before["average"], after["average"])
+    assert changed and all(name.startswith(IDLE["boxes" if only == "masks" else "masks"]) for name in changed)
+
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    outputs = []
+    for state in (before, after):
+        network = Trainer(read_config(recipe(tmp_path), data)).network.eval()
+        network.load_state_dict(state["average"])
+        with torch.inference_mode():
+            outputs.append(network(images))
+    same = {name for name in ("class_logits", "boxes", "scores") if torch.equal(outputs[0][name], outputs[1][name])}
+    assert same == ({"boxes", "scores"} if only == "masks" else {"class_logits"})
+
+
+def test_shared_layers_are_frozen_beside_a_chosen_head_only() -> None:
+    content = {**yaml.safe_load(SMOKE.read_text()), "freeze_shared": True}
+    with pytest.raises(UsageError, match="freeze_shared keeps what the head that is not trained needs"):
+        parse_config(content, "recipe.yaml")
+
+
 @pytest.mark.parametrize("only", [None, "masks", "boxes"])
 def test_epochs_are_equally_long_and_masks_alone_see_no_other_pictures(
     only: str | None, data: Path, tmp_path: Path

@@ -200,6 +200,8 @@ class SegmentationDetectionConfig(RunConfig):
         detection: a second head, for boxes; None trains masks alone.
         only: trains and measures one of the two heads, in as many steps, on the pictures that are labelled for it; the
             other stays as it starts. Tells what both on one backbone cost each other.
+        freeze_shared: with ``only``, the layers that both heads share stay as they start, too, statistics included: the
+            other head's output does not change, and an epoch takes less time.
         distil: a teacher beside the labels; None for the labels alone.
         steps: batches of an epoch; None for one pass over the pictures with boxes, or with masks where there are none.
     """
@@ -211,6 +213,7 @@ class SegmentationDetectionConfig(RunConfig):
     loss: LossConfig = LossConfig()
     detection: DetectionConfig | None = None
     only: Literal["masks", "boxes"] | None = None
+    freeze_shared: bool = False
     distil: DistilConfig | None = None
     steps: int | None = Field(default=None, ge=1)
 
@@ -273,6 +276,12 @@ class SegmentationDetectionConfig(RunConfig):
                 f"data.size: both sides are multiples of {self.cell} with network.decoder {self.network.decoder}, not "
                 f"{self.data.size[0]}x{self.data.size[1]}; try {near}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_shared(self) -> SegmentationDetectionConfig:
+        if self.freeze_shared and self.only is None:
+            raise ValueError("freeze_shared keeps what the head that is not trained needs: say which is, with only")
         return self
 
     @model_validator(mode="after")

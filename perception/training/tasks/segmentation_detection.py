@@ -116,7 +116,10 @@ class SegmentationDetectionTask(Task[SegmentationDetectionConfig]):
         parts = frozen_parts(network.backbone, self.config.network.frozen_stride)
         if self.config.only is not None:
             assert isinstance(network, SegmentationDetectionNetwork)
-            idle = network.parts_of("boxes" if self.config.only == "masks" else "masks")
+            if self.config.freeze_shared:
+                idle = network.layers_beside(self.config.only)
+            else:
+                idle = network.parts_of("boxes" if self.config.only == "masks" else "masks")
             for part in idle:
                 # the optimiser knows them: a run for both can go on as one for a single task
                 part.requires_grad_(epoch >= self.config.epochs)
