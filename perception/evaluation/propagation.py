@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from perception.evaluation.faults import refuse
-from perception.evaluation.folders import LabelFolder, Sample
+from perception.evaluation.folders import LabelFolder
 from perception.evaluation.labelling import Labelling
 from perception.evaluation.metrics import ConfusionMatrix
+from perception.evaluation.moving_camera import MovingCamera
 from perception.evaluation.precision import Truth, coco_precision
 from perception.evaluation.result import number_or_none
-from perception.evaluation.smoothing import NEIGHBOURS, middle, moving_to
 from perception.model import Model
 from perception.propagation.key_frames import KeyFrames
 from perception.types import U8, Detections, Frame, Prediction
@@ -161,19 +159,12 @@ def measure_labelled_propagation(
     Raises:
         SourceError: pictures or labels are damaged, or do not fit each other; all are named.
     """
-    faults, now = list(folder.faults), dict[str, U8]()
-
-    def sequences() -> Iterator[Iterator[Frame]]:
-        for number, sample in enumerate(folder):
-            if isinstance(sample, Sample):
-                now["labels"] = middle(sample.labels)
-                yield islice(moving_to(sample.image, number), NEIGHBOURS - 2 - number % 3, None)
-            else:
-                faults.append(sample)
+    camera = MovingCamera(folder, varying=True)
 
     def truth(frame: Frame) -> tuple[Detections | None, U8] | None:
-        return (None, now["labels"]) if frame.index == NEIGHBOURS - 1 else None
+        labels = camera.labels_of(frame)
+        return None if labels is None else (None, labels)
 
-    result = measure_propagation(model, sequences(), str(folder.images), max_loss, truth, labelling)
-    refuse(faults, len(folder), folder.images)
+    result = measure_propagation(model, camera, str(folder.images), max_loss, truth, labelling)
+    camera.refuse_faults()
     return result

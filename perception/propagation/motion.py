@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba.core import types
 
-from perception.common.jit import F32_2D, F32_2D_IN, F32_3D_IN, helper, inline_helper, kernel
+from perception.common.jit import F32_2D, F32_2D_IN, F32_3D_IN, helper, kernel
+from perception.postprocess.flow import cell, logits_in_luma
 from perception.types import F32, Detections
 
 if TYPE_CHECKING:
@@ -53,13 +54,10 @@ class Motion:
             float32 ``[C, h, w]`` of this frame; what comes into view is taken from the nearest rim.
         """
         classes, h, w = key.shape
-        left, top, right, bottom = letterbox.logits_window(h, w)
-        across = letterbox.frame_width * self.scale / (right - left)
-        down = letterbox.frame_height * self.scale / (bottom - top)
         warped = np.empty_like(key)
         warp_logits(
-            key.reshape(classes, h * w), self.flow, across, -left * across, down, -top * down,
-            h, w, warped.reshape(classes, h * w),
+            key.reshape(classes, h * w), self.flow, *logits_in_luma(letterbox, h, w, self.scale), h, w,
+            warped.reshape(classes, h * w),
         )  # fmt: skip
         return warped
 
@@ -82,14 +80,6 @@ class Motion:
 
 _F64 = types.float64
 _I64 = types.int64
-
-
-@inline_helper
-def _cell(at, last):  # type: ignore[no-untyped-def]
-    """The cell between whole numbers up to ``last`` that a coordinate lies in, and where in it (0..1)."""
-    at = min(max(at, np.float32(0)), np.float32(last))
-    first = min(np.int32(at), max(last - np.int32(1), np.int32(0)))
-    return first, at - np.float32(first)
 
 
 @kernel(types.void(F32_2D_IN, F32_3D_IN, _F64, _F64, _F64, _F64, _I64, _I64, F32_2D))
@@ -115,8 +105,8 @@ def warp_logits(past, flow, across, x0, down, y0, h, w, out):  # type: ignore[no
         row = min(max(np.int32(down * (y + 0.5) + y0), np.int32(0)), np.int32(rows - 1))
         for x in range(w):
             column = min(max(np.int32(across * (x + 0.5) + x0), np.int32(0)), np.int32(columns - 1))
-            left, fx = _cell(np.float32(x) + flow[row, column, 0] * per_column, last_x)
-            top, fy = _cell(np.float32(y) + flow[row, column, 1] * per_row, last_y)
+            left, fx = cell(np.float32(x) + flow[row, column, 0] * per_column, last_x)
+            top, fy = cell(np.float32(y) + flow[row, column, 1] * per_row, last_y)
             index[x] = np.uint32(top * w + left)
             corners[0, x] = (one - fx) * (one - fy)
             corners[1, x] = fx * (one - fy)
