@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from perception.engines import Precision
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
-ON_REQUEST = ("peers", "encoders", "live", "cameras", "rtsp", "publish", "models", "tracking", "rules")
+ON_REQUEST = (
+    "peers", "encoders", "live", "cameras", "rtsp", "endurance", "publish", "scale", "models", "tracking", "rules",
+)  # fmt: skip
 """Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
 
@@ -51,8 +53,8 @@ def run_bench(
         against: names or paths of networks that ``models`` compares with.
         sequences: folder of labelled sequences for ``tracking``.
         trials: settings that each tracker is calibrated with.
-        cameras: how many ``cameras`` and ``rtsp`` have at once.
-        seconds: how long these measure one of them, and all, and ``publish`` each protocol.
+        cameras: how many ``cameras``, ``rtsp`` and ``endurance`` have at once.
+        seconds: how long these measure all of them, ``publish`` each protocol, and ``scale`` each way.
 
     Yields:
         a title and rows for each part as soon as it is done.
@@ -127,9 +129,26 @@ def run_bench(
             with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
                 rows = rtsp_rows(model, bench.clip, cameras, seconds, Path(folder))
             yield f"cameras by RTSP on one engine, {model}", rows
+        if "endurance" in chosen:
+            from perception.bench.endurance import endurance_rows
+
+            with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
+                rows = endurance_rows(model, bench.clip, cameras, seconds, Path(folder))
+            yield f"cameras by RTSP for {seconds / 60:g} minutes, {model}", rows
         if "publish" in chosen:
             from perception.bench.publishing import publish_rows
 
             yield "published pictures, later than encoded", publish_rows(bench.clip, seconds)
+        if "scale" in chosen:
+            from perception.annotate import Annotation
+            from perception.bench.scaling import FILE_FRAMES, scaling_rows
+
+            one = Annotation(
+                model=model, engine=engine, precision=precision, device=device, threads=1,
+                source_options={"max_frames": FILE_FRAMES},
+            )  # fmt: skip
+            with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
+                rows = scaling_rows(one, bench.clip, seconds, Path(folder))
+            yield f"batches on all cores, {model}", rows
     finally:
         bench.close()
