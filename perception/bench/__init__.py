@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
 ON_REQUEST = (
-    "peers", "encoders", "live", "cameras", "rtsp", "endurance", "publish", "scale", "models", "tracking", "rules",
+    "peers", "encoders", "live", "cameras", "rtsp", "endurance", "publish", "batches", "models", "tracking", "rules",
 )  # fmt: skip
 """Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
@@ -139,16 +139,16 @@ def run_bench(
             from perception.bench.publishing import publish_rows
 
             yield "published pictures, later than encoded", publish_rows(bench.clip, seconds)
-        if "scale" in chosen:
+        if "batches" in chosen:
             from perception.annotate import Annotation
-            from perception.bench.scaling import FILE_FRAMES, scaling_rows
+            from perception.bench.batches import FILE_FRAMES, batch_rows
 
             one = Annotation(
                 model=model, engine=engine, precision=precision, device=device, threads=1,
                 source_options={"max_frames": FILE_FRAMES},
             )  # fmt: skip
             with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
-                rows = scaling_rows(one, bench.clip, seconds, Path(folder))
+                rows = batch_rows(one, bench.clip, seconds, Path(folder))
             yield f"batches on all cores, {model}", rows
     finally:
         bench.close()

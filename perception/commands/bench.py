@@ -77,7 +77,7 @@ def bench(
 
       perception bench publish --seconds 10
 
-      perception bench scale --seconds 60
+      perception bench batches --seconds 60
     """
     from perception.bench import run_bench
 

@@ -33,7 +33,7 @@ _WARM = 3
 """Of each process so many files are done, on average, before it is measured."""
 
 
-def scaling_rows(annotation: Annotation, clip: Path, seconds: float, folder: Path) -> list[dict[str, Any]]:
+def batch_rows(annotation: Annotation, clip: Path, seconds: float, folder: Path) -> list[dict[str, Any]]:
     """Measure one process on one core, one on all, one on each, a cluster, and the first again.
 
     Args:
@@ -50,9 +50,9 @@ def scaling_rows(annotation: Annotation, clip: Path, seconds: float, folder: Pat
         UsageError: an optional dependency is missing, or the system pins no process to a core.
         PerceptionError: a file fails.
     """
-    require("psutil", "dev", "bench scale")
+    require("psutil", "dev", "bench batches")
     if not hasattr(os, "sched_setaffinity"):
-        raise UsageError("bench scale needs a system that pins processes to cores, such as Linux")
+        raise UsageError("bench batches needs a system that pins processes to cores, such as Linux")
     count = usable_cores()
     files = _files(clip, int(count * seconds * FILES_A_SECOND) + 2 * _WARM * count + 2, folder / "in")
     with annotation.opened() as (model, _, _):

@@ -1,4 +1,4 @@
-"""`perception bench scale`: a row for each way to use the cores; no figure is asserted."""
+"""`perception bench batches`: a row for each way to use the cores; no figure is asserted."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_files_that_are_all_the_same(tmp_path: Path) -> None:
 def test_rows(tmp_path: Path) -> None:
     model = str(write_model(tmp_path / "m.onnx", classes=["white", "black"], detection=True))
     clip = str(make_video(tmp_path / "a.mp4", frames=80))
-    arguments = ["bench", "scale", "-m", model, "--clip", clip, "--seconds", "3", "--json"]
+    arguments = ["bench", "batches", "-m", model, "--clip", clip, "--seconds", "3", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     before, wide, jobs, cluster, after = json.loads(result.stdout)
