@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,15 +93,12 @@ def measure_propagation(
     frames = seen_frames = labelled = judged = 0
     other = 0.0
     for sequence in sequences:
-        keys = KeyFrames(max_loss)
-        for frame in sequence:
-            motion, seen = keys.next(frame)
-            own = model.predict(frame)
-            result = keys.result(own if seen else Prediction(frame), motion, seen)
+        for own, result in _both(model, KeyFrames(max_loss), sequence):
+            seen = not result.propagated
             frames, seen_frames = frames + 1, seen_frames + seen
             assert own.class_map is not None and result.class_map is not None
             other += 0.0 if seen else float((own.class_map.mask != result.class_map.mask).mean())
-            known = None if truth is None else truth(frame)
+            known = None if truth is None else truth(own.frame)
             if known is None or labelling is None:
                 continue
             labelled, judged = labelled + 1, judged + (not seen)
@@ -120,6 +118,19 @@ def measure_propagation(
         _pair(_ap50(boxes, side.found, len(classes or {})) for side in sides) if boxes else None,
         other / max(frames, 1),
     )
+
+
+def _both(model: Model, keys: KeyFrames, sequence: Iterable[Frame]) -> Iterator[tuple[Prediction, Prediction]]:
+    """What the network says of each frame, and what propagation does."""
+    waiting: deque[Prediction] = deque()
+    for frame in sequence:
+        step = keys.next(frame)
+        own = model.predict(frame)
+        waiting.append(own)
+        for result in keys.results(own if step.seen else Prediction(frame), step):
+            yield waiting.popleft(), result
+    for result in keys.rest():
+        yield waiting.popleft(), result
 
 
 def _pair(values: Iterable[float]) -> tuple[float, float]:
