@@ -98,13 +98,27 @@ class TorchEngine(Engine):
     def _run(self, frames: U8) -> dict[str, F32]:
         import torch
 
+        results = self.compute(torch.tensor(frames, device=self._device))
+        return {name: value.float().contiguous().cpu().numpy() for name, value in results.items()}
+
+    def compute(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run the network on frames that are on its device, and leave its outputs there: what `infer` does between.
+
+        Args:
+            frames: uint8 ``[N, H, W, 3]``.
+
+        Raises:
+            EngineError: torch failed, or the engine is closed.
+        """
+        import torch
+
         weights = self._weights
         if weights is None:
             raise self._closed_error()
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
         cast = nullcontext() if half is None else torch.autocast(self._device.type, dtype=half)
         with torch.inference_mode(), cast:
-            values: dict[str, Any] = {self._input: torch.tensor(frames, device=self._device)}
+            values: dict[str, Any] = {self._input: frames}
             for step in self._steps:
                 given = [None if not i else values[i] if i in values else weights[i] for i in step.inputs]
                 try:
@@ -116,10 +130,7 @@ class TorchEngine(Engine):
                 values.update(zip(step.outputs, several, strict=False))
                 for value in step.drop:
                     values.pop(value, None)
-            return {
-                name: (values[name] if name in values else weights[name]).float().contiguous().cpu().numpy()
-                for name in self._outputs
-            }
+            return {name: values[name] if name in values else weights[name] for name in self._outputs}
 
     def close(self) -> None:
         self._weights = None

@@ -119,9 +119,11 @@ def _batch_norm(a: Attributes, x: Tensor, scale: Tensor, bias: Tensor, mean: Ten
 
 
 def _clip(a: Attributes, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    least = a.get("min") if low is None else low.item()
-    most = a.get("max") if high is None else high.item()
-    return x if least is None and most is None else x.clamp(least, most)
+    if low is None and high is None:
+        least, most = a.get("min"), a.get("max")
+        return x if least is None and most is None else x.clamp(least, most)
+    # limits stay where they are: to read them from a GPU, each call would wait for it
+    return x.clamp(None if low is None else low.reshape(()), None if high is None else high.reshape(()))
 
 
 def _reduce(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
