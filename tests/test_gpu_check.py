@@ -195,8 +195,9 @@ def test_a_failure_is_the_exit_code_and_the_table_is_markdown(monkeypatch: pytes
 
 
 def test_every_block_is_a_function() -> None:
-    from perception.gpu_check import engine_blocks, kernel_blocks
+    from perception.gpu_check import engine_blocks, kernel_blocks, torch_block
 
     assert len({block.name for block in BLOCKS}) == len(BLOCKS)
     for block in BLOCKS:
-        assert callable(getattr(kernel_blocks, block.name, None) or getattr(engine_blocks, block.name)), block.name
+        modules = [module for module in (kernel_blocks, engine_blocks, torch_block) if hasattr(module, block.name)]
+        assert len(modules) == 1 and callable(getattr(modules[0], block.name)), block.name

@@ -72,7 +72,7 @@ class TorchEngine(Engine):
             torch.set_num_threads(options.threads)
         model = load_onnx(path)
         self._weights: dict[str, torch.Tensor] | None = self._read_weights(model)
-        self._steps = _steps(model, path)
+        self._steps = _steps(model, path, self._device)
         (frames,) = [i for i in model.graph.input if i.name not in self._weights]
         self._input = frames.name
         self._outputs = options.outputs
@@ -85,15 +85,7 @@ class TorchEngine(Engine):
         self.description = f"PyTorch {version('torch')} {self.precision} eager, 1 stream, {device}"
 
     def _read_weights(self, model: Any) -> dict[str, torch.Tensor]:
-        import torch
-        from onnx import numpy_helper
-
-        weights = {}
-        for tensor in model.graph.initializer:
-            value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
-            # whole numbers are shapes and indices, which the host reads
-            weights[tensor.name] = value.to(self._device) if value.is_floating_point() else value
-        return weights
+        return {tensor.name: _on_device(tensor, self._device) for tensor in model.graph.initializer}
 
     def _run(self, frames: U8) -> dict[str, F32]:
         import torch
@@ -136,8 +128,16 @@ class TorchEngine(Engine):
         self._weights = None
 
 
-def _steps(model: Any, path: Path) -> list[_Step]:
-    from onnx import helper
+def _on_device(proto: Any, device: torch.device) -> torch.Tensor:
+    from perception.engines.torch_ops import tensor_of
+
+    value = tensor_of(proto)
+    # whole numbers are shapes and indices, which the host reads
+    return value.to(device) if value.is_floating_point() else value
+
+
+def _steps(model: Any, path: Path, device: torch.device) -> list[_Step]:
+    from onnx import TensorProto, helper
 
     from perception.engines.torch_ops import OPERATIONS
 
@@ -150,6 +150,10 @@ def _steps(model: Any, path: Path) -> list[_Step]:
     steps = []
     for i, node in enumerate(model.graph.node):
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        attributes = {
+            name: _on_device(value, device) if isinstance(value, TensorProto) else value
+            for name, value in attributes.items()
+        }
         attributes |= {"opset": opset, "outputs": len(node.output)}
         steps.append(
             _Step(

@@ -286,11 +286,17 @@ def _space_to_depth(a: Attributes, x: Tensor) -> Tensor:
     return blocks.reshape(n, c * side**2, h // side, w // side)
 
 
-def _constant(a: Attributes) -> Tensor:
+def tensor_of(proto: Any) -> Tensor:
+    """Convert an ``onnx.TensorProto``."""
     from onnx import numpy_helper
 
+    return torch.from_numpy(numpy_helper.to_array(proto).copy())
+
+
+def _constant(a: Attributes) -> Tensor:
     if "value" in a:
-        return torch.from_numpy(numpy_helper.to_array(a["value"]).copy())
+        value = a["value"]
+        return value if isinstance(value, Tensor) else tensor_of(value)
     for key, dtype in (("value_float", torch.float32), ("value_floats", torch.float32)):
         if key in a:
             return torch.tensor(a[key], dtype=dtype)

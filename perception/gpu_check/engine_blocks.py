@@ -1,4 +1,4 @@
-"""Blocks about engines: all but ``building`` need a GPU, and all but ``torch`` TensorRT."""
+"""Blocks that need TensorRT, and all but one a GPU."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ def parity(quick: bool) -> Finding:
     from perception.model import load_model
 
     _needs_engine()
-    _needs("onnxruntime")
-    path = _street()
-    frames = [Frame(picture) for picture in _street_frames(*PARITY_SIZE, 4 if quick else 16)]
+    needs("onnxruntime")
+    path = street()
+    frames = [Frame(picture) for picture in street_frames(*PARITY_SIZE, 4 if quick else 16)]
 
     def masks(engine: str, precision: Any) -> list[U8]:
         with load_model(path, engine=engine, precision=precision) as model:
@@ -131,7 +131,7 @@ def speed(quick: bool) -> Finding:
     from perception.postprocess.cuda import SIMULATED
 
     _needs_engine()
-    path = _street()
+    path = street()
     card = read_card(path)
     rng = np.random.default_rng(0)
     frames = [Frame(planes=random_planes(rng, (1280, 720), "bt709", False)) for _ in range(8)]
@@ -168,66 +168,10 @@ def _calls(engine: Any, resize: Any, frames: list[Frame], calls: int, streams: i
         return times, calls * engine.batch / (time.perf_counter() - began)
 
 
-def torch(quick: bool) -> Finding:
-    """Measure the same network in PyTorch, in half precision, with frames that are on the GPU: eagerly and compiled."""
-    if not hardware.nvidia_gpus()[0]:
-        raise Absent("no NVIDIA GPU")
-    _needs("torch")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise Absent(f"torch {torch.__version__} has no CUDA")
-    said = torch_rates("cuda", "fp16", QUICK_CALLS if quick else CALLS, compiled=not quick)
-    return Finding(f"torch {torch.__version__}, fp16: {said}")
-
-
-def torch_rates(device: str, precision: Any, calls: int, *, compiled: bool) -> str:
-    """Measure PyTorch on a device, one frame a call, each waited for; says frames per second and the median call.
-
-    Raises:
-        Wrong: compiled, it gives other classes.
-    """
-    import torch
-
-    from perception.engines.base import EngineOptions
-    from perception.engines.torch import TorchEngine
-
-    path = _street()
-    card = read_card(path)
-    assert card.segmentation is not None
-    outputs = tuple(output.name for output in load_onnx(path).graph.output)
-    options = EngineOptions(
-        (card.input.width, card.input.height), outputs, precision=precision, device=device, card=card
-    )
-    said, first = [], None
-    with TorchEngine(path, options) as engine:
-        picture = _street_frames(card.input.width, card.input.height, 1)[0]
-        frames = torch.tensor(picture[None], device=device)
-        for name in ("eager", "compiled") if compiled else ("eager",):
-            network: Any = engine.compute if name == "eager" else torch.compile(engine.compute)
-
-            def call(network: Any = network) -> U8:
-                """Compute, and wait until it is done: the classes are brought back."""
-                logits = network(frames)[card.segmentation.output]
-                return np.asarray(logits[0].argmax(0).to(torch.uint8).cpu().numpy())
-
-            classes = [call() for _ in range(WARM_CALLS)][-1]
-            first = classes if first is None else first
-            if np.mean(classes == first) < LEAST["fp16"]:
-                raise Wrong("compiled, torch gives other classes")
-            times = []
-            for _ in range(calls):
-                began = time.perf_counter()
-                call()
-                times.append(time.perf_counter() - began)
-            said.append(f"{name} {calls / sum(times):.0f} fps, {1e3 * np.median(times):.2f} ms")
-    return "; ".join(said)
-
-
 def throughput(quick: bool) -> Finding:
     """Measure the pipeline without a sink, with drawing, and with encoding, by the engine's own frames per second."""
     _needs_engine()
-    _needs("av", "cv2")
+    needs("av", "cv2")
     from perception.drawing.annotator import Annotator
     from perception.model import load_model
     from perception.pipeline import run
@@ -247,7 +191,7 @@ def throughput(quick: bool) -> Finding:
     count = QUICK_CALLS if quick else CALLS
     with (
         tempfile.TemporaryDirectory() as folder,
-        load_model(_street(), engine="tensorrt", mode="throughput") as model,
+        load_model(street(), engine="tensorrt", mode="throughput") as model,
     ):
         for size in ("1280x720",) if quick else ("1280x720", "1920x1080"):
             uri = f"synthetic:?size={size}&frames={count}"
@@ -279,7 +223,7 @@ def loss(quick: bool) -> Finding:
         raise Absent("no engine for the CPU")
 
     rng = np.random.default_rng(0)
-    with load_model(_street(), engine="auto") as model:
+    with load_model(street(), engine="auto") as model:
         if model.engine.name != "tensorrt":
             raise Wrong(f"auto takes {model.engine.description}")
         for index in range(20):
@@ -307,7 +251,7 @@ def _ruin() -> None:
 
 def decoding(quick: bool) -> Finding:
     """Compare what NVDEC decodes with what the CPU does: pixels, colours, rotation, times."""
-    _needs("av")
+    needs("av")
     from perception.sources.nvdec import nvdec_fault
 
     if fault := nvdec_fault():
@@ -346,19 +290,19 @@ def _needs_engine() -> None:
         raise Absent("no TensorRT")
 
 
-def _needs(*modules: str) -> None:
+def needs(*modules: str) -> None:
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise Absent(f"{', '.join(missing)} is not installed")
 
 
-def _street() -> Path:
+def street() -> Path:
     from perception.weights.library import model_paths
 
     return model_paths()["street-open"]
 
 
-def _street_frames(width: int, height: int, count: int) -> list[U8]:
+def street_frames(width: int, height: int, count: int) -> list[U8]:
     """Make pictures with large shapes in them: noise has the same class everywhere."""
     rng = np.random.default_rng(0)
     frames: list[U8] = []

@@ -128,6 +128,7 @@ def _at(where: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
         import ctypes
 
         size = int(np.prod(shape)) * kind.itemsize
-        return np.frombuffer((ctypes.c_uint8 * size).from_address(where), kind).reshape(shape)
+        memory: Any = (ctypes.c_uint8 * size).from_address(where)
+        return np.frombuffer(memory, kind).reshape(shape)
     interface = {"shape": shape, "typestr": kind.str, "data": (where, False), "version": 3, "strides": None}
     return cuda.as_cuda_array(SimpleNamespace(__cuda_array_interface__=interface), sync=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 from perception.common import hardware
 
@@ -20,7 +21,7 @@ def nvenc_fault() -> str:
     if not gpus:
         return driver
     try:
-        context = av.CodecContext.create(NVENC, "w")
+        context: Any = av.CodecContext.create(NVENC, "w")
         context.width, context.height, context.pix_fmt = 640, 360, "yuv420p"
         context.time_base = Fraction(1, 25)
         context.open()

@@ -68,7 +68,7 @@ def accelerator(decoding: str, where: str) -> HWAccel | None:
     return HWAccel("cuda", allow_software_fallback=True, options=_shared_context())
 
 
-def _shared_context() -> dict[str, str]:
+def _shared_context() -> dict[str, object]:
     """Make the GPU's primary context the calling thread's; returns the options with which FFmpeg takes that one.
 
     Engines take it, too. A context of its own for each source would cost memory, and the GPU would switch between

@@ -11,7 +11,7 @@ import pytest
 
 from perception.engines.trt.cache import EngineCache
 from perception.engines.trt.flavour import installed
-from perception.gpu_check import BLOCKS, engine_blocks, kernel_blocks, run_blocks
+from perception.gpu_check import BLOCKS, engine_blocks, kernel_blocks, run_blocks, torch_block
 from perception.gpu_check.finding import Absent, Wrong
 from perception.weights import library
 from tests.gpu.conftest import SIMULATED
@@ -86,7 +86,7 @@ def test_a_result_of_an_earlier_call_is_found(monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def small(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = write_model(tmp_path / "colors.onnx", width=8, height=8)
-    monkeypatch.setattr(engine_blocks, "_street", lambda: path)
+    monkeypatch.setattr(engine_blocks, "street", lambda: path)
     values = {"CALLS": 2, "QUICK_CALLS": 4, "WARM_CALLS": 1, "FRAMES": 2, "PARITY_SIZE": (40, 30)}
     for name, value in values.items():
         monkeypatch.setattr(engine_blocks, name, value)
@@ -147,28 +147,27 @@ class TestWithAStandIn:
 def test_torch_is_measured_on_the_same_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     path = write_model(tmp_path / "colors.onnx", width=16, height=16, detection=True)
-    monkeypatch.setattr(engine_blocks, "_street", lambda: path)
-    monkeypatch.setattr(engine_blocks, "WARM_CALLS", 2)
-    compiled: list[object] = []
+    monkeypatch.setattr(torch_block, "WARM_CALLS", 2)
+    real, made = torch.compile, []
 
     def compile_it(network: Any) -> Any:
-        compiled.append(network)
-        return torch._dynamo.optimize("eager")(network)  # no C++ compiler is asked for
+        made.append(network)
+        return real(network, backend="eager", fullgraph=True)  # no C++ compiler is asked for
 
     monkeypatch.setattr(torch, "compile", compile_it)
-    said = engine_blocks.torch_rates("cpu", "fp32", 3, compiled=True)
-    assert re.fullmatch(r"eager \d+ fps, [\d.]+ ms; compiled \d+ fps, [\d.]+ ms", said) and len(compiled) == 1
-    assert "compiled" not in engine_blocks.torch_rates("cpu", "fp32", 3, compiled=False)
+    said = torch_block.rates(path, "cpu", "fp32", 3, compiled=True)
+    assert re.fullmatch(r"eager \d+ fps, [\d.]+ ms; compiled \d+ fps, [\d.]+ ms", said) and len(made) == 1
+    assert "compiled" not in torch_block.rates(path, "cpu", "fp32", 3, compiled=False)
     zeros = {"class_logits": torch.zeros(1, 3, 4, 4)}
     monkeypatch.setattr(torch, "compile", lambda network: lambda frames: zeros)
     with pytest.raises(Wrong, match="compiled, torch gives other classes"):
-        engine_blocks.torch_rates("cpu", "fp32", 3, compiled=True)
+        torch_block.rates(path, "cpu", "fp32", 3, compiled=True)
 
 
 def test_without_a_gpu_they_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     from perception.common import hardware
 
     monkeypatch.setattr(hardware, "nvidia_gpus", lambda: ([], "no NVIDIA driver"))
-    for name in ("parity", "speed", "throughput", "loss", "torch"):
+    for block in (*(getattr(engine_blocks, n) for n in ("parity", "speed", "throughput", "loss")), torch_block.torch):
         with pytest.raises(Absent, match="no NVIDIA GPU"):
-            getattr(engine_blocks, name)(True)
+            block(True)
