@@ -127,7 +127,9 @@ def _label(logits: F32, floor: float | None, labels: U8 | None) -> tuple[F32, np
     least = NO_FLOOR if floor is None else np.float32(floor)
     logits = np.ascontiguousarray(logits, np.float32)
     if labels is not None and floor is None:
-        check_plane("labels", labels, logits.shape[1:])
+        if labels.shape != logits.shape[1:] or labels.dtype != np.uint8:
+            wanted = list(logits.shape[1:])
+            raise ValueError(f"labels must be uint8 {wanted}, got {labels.dtype} {list(labels.shape)}")
         return logits, least, np.ascontiguousarray(labels)
     labels = np.empty(logits.shape[1:], np.uint8)
     if not label(logits, least, labels):

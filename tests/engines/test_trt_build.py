@@ -162,7 +162,7 @@ def test_sizes_and_batches_are_free_within_the_profile(rtx: Flavour, tmp_path: P
     recipe = make_recipe(path, described, rtx, "fp16", profile, capabilities=("89",), tail=Tail())
     plan, seen = build(recipe, progress=lambda *step: phases.append(step))
     assert len(plan) > 1000
-    assert seen.inputs[0].shape == (-1, -1, -1, 3) and seen.outputs[0].shape == (-1, -1, -1)
+    assert seen.inputs[0].shape == (-1, -1, -1, 3) and seen.outputs[0].shape == (-1, 3, -1, -1)
     assert seen.products == {"HALF": 3}
     assert any(done == steps > 0 for _, done, steps in phases)
     assert str(profile) == "8x8..32x32, best at 16x16, batch 1..4"
