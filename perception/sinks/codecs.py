@@ -27,11 +27,13 @@ CODECS = {
 }
 
 AUTO = "auto"
-"""A GPU's encoder of H.264 where there is one that works, else the container's usual one."""
+"""A GPU's encoder of H.264 where there is one that works, for files, else the container's usual one."""
 
 _log = logging.getLogger("perception")
 
 _WEBM = ("vp8", "vp9", "av1")
+
+_WITH_NVENC = ("mp4", "mov", "matroska")
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def choose_encoder(
 
     if codec is not None and codec.lower() == AUTO:
         usual_one = choose_encoder(container, None, crf, preset, threads, where)
-        if container == "webm" or nvenc_fault():
+        if container not in _WITH_NVENC or nvenc_fault():
             return usual_one
         return replace(choose_encoder(container, NVENC, crf, preset, threads, where), otherwise=usual_one)
     asked = codec or ("vp9" if container == "webm" else "h264")

@@ -35,6 +35,7 @@ def path(tmp_path: Path) -> Path:
     return write_model(tmp_path / "colors.onnx", width=WIDTH, height=HEIGHT, detection=True, classification=True)
 
 
+@pytest.mark.timeout(600)  # each frame is hundreds of threads of the system
 def test_frames_together_give_exactly_what_they_give_alone(
     stand_in: StandIn, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

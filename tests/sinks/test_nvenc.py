@@ -46,6 +46,7 @@ def test_with_a_gpu_auto_is_its_encoder_and_the_default_stays(hopeful: None) -> 
     assert (auto.name, usual.name) == (NVENC, "libx264") and auto.otherwise == usual
     assert auto.options["cq"] == "20" and "crf" not in auto.options and auto.options["b"] == "0"
     assert choose_encoder("webm", "auto", None, None, None, "x").name == "libvpx-vp9"  # which takes no H.264
+    assert choose_encoder("mpegts", "auto", None, None, None, "x").name == "libx264"  # what is published is not by it
 
 
 @NO_GPU
