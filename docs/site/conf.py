@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE)]
 
-from reference.commands import commands  # noqa: E402 - needs the path above
+from reference.cards import card  # noqa: E402 - needs the path above
+from reference.commands import commands  # noqa: E402
 from reference.http_api import http_api, openapi  # noqa: E402
 from reference.messages import listed  # noqa: E402
 from reference.python_api import python_api  # noqa: E402
@@ -44,7 +45,14 @@ autodoc_typehints = "signature"
 napoleon_use_ivar = True
 language = "en"
 
-GENERATED = {"commands": commands, "http": http_api, "python": python_api, "settings": settings, "messages": listed}
+GENERATED = {
+    "commands": commands,
+    "http": http_api,
+    "python": python_api,
+    "settings": settings,
+    "messages": listed,
+    "card": card,
+}
 SCHEMAS = [*sorted((ROOT / "perception").glob("**/*.schema.json"))]
 
 
