@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perception import open_source
-from perception.bench import cameras, rtsp_camera
+from perception.bench import cameras, endurance, rtsp_camera
 from perception.commands.main import app
 from tests.media import make_video, read_stamp, stamp
 from tests.models import write_model
@@ -59,7 +59,7 @@ def test_cameras_by_rtsp_show_what_the_clip_does(tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_rows_of_cameras_by_rtsp(tmp_path, monkeypatch):
     monkeypatch.setattr(cameras, "SETTLE_S", 1.0)
-    monkeypatch.setattr(cameras, "_RTSP_SETTLE_S", 3.0)
+    monkeypatch.setattr(cameras, "RTSP_SETTLE_S", 3.0)
     model = str(write_model(tmp_path / "m.onnx", classes=["white", "black"], detection=True))
     clip = str(make_video(tmp_path / "a.mp4", frames=50))
     arguments = ["bench", "rtsp", "-m", model, "--clip", clip, "--cameras", "3", "--seconds", "2", "--json"]
@@ -71,6 +71,28 @@ def test_rows_of_cameras_by_rtsp(tmp_path, monkeypatch):
     assert whole["decoded"] == 1 and 0 < needed["decoded"] <= 1
     assert needed["of_one_camera"] > 0 and needed["fastest_to_slowest"] >= 1 and needed["latency_ms"] > 0
     assert "cameras by RTSP on one engine" in one["table"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_rows_of_cameras_for_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(endurance, "SETTLE_S", 1.0)
+    monkeypatch.setattr(endurance, "RTSP_SETTLE_S", 3.0)
+    monkeypatch.setattr(endurance, "PARTS", 3)
+    model = str(write_model(tmp_path / "m.onnx", classes=["white", "black"], detection=True))
+    clip = str(make_video(tmp_path / "a.mp4", frames=50))
+    arguments = ["bench", "endurance", "-m", model, "--clip", clip, "--cameras", "3", "--seconds", "6", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    one, *parts, whole = json.loads(result.stdout)
+    assert [row["cameras"] for row in (one, *parts, whole)] == [1, 3, 3, 3, 3]
+    minutes = [float(row["minutes"]) for row in parts]
+    assert minutes == sorted(minutes) and minutes[-1] >= 0.1 and whole["minutes"] == "all"
+    assert all(row["threads"] > 0 and row["descriptors"] > 0 and row["memory_mb"] > 0 for row in parts)
+    assert all(row["fastest_to_slowest"] >= 1 for row in (*parts, whole)) and whole["of_one_camera"] > 0
+    assert whole["threads_added"] == parts[-1]["threads"] - parts[0]["threads"] and whole["reconnects"] == 0
+    slowest, fastest = (pick(row["results_fps"] for row in parts) for pick in (min, max))
+    assert slowest - 0.1 <= whole["results_fps"] <= fastest + 0.1  # it is their mean
 
 
 @pytest.mark.slow

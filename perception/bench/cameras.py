@@ -11,7 +11,6 @@ and decoding all of it would take the time that the network needs.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -20,13 +19,9 @@ from typing import Any
 
 import av
 
-from perception.bench.live_browser import SETTLE_S, ask, server
+from perception.bench.live_browser import SETTLE_S
+from perception.bench.live_cameras import live_cameras
 from perception.bench.rtsp_camera import encoded, rtsp_camera, served
-from perception.common.distribution import require
-from perception.errors import PerceptionError, UsageError
-
-OPENING_S = 120.0
-"""Seconds that all cameras have to open."""
 
 FLOOD_FPS = 120
 """Frames a second of the camera that shows what the engine can do."""
@@ -34,16 +29,16 @@ FLOOD_FPS = 120
 OFFERED = 1.5
 """Times as many frames a second are offered as the engine can do."""
 
+HALF = 0.5
+"""Part of the frames a second that the engine can do which the most cameras give together, where growth is measured."""
+
 RTSP_FPS = 25
 GOP_S = 2.0
 """Seconds from one key frame to the next, as cameras are set when they come."""
 
-_RTSP_FRAMES = 250
-_RTSP_SETTLE_S = 30.0
+RTSP_FRAMES = 250
+RTSP_SETTLE_S = 35.0
 """Time to settle before many cameras are measured that send more than the engine has time for."""
-
-_WANTED_S = 1.0
-"""Each camera is asked for so often: one that nobody wants is looked at once a second only."""
 
 
 def camera_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Path) -> list[dict[str, Any]]:
@@ -64,17 +59,13 @@ def camera_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Pa
         UsageError: an optional dependency is missing, or the system has no SIGHUP.
         PerceptionError: the server does not start, or a camera does not open.
     """
-    _check_system()
-    config = folder / "cameras.yaml"
     flood, fast, slow = (folder / f"{name}.mp4" for name in ("flood", "fast", "slow"))
     _play_at(FLOOD_FPS, clip, flood)
-    _configure(config, [flood])
-    with server(["--config", str(config), "--model", model], folder) as (url, process):
+    with live_cameras(model, [flood], folder) as live:
 
         def measure(clip: Path, cameras: int, seconds: float = seconds) -> dict[str, float]:
-            _configure(config, [clip] * cameras)
-            process.send_signal(signal.SIGHUP)
-            return _measure(url, process, cameras, seconds)
+            live.show([clip] * cameras, SETTLE_S)
+            return live.measure(seconds)
 
         offered = OFFERED * measure(flood, 1, seconds / 3)["results_fps"]
         _play_at(offered, clip, fast)
@@ -82,8 +73,35 @@ def camera_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Pa
         before = measure(fast, 1)
         many = measure(slow, cameras)
         after = measure(fast, 1)
-    one = _mean(before, after)
-    return [{"cameras": 1} | _rounded(one), {"cameras": cameras} | _rounded(many) | _ratios(many, one, cameras)]
+    one = mean(before, after)
+    return [{"cameras": 1} | rounded(one), {"cameras": cameras} | rounded(many) | ratios(many, one, cameras)]
+
+
+def growth_rows(model: str, clip: Path, counts: Sequence[int], seconds: float, folder: Path) -> list[dict[str, Any]]:
+    """Measure what cameras cost that give the same number of frames each, by how many there are.
+
+    Args:
+        model, clip, seconds, folder: as of `camera_rows`.
+        counts: of cameras, ascending. The engine has time for the frames of all of the most.
+
+    Returns:
+        a row for each number: ``axis``, ``value``, ``core_ms`` of a second, ``memory_mib``.
+
+    Raises:
+        UsageError, PerceptionError: see `camera_rows`.
+    """
+    flood, slow = folder / "flood.mp4", folder / "slow.mp4"
+    _play_at(FLOOD_FPS, clip, flood)
+    rows = []
+    with live_cameras(model, [flood], folder) as live:
+        live.show([flood], SETTLE_S)
+        _play_at(HALF * live.measure(seconds)["results_fps"] / counts[-1], clip, slow)
+        for count in counts:
+            live.show([slow] * count, SETTLE_S)
+            figures = live.measure(seconds)
+            costs = {"core_ms": 1e3 * figures["cores"], "memory_mib": figures["memory_mb"] * 1e6 / 2**20}
+            rows.append({"axis": "cameras, a second", "value": count} | rounded(costs))
+    return rows
 
 
 def rtsp_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Path) -> list[dict[str, Any]]:
@@ -104,59 +122,44 @@ def rtsp_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Path
     Raises:
         UsageError, PerceptionError: see `camera_rows`.
     """
-    import psutil
-
-    _check_system()
-    config, sent = folder / "rtsp.yaml", folder / "sent.h264"
-    units = encoded(clip, RTSP_FPS, GOP_S, _RTSP_FRAMES)
+    sent = folder / "sent.h264"
+    units = encoded(clip, RTSP_FPS, GOP_S, RTSP_FRAMES)
     sent.write_bytes(b"".join(b"\0\0\0\1" + unit for frame in units for unit in frame))
     decode_s = _decode_s(sent)
-    sender = psutil.Process()
-    with served(rtsp_camera(units, fps=RTSP_FPS)) as address:
-        _configure(config, [address])
-        with server(["--config", str(config), "--model", model], folder) as (url, process):
+    with served(rtsp_camera(units, fps=RTSP_FPS)) as address, live_cameras(model, [address], folder) as live:
+        import psutil
 
-            def measure(cameras: int, decode: str, settle_s: float = 0.0) -> dict[str, float]:
-                _configure(config, [address] * cameras, decode)
-                process.send_signal(signal.SIGHUP)
-                _wait_for(url, cameras)
-                _want(url, settle_s)
-                before, began = sum(sender.cpu_times()[:2]), time.monotonic()
-                row = _measure(url, process, cameras, seconds)
-                streams = _streams(url)
-                part = sum(stream["decoded"] for stream in streams) / len(streams)
-                return row | {
-                    "latency_ms": sum(stream["latency_ms"]["p50"] for stream in streams) / len(streams),
-                    "camera_cores": (sum(sender.cpu_times()[:2]) - before) / (time.monotonic() - began),
-                    "decoded": part,
-                    "decode_cores": part * cameras * RTSP_FPS * decode_s,
-                }
+        sender = psutil.Process()
 
-            before = measure(1, "needed")
-            rows = [(decode, measure(cameras, decode, _RTSP_SETTLE_S)) for decode in ("all", "needed")]
-            one = _mean(before, measure(1, "needed"))
+        def measure(cameras: int, decode: str, settle_s: float = SETTLE_S) -> dict[str, float]:
+            live.show([address] * cameras, settle_s, decode)
+            before, began = sum(sender.cpu_times()[:2]), time.monotonic()
+            row = live.measure(seconds)
+            streams = live.streams()
+            part = sum(stream["decoded"] for stream in streams) / len(streams)
+            return row | {
+                "latency_ms": live.latency_ms(),
+                "camera_cores": (sum(sender.cpu_times()[:2]) - before) / (time.monotonic() - began),
+                "decoded": part,
+                "decode_cores": part * cameras * RTSP_FPS * decode_s,
+            }
+
+        before = measure(1, "needed")
+        rows = [(decode, measure(cameras, decode, RTSP_SETTLE_S)) for decode in ("all", "needed")]
+        one = mean(before, measure(1, "needed"))
     return [
-        {"cameras": 1, "decode": "needed"} | _rounded(one),
-        *(
-            {"cameras": cameras, "decode": decode} | _rounded(many) | _ratios(many, one, cameras)
-            for decode, many in rows
-        ),
+        {"cameras": 1, "decode": "needed"} | rounded(one),
+        *({"cameras": cameras, "decode": decode} | rounded(many) | ratios(many, one, cameras) for decode, many in rows),
     ]
 
 
-def _check_system() -> None:
-    for module, extra in (("gradio", "live"), ("psutil", "dev")):
-        require(module, extra, "bench cameras")
-    if not hasattr(signal, "SIGHUP"):
-        raise UsageError("bench cameras needs SIGHUP, which this system has not")
-
-
-def _mean(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """Of a camera that was measured twice; its memory counts before there were more."""
+def mean(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """The figures of a camera that was measured twice; its memory counts before there were more."""
     return {name: (before[name] + after[name]) / 2 for name in before} | {"memory_mb": before["memory_mb"]}
 
 
-def _ratios(many: dict[str, float], one: dict[str, float], cameras: int) -> dict[str, float]:
+def ratios(many: dict[str, float], one: dict[str, float], cameras: int) -> dict[str, float]:
+    """Compare many cameras with one, and the fastest of them with the slowest."""
     further = (many["memory_mb"] - one["memory_mb"]) / (cameras - 1)
     return {
         "of_one_camera": round(many["results_fps"] / one["results_fps"], 3),
@@ -191,65 +194,6 @@ def _play_at(fps: float, clip: Path, path: Path) -> None:
             out.mux(packet)
 
 
-def _configure(path: Path, uris: Sequence[str | Path], decode: str = "needed") -> None:
-    """Write a server's settings: cameras that are always open."""
-    import yaml
-
-    sources = {f"camera-{i:02d}": {"uri": str(uri), "keep": True, "decode": decode} for i, uri in enumerate(uris)}
-    path.write_text(yaml.safe_dump({"sources": sources, "limits": {"share": 1}}), encoding="utf-8")
-
-
-def _measure(url: str, process: Any, cameras: int, seconds: float) -> dict[str, float]:
-    """Wait until so many cameras run and no others, then count their results."""
-    _wait_for(url, cameras)
-    _want(url, SETTLE_S)
-    counts, cpu, began = _counts(url), sum(process.cpu_times()[:2]), time.monotonic()
-    memory = _want(url, seconds, lambda: process.memory_info().rss)
-    elapsed = time.monotonic() - began
-    after, used = _counts(url), sum(process.cpu_times()[:2]) - cpu
-    rates = [(after[name] - counts[name]) / elapsed for name in counts]
-    return {
-        "results_fps": sum(rates), "slowest_fps": min(rates), "fastest_fps": max(rates), "cores": used / elapsed,
-        "memory_mb": memory / 1e6,
-    }  # fmt: skip
-
-
-def _wait_for(url: str, cameras: int) -> None:
-    """Wait until so many cameras run, and no others."""
-    deadline = time.monotonic() + OPENING_S
-    while not _settled(url, cameras):
-        if time.monotonic() > deadline:
-            states = [stream["state"] for stream in _streams(url)]
-            raise PerceptionError(f"{cameras} cameras did not open within {OPENING_S:.0f} s: {states}")
-        time.sleep(_WANTED_S)
-
-
-def _settled(url: str, cameras: int) -> bool:
-    streams = _streams(url)
-    return len(streams) == cameras and all(s["state"] == "running" and s["frames"] for s in streams)
-
-
-def _streams(url: str) -> list[dict[str, Any]]:
-    streams: list[dict[str, Any]] = ask(url, "GET", "/v1/streams")[1]["streams"]
-    return streams
-
-
-def _want(url: str, seconds: float, figure: Any = lambda: 0.0) -> float:
-    """Look at every camera for so long; the mean of a figure meanwhile."""
-    until, figures = time.monotonic() + seconds, []
-    while True:
-        figures.append(figure())
-        for id in _counts(url):
-            ask(url, "GET", f"/v1/streams/{id}")
-        left = until - time.monotonic()
-        if left <= 0:
-            return float(sum(figures)) / len(figures)
-        time.sleep(min(left, _WANTED_S))
-
-
-def _counts(url: str) -> dict[str, int]:
-    return {stream["id"]: stream["frames"] for stream in _streams(url)}
-
-
-def _rounded(figures: dict[str, float]) -> dict[str, float]:
+def rounded(figures: dict[str, float]) -> dict[str, float]:
+    """Figures as a table shows them."""
     return {name: round(value, 2 if value < 100 else 1) for name, value in figures.items()}

@@ -17,8 +17,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="PART",
-            help="kernels, stages, pipeline, engines (by default); peers, encoders, live, cameras, rtsp, publish, "
-            "models, tracking, rules.",
+            help="kernels, stages, pipeline, engines (by default); peers, encoders, live, cameras, rtsp, "
+            "endurance, publish, batches, scaling, models, tracking, rules.",
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -52,10 +52,13 @@ def bench(
             min=0, help="Settings that each tracker is calibrated with, on half of the sequences; 0: none is."
         ),
     ] = 0,
-    cameras: Annotated[int, typer.Option(min=2, max=256, help="Cameras at once, in the parts cameras and rtsp.")] = 16,
+    cameras: Annotated[int, typer.Option(min=2, max=256, help="Cameras at once (cameras, rtsp, endurance).")] = 16,
     seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds for one camera and for all (cameras, rtsp), each protocol (publish).")
+        float, typer.Option(min=1, help="Seconds for each measurement of cameras, rtsp, publish and the like.")
     ] = 30.0,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG to draw what the part scaling measures into.", show_default="not drawn")
+    ] = None,
     as_json: Json = False,
     json_file: JsonFile = None,
 ) -> None:  # fmt: skip
@@ -73,7 +76,13 @@ def bench(
 
       perception bench cameras rtsp --cameras 16 --seconds 30
 
+      perception bench endurance --seconds 1800
+
       perception bench publish --seconds 10
+
+      perception bench scaling --plot growth.png
+
+      perception bench batches --seconds 60
     """
     from perception.bench import run_bench
 

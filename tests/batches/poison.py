@@ -17,11 +17,16 @@ def poison(prediction: Prediction) -> Prediction:
 
 
 def noted(prediction: Prediction) -> Prediction:
-    """Leave a note, beside the file, of each time that it is begun; take a while for each frame."""
+    """Leave a note, beside the file, of each time that it is begun; take a while for each frame.
+
+    Where there is a file ``hold`` in the folder above, wait until it is gone.
+    """
     source = Path(prediction.frame.source)
     if prediction.frame.index == 0:
         (source.parent / f"{source.name}.{secrets.token_hex(8)}.begun").touch()
     time.sleep(0.05)
+    while (source.parent.parent / "hold").exists():
+        time.sleep(0.05)
     return prediction
 
 
