@@ -36,10 +36,12 @@ def logger() -> Iterator[logging.Logger]:
     """The package's logger; afterwards, all is as it was."""
     names = ("perception", "uvicorn")
     before = [(logging.getLogger(name).handlers, logging.getLogger(name).level) for name in names]
+    passed_on = logging.getLogger("uvicorn").propagate
     hook = sys.excepthook
     yield logging.getLogger("perception")
     for name, (handlers, level) in zip(names, before, strict=True):
         logging.getLogger(name).handlers, logging.getLogger(name).level = handlers, level
+    logging.getLogger("uvicorn").propagate = passed_on
     sys.excepthook = hook
     console.print_json_lines(False)
 

@@ -55,7 +55,8 @@ def log_to_stderr(debug: bool = False, as_json: bool = False) -> None:
     logger = logging.getLogger("perception")
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
-    logging.getLogger("uvicorn").handlers = [handler]
+    theirs = logging.getLogger("uvicorn")
+    theirs.handlers, theirs.propagate = [handler], False  # as Uvicorn sets it up by itself
     logging.getLogger(WAITS).setLevel(logging.INFO)
 
 
