@@ -16,16 +16,19 @@ from tests.test_command_line import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo", "gradio")),
-    reason="the extras `docs` and `live` are not installed",
-)
+pytestmark = [
+    pytest.mark.timeout(600),  # ten seconds of one core, which it may have to share with many
+    pytest.mark.skipif(
+        any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo", "gradio")),
+        reason="the extras `docs` and `live` are not installed",
+    ),
+]
 
 
 def build(sources: Path, out: Path) -> subprocess.CompletedProcess[str]:
     """What `make docs` runs."""
     words = ["-W", "--keep-going", "-q", "-c", str(ROOT / "docs" / "site"), str(sources), str(out)]
-    return subprocess.run([sys.executable, "-m", "sphinx", *words], capture_output=True, text=True, timeout=115)
+    return subprocess.run([sys.executable, "-m", "sphinx", *words], capture_output=True, text=True, timeout=580)
 
 
 @pytest.fixture(scope="module")
