@@ -19,7 +19,7 @@ LOCK  := .venv-tools/bin/uv pip compile --quiet --generate-hashes --no-annotate 
          --custom-compile-command 'make lock'
 
 .PHONY: help demo live test run-tests test-slow test-lowest attack churn soak fuzz faults lint lock checksums sbom gpu-check-bundle \
-        bench models classics clean
+        bench models classics docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ lock: $(TOOLS)  ## resolve requirements/*.txt again: the packages of the images,
 	$(LOCK) --python-version 3.10 --python-platform aarch64-manylinux_2_35 deploy/jetpack6.txt -o requirements/jetpack6.txt
 	$(LOCK) --python-version 3.12 --python-platform aarch64-manylinux_2_39 deploy/jetpack7.txt -o requirements/jetpack7.txt
 	echo 'setuptools>=77' | $(LOCK) --universal --python-version 3.10 - -o requirements/build.txt
+
+docs: $(DEV)  ## make the site of the documentation: build/docs/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs/site . build/docs
 
 checksums:  ## list the SHA-256 of the models that ship again
 	cd perception/weights && sha256sum *.onnx > SHA256SUMS

@@ -39,6 +39,7 @@ _LAZY = {
     "open_source": "sources",
     "predict": "pipeline",
     "run": "pipeline",
+    "show": "notebook",
     "to_bgr": "picture.conversions",
 }
 
@@ -67,6 +68,7 @@ __all__ = [
     "open_source",
     "predict",
     "run",
+    "show",
     "to_bgr",
 ]
 
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from perception.card import ModelCard
     from perception.drawing.annotator import Annotator
     from perception.model import Model, load_model
+    from perception.notebook import show
     from perception.picture.conversions import to_bgr
     from perception.pipeline import Report, predict, run
     from perception.postprocess.post_processing import DetectionOptions

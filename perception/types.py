@@ -85,6 +85,13 @@ class Detections:
         tracks = None if self.track_ids is None else self.track_ids[keep]
         return Detections(self.boxes[keep], self.scores[keep], self.class_ids[keep], tracks)
 
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the boxes with the ids of their classes, without the frame; None without boxes."""
+        from perception.picture.sketch import sketch_alone, to_png
+
+        image = sketch_alone(self.boxes, self.scores, self.class_ids, self.track_ids)
+        return None if image is None else to_png(image)
+
     def to_supervision(self, names: Sequence[str] | None = None) -> Any:
         """Return it as ``supervision.Detections``, in the same order; identities become ``tracker_id``.
 
@@ -313,6 +320,21 @@ class Prediction:
     readings: Sequence[Reading] | None = None
     events: tuple[Event, ...] = ()
     propagated: bool = False
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the rendered picture, or else the frame with classes and boxes by their ids."""
+        from perception.picture.conversions import to_bgr
+        from perception.picture.sketch import sketch_boxes, sketch_classes, to_png
+
+        if self.picture is not None:
+            return to_png(to_bgr(self.picture))
+        image = self.frame.image
+        found = self.class_map
+        image = image.copy() if found is None else sketch_classes(image, found.mask, found.ignored)
+        if self.detections is not None:
+            boxes = self.detections
+            sketch_boxes(image, boxes.boxes, boxes.scores, boxes.class_ids, boxes.track_ids)
+        return to_png(image)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ def parse(words: list[str]) -> Any:
     """
     command: Any = typer.main.get_command(app)
     rest, path = list(words), "perception"
+    if rest[:1] == ["--log-format"]:  # of every command, and before it
+        assert rest[1] in ("text", "json"), rest[1]
+        del rest[:2]
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         default = getattr(command, "otherwise", None)
         name = default if default and rest[0] not in command.commands else rest.pop(0)
@@ -58,7 +61,7 @@ def check(line: str, whole: bool = True) -> int:
 def _check_call(words: list[str], whole: bool) -> int:
     for i, word in enumerate(words[:-1]):
         following = words[i + 1]
-        if _OURS.match(word) and re.fullmatch(r"[a-z][a-z-]*|--version|--help", following):
+        if _OURS.match(word) and re.fullmatch(r"[a-z][a-z-]*|--version|--help|--log-format", following):
             _check_ours(words[i + 1 :], whole)
             return 1
         if re.search(r"(^|/)python3?$", word) and following == "-m" and words[i + 2].startswith("perception"):

@@ -114,7 +114,7 @@ def defines(module: Path, parts: list[str]) -> bool:
 
 
 # What a name in a text looks like and is none: loggers, files, hosts.
-NO_MODULES = {"perception.example", "perception.training"}
+NO_MODULES = {"perception.command", "perception.example", "perception.training"}
 
 
 @pytest.mark.parametrize("path", [*PAGES, *COMMENTED, *SOURCES], ids=relative)
@@ -164,6 +164,8 @@ def test_the_check_finds_what_is_wrong() -> None:
         "perception annotat a.mp4",
         "perception annotate a.mp4 --oputput b.mp4",
         "perception annotate",
+        "perception --log-format xml live",
+        "perception --log-format json liv",
         "x | perception frob",
         "perception build street --batch nine",
         "sudo /opt/perception/bin/perception bench --repeats many",

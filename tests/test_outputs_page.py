@@ -1,4 +1,4 @@
-"""docs/outputs.md says what the files hold: its schemas and columns are checked against files that were written."""
+"""What files hold: JSON Schemas, and the columns of docs/outputs.md, checked against files that were written."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ from tests.models import PALETTE, write_model
 from tests.sinks.samples import card, class_map, detections, info, prediction
 
 PAGE = (Path(__file__).parents[1] / "docs" / "outputs.md").read_text(encoding="utf-8")
+SINKS = Path(__file__).parents[1] / "perception" / "sinks"
 SCHEMAS = {
-    name: json.loads(text) for name, text in re.findall(r"<!-- schema: (\w+) -->\n```json\n(.*?)```", PAGE, re.DOTALL)
+    path.name.partition(".")[0]: json.loads(path.read_text(encoding="utf-8")) for path in SINKS.glob("*.schema.json")
 }
 CLASSES = ("red", "green", "blue")
 
@@ -137,6 +138,13 @@ def variants(data: Any, schema: dict[str, Any]) -> Iterator[Any]:
         yield {"not": schema["type"]}
 
 
+def test_each_schema_is_linked_and_valid_itself() -> None:
+    assert set(SCHEMAS) == set(re.findall(r"\(\.\./perception/sinks/(\w+)\.schema\.json\)", PAGE)) and SCHEMAS
+    for schema in SCHEMAS.values():
+        jsonschema_rs.meta.validate(schema)
+        assert schema["title"] and schema["description"]
+
+
 def test_the_schemas_refuse_everything_else(written: Path, tmp_path: Path) -> None:
     tried = 0
     for name, data in documents(written, tmp_path):
@@ -162,7 +170,9 @@ def test_every_field_of_the_schemas_is_explained() -> None:
     for name, schema in SCHEMAS.items():
         table = "\n".join(re.findall(r"^\|.*", section(titles[name]) + section("COCO JSON"), re.M))
         if name == "jsonl":  # of rules the page says it in words, and fields of events are on their own page
-            table += section(titles[name]).split("<!-- schema")[0] + "\n".join(re.findall(r"^\|.*", events, re.M))
+            table += section(titles[name]).split("\nThe JSON Schema is")[0] + "\n".join(
+                re.findall(r"^\|.*", events, re.M)
+            )
         missing = {key for key in set(keys(schema)) - shared if not re.search(rf"\b{key}\b", table)}
         assert not missing, name
 

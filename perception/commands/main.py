@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -76,6 +76,9 @@ app.add_typer(weights, name="weights")
 app.add_typer(classics, name="classics")
 
 
+LogFormat = Literal["text", "json"]
+
+
 @app.callback(invoke_without_command=True)
 def _main(
     ctx: typer.Context,
@@ -83,11 +86,17 @@ def _main(
         bool, typer.Option("--version", help="Print the version, and in a checkout its revision.", is_eager=True)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            envvar="PERCEPTION_LOG_FORMAT", help="Lines on standard error: text, or JSON objects for log collectors."
+        ),
+    ] = "text",
 ) -> None:
     if ctx.invoked_subcommand is not None:
         from perception.commands.terminal import log_to_stderr
 
-        log_to_stderr(debug)
+        log_to_stderr(debug, log_format == "json")
     if version:
         from perception.common.version import full_version
 
@@ -101,6 +110,7 @@ def main() -> None:
     if debug:
         # Accepted anywhere on the line, not only before the command.
         sys.argv.remove("--debug")
+    sys.argv[1:] = _log_format_first(sys.argv[1:])
     # `docker stop` and systemd send SIGTERM: treated as Ctrl-C, so that outputs are finished and not left as drafts.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     prepare_completion()
@@ -117,6 +127,17 @@ def main() -> None:
         if debug or told is None:
             raise
         _complain(told)
+
+
+def _log_format_first(words: list[str]) -> list[str]:
+    """Move ``--log-format`` to the front: it, too, is accepted anywhere."""
+    for i, word in enumerate(words):
+        if word == "--":
+            break
+        if word == "--log-format" or word.startswith("--log-format="):
+            count = 1 if "=" in word else 2
+            return words[i : i + count] + words[:i] + words[i + count :]
+    return words
 
 
 def _complain(error: PerceptionError) -> None:

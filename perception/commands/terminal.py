@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from perception.common.console import stderr
+from perception.common.console import print_json_lines, stderr
+from perception.common.log_lines import REQUEST, JsonFormatter
 from perception.common.waits import WAITS
 from perception.errors import SinkError
 
@@ -25,20 +27,42 @@ class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = (f"{record.levelname:8} ", f"logging.level.{record.levelname.lower()}")
         try:
-            stderr().print(Text.assemble(*([] if record.name == WAITS else [level]), self.format(record)))
+            request = f" (request {REQUEST.get()})" if REQUEST.get() else ""
+            text = self.format(record)
+            text = text.replace("\n", f"{request}\n", 1) if "\n" in text else text + request  # before a traceback
+            stderr().print(Text.assemble(*([] if record.name == WAITS else [level]), text))
         except Exception:  # as every handler: what logs is not to fail by it
             self.handleError(record)
 
 
-def log_to_stderr(debug: bool = False) -> None:
+def log_to_stderr(debug: bool = False, as_json: bool = False) -> None:
     """Send the package's warnings to standard error, one line each, without tearing a progress bar.
 
-    What the user waits for is said, too, see `perception.common.waits`; ``--quiet`` turns that off.
+    What the user waits for is said, too, see `perception.common.waits`; ``--quiet`` turns that off. Uvicorn's warnings
+    go the same way.
+
+    Args:
+        debug: of the package all lines.
+        as_json: each line, and all else that is printed on standard error, is a JSON object; see
+            `perception.common.log_lines.json_line`.
     """
+    handler: logging.Handler = _LogLines()
+    if as_json:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        sys.excepthook = _log_crash
+    print_json_lines(as_json)
     logger = logging.getLogger("perception")
-    logger.handlers = [_LogLines()]
+    logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    theirs = logging.getLogger("uvicorn")
+    theirs.handlers, theirs.propagate = [handler], False  # as Uvicorn sets it up by itself
     logging.getLogger(WAITS).setLevel(logging.INFO)
+
+
+def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """`sys.excepthook` for a log in JSON."""
+    logging.getLogger("perception").critical("%s", error or kind.__name__, exc_info=(kind, error, trace))
 
 
 def write_json(data: Any, as_json: bool, file: Path | None = None) -> bool:

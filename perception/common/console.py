@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import time
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -11,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from perception.common.log_lines import JsonPrinter
 from perception.errors import PerceptionError
 
 WIDTH = 160
@@ -19,8 +22,23 @@ WIDTH = 160
 
 @cache
 def stderr() -> Console:
-    """Return the console on standard error."""
+    """Return the console on standard error; its lines are JSON after `print_json_lines`."""
+    if _json_lines:
+        return Console(
+            file=JsonPrinter(sys.stderr, time.time), force_terminal=False, color_system=None, emoji=False,
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     return Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
+
+
+_json_lines = False
+
+
+def print_json_lines(wanted: bool = True) -> None:
+    """Let all that `stderr` prints be JSON, one object a line, without bars of progress; or text again."""
+    global _json_lines
+    _json_lines = wanted
+    stderr.cache_clear()
 
 
 @cache

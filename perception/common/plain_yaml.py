@@ -19,6 +19,8 @@ DEEPEST = 100
 def parse_yaml(data: bytes) -> Any:
     """Parse one YAML document of UTF-8: mappings, lists, texts, numbers, dates, nothing else.
 
+    A key is a text where YAML 1.1 has ``on``, ``off``, ``yes`` and ``no`` for a truth: conditions have a key ``on``.
+
     Raises:
         ValueError: it is too long, too deep, or has too many values; a value is not what it says that it is.
         yaml.YAMLError: not YAML, or of a kind that is not allowed.
@@ -52,6 +54,16 @@ class _Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        for key, _ in node.value:
+            if key.tag == _BOOL and key.value.lower() not in ("true", "false"):
+                key.tag = _TEXT
+        return node
+
+
+_BOOL, _TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
 
 
 def _count(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:

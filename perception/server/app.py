@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from perception.common.log_lines import REQUEST
 from perception.common.version import __version__
 from perception.errors import PerceptionError, StageError, UsageError
 from perception.server.edge.access import AuthenticationMiddleware
@@ -33,6 +34,7 @@ from perception.server.edge.bodies import BodyLimitMiddleware
 from perception.server.edge.connections import make_config
 from perception.server.edge.fair_executor import FairExecutor
 from perception.server.edge.rates import ClientRates
+from perception.server.edge.request_id import HEADER, RequestIdMiddleware
 from perception.server.edge.root_path import RootPathMiddleware
 from perception.server.edge.sockets import raise_descriptor_limit
 from perception.server.edge.tarpit import TarpitMiddleware
@@ -54,7 +56,7 @@ from perception.sources.uri import redact_text
 
 log = logging.getLogger("perception")
 
-_ROUTERS = (api, explain_api, footage_api, jobs_api, rules_api, sources_api, streams_api, webcam)
+ROUTERS = (api, explain_api, footage_api, jobs_api, rules_api, sources_api, streams_api, webcam)
 _ABOUT = """Boxes and class masks of pictures, videos and streams.
 
 Errors are JSON, `{"error": "one line"}`. Where credentials are set, send `Authorization: Bearer TOKEN`, user and
@@ -113,7 +115,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.add_middleware(TarpitMiddleware, rates=rates, root_path=settings.root_path)
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
-    for module in _ROUTERS:
+    app.add_middleware(RequestIdMiddleware, believed=bool(settings.proxies))
+    for module in ROUTERS:
         app.include_router(module.router)
     app.add_api_route("/v1/{rest:path}", _no_such_route, methods=_METHODS, include_in_schema=False)
     app.add_exception_handler(PerceptionError, _perception_error)
@@ -218,7 +221,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 async def _no_such_route(request: Request) -> JSONResponse:
     """Answer unknown paths under /v1, which would otherwise go to the page."""
-    routes = [route for module in _ROUTERS for route in module.router.routes if isinstance(route, APIRoute)]
+    routes = [route for module in ROUTERS for route in module.router.routes if isinstance(route, APIRoute)]
     allowed = {m for route in routes if route.path_regex.match(request.url.path) for m in route.methods or ()}
     if allowed:
         text = ", ".join(sorted(allowed))
@@ -256,4 +259,5 @@ async def _gone(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _fault(request: Request, error: Exception) -> JSONResponse:
-    return _error(500, f"internal error; see the server's log ({type(error).__name__})")
+    text = f"internal error; see the server's log ({type(error).__name__})"
+    return _error(500, text, {HEADER: REQUEST.get() or ""})

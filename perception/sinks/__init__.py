@@ -80,7 +80,7 @@ def open_sink(
     ``panoptic``      only by kind              COCO panoptic
     ``counts``        only by kind              boxes by class (CSV)
     ``mot``           only by kind              MOT text
-    ``summary``       only by kind              what rules saw by minute (CSV)
+    ``summary``       only by kind              what rules saw (CSV)
     ``heatmap``       only by kind              one picture
     ``trajectories``  only by kind              one picture
     ``events``        only by kind              JSON Lines

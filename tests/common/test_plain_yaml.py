@@ -98,3 +98,9 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     grown, said = done.stdout.split(" ", 1)
     assert int(grown) < 20_000, done.stdout  # kilobytes
     assert "has more than 100000 values" in said
+
+
+def test_keys_that_yaml_takes_for_truths_are_texts() -> None:
+    """`on:` is a key of conditions."""
+    data = parse_yaml(b"on: yes\noff: no\n'yes': on\nNo: {on: [on, true]}\ntrue: 1\n? !!bool on\n: 2\n")
+    assert data == {"on": True, "off": False, "yes": True, "No": {"on": [True, True]}, True: 1} | {"on": 2}

@@ -242,6 +242,9 @@ def make_config(
         ws=websocket,
         timeout_keep_alive=KEEP_ALIVE_S,
         log_level="warning",
+        log_config=None
+        if logging.getLogger("uvicorn").handlers
+        else uvicorn.config.LOGGING_CONFIG,  # the command's own
         access_log=False,  # it would write tokens of URLs down
         ws_max_size=WEBSOCKET_BYTES,
         ws_per_message_deflate=False,  # pictures do not get smaller
