@@ -36,6 +36,10 @@ _LATE = 0.75
 _MOST_HELD_BYTES = 16 << 20
 
 
+def _nobody() -> None:
+    pass
+
+
 class Spacing(NamedTuple):
     """How far apart frames are wanted, in seconds.
 
@@ -87,6 +91,11 @@ class Thinner:
         self._counts = [0, 0]
         self._keys_only = False
         self._beyond_key = False
+
+    def end(self) -> None:
+        """No more packets come: what is held back goes, and nobody is told any more."""
+        self._held, self._held_bytes = [], 0
+        self._left_out = _nobody
 
     @property
     def share(self) -> float:
