@@ -172,8 +172,10 @@ class Views:
     def forget(self) -> None:
         """Keep no pictures."""
         with self._changing:
-            for each in (*self._running, *self._views.values()):
-                each.forget()
+            for interpretation in self._running:
+                interpretation.forget()
+            for view in self._views.values():
+                view.forget()
 
     def rules_changed(self) -> None:
         """Follow the rules: what has to be tracked for them now, or no more, is interpreted anew."""
