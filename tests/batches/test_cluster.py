@@ -254,7 +254,7 @@ def test_from_and_into_an_object_store(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_machines_are_killed_at_random(model: str, tmp_path: Path, cache: Path, main_here: Main) -> None:
-    """PERCEPTION_NODE_KILLS: how often, 50 unless it is set; for each there are six clips, of which four are done mostly.
+    """PERCEPTION_NODE_KILLS: how often, 50 unless it is set. For each there are six clips, of which some four are done.
 
     What is left of the cluster is held while a machine is replaced, which takes longer than many clips: or the batch
     would end before its kills.
