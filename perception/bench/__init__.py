@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 PARTS = ("kernels", "stages", "pipeline", "engines")
 ON_REQUEST = (
-    "peers", "encoders", "live", "cameras", "rtsp", "endurance", "publish", "scale", "models", "tracking", "rules",
+    "peers", "encoders", "live", "cameras", "rtsp", "endurance", "publish", "batches", "scaling", "models", "tracking",
+    "rules",
 )  # fmt: skip
 """Parts that run only on request: most need more than the package, such as a browser, another model or data."""
 
@@ -39,6 +40,7 @@ def run_bench(
     trials: int = 0,
     cameras: int = 16,
     seconds: float = 30.0,
+    plot: Path | None = None,
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Run parts of the benchmark.
 
@@ -54,7 +56,9 @@ def run_bench(
         sequences: folder of labelled sequences for ``tracking``.
         trials: settings that each tracker is calibrated with.
         cameras: how many ``cameras``, ``rtsp`` and ``endurance`` have at once.
-        seconds: how long these measure all of them, ``publish`` each protocol, and ``scale`` each way.
+        seconds: how long these measure all of them, ``publish`` each protocol, ``batches`` each
+            way, and ``scaling`` each number of cameras.
+        plot: a PNG that ``scaling`` draws.
 
     Yields:
         a title and rows for each part as soon as it is done.
@@ -74,6 +78,8 @@ def run_bench(
     if against and "models" not in chosen:
         raise UsageError("`against=MODEL` belongs to the part 'models'")
 
+    if plot is not None and "scaling" not in chosen:
+        raise UsageError("`plot=FILE` belongs to the part 'scaling'")
     if ("tracking" in chosen) != (sequences is not None):
         raise UsageError("the part 'tracking' and its data, `sequences=DIR`, belong together")
 
@@ -135,20 +141,28 @@ def run_bench(
             with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
                 rows = endurance_rows(model, bench.clip, cameras, seconds, Path(folder))
             yield f"cameras by RTSP for {seconds / 60:g} minutes, {model}", rows
+        if "scaling" in chosen:
+            from perception.bench.scaling import draw_growth, scaling_rows
+
+            with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
+                rows = list(scaling_rows(model, bench.clip, Path(folder), seconds))
+            if plot is not None:
+                draw_growth(rows, plot)
+            yield f"how cost grows, {model}", rows
         if "publish" in chosen:
             from perception.bench.publishing import publish_rows
 
             yield "published pictures, later than encoded", publish_rows(bench.clip, seconds)
-        if "scale" in chosen:
+        if "batches" in chosen:
             from perception.annotate import Annotation
-            from perception.bench.scaling import FILE_FRAMES, scaling_rows
+            from perception.bench.batches import FILE_FRAMES, batch_rows
 
             one = Annotation(
                 model=model, engine=engine, precision=precision, device=device, threads=1,
                 source_options={"max_frames": FILE_FRAMES},
             )  # fmt: skip
             with tempfile.TemporaryDirectory(prefix="perception-bench-") as folder:
-                rows = scaling_rows(one, bench.clip, seconds, Path(folder))
+                rows = batch_rows(one, bench.clip, seconds, Path(folder))
             yield f"batches on all cores, {model}", rows
     finally:
         bench.close()

@@ -12,6 +12,7 @@ and decoding all of it would take the time that the network needs.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ FLOOD_FPS = 120
 
 OFFERED = 1.5
 """Times as many frames a second are offered as the engine can do."""
+
+HALF = 0.5
+"""Part of the frames a second that the engine can do which the most cameras give together, where growth is measured."""
 
 RTSP_FPS = 25
 GOP_S = 2.0
@@ -71,6 +75,33 @@ def camera_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Pa
         after = measure(fast, 1)
     one = mean(before, after)
     return [{"cameras": 1} | rounded(one), {"cameras": cameras} | rounded(many) | ratios(many, one, cameras)]
+
+
+def growth_rows(model: str, clip: Path, counts: Sequence[int], seconds: float, folder: Path) -> list[dict[str, Any]]:
+    """Measure what cameras cost that give the same number of frames each, by how many there are.
+
+    Args:
+        model, clip, seconds, folder: as of `camera_rows`.
+        counts: of cameras, ascending. The engine has time for the frames of all of the most.
+
+    Returns:
+        a row for each number: ``axis``, ``value``, ``core_ms`` of a second, ``memory_mib``.
+
+    Raises:
+        UsageError, PerceptionError: see `camera_rows`.
+    """
+    flood, slow = folder / "flood.mp4", folder / "slow.mp4"
+    _play_at(FLOOD_FPS, clip, flood)
+    rows = []
+    with live_cameras(model, [flood], folder) as live:
+        live.show([flood], SETTLE_S)
+        _play_at(HALF * live.measure(seconds)["results_fps"] / counts[-1], clip, slow)
+        for count in counts:
+            live.show([slow] * count, SETTLE_S)
+            figures = live.measure(seconds)
+            costs = {"core_ms": 1e3 * figures["cores"], "memory_mib": figures["memory_mb"] * 1e6 / 2**20}
+            rows.append({"axis": "cameras, a second", "value": count} | rounded(costs))
+    return rows
 
 
 def rtsp_rows(model: str, clip: Path, cameras: int, seconds: float, folder: Path) -> list[dict[str, Any]]:

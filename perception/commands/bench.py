@@ -18,7 +18,7 @@ def bench(
         typer.Argument(
             metavar="PART",
             help="kernels, stages, pipeline, engines (by default); peers, encoders, live, cameras, rtsp, "
-            "endurance, publish, scale, models, tracking, rules.",
+            "endurance, publish, batches, scaling, models, tracking, rules.",
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
@@ -54,8 +54,11 @@ def bench(
     ] = 0,
     cameras: Annotated[int, typer.Option(min=2, max=256, help="Cameras at once (cameras, rtsp, endurance).")] = 16,
     seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds for each measurement (cameras, rtsp, endurance, publish, scale).")
+        float, typer.Option(min=1, help="Seconds for each measurement of cameras, rtsp, publish and the like.")
     ] = 30.0,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG to draw what the part scaling measures into.", show_default="not drawn")
+    ] = None,
     as_json: Json = False,
     json_file: JsonFile = None,
 ) -> None:  # fmt: skip
@@ -77,7 +80,9 @@ def bench(
 
       perception bench publish --seconds 10
 
-      perception bench scale --seconds 60
+      perception bench scaling --plot growth.png
+
+      perception bench batches --seconds 60
     """
     from perception.bench import run_bench
 

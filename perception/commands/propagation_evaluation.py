@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from perception.commands.options import INPUT, MODEL, Card, Json, JsonFile, Model, Running, runs_a_model
+from perception.commands.inputs import MaxFrames
+from perception.commands.labelled_video import Ignore, Images, Labels, Sources, check_inputs, labelled_folder
+from perception.commands.options import MODEL, Card, Json, JsonFile, Model, Running, runs_a_model
 from perception.weights import DEFAULT_MODEL
 
 
 @runs_a_model
 def eval_propagation(
     running: Running,
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="Videos; of 'synthetic:' the truth is known.", show_default="none"),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of labelled pictures, before each of which a moving camera is imitated.", show_default="none",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of label PNGs with the names of the pictures.", show_default="none", rich_help_panel=INPUT
-        ),
-    ] = None,
-    ignore: Annotated[
-        list[int] | None,
-        typer.Option(help="Label id to ignore; may be repeated.", show_default="none", rich_help_panel=INPUT),
-    ] = None,
-    max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after N frames.", show_default="no limit", rich_help_panel=INPUT)
-    ] = None,
+    sources: Sources = None,
+    images: Images = None,
+    labels: Labels = None,
+    ignore: Ignore = None,
+    max_frames: MaxFrames = None,
     max_loss: Annotated[
         float, typer.Option(min=0.001, max=0.5, help="Mean loss that is accepted.", rich_help_panel=MODEL)
     ] = 0.01,
@@ -59,8 +41,6 @@ def eval_propagation(
     """
     from perception.commands.terminal import write_json
     from perception.common.console import print_rows
-    from perception.errors import UsageError
-    from perception.evaluation.folders import LabelFolder, check_ignored
     from perception.evaluation.labelling import matched_labelling, own_labelling
     from perception.evaluation.propagation import (
         PropagationResult,
@@ -71,9 +51,7 @@ def eval_propagation(
     from perception.sources import open_source
     from perception.sources.synthetic.source import CLASSES, SyntheticSource
 
-    if (images is None) != (labels is None) or not (sources or images):
-        raise UsageError("give videos, or --images with --labels")
-    check_ignored(ignore or ())
+    check_inputs(sources, images, labels, ignore)
     found: list[PropagationResult] = []
     with load_for("segmentation", model, card=card, **running.options()) as loaded:
         task, boxes = loaded.card.segmentation, loaded.card.detection
@@ -91,8 +69,8 @@ def eval_propagation(
                         CLASSES.index(name): names.index(own) for name, own in there.items() if own in names
                     } or None
                 found.append(measure_propagation(loaded, [source], uri, max_loss, **known))
-        if images is not None and labels is not None:
-            folder = LabelFolder(images, labels, len(task.classes), ignore or ())
+        folder = labelled_folder(images, labels, task, ignore)
+        if folder is not None:
             found.append(measure_labelled_propagation(loaded, folder, own_labelling(task, ignore or ()), max_loss))
     rows = [one.as_dict() for one in found]
     if not write_json(rows, as_json, json_file):

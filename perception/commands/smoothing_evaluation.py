@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from perception.commands.inputs import MaxFrames
+from perception.commands.labelled_video import Ignore, Images, Labels, Sources, check_inputs, labelled_folder
 from perception.commands.options import INPUT, MODEL, Card, Json, JsonFile, Model, Running, runs_a_model
 from perception.weights import DEFAULT_MODEL
 
@@ -14,32 +15,13 @@ from perception.weights import DEFAULT_MODEL
 @runs_a_model
 def eval_smoothing(
     running: Running,
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="Videos; of 'synthetic:' the truth is known.", show_default="none"),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of labelled pictures, before each of which a moving camera is imitated.", show_default="none",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of label PNGs with the names of the pictures.", show_default="none", rich_help_panel=INPUT
-        ),
-    ] = None,
-    ignore: Annotated[
-        list[int] | None,
-        typer.Option(help="Label id to ignore; may be repeated.", show_default="none", rich_help_panel=INPUT),
-    ] = None,
+    sources: Sources = None,
+    images: Images = None,
+    labels: Labels = None,
+    ignore: Ignore = None,
     start: Annotated[float, typer.Option(min=0, help="Start at this second.", rich_help_panel=INPUT)] = 0.0,
     every: Annotated[int, typer.Option(min=1, help="Read every N-th frame.", rich_help_panel=INPUT)] = 1,
-    max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after N frames.", show_default="no limit", rich_help_panel=INPUT)
-    ] = None,
+    max_frames: MaxFrames = None,
     seconds: Annotated[
         float, typer.Option(min=0.01, help="Time constant of the average.", rich_help_panel=MODEL)
     ] = 0.1,
@@ -58,17 +40,13 @@ def eval_smoothing(
     """
     from perception.commands.terminal import write_json
     from perception.common.console import print_rows
-    from perception.errors import UsageError
-    from perception.evaluation.folders import LabelFolder, check_ignored
     from perception.evaluation.labelling import matched_labelling, own_labelling
     from perception.evaluation.result import load_for
     from perception.evaluation.smoothing import SmoothingResult, measure_labelled, measure_smoothing
     from perception.sources import open_source
     from perception.sources.synthetic.source import CLASSES, SyntheticSource
 
-    if (images is None) != (labels is None) or not (sources or images):
-        raise UsageError("give videos, or --images with --labels")
-    check_ignored(ignore or ())
+    check_inputs(sources, images, labels, ignore)
     found: list[SmoothingResult] = []
     with load_for("segmentation", model, card=card, **running.options()) as loaded:
         task = loaded.card.segmentation
@@ -81,8 +59,8 @@ def eval_smoothing(
                     known["truth"] = lambda frame: street.truth(frame.pts or 0)[1]  # noqa: B023 - called at once
                     known["labelling"] = matched_labelling(task, dict(enumerate(CLASSES)))
                 found.append(measure_smoothing(loaded, [source], uri, seconds, **known))
-        if images is not None and labels is not None:
-            folder = LabelFolder(images, labels, len(task.classes), ignore or ())
+        folder = labelled_folder(images, labels, task, ignore)
+        if folder is not None:
             found.append(measure_labelled(loaded, folder, own_labelling(task, ignore or ()), seconds))
     rows = [one.as_dict() for one in found]
     if not write_json(rows, as_json, json_file):

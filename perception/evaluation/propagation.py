@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from perception.evaluation.faults import refuse
-from perception.evaluation.folders import LabelFolder, Sample
+from perception.evaluation.folders import LabelFolder
 from perception.evaluation.labelling import Labelling
 from perception.evaluation.metrics import ConfusionMatrix
+from perception.evaluation.moving_camera import MovingCamera
 from perception.evaluation.precision import Truth, coco_precision
 from perception.evaluation.result import number_or_none
-from perception.evaluation.smoothing import NEIGHBOURS, middle, moving_to
 from perception.model import Model
 from perception.propagation.key_frames import KeyFrames
 from perception.types import U8, Detections, Frame, Prediction
@@ -94,15 +93,12 @@ def measure_propagation(
     frames = seen_frames = labelled = judged = 0
     other = 0.0
     for sequence in sequences:
-        keys = KeyFrames(max_loss)
-        for frame in sequence:
-            motion, seen = keys.next(frame)
-            own = model.predict(frame)
-            result = keys.result(own if seen else Prediction(frame), motion, seen)
+        for own, result in _both(model, KeyFrames(max_loss), sequence):
+            seen = not result.propagated
             frames, seen_frames = frames + 1, seen_frames + seen
             assert own.class_map is not None and result.class_map is not None
             other += 0.0 if seen else float((own.class_map.mask != result.class_map.mask).mean())
-            known = None if truth is None else truth(frame)
+            known = None if truth is None else truth(own.frame)
             if known is None or labelling is None:
                 continue
             labelled, judged = labelled + 1, judged + (not seen)
@@ -122,6 +118,19 @@ def measure_propagation(
         _pair(_ap50(boxes, side.found, len(classes or {})) for side in sides) if boxes else None,
         other / max(frames, 1),
     )
+
+
+def _both(model: Model, keys: KeyFrames, sequence: Iterable[Frame]) -> Iterator[tuple[Prediction, Prediction]]:
+    """What the network says of each frame, and what propagation does."""
+    waiting: deque[Prediction] = deque()
+    for frame in sequence:
+        step = keys.next(frame)
+        own = model.predict(frame)
+        waiting.append(own)
+        for result in keys.results(own if step.seen else Prediction(frame), step):
+            yield waiting.popleft(), result
+    for result in keys.rest():
+        yield waiting.popleft(), result
 
 
 def _pair(values: Iterable[float]) -> tuple[float, float]:
@@ -161,19 +170,12 @@ def measure_labelled_propagation(
     Raises:
         SourceError: pictures or labels are damaged, or do not fit each other; all are named.
     """
-    faults, now = list(folder.faults), dict[str, U8]()
-
-    def sequences() -> Iterator[Iterator[Frame]]:
-        for number, sample in enumerate(folder):
-            if isinstance(sample, Sample):
-                now["labels"] = middle(sample.labels)
-                yield islice(moving_to(sample.image, number), NEIGHBOURS - 2 - number % 3, None)
-            else:
-                faults.append(sample)
+    camera = MovingCamera(folder, varying=True)
 
     def truth(frame: Frame) -> tuple[Detections | None, U8] | None:
-        return (None, now["labels"]) if frame.index == NEIGHBOURS - 1 else None
+        labels = camera.labels_of(frame)
+        return None if labels is None else (None, labels)
 
-    result = measure_propagation(model, sequences(), str(folder.images), max_loss, truth, labelling)
-    refuse(faults, len(folder), folder.images)
+    result = measure_propagation(model, camera, str(folder.images), max_loss, truth, labelling)
+    camera.refuse_faults()
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,26 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.evaluation.faults import refuse
-from perception.evaluation.folders import LabelFolder, Sample
+from perception.evaluation.folders import LabelFolder
 from perception.evaluation.labelling import Labelling
 from perception.evaluation.metrics import ConfusionMatrix
+from perception.evaluation.moving_camera import MovingCamera
 from perception.evaluation.result import number_or_none
 from perception.model import Model
 from perception.postprocess.smoothing import USUAL_S
 from perception.stages.smooth import SmoothStage
 from perception.types import F32, U8, Frame
-
-NEIGHBOURS = 5
-"""Frames that are made of each labelled picture: the last one is the picture itself."""
-
-FPS = 25
-SHIFT, ZOOM, TURN = 0.012, 0.01, 0.3
-"""Most that the picture moves from one of them to the next: part of its width, part of its size, degrees."""
-MARGIN = 0.08
-"""Part of the picture on each side from which frames before it are filled in, so that no frame has a made-up rim."""
-GRAIN = 4.0
-"""Standard deviation of the noise of each frame, in grey levels."""
 
 SAME = 12
 """Grey levels by which a pixel may differ from the one that it was, where it is compared along the motion."""
@@ -179,50 +168,7 @@ def measure_labelled(
     Raises:
         SourceError: pictures or labels are damaged, or do not fit each other; all are named.
     """
-    faults, now = list(folder.faults), dict[str, U8]()
-
-    def sequences() -> Iterator[Iterator[Frame]]:
-        for number, sample in enumerate(folder):
-            if isinstance(sample, Sample):
-                now["labels"] = middle(sample.labels)
-                yield moving_to(sample.image, number)
-            else:
-                faults.append(sample)
-
-    def truth(frame: Frame) -> U8 | None:
-        return now["labels"] if frame.index == NEIGHBOURS - 1 else None
-
-    result = measure_smoothing(model, sequences(), str(folder.images), seconds, truth, labelling)
-    refuse(faults, len(folder), folder.images)
+    camera = MovingCamera(folder)
+    result = measure_smoothing(model, camera, str(folder.images), seconds, camera.labels_of, labelling)
+    camera.refuse_faults()
     return result
-
-
-def moving_to(image: U8, seed: int) -> Iterator[Frame]:
-    """Make frames of a camera that moves, and whose last one is the middle of a picture.
-
-    Args:
-        image: uint8 ``[H, W, 3]`` BGR.
-        seed: of the motion and of the noise.
-
-    Yields:
-        `NEIGHBOURS` frames of the size of the picture without its margins, see `middle`.
-    """
-    rng = np.random.default_rng(seed)
-    height, width = image.shape[:2]
-    shift = rng.uniform(-SHIFT, SHIFT, 2) * width
-    zoom, turn = 1 + rng.uniform(-ZOOM, ZOOM), rng.uniform(-TURN, TURN)
-    for index in range(NEIGHBOURS):
-        back = NEIGHBOURS - 1 - index
-        to = cv2.getRotationMatrix2D((width / 2, height / 2), turn * back, zoom**back)
-        to[:, 2] += shift * back
-        moved = cv2.warpAffine(image, to, (width, height), borderMode=cv2.BORDER_REFLECT) if back else image
-        seen = middle(np.asarray(moved, np.uint8))
-        seen = np.clip(seen + rng.normal(0, GRAIN, seen.shape), 0, 255).astype(np.uint8)
-        yield Frame(seen, index=index, time=index / FPS)
-
-
-def middle(picture: U8) -> U8:
-    """A picture, or its labels, without the margins."""
-    height, width = picture.shape[:2]
-    top, left = round(MARGIN * height), round(MARGIN * width)
-    return np.ascontiguousarray(picture[top : height - top, left : width - left])

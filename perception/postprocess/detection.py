@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -25,6 +26,8 @@ VOTE_SHARE = 0.5
 """A box is voted on by candidates with at least this part of its own score; one below has less than 1/8 of its weight.
 
 It follows the box's score and not the threshold, so that a threshold moves no box."""
+
+_VOTE_SHARE = np.float32(VOTE_SHARE)
 
 
 def decode(
@@ -77,47 +80,120 @@ def decode(
     Raises:
         ValueError: shapes do not fit together, or an option is out of range.
     """
+    boxes, scores = _checked(boxes, scores)
+    decoder = BoxDecoder(
+        scores.shape[1],
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_detections=max_detections,
+        class_agnostic=class_agnostic,
+        method=method,
+        sigma=sigma,
+        vote_iou=vote_iou,
+        class_filter=class_filter,
+        calibration=calibration,
+    )
+    return decoder(boxes, scores, letterbox)
+
+
+class BoxDecoder:
+    """Decodes detections as `decode` does, frame after frame, with options that are checked once.
+
+    Args:
+        classes: number of them, C.
+        score_threshold, iou_threshold, max_detections, class_agnostic, method, sigma, vote_iou, class_filter,
+            calibration: as of `decode`.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        score_threshold: float | ArrayLike = 0.3,
+        iou_threshold: float = 0.6,
+        max_detections: int = 300,
+        class_agnostic: bool = False,
+        method: NmsMethod = "nms",
+        sigma: float = 0.5,
+        vote_iou: float | None = None,
+        class_filter: Iterable[int] | None = None,
+        calibration: ScoreCalibration | None = None,
+    ) -> None:
+        if method not in get_args(NmsMethod):
+            raise ValueError(f"method must be one of {', '.join(get_args(NmsMethod))}; got {method!r}")
+        if not sigma > 0:
+            raise ValueError(f"sigma must be positive, got {sigma}")
+        if vote_iou is not None and not 0 <= vote_iou <= 1:
+            raise ValueError(f"vote_iou must be in 0..1, got {vote_iou}")
+        if max_detections < 0:
+            raise ValueError(f"max_detections must not be negative, got {max_detections}")
+        self._classes = classes
+        self._thresholds = class_thresholds(score_threshold, classes, class_filter)
+        # Across classes, a box below the threshold of its own class suppresses all the same, and goes afterwards: else
+        # that threshold would bring back the boxes of others.
+        self._late = class_agnostic and np.ndim(score_threshold) > 0
+        self._floors = _lowest(self._thresholds) if self._late else self._thresholds
+        self._class_agnostic = class_agnostic
+        self._iou_threshold = float32_below(iou_threshold)
+        self._limit = max_detections
+        self._method = method
+        self._sigma = np.float32(sigma)
+        self._vote_iou = np.float32(-1 if vote_iou is None else vote_iou)
+        self._calibration = calibration
+
+    def __call__(self, boxes: F32, scores: F32, letterbox: Letterbox) -> Detections:
+        """Decode the detections of one frame.
+
+        Args:
+            boxes, scores, letterbox: as of `decode`.
+
+        Raises:
+            ValueError: shapes do not fit together, or scores are not of as many classes.
+        """
+        boxes, scores = _checked(boxes, scores, self._classes)
+        place = placement(letterbox)
+        if self._method != "nms":
+            return self._soft(*suppression.candidates(boxes, scores, self._floors, place, MAX_CANDIDATES))
+        found, score, class_id = suppression.detect(
+            boxes,
+            scores,
+            self._thresholds,
+            self._floors,
+            place,
+            self._class_agnostic,
+            self._iou_threshold,
+            self._limit,
+            self._vote_iou,
+            _VOTE_SHARE,
+            MAX_CANDIDATES,
+        )
+        return Detections(found, _calibrated(score, self._calibration), class_id)
+
+    def _soft(self, candidate: F32, score: F32, class_id: NDArray[np.int32]) -> Detections:
+        """Soft-NMS of the candidates."""
+        group = np.zeros(len(score), np.int64) if self._class_agnostic else class_id.astype(np.int64)
+        limit = len(score) if self._late else self._limit
+        gaussian, floor = self._method == "soft-gaussian", self._floors[class_id]
+        threshold, sigma = self._iou_threshold, self._sigma
+        picked = suppression.soft_nms(candidate, score, floor, group, threshold, gaussian, sigma, limit)
+        if self._late:
+            picked = picked[score[picked] >= self._thresholds[class_id[picked]]][: self._limit]
+        return Detections(candidate[picked], _calibrated(score[picked], self._calibration), class_id[picked])
+
+
+def _checked(boxes: F32, scores: F32, classes: int | None = None) -> tuple[F32, F32]:
+    """Return them C-contiguous in float32; refuse what is not ``[K, 4]`` and ``[K, classes]``."""
     boxes = np.ascontiguousarray(boxes, np.float32)
     scores = np.ascontiguousarray(scores, np.float32)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes):
-        raise ValueError(f"expected boxes [K, 4] and scores [K, C], got {list(boxes.shape)} and {list(scores.shape)}")
-    if method not in get_args(NmsMethod):
-        raise ValueError(f"method must be one of {', '.join(get_args(NmsMethod))}; got {method!r}")
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
-    if vote_iou is not None and not 0 <= vote_iou <= 1:
-        raise ValueError(f"vote_iou must be in 0..1, got {vote_iou}")
-    if max_detections < 0:
-        raise ValueError(f"max_detections must not be negative, got {max_detections}")
-    thresholds = class_thresholds(score_threshold, scores.shape[1], class_filter)
-    # Across classes, a box below the threshold of its own class suppresses all the same, and goes afterwards: else that
-    # threshold would bring back the boxes of others.
-    late = class_agnostic and np.ndim(score_threshold) > 0
-    floors = _lowest(thresholds) if late else thresholds
-    voting = method == "nms" and vote_iou is not None
-    least = floors * np.float32(VOTE_SHARE) if voting else floors
-    candidate, score, class_id = suppression.candidates(boxes, scores, least, *placement(letterbox))
-    if len(score) > MAX_CANDIDATES:
-        best = np.sort(np.argsort(-score, kind="stable")[:MAX_CANDIDATES])
-        candidate, score, class_id = candidate[best], score[best], class_id[best]
-    voters = candidate, score, class_id
-    if voting:  # the weak ones have a vote, and nothing else
-        strong = np.flatnonzero(score >= floors[class_id])
-        candidate, score, class_id = candidate[strong], score[strong], class_id[strong]
-    group = np.zeros(len(score), np.int64) if class_agnostic else class_id.astype(np.int64)
-    threshold = float32_below(iou_threshold)
-    limit = len(score) if late else max_detections
-    if method == "nms":
-        picked = _nms(candidate, score, group, threshold, limit)
-    else:
-        gaussian, floor = method == "soft-gaussian", floors[class_id]
-        picked = suppression.soft_nms(candidate, score, floor, group, threshold, gaussian, np.float32(sigma), limit)
-    if late:
-        picked = picked[score[picked] >= thresholds[class_id[picked]]][:max_detections]
-    found = candidate[picked]
-    if voting:
-        found = suppression.vote(*voters, strong[picked], np.float32(vote_iou), np.float32(VOTE_SHARE))
-    return Detections(found, _calibrated(score[picked], calibration), class_id[picked])
+    fits = boxes.ndim == scores.ndim == 2 and boxes.shape[1] == 4 and len(scores) == len(boxes)
+    if not fits or (classes is not None and scores.shape[1] != classes):
+        columns = "C" if classes is None else classes
+        found = f"{list(boxes.shape)} and {list(scores.shape)}"
+        raise ValueError(f"expected boxes [K, 4] and scores [K, {columns}], got {found}")
+    return boxes, scores
 
 
 def raw_thresholds(chances: F32, calibration: ScoreCalibration) -> F32:
@@ -215,8 +291,11 @@ def _lowest(thresholds: F32) -> F32:
     return np.where(wanted, np.min(thresholds, where=wanted, initial=np.float32(np.inf)), thresholds)
 
 
-def placement(letterbox: Letterbox) -> tuple[np.float32, ...]:
-    """Return the numbers that move boxes to the frame: left, top, scale of x and y, width and height of the frame."""
+@lru_cache(maxsize=64)
+def placement(letterbox: Letterbox) -> F32:
+    """float32 ``[6]``, what moves boxes to the frame: left, top, scale of x and y, width and height of the frame."""
     b = letterbox
-    numbers = (b.left, b.top, b.frame_width / b.width, b.frame_height / b.height, b.frame_width, b.frame_height)
-    return tuple(np.float32(n) for n in numbers)
+    scale_x, scale_y = b.frame_width / b.width, b.frame_height / b.height
+    numbers = np.array([b.left, b.top, scale_x, scale_y, b.frame_width, b.frame_height], np.float32)
+    numbers.flags.writeable = False
+    return numbers

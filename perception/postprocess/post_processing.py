@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from perception.common.settings import nearest
 from perception.errors import UsageError
 from perception.picture.letterbox import Letterbox
 from perception.types import F32, U8, ClassMap, Detections
+
+if TYPE_CHECKING:
+    from perception.postprocess.detection import BoxDecoder
 
 Suppression = Literal["nms", "soft-linear", "soft-gaussian"]
 
@@ -87,6 +90,7 @@ class PostProcessing:
             if score_threshold is not None or iou_threshold is not None or max_detections is not None:
                 _log.info("%s has no detection head: score, IoU and max_detections have no effect", card.name)
             return
+        self._decoder: BoxDecoder | None = None  # made with the first frame: its kernels are loaded for that
         keep = _kept(task, classes)
         self._decode_options: dict[str, Any] = {
             "score_threshold": _raw_threshold(task, _score_threshold(task, score_threshold, card)),
@@ -132,9 +136,12 @@ class PostProcessing:
         return LogitsClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored, self._floor)
 
     def _decode(self, outputs: Mapping[str, F32], task: DetectionTask, letterbox: Letterbox) -> Detections:
-        from perception.postprocess.detection import decode
+        scores = outputs[task.scores][0]
+        if self._decoder is None:
+            from perception.postprocess.detection import BoxDecoder
 
-        return decode(outputs[task.boxes][0], outputs[task.scores][0], letterbox, **self._decode_options)
+            self._decoder = BoxDecoder(scores.shape[1], **self._decode_options)
+        return self._decoder(outputs[task.boxes][0], scores, letterbox)
 
 
 def _floor(card: ModelCard, unknown: float | None) -> float | None:

@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 from numba.core import types
 
-from perception.common.jit import F32_2D, F32_2D_IN, U8_2D, inline_helper, kernel
+from perception.common.jit import F32_2D, F32_2D_IN, U8_2D, kernel
 from perception.picture.small_luma import small_luma
+from perception.postprocess.flow import cell, logits_in_luma
 from perception.types import F32, U8, Picture
 
 if TYPE_CHECKING:
@@ -84,14 +85,11 @@ class LogitsSmoother:
         if decay < LEAST_WEIGHT or last.shape != luma.shape or self._average.shape != logits.shape:
             return self._begin(logits)
         classes, h, w = logits.shape
-        left, top, right, bottom = letterbox.logits_window(h, w)
-        across = letterbox.frame_width * scale / (right - left)
-        down = letterbox.frame_height * scale / (bottom - top)
         flow = self._motion(luma, last)
         average, weight = np.empty_like(logits), np.empty((h, w), np.float32)
         same = average_along(
             logits.reshape(classes, h * w), self._average.reshape(classes, h * w), self._weight, luma, last, flow,
-            across, -left * across, down, -top * down, decay, average.reshape(classes, h * w), weight,
+            *logits_in_luma(letterbox, h, w, scale), decay, average.reshape(classes, h * w), weight,
         )  # fmt: skip
         if same < LEAST_SAME:
             return self._begin(logits)
@@ -114,14 +112,6 @@ _NOTHING: U8 = np.zeros((0, 0), np.uint8)
 
 _F32_3D = types.Array(types.float32, 3, "C")
 _F64 = types.float64
-
-
-@inline_helper
-def _cell(at, last):  # type: ignore[no-untyped-def]
-    """The cell between whole numbers up to ``last`` that a coordinate lies in, and where in it (0..1)."""
-    at = min(max(at, np.float32(0)), np.float32(last))
-    first = min(np.int32(at), max(last - np.int32(1), np.int32(0)))
-    return first, at - np.float32(first)
 
 
 @kernel(
@@ -171,16 +161,16 @@ def average_along(  # type: ignore[no-untyped-def]
             # what the luma was where the pixel came from, and whether that is what it is
             sx, sy = np.float32(column) + u, np.float32(row) + v
             inside = (sx > -half) & (sy > -half) & (sx < last_column + half) & (sy < last_row + half)
-            left, fx = _cell(sx, last_column)
-            top, fy = _cell(sy, last_row)
+            left, fx = cell(sx, last_column)
+            top, fy = cell(sy, last_row)
             upper, lower = last[top], last[top + next_row]
             above = upper[left] + fx * (np.float32(upper[left + next_column]) - np.float32(upper[left]))
             under = lower[left] + fx * (np.float32(lower[left + next_column]) - np.float32(lower[left]))
             differs = abs(above + fy * (under - above) - np.float32(now[row, column]))
             same = min(max((DIFFERENT - differs) * slope, np.float32(0)), one) if inside else np.float32(0)
             total += same
-            left, fx = _cell(np.float32(x) + u * per_column, last_x)
-            top, fy = _cell(np.float32(y) + v * per_row, last_y)
+            left, fx = cell(np.float32(x) + u * per_column, last_x)
+            top, fy = cell(np.float32(y) + v * per_row, last_y)
             before = same * scale * had[top + np.int32(fy + half), left + np.int32(fx + half)]
             weight[y, x] = before + one
             of_now[x] = one / (before + one)

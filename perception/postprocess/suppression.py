@@ -61,10 +61,10 @@ def _order(scores):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _groups(ids, order):  # type: ignore[no-untyped-def]
-    """Distributed (positions in ``order``) grouped by class id, each group ascending; and where the groups start.
+def _groups(ids, order, most):  # type: ignore[no-untyped-def]
+    """Positions in ``order`` grouped by class id, each group ascending; and where the groups start.
 
-    No groups if the ids are too far apart to count them in a table.
+    No groups if the ids are too far apart to count them in a table of ``most`` entries.
     """
     n = len(order)
     low = ids[0]
@@ -73,7 +73,7 @@ def _groups(ids, order):  # type: ignore[no-untyped-def]
         low = min(low, ids[i])
         high = max(high, ids[i])
     size = high - low + 1
-    if size > 4 * n + 1024:
+    if size > most:
         return np.empty(0, np.int32), np.zeros(1, np.int64)
     starts = np.zeros(size + 1, np.int64)
     for i in range(n):
@@ -90,19 +90,10 @@ def _groups(ids, order):  # type: ignore[no-untyped-def]
     return positions, starts
 
 
-@kernel(I64_1D(F32_2D_IN, F32_1D_IN, I64_1D, types.float32, types.int64))
-def nms(boxes, scores, ids, threshold, limit):  # type: ignore[no-untyped-def]
-    """Greedy suppression: int64 indices of the first ``limit`` survivors, best first.
-
-    ``[-1]`` if the ids are too far apart; the caller then numbers them densely.
-    """
-    n = len(scores)
-    if n == 0:
-        return np.empty(0, np.int64)
-    order = _order(scores)
-    positions, starts = _groups(ids, order)
-    if len(positions) == 0:
-        return np.full(1, -1, np.int64)
+@helper
+def _survivors(boxes, order, positions, starts, threshold, limit):  # type: ignore[no-untyped-def]
+    """Indices of the first ``limit`` boxes that greedy suppression within the groups leaves, best first."""
+    n = len(order)
     x1 = np.empty(n, np.float32)
     y1 = np.empty(n, np.float32)
     x2 = np.empty(n, np.float32)
@@ -142,6 +133,22 @@ def nms(boxes, scores, ids, threshold, limit):  # type: ignore[no-untyped-def]
     return picked[:m]
 
 
+@kernel(I64_1D(F32_2D_IN, F32_1D_IN, I64_1D, types.float32, types.int64))
+def nms(boxes, scores, ids, threshold, limit):  # type: ignore[no-untyped-def]
+    """Greedy suppression: int64 indices of the first ``limit`` survivors, best first.
+
+    ``[-1]`` if the ids are too far apart; the caller then numbers them densely.
+    """
+    n = len(scores)
+    if n == 0:
+        return np.empty(0, np.int64)
+    order = _order(scores)
+    positions, starts = _groups(ids, order, 4 * n + 1024)
+    if len(positions) == 0:
+        return np.full(1, -1, np.int64)
+    return _survivors(boxes, order, positions, starts, threshold, limit)
+
+
 @helper
 def _iou(boxes, i, j):  # type: ignore[no-untyped-def]
     w = min(boxes[i, 2], boxes[j, 2]) - max(boxes[i, 0], boxes[j, 0])
@@ -167,7 +174,7 @@ def soft_nms(boxes, scores, floors, ids, threshold, gaussian, sigma, limit):  # 
     order = np.empty(n, np.int32)
     for i in range(n):
         order[i] = i
-    group, starts = _groups(ids, order)
+    group, starts = _groups(ids, order, 4 * n + 1024)
     keep = np.zeros(n, np.uint8)
     for c in range(len(starts) - 1):
         taken = starts[c]
@@ -299,12 +306,17 @@ def vote(boxes, scores, ids, picked, threshold, share):  # type: ignore[no-untyp
     return voted
 
 
-@kernel(types.Tuple((F32_2D, F32_1D, I32_1D))(F32_2D_IN, F32_2D_IN, F32_1D, _F, _F, _F, _F, _F, _F))
-def candidates(boxes, scores, thresholds, left, top, sx, sy, width, height):  # type: ignore[no-untyped-def]
-    """Boxes in frame pixels, scores and class ids of all pairs of box and class worth a look.
+@kernel(types.Tuple((F32_2D, F32_1D, I32_1D))(F32_2D_IN, F32_2D_IN, F32_1D_IN, F32_1D_IN, types.int64))
+def candidates(boxes, scores, thresholds, placement, most):  # type: ignore[no-untyped-def]
+    """Boxes in frame pixels, scores and class ids of the pairs of box and class worth a look, in order of the boxes.
 
-    Those are the pairs whose score reaches the class's threshold and whose box is finite and has area in the frame.
+    Those are the pairs whose score reaches the class's threshold and whose box is finite and has area in the frame;
+    of them the ``most`` with the best scores, ties by index.
+
+    ``placement`` is what `perception.postprocess.detection.placement` gives.
     """
+    left, top, sx, sy = placement[0], placement[1], placement[2], placement[3]
+    width, height = placement[4], placement[5]
     rows, classes = scores.shape
     some = np.empty(rows, np.int32)
     n = 0
@@ -341,4 +353,51 @@ def candidates(boxes, scores, thresholds, left, top, sx, sy, width, height):  # 
                 score[m] = scores[k, c]
                 class_id[m] = c
                 m += 1
+    if m > most:
+        best = np.sort(_order(score[:m])[:most])
+        return candidate[best], score[best], class_id[best]
     return candidate[:m], score[:m], class_id[:m]
+
+
+@kernel(
+    types.Tuple((F32_2D, F32_1D, I32_1D))(
+        F32_2D_IN, F32_2D_IN, F32_1D_IN, F32_1D_IN, F32_1D_IN, types.boolean, _F, types.int64, _F, _F, types.int64
+    )
+)
+def detect(  # type: ignore[no-untyped-def]
+    boxes, scores, thresholds, floors, placement, class_agnostic, threshold, limit, vote_iou, vote_share, most
+):
+    """Boxes, scores and class ids that greedy suppression keeps, best first: one call from outputs to detections.
+
+    ``floors`` say which candidates suppress others, ``thresholds``, no lower, which of those that stay are wanted.
+    With a ``vote_iou`` of 0 or more the boxes are voted on, by weaker ones as well, down to ``vote_share`` of a score.
+    """
+    voting = vote_iou >= 0
+    least = floors * vote_share if voting else floors.copy()
+    candidate, score, class_id = candidates(boxes, scores, least, placement, most)
+    strong = np.empty(len(score), np.int64)
+    m = 0
+    for i in range(len(score)):
+        if score[i] >= floors[class_id[i]]:
+            strong[m] = i
+            m += 1
+    strong = strong[:m]
+    if m == 0:
+        return np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32)
+    strong_boxes, strong_scores, group = candidate[strong], score[strong], np.zeros(m, np.int64)
+    if not class_agnostic:
+        for i in range(m):
+            group[i] = class_id[strong[i]]
+    order = _order(strong_scores)
+    positions, starts = _groups(group, order, scores.shape[1])
+    all_wanted = np.array_equal(floors, thresholds)
+    kept = strong[_survivors(strong_boxes, order, positions, starts, threshold, limit if all_wanted else m)]
+    picked = np.empty(len(kept), np.int64)
+    m = 0
+    for k in kept:
+        if m < limit and score[k] >= thresholds[class_id[k]]:
+            picked[m] = k
+            m += 1
+    picked = picked[:m]
+    found = vote(candidate, score, class_id, picked, vote_iou, vote_share) if voting else candidate[picked]
+    return found, score[picked], class_id[picked]

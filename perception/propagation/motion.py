@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba.core import types
 
-from perception.common.jit import F32_2D, F32_2D_IN, F32_3D_IN, helper, inline_helper, kernel
+from perception.common.jit import F32_2D, F32_2D_IN, F32_3D_IN, helper, kernel
+from perception.postprocess.flow import cell, logits_in_luma
+from perception.propagation.between import inside
 from perception.types import F32, Detections
 
 if TYPE_CHECKING:
@@ -53,15 +55,33 @@ class Motion:
             float32 ``[C, h, w]`` of this frame; what comes into view is taken from the nearest rim.
         """
         classes, h, w = key.shape
-        left, top, right, bottom = letterbox.logits_window(h, w)
-        across = letterbox.frame_width * self.scale / (right - left)
-        down = letterbox.frame_height * self.scale / (bottom - top)
         warped = np.empty_like(key)
         warp_logits(
-            key.reshape(classes, h * w), self.flow, across, -left * across, down, -top * down,
-            h, w, warped.reshape(classes, h * w),
+            key.reshape(classes, h * w), self.flow, *logits_in_luma(letterbox, h, w, self.scale), h, w,
+            warped.reshape(classes, h * w),
         )  # fmt: skip
         return warped
+
+    def boxes(self, key: F32) -> F32:
+        """Move boxes float32 ``[N, 4]`` xyxy of the key frame, as far as the motion goes: also out of the frame."""
+        moved = np.empty_like(key)
+        if len(key):
+            move_boxes(key, self.flow, self.scale, moved)
+        return moved
+
+    def origins(self, boxes: F32) -> F32:
+        """From where what boxes of this frame show has come since the key frame.
+
+        Args:
+            boxes: float32 ``[N, 4]`` xyxy.
+
+        Returns:
+            float32 ``[N, 2]``, x and y in pixels relative to where it is.
+        """
+        found = np.zeros((len(boxes), 2), np.float32)
+        if len(boxes):
+            find_origins(boxes, self.flow, self.scale, found)
+        return found
 
     def detections(self, key: Detections, size: tuple[int, int]) -> Detections:
         """Move boxes.
@@ -70,26 +90,11 @@ class Motion:
             key: of the key frame.
             size: ``(width, height)`` of the frames; boxes that have left them are dropped.
         """
-        if not len(key):
-            return key
-        moved = np.empty_like(key.boxes)
-        move_boxes(key.boxes, self.flow, self.scale, moved)
-        clipped = np.clip(moved, 0, np.array([*size, *size], np.float32)).astype(np.float32)
-        sides = clipped[:, 2:] - clipped[:, :2]
-        kept = (sides > 1).all(axis=1)
-        return Detections(clipped[kept], key.scores[kept], key.class_ids[kept])
+        return inside(Detections(self.boxes(key.boxes), key.scores, key.class_ids), size)
 
 
 _F64 = types.float64
 _I64 = types.int64
-
-
-@inline_helper
-def _cell(at, last):  # type: ignore[no-untyped-def]
-    """The cell between whole numbers up to ``last`` that a coordinate lies in, and where in it (0..1)."""
-    at = min(max(at, np.float32(0)), np.float32(last))
-    first = min(np.int32(at), max(last - np.int32(1), np.int32(0)))
-    return first, at - np.float32(first)
 
 
 @kernel(types.void(F32_2D_IN, F32_3D_IN, _F64, _F64, _F64, _F64, _I64, _I64, F32_2D))
@@ -115,8 +120,8 @@ def warp_logits(past, flow, across, x0, down, y0, h, w, out):  # type: ignore[no
         row = min(max(np.int32(down * (y + 0.5) + y0), np.int32(0)), np.int32(rows - 1))
         for x in range(w):
             column = min(max(np.int32(across * (x + 0.5) + x0), np.int32(0)), np.int32(columns - 1))
-            left, fx = _cell(np.float32(x) + flow[row, column, 0] * per_column, last_x)
-            top, fy = _cell(np.float32(y) + flow[row, column, 1] * per_row, last_y)
+            left, fx = cell(np.float32(x) + flow[row, column, 0] * per_column, last_x)
+            top, fy = cell(np.float32(y) + flow[row, column, 1] * per_row, last_y)
             index[x] = np.uint32(top * w + left)
             corners[0, x] = (one - fx) * (one - fy)
             corners[1, x] = fx * (one - fy)
@@ -194,3 +199,15 @@ def move_boxes(boxes, flow, scale, out):  # type: ignore[no-untyped-def]
             half = 0.5 * size[a] * grown[a] / scale
             at = (centre[a] + moved[a]) / scale
             out[n, a], out[n, 2 + a] = at - half, at + half
+
+
+@kernel(types.void(F32_2D_IN, F32_3D_IN, _F64, F32_2D))
+def find_origins(boxes, flow, scale, out):  # type: ignore[no-untyped-def]
+    """Median flow in boxes of this frame, see `Motion.origins`."""
+    rows, columns = flow.shape[:2]
+    buffer = np.empty(32 * 32, np.float32)
+    for n in range(len(boxes)):
+        x0, x1 = _span(scale * boxes[n, 0], scale * boxes[n, 2], columns - 1)
+        y0, y1 = _span(scale * boxes[n, 1], scale * boxes[n, 3], rows - 1)
+        for axis in range(2):
+            out[n, axis] = _median(flow, axis, x0, y0, x1, y1, buffer) / scale

@@ -107,7 +107,9 @@ def quantise(path: Path, output: Path, size: tuple[int, int]) -> Path:
     return output
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "street-wide" else name for name in PLAIN]
+)
 def test_every_shipped_model_is_built_in_int8(rtx: Flavour, name: str, tmp_path: Path) -> None:
     """The quantised version that ships, and where none does, one that is made here."""
     path = model_paths()[name]

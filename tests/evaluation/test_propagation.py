@@ -51,13 +51,15 @@ def test_the_networks_own_results_as_truth_lose_what_propagation_does(model: Mod
     result = measure_propagation(model, [frames], "views", 0.05, truth, labelling, {0: 0, 1: 1})
     keys, other, seen_frames = KeyFrames(0.05), 0.0, 0
     both = np.zeros((2, 2), np.int64)
+    made = []
     for frame, prediction in zip(frames, own, strict=True):
-        motion, seen = keys.next(frame)
-        carried = keys.result(prediction if seen else Prediction(frame), motion, seen)
+        step = keys.next(frame)
+        seen_frames += step.seen
+        made += keys.results(prediction if step.seen else Prediction(frame), step)
+    for prediction, carried in zip(own, [*made, *keys.rest()], strict=True):
         assert carried.class_map is not None and prediction.class_map is not None
         right, said = prediction.class_map.mask, carried.class_map.mask
         other += float((right != said).mean()) / len(frames)
-        seen_frames += seen
         np.add.at(both, (right.reshape(-1), said.reshape(-1)), 1)
     iou = np.diag(both) / (both.sum(0) + both.sum(1) - np.diag(both))
     assert result.frames == 40 and result.seen == pytest.approx(seen_frames / 40)

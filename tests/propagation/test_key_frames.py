@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from perception.errors import UsageError
+from perception.errors import SourceError, UsageError
 from perception.model import Model, load_model
 from perception.pipeline import run
 from perception.propagation.key_frames import MOST, MOST_S, KeyFrames
 from perception.propagation.loss import ASSUMED, ASSUMED_WEIGHT, PropagationLoss
 from perception.sinks import open_sink
 from perception.sources.base import Source
-from perception.types import Frame, SourceInfo
+from perception.types import Detections, Frame, Prediction, SourceInfo
 from tests.models import write_model
 from tests.postprocess.test_smoothing import world
 
@@ -47,7 +48,7 @@ def views(count: int, step: float = 2.0, seed: int = 0, cuts: tuple[int, ...] = 
 
 def seen_by(frames: list[Frame], max_loss: float = 0.01) -> list[bool]:
     keys = KeyFrames(max_loss)
-    return [keys.next(frame)[1] for frame in frames]
+    return [keys.next(frame).seen for frame in frames]
 
 
 def test_the_network_sees_the_first_frame_and_then_few() -> None:
@@ -87,12 +88,12 @@ def test_a_clock_that_jumps_begins_anew(times: list[float]) -> None:
     key, seen = 0.0, []
     keys = KeyFrames(0.5)
     for frame in frames:
-        motion, sees = keys.next(frame)
-        if sees:
+        step = keys.next(frame)
+        if step.seen:
             key = frame.time
         else:
-            assert motion is not None and 0 <= frame.time - key <= MOST_S
-        seen.append(sees)
+            assert step.motion is not None and 0 <= frame.time - key <= MOST_S
+        seen.append(step.seen)
     assert seen[0] and seen[4]
 
 
@@ -102,29 +103,73 @@ def test_a_loss_out_of_range_is_refused(max_loss: float) -> None:
         KeyFrames(max_loss)
 
 
-def test_propagated_masks_and_boxes_are_nearly_the_networks(model: Model) -> None:
-    keys, wrong, stale, compared = KeyFrames(0.05), 0.0, 0.0, 0
+@pytest.mark.parametrize("at_once", [False, True])
+def test_propagated_masks_and_boxes_are_nearly_the_networks(model: Model, at_once: bool) -> None:
+    keys, wrong, stale, compared = KeyFrames(0.05, at_once=at_once), 0.0, 0.0, 0
     last = np.zeros(0)
-    for frame in views(60, step=3):
-        motion, seen = keys.next(frame)
+    given: deque[tuple[Prediction, bool]] = deque()
+    frames = views(60, step=3)
+    for frame in frames:
+        step = keys.next(frame)
         own = model.predict(frame)
-        result = keys.result(own if seen else type(own)(frame), motion, seen)
-        assert result.propagated is (not seen)
-        assert result.frame is frame
-        assert own.class_map is not None and result.class_map is not None
-        if seen:
-            last = own.class_map.mask
-            assert result is own
-            continue
-        compared += 1
-        assert result.detections is not None
-        wrong += float((own.class_map.mask != result.class_map.mask).mean())
-        stale += float((own.class_map.mask != last).mean())
+        given.append((own, step.seen))
+        results = keys.results(own if step.seen else Prediction(frame), step)
+        assert len(results) == 1 or not at_once
+        for result in results + (keys.rest() if frame is frames[-1] else []):
+            own, seen = given.popleft()
+            assert result.frame is own.frame and result.propagated is (not seen)
+            assert own.class_map is not None and result.class_map is not None
+            if seen:
+                last = own.class_map.mask
+                assert result is own
+                continue
+            compared += 1
+            assert result.detections is not None
+            wrong += float((own.class_map.mask != result.class_map.mask).mean())
+            stale += float((own.class_map.mask != last).mean())
+    assert not given
     assert compared > 30
     assert wrong / compared < 0.02
     assert wrong < 0.25 * stale
     told = keys.loss.as_dict()
     assert set(told) <= {"pixels", "boxes"}
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_boxes_between_two_key_frames_come_from_both_unless_there_is_a_cut(cut: bool) -> None:
+    """What only the second one has is there before it, too; and what is said of one scene says nothing of another."""
+    frames = views(40, cuts=tuple(range(1, 40)) if cut else ())
+    keys = KeyFrames(0.5)
+    one = Detections(np.array([[50, 40, 90, 100]], np.float32), np.array([0.9], np.float32), np.zeros(1, np.int32))
+    results: list[Prediction] = []
+    for frame in frames:
+        step = keys.next(frame)
+        there = one if keys.seen > 1 else Detections.empty()
+        results += keys.results(Prediction(frame, detections=there) if step.seen else Prediction(frame), step)
+    second = [result.propagated for result in results[1:]].index(False) + 1
+    counts = [len(result.detections) for result in results[:second] if result.detections is not None]
+    assert counts == ([0] if cut else [0] + [1] * (second - 1))
+    assert second == 1 if cut else second > 1
+
+
+def test_what_is_held_is_given_where_no_key_frame_comes_any_more(model: Model, tmp_path: Path) -> None:
+    """Whatever the number of frames, all come out, in order."""
+    for count in range(1, 12):
+        path = tmp_path / f"{count}.jsonl"
+        report = run(Views(views(count)), model, sinks=[open_sink(path)], max_loss=0.1)
+        assert report.frames == count
+        assert [json.loads(line)["index"] for line in path.read_text().splitlines()] == list(range(count))
+
+
+def test_a_fault_of_the_source_comes_after_what_is_held(model: Model, tmp_path: Path) -> None:
+    class Broken(Views):
+        def _read(self) -> Iterator[Frame]:
+            yield from self._given
+            raise SourceError("the end of it is damaged", "views")
+
+    with pytest.raises(SourceError, match="damaged"):
+        run(Broken(views(7)), model, sinks=[open_sink(tmp_path / "a.jsonl")], max_loss=0.1)
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 7
 
 
 class Views(Source):

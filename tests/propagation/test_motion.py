@@ -115,5 +115,17 @@ def test_whatever_the_flow_boxes_stay_boxes_in_the_picture(seed: int) -> None:
     assert (sides <= (before[:, 2:] - before[:, :2]) / (1 - GROWTH) + 1e-2).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_boxes_show_has_come_from_the_median_of_the_flow_in_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    flow = rng.normal(0, 3, still().shape).astype(np.float32)
+    boxes = np.array([[40, 30, 44 + 8 * seed, 50], [-50, -9, 30, 20]], np.float32)  # one reaches out of the frame
+    found = Motion(flow, SCALE, 1).origins(boxes)
+    for box, (x, y) in zip(boxes * SCALE, found, strict=True):
+        rows = slice(max(int(np.floor(box[1])), 0), int(np.ceil(box[3])))
+        part = flow[rows, max(int(np.floor(box[0])), 0) : int(np.ceil(box[2]))]
+        np.testing.assert_allclose((x, y), np.median(part.reshape(-1, 2), axis=0) / SCALE, rtol=1e-5)
+
+
 def test_no_boxes() -> None:
     assert len(Motion(still(), SCALE, 1).detections(Detections.empty(), (WIDTH, HEIGHT))) == 0

@@ -138,6 +138,7 @@ def written(folder: Path, **changes: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_network_comes_nearer_to_its_teacher(data: Path, tmp_path: Path) -> None:
     best = train(written(tmp_path / "wide", epochs=4), data_root=data).best
     narrow = {

@@ -84,6 +84,7 @@ def test_both_losses_fall_and_both_accuracies_are_logged(unbroken: TrainResult) 
     assert unbroken.score == pytest.approx(max((row["miou"] + row["map50"]) / 2 for row in measured), abs=1e-3)
 
 
+@pytest.mark.slow  # tests/training/test_loop.py has a quick one
 def test_a_stopped_run_goes_on_bit_for_bit(data: Path, unbroken: TrainResult, tmp_path: Path) -> None:
     path = recipe(tmp_path)
     assert train(path, data_root=data, stop_after=2).epochs == 2

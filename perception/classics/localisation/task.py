@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
 
 from perception.card import DetectionTask, ModelCard
 from perception.classics.localisation.network import Localiser
@@ -248,6 +247,8 @@ class LocalisationLoss(nn.Module):
         if there.any():
             boxes = F.mse_loss(found[there], truth[there])
             if self.config.box == "iou":
+                from torchvision.ops import generalized_box_iou_loss  # takes seconds: not before something is trained
+
                 boxes = boxes + generalized_box_iou_loss(found[there], truth[there], reduction="mean")
         losses = {"classes": self.config.class_weight * classes, "boxes": self.config.box_weight * boxes}
         if "confidence_logits" in outputs:

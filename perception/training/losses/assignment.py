@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 SCORE_POWER = 0.5
 IOU_POWER = 6.0
@@ -43,6 +42,8 @@ def assign(
         class_ids: int64 ``[M]``.
         candidates: most locations an object takes.
     """
+    from torchvision.ops import box_iou  # takes seconds: not before something is trained
+
     count = len(locations)
     if len(truth) == 0:
         return Assignment(locations.new_full((count,), -1, dtype=torch.int64), locations.new_zeros(count))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
 
 from perception.training.data.boxes import BoxLabels
 from perception.training.losses.assignment import assign
@@ -70,6 +69,8 @@ class DetectionLoss(nn.Module):
         if len(quality):
             found = torch.cat([boxes[i, t.positive] for i, t in enumerate(targets)])
             truth = torch.cat([t.boxes for t in targets])
+            from torchvision.ops import generalized_box_iou_loss  # takes seconds: not before something is trained
+
             giou = generalized_box_iou_loss(found, truth)
             total = total + self.config.box_weight * (giou * quality).sum() / total_quality
             confidence = torch.cat([confidences[i, t.positive] for i, t in enumerate(targets)])

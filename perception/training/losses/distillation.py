@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
 
 from perception.training.recipes.segmentation_detection import DistilConfig, SegmentationDetectionConfig
 
@@ -60,6 +59,8 @@ class DistillationLoss(nn.Module):
 
         chosen = sure >= LEAST_CONFIDENCE
         weight = sure[chosen]
+        from torchvision.ops import generalized_box_iou_loss  # takes seconds: not before something is trained
+
         giou = generalized_box_iou_loss(outputs["boxes"].float()[chosen], outputs[f"{TEACHER}boxes"].float()[chosen])
         boxes = boxes + self.parts.box_weight * (giou * weight).sum() / how_sure
         confidence = outputs["box_confidence_logits"].float()[chosen]

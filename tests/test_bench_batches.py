@@ -1,4 +1,4 @@
-"""`perception bench scale`: a row for each way to use the cores; no figure is asserted."""
+"""`perception bench batches`: a row for each way to use the cores; no figure is asserted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from perception.bench import scaling
+from perception.bench import batches
 from perception.commands.main import app
 from perception.common.hardware import usable_cores
 from tests.media import make_video
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="th
 
 def test_a_process_on_one_core() -> None:
     before = os.sched_getaffinity(0)
-    with scaling._on_one_core() as core:
+    with batches._on_one_core() as core:
         code = "import os; print(os.sched_getaffinity(0))"
         child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert child.stdout.strip() == str({core})
@@ -35,14 +35,14 @@ def test_what_is_our_own_is_not_taken_by_others() -> None:
     """Time of this process and of those that it has started counts, and is a part of what was busy."""
     cores = sorted(os.sched_getaffinity(0))
     code = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\nimport sys; sys.stdin.read()"
-    first = scaling._Clock(cores)
+    first = batches._Clock(cores)
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdin is not None
         child.stdout.readline()
         mine = time.process_time()
         while time.process_time() < mine + 0.5:
             pass
-        last = scaling._Clock(cores)
+        last = batches._Clock(cores)
         child.stdin.close()
     own, busy, wall = last.own - first.own, last.busy - first.busy, last.wall - first.wall
     assert own >= 0.95 and busy <= len(cores) * wall + 0.1
@@ -52,7 +52,7 @@ def test_what_is_our_own_is_not_taken_by_others() -> None:
 def test_files_that_are_all_the_same(tmp_path: Path) -> None:
     clip = tmp_path / "a.mkv"
     clip.write_bytes(b"abc")
-    made = sorted(scaling._files(clip, 3, tmp_path / "in").iterdir())
+    made = sorted(batches._files(clip, 3, tmp_path / "in").iterdir())
     assert [(path.name, path.read_bytes()) for path in made] == [(f"00000{i}.mkv", b"abc") for i in range(3)]
 
 
@@ -61,7 +61,7 @@ def test_files_that_are_all_the_same(tmp_path: Path) -> None:
 def test_rows(tmp_path: Path) -> None:
     model = str(write_model(tmp_path / "m.onnx", classes=["white", "black"], detection=True))
     clip = str(make_video(tmp_path / "a.mp4", frames=80))
-    arguments = ["bench", "scale", "-m", model, "--clip", clip, "--seconds", "3", "--json"]
+    arguments = ["bench", "batches", "-m", model, "--clip", clip, "--seconds", "3", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     before, wide, jobs, cluster, after = json.loads(result.stdout)
