@@ -68,11 +68,7 @@ def load_model(
         path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size,
         batch=batch,
     )  # fmt: skip
-    try:
-        return Model(read, opened, post)
-    except UsageError:
-        opened.close()
-        raise
+    return Model(read, opened, post)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,17 +94,9 @@ class Model:
     Attributes:
         card: everything that is known about the model.
         engine: what runs the network.
-
-    Raises:
-        UsageError: unknown pixels are asked for of an engine that gives masks and no logits.
     """
 
     def __init__(self, card: ModelCard, engine: Engine, post_processing: PostProcessing) -> None:
-        if post_processing.needs_logits and engine.gives_masks:
-            raise UsageError(
-                f"{engine.name} makes masks by itself, and how sure the network is of a pixel does not come with them: "
-                "unknown pixels need `engine=openvino` or `engine=onnxruntime`"
-            )
         self.card = card
         self.engine = engine
         self._post_processing = post_processing

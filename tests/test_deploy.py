@@ -64,6 +64,23 @@ def test_the_images_are_there_and_copy_what_the_context_holds() -> None:
     assert "torch" not in jetson and "opencv-python" not in jetson and "--system-site-packages" in jetson
 
 
+def test_the_image_for_gpus_takes_an_index_and_either_tensorrt() -> None:
+    """The public index has a source package of TensorRT's libraries, which fetches them from elsewhere."""
+    text = (ROOT / "Dockerfile").read_text()
+    build = text[text.index("AS build-cuda") : text.index("AS runtime")]
+    before, install = build.split("RUN ", 1)
+    assert re.findall(r"^ARG (\w+)=(\S*)$", before, re.MULTILINE) == [
+        ("TENSORRT", "tensorrt"), ("PIP_EXTRA_INDEX_URL", "")
+    ]  # fmt: skip
+    assert "requirements/live-${TENSORRT}.txt" in install
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for name in ("tensorrt", "tensorrt-rtx"):
+        assert (ROOT / f"requirements/live-{name}.txt").is_file()
+    for name, cuda in {"tensorrt": "cu13", "tensorrt-rtx": "cu13", "tensorrt-cu12": "cu12"}.items():
+        assert any(line.startswith(f"numba-cuda[{cuda}]") for line in extras[name])
+    assert "--build-arg PIP_EXTRA_INDEX_URL=" in (ROOT / "docs/gpu.md").read_text()
+
+
 @pytest.mark.parametrize("jetpack", sorted(JETSONS))
 def test_a_jetson_installs_the_runtime_but_for_what_the_system_brings(jetpack: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

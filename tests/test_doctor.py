@@ -13,6 +13,7 @@ import pytest
 
 from perception.common import hardware
 from perception.diagnostics.doctor import Check, diagnose
+from perception.sinks import nvenc
 from perception.sources import nvdec
 from tests.models import write_model
 
@@ -223,6 +224,9 @@ class FakeCuda:
         value._obj.value = {75: 8, 76: 9}[attribute]
         return 0
 
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:
+        return 999
+
 
 DRIVER = ("libcuda.so.1", "nvcuda.dll", "libnvcuvid.so.1", "nvcuvid.dll")
 
@@ -247,11 +251,14 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver == "CUDA driver 13.2"
     machine = findings("machine")
     assert machine["nvidia gpu 1"].detail == "GPU 1, 8 GiB, compute capability 8.9, CUDA driver 13.2"
-    nvdec.nvdec_fault.cache_clear()
+    asked = (nvdec.nvdec_fault, nvdec._primary_context, nvenc.nvenc_fault)
+    for found in asked:
+        found.cache_clear()
     try:
         video = findings("video")
     finally:
-        nvdec.nvdec_fault.cache_clear()
+        for found in asked:
+            found.cache_clear()
     assert "h264_nvenc" in video["nvenc"].detail
     assert video["nvdec"].detail.startswith("FFmpeg cannot use the GPU: ")  # which it really has tried
 

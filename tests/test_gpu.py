@@ -44,6 +44,7 @@ def test_every_kernel_compiles_for_real_gpus_without_fused_products() -> None:
         "fit_planes_kernel": (
             *([u8[:, ::1]] * 3), *([i64[::1], f32[:, ::1]] * 4), f32[::1], f32, number, number, u8[:, :, ::1],
         ),
+        "label_kernel": (f32[:, :, :, ::1], u8[:, :, ::1]),
     }  # fmt: skip
     kernels = {n: k for n, k in vars(pixels).items() if n.endswith("_kernel")}
     assert set(signatures) == set(kernels)

@@ -50,7 +50,7 @@ def test_without_a_gpu_what_can_be_simulated_passes_and_says_so(
     assert {name for name, block in blocks.items() if block["status"] == "PASS"} == simulated | {"versions"} | (
         {"building"} if "rtx" in installed() else set()
     )
-    assert "| exactness | kernels give the CPU's bytes | PASS, simulated | 20 of 20 equal |" in done.stdout
+    assert "| exactness | kernels give the CPU's bytes | PASS, simulated | 23 of 23 equal |" in done.stdout
     assert done.stdout.rstrip().endswith("It says nothing of a GPU.")
 
 
@@ -195,8 +195,9 @@ def test_a_failure_is_the_exit_code_and_the_table_is_markdown(monkeypatch: pytes
 
 
 def test_every_block_is_a_function() -> None:
-    from perception.gpu_check import engine_blocks, kernel_blocks
+    from perception.gpu_check import engine_blocks, kernel_blocks, torch_block
 
     assert len({block.name for block in BLOCKS}) == len(BLOCKS)
     for block in BLOCKS:
-        assert callable(getattr(kernel_blocks, block.name, None) or getattr(engine_blocks, block.name)), block.name
+        modules = [module for module in (kernel_blocks, engine_blocks, torch_block) if hasattr(module, block.name)]
+        assert len(modules) == 1 and callable(getattr(modules[0], block.name)), block.name

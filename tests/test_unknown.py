@@ -129,11 +129,6 @@ def test_what_is_refused(tmp_path: Path, model: Path) -> None:
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match=r"unknown must be in 0\.\.1"):
             perception.load_model(model, unknown=wrong)
-    with perception.load_model(model) as loaded:
-        loaded.engine.gives_masks = True  # as TensorRT does
-        with pytest.raises(UsageError, match="unknown pixels need `engine=openvino`"):
-            loaded.with_options(DetectionOptions(unknown=0.1))
-        loaded.with_options(DetectionOptions(unknown=0.0))
     result = CliRunner().invoke(app, ["annotate", "synthetic:", "-m", str(plain), "--unknown", "0.2", "--jsonl", "-"])
     assert isinstance(result.exception, UsageError) and result.exception.exit_code == 2 and result.stdout == ""
 

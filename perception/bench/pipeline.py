@@ -18,7 +18,7 @@ import numpy as np
 
 from perception.bench.plain import Upsampling, in_opencv, in_torch, plain_fps
 from perception.drawing.annotator import Annotator
-from perception.engines import Mode, Precision, engine_status
+from perception.engines import Mode, Precision
 from perception.errors import EngineError
 from perception.model import Model, load_model
 from perception.picture.resize import to_input
@@ -89,14 +89,11 @@ class Bench:
     def street_frame(self) -> tuple[U8, F32 | None]:
         """Return a frame of the clip, uint8 ``[H, W, 3]`` BGR, and the model's logits for it, float32 ``[C, h, w]``.
 
-        An engine on a GPU gives masks in place of logits: one on the CPU gives them then. None if the model has none.
+        None if the model has none.
         """
         with open_source(str(self.clip), max_frames=1) as source:
             (frame,) = source
-        model = self.model()
-        if model.engine.gives_masks:
-            model = self.model(engine=next(name for name in _ON_CPU if engine_status(name)[0]), precision="auto")
-        class_map = model.predict(frame).class_map
+        class_map = self.model().predict(frame).class_map
         return frame.image, class_map.logits if isinstance(class_map, LogitsClassMap) else None
 
     def stage_rows(self) -> list[dict[str, Any]]:
@@ -126,8 +123,7 @@ class Bench:
         for _ in range(ROUNDS):
             most = self._engine_alone()["fps"] if self._on_gpu else 1000 * CORES / sum(self._stage_costs().values())
             ours.append(self._pipeline_fps())
-            if not self.model().engine.gives_masks:  # whose logits would be propagated
-                propagated.append(self._pipeline_fps(MAX_LOSS))
+            propagated.append(self._pipeline_fps(MAX_LOSS))
             efficiency.append(ours[-1] / most)
             for name, upsample in plain.items():
                 try:

@@ -43,7 +43,8 @@ Rle = Annotated[
 Codec = Annotated[
     str | None,
     typer.Option(
-        help="Video encoder: h264, hevc, vp9, av1, ...", show_default="h264; vp9 for .webm", rich_help_panel=OUTPUT
+        help="Video encoder: h264, hevc, vp9, av1, ..., or auto: an NVIDIA GPU's, if any.",
+        show_default="h264; vp9 for .webm", rich_help_panel=OUTPUT,
     ),
 ]  # fmt: skip
 Preset = Annotated[

@@ -117,6 +117,9 @@ def memory_bytes() -> tuple[int, int] | None:
     return total, available
 
 
+NVIDIA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+"""The library of NVIDIA's driver, as the system's loader finds it."""
+
 _DRIVER_FAULTS = {
     100: "there is no GPU",
     802: "the GPUs' links are still being set up",
@@ -133,11 +136,10 @@ def nvidia_gpus() -> tuple[list[Gpu], str]:
 
     The driver's own library is asked, so that neither torch nor a CUDA toolkit is needed.
     """
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
-        cuda = ctypes.CDLL(name)
+        cuda = ctypes.CDLL(NVIDIA_DRIVER)
     except OSError:
-        return [], f"no NVIDIA driver ({name} not found)"
+        return [], f"no NVIDIA driver ({NVIDIA_DRIVER} not found)"
     if code := cuda.cuInit(0):
         why = _DRIVER_FAULTS.get(code, "no reason is known")
         return [], f"the NVIDIA driver is installed but does not start (cuInit: CUDA error {code}: {why})"

@@ -14,7 +14,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -156,9 +155,11 @@ def _video() -> Iterator[Check]:
         detail = f"decoder {decoder or 'none'}, encoder {encoder or 'none'}"
         yield Check(group, name, status, detail, hint)
     if hardware.nvidia_gpus()[0]:
-        fault = _try_nvenc()
+        from perception.sinks.nvenc import nvenc_fault
+
+        fault = nvenc_fault()
         if fault:
-            yield Check(group, "nvenc", "warn", f"h264_nvenc does not open: {fault}", "videos are encoded on the CPU")
+            yield Check(group, "nvenc", "warn", fault, "videos are encoded on the CPU")
         else:
             yield Check(group, "nvenc", "ok", "h264_nvenc works")
         from perception.sources.nvdec import nvdec_fault
@@ -178,20 +179,6 @@ def _codec(name: str, mode: Literal["r", "w"]) -> str:
         return str(av.Codec(name, mode).name)
     except ValueError:  # PyAV's UnknownCodecError
         return ""
-
-
-def _try_nvenc() -> str:
-    """Say why the GPU's encoder does not open; empty where it does. Some GPUs have none."""
-    import av
-
-    try:
-        context = av.CodecContext.create("h264_nvenc", "w")
-        context.width, context.height, context.pix_fmt = 640, 360, "yuv420p"
-        context.time_base = Fraction(1, 25)
-        context.open()
-    except (ValueError, OSError) as error:
-        return str(error)
-    return ""
 
 
 def _cameras() -> Iterator[Check]:

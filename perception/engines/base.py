@@ -80,7 +80,6 @@ class Engine(ABC):
         batch: how many frames `infer_frames` computes together at most. Where it is 1, frames that wait at the same
             time are best given one by one, over the streams.
         input_shape: ``(N, H, W, 3)`` of the frames; N is None where any number is taken in one call.
-        gives_masks: class masks come in place of class logits, see `infer`.
     """
 
     name: str
@@ -90,7 +89,6 @@ class Engine(ABC):
     streams: int
     batch: int = 1
     input_shape: tuple[int | None, int, int, int]
-    gives_masks: bool = False
 
     def infer(self, frames: U8) -> dict[str, F32]:
         """Run the network.
@@ -100,7 +98,8 @@ class Engine(ABC):
 
         Returns:
             Outputs by name, float32, C-contiguous. They belong to the caller: no later call writes into them. An
-            engine with a GPU may give class masks, uint8 ``[N, h, w]`` over the input, in place of class logits.
+            engine with a GPU may give the argmax of class logits with them, finite then, under the name that
+            `perception.postprocess.post_processing.labels_of` tells.
 
         Raises:
             EngineError: the frames have another shape or type, the engine is closed, or the runtime failed.

@@ -52,7 +52,6 @@ class FallbackEngine(Engine):
         self.name, self.path, self.precision = engine.name, engine.path, engine.precision
         self.description, self.input_shape = engine.description, engine.input_shape
         self.streams, self.batch = engine.streams, engine.batch
-        self.gives_masks = engine.gives_masks
 
     def _run(self, frames: U8) -> dict[str, F32]:
         current = self._current

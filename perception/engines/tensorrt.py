@@ -33,7 +33,7 @@ from perception.picture.letterbox import Letterbox, ResizeMode
 from perception.types import U8, Frame
 
 _STREAMS = 2
-"""In throughput mode: while one call computes, another one copies."""
+"""While one call computes, another one copies. In latency mode there is one where a call takes all frames that wait."""
 
 _TRY_AGAIN_S = 60.0
 """After which a frame of a size that was too large for the GPU's memory is tried there again."""
@@ -74,7 +74,7 @@ class TensorRtEngine(Engine):
 
     Frames go through one by one, unless the file takes several at once, or an engine was asked for, now or ahead with
     ``perception build --batch``, that does. A frame of a source crosses the bus once, as planes if it has them; it is
-    fitted into its place in the input on the GPU, and only masks and candidate boxes come back.
+    fitted into its place in the input on the GPU, and only logits, their argmax, and candidate boxes come back.
     """
 
     name = "tensorrt"
@@ -88,7 +88,7 @@ class TensorRtEngine(Engine):
         flavour = find_flavour()
         card = options.card or read_card(path)
         self.path = path
-        self.gives_masks = card.segmentation is not None
+        self._logits = None if card.segmentation is None else card.segmentation.output
         precision = _choose_precision(path, options.precision)
         self.precision = precision
         width, height = self._size = options.size
@@ -99,7 +99,8 @@ class TensorRtEngine(Engine):
         _make_current()
         while True:
             try:
-                self._load(recipe, flavour, 1 if options.mode == "latency" else _STREAMS)
+                together = options.mode == "latency" and recipe.profile.batch > 1
+                self._load(recipe, flavour, 1 if together else _STREAMS)
                 break
             except GpuMemoryError as error:
                 recipe = smaller(recipe, error)
@@ -193,9 +194,9 @@ class TensorRtEngine(Engine):
         made = 0
         for index in range(wanted):
             try:
-                worker = Worker(self._engine, flavour, batch, self._size, compiled)
                 if index == 0:
-                    _try_kernels(worker)
+                    _try_kernels()
+                worker = Worker(self._engine, flavour, batch, self._size, compiled, self._logits)
             except Exception as error:
                 if index == 0 and out_of_memory(error):
                     raise GpuMemoryError(
@@ -292,13 +293,13 @@ class TensorRtEngine(Engine):
             self._engine = None
 
 
-def _try_kernels(worker: Worker) -> None:
-    """Compile what fits frames, and run it: what is wrong with numba-cuda shows now, and no frame waits for it."""
-    from perception.postprocess.cuda import try_kernels
+def _try_kernels() -> None:
+    """Compile our own kernels, and run them: what is wrong with numba-cuda shows now, and no frame waits for it."""
+    from perception.postprocess.cuda import make_stream, try_kernels
 
     say_progress("kernels for the GPU are compiled, which takes some seconds at each start")
     try:
-        try_kernels(worker.stream)
+        try_kernels(make_stream())
     except Exception as error:
         if out_of_memory(error):
             raise

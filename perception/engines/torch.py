@@ -72,7 +72,7 @@ class TorchEngine(Engine):
             torch.set_num_threads(options.threads)
         model = load_onnx(path)
         self._weights: dict[str, torch.Tensor] | None = self._read_weights(model)
-        self._steps = _steps(model, path)
+        self._steps = _steps(model, path, self._device)
         (frames,) = [i for i in model.graph.input if i.name not in self._weights]
         self._input = frames.name
         self._outputs = options.outputs
@@ -85,17 +85,23 @@ class TorchEngine(Engine):
         self.description = f"PyTorch {version('torch')} {self.precision} eager, 1 stream, {device}"
 
     def _read_weights(self, model: Any) -> dict[str, torch.Tensor]:
-        import torch
-        from onnx import numpy_helper
-
-        weights = {}
-        for tensor in model.graph.initializer:
-            value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
-            # whole numbers are shapes and indices, which the host reads
-            weights[tensor.name] = value.to(self._device) if value.is_floating_point() else value
-        return weights
+        return {tensor.name: _on_device(tensor, self._device) for tensor in model.graph.initializer}
 
     def _run(self, frames: U8) -> dict[str, F32]:
+        import torch
+
+        results = self.compute(torch.tensor(frames, device=self._device))
+        return {name: value.float().contiguous().cpu().numpy() for name, value in results.items()}
+
+    def compute(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run the network on frames that are on its device, and leave its outputs there: what `infer` does between.
+
+        Args:
+            frames: uint8 ``[N, H, W, 3]``.
+
+        Raises:
+            EngineError: torch failed, or the engine is closed.
+        """
         import torch
 
         weights = self._weights
@@ -104,7 +110,7 @@ class TorchEngine(Engine):
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
         cast = nullcontext() if half is None else torch.autocast(self._device.type, dtype=half)
         with torch.inference_mode(), cast:
-            values: dict[str, Any] = {self._input: torch.tensor(frames, device=self._device)}
+            values: dict[str, Any] = {self._input: frames}
             for step in self._steps:
                 given = [None if not i else values[i] if i in values else weights[i] for i in step.inputs]
                 try:
@@ -116,17 +122,22 @@ class TorchEngine(Engine):
                 values.update(zip(step.outputs, several, strict=False))
                 for value in step.drop:
                     values.pop(value, None)
-            return {
-                name: (values[name] if name in values else weights[name]).float().contiguous().cpu().numpy()
-                for name in self._outputs
-            }
+            return {name: values[name] if name in values else weights[name] for name in self._outputs}
 
     def close(self) -> None:
         self._weights = None
 
 
-def _steps(model: Any, path: Path) -> list[_Step]:
-    from onnx import helper
+def _on_device(proto: Any, device: torch.device) -> torch.Tensor:
+    from perception.engines.torch_ops import tensor_of
+
+    value = tensor_of(proto)
+    # whole numbers are shapes and indices, which the host reads
+    return value.to(device) if value.is_floating_point() else value
+
+
+def _steps(model: Any, path: Path, device: torch.device) -> list[_Step]:
+    from onnx import TensorProto, helper
 
     from perception.engines.torch_ops import OPERATIONS
 
@@ -139,6 +150,10 @@ def _steps(model: Any, path: Path) -> list[_Step]:
     steps = []
     for i, node in enumerate(model.graph.node):
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        attributes = {
+            name: _on_device(value, device) if isinstance(value, TensorProto) else value
+            for name, value in attributes.items()
+        }
         attributes |= {"opset": opset, "outputs": len(node.output)}
         steps.append(
             _Step(

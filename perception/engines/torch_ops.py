@@ -119,9 +119,11 @@ def _batch_norm(a: Attributes, x: Tensor, scale: Tensor, bias: Tensor, mean: Ten
 
 
 def _clip(a: Attributes, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    least = a.get("min") if low is None else low.item()
-    most = a.get("max") if high is None else high.item()
-    return x if least is None and most is None else x.clamp(least, most)
+    if low is None and high is None:
+        least, most = a.get("min"), a.get("max")
+        return x if least is None and most is None else x.clamp(least, most)
+    # limits stay where they are: to read them from a GPU, each call would wait for it
+    return x.clamp(None if low is None else low.reshape(()), None if high is None else high.reshape(()))
 
 
 def _reduce(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -284,11 +286,17 @@ def _space_to_depth(a: Attributes, x: Tensor) -> Tensor:
     return blocks.reshape(n, c * side**2, h // side, w // side)
 
 
-def _constant(a: Attributes) -> Tensor:
+def tensor_of(proto: Any) -> Tensor:
+    """Convert an ``onnx.TensorProto``."""
     from onnx import numpy_helper
 
+    return torch.from_numpy(numpy_helper.to_array(proto).copy())
+
+
+def _constant(a: Attributes) -> Tensor:
     if "value" in a:
-        return torch.from_numpy(numpy_helper.to_array(a["value"]).copy())
+        value = a["value"]
+        return value if isinstance(value, Tensor) else tensor_of(value)
     for key, dtype in (("value_float", torch.float32), ("value_floats", torch.float32)):
         if key in a:
             return torch.tensor(a[key], dtype=dtype)

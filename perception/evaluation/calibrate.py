@@ -160,7 +160,7 @@ def calibrate(model: str | Path, suite: Suite, *, progress: Progress | None = No
 
     Raises:
         SourceError: a set is missing or faulty, see `open_suite`.
-        UsageError: the model has nothing in common with the sets, or its engine gives no logits.
+        UsageError: the model has nothing in common with the sets.
         PerceptionError: the model cannot be loaded.
     """
     path = find_model(model)
@@ -356,8 +356,7 @@ def _pixels(path: Path, card: ModelCard, one: OpenMasks, progress: Any, options:
             sample = one.folder.read(index)
             assert not isinstance(sample, Fault)  # it was checked
             class_map = loaded.predict(sample.image).class_map
-            if not isinstance(class_map, LogitsClassMap):
-                raise UsageError("this engine makes masks by itself and gives no logits: use `engine=openvino`")
+            assert isinstance(class_map, LogitsClassMap)  # as of every engine
             truth: U8 = labelling.of_labels[sample.labels[::STEP, ::STEP]]
             found = labelling.of_masks[class_map.mask[::STEP, ::STEP]]
             best = best_logits(class_map, STEP)

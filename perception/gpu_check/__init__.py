@@ -51,6 +51,7 @@ BLOCKS = (
     Block("building", "engines are built, kept and mended", 300, 90),
     Block("parity", "TensorRT gives ONNX Runtime's masks", 300, 90),
     Block("speed", "the engine alone", 300, 60),
+    Block("torch", "the same network in PyTorch", 180, 30),
     Block("throughput", "the whole pipeline", 240, 60),
     Block("loss", "a GPU that fails: the CPU goes on", 120, 60),
     Block("decoding", "NVDEC gives the CPU's pictures", 60, 45),

@@ -38,9 +38,10 @@ def _one(name: str, quick: bool) -> int:
 
     logging.getLogger("perception").setLevel(logging.ERROR)
     try:
-        from perception.gpu_check import engine_blocks, kernel_blocks
+        from perception.gpu_check import engine_blocks, kernel_blocks, torch_block
 
-        block = getattr(kernel_blocks, name, None) or getattr(engine_blocks, name)
+        modules = (kernel_blocks, engine_blocks, torch_block)
+        block = next(getattr(module, name) for module in modules if hasattr(module, name))
         found: Finding = block(quick)
         status, number, simulated = "PASS", found.number, found.simulated
     except Absent as missing:

@@ -20,7 +20,10 @@ from perception.errors import EngineError
 from perception.gpu_check.finding import Absent, Finding, Wrong
 from perception.picture.letterbox import Letterbox, ResizeMode
 from perception.picture.resize import to_input
-from perception.types import U8, Frame, Planes
+from perception.postprocess.cells import NO_FLOOR, label
+from perception.postprocess.post_processing import labels_of
+from perception.postprocess.segmentation import STRANGE
+from perception.types import F32, U8, Frame, Planes
 
 _PACKAGES = ("numpy", "numba", "numba-cuda", "cuda-bindings", "onnx", "onnxruntime", "openvino", "av", "torch")
 
@@ -95,7 +98,38 @@ def exactness(quick: bool) -> Finding:
                 where = f"{size[0]}x{size[1]}, {mode}, {_described(frame)}"
                 raise Wrong(f"{wrong} of {expected.size} bytes differ: {where}")
             cases += 1
+    shape = (2, 11, 180, 240) if not kernels.SIMULATED else (2, 3, 5, 7)
+    for what, logits in strange_logits(rng, shape).items():
+        _compare_labels(kernels, stream, what, logits)
+        cases += 1
     return Finding(f"{cases} of {cases} equal", kernels.SIMULATED)
+
+
+def strange_logits(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, F32]:
+    """Make logits ``shape``, by what is special about them: nothing, ties, and what is not finite among ties."""
+    ties = rng.integers(-2, 3, shape).astype(np.float32)
+    strange = ties.copy()
+    for value in (np.nan, np.inf, -np.inf, 3e38, -0.0):
+        strange[rng.random(shape) < 0.1] = value
+    strange[0, :, 0, 0], strange[-1, :, -1, -1] = np.nan, -np.inf
+    return {"noise": rng.standard_normal(shape, np.float32), "ties": ties, "NaN and infinities": strange}
+
+
+def _compare_labels(kernels: Any, stream: Any, what: str, logits: F32) -> None:
+    """Compare the argmax with the CPU's, and what logits that are not finite become."""
+    n, _, h, w = logits.shape
+    finite = np.nan_to_num(logits, nan=-STRANGE, posinf=STRANGE, neginf=-STRANGE)
+    expected = np.empty((n, h, w), np.uint8)
+    for frame, labels in zip(finite, expected, strict=True):
+        label(frame, NO_FLOOR, labels)
+    on_gpu = kernels.cuda.to_device(logits, stream=stream)
+    labels = kernels.cuda.device_array((n, h, w), np.uint8)
+    kernels.label(on_gpu, labels, stream)
+    got, left = labels.copy_to_host(stream=stream), on_gpu.copy_to_host(stream=stream)
+    stream.synchronize()
+    wrong = int((got != expected).sum() + (left.view(np.uint32) != finite.view(np.uint32)).sum())
+    if wrong:
+        raise Wrong(f"{wrong} of {got.size + left.size} values differ: the argmax of logits, {what}")
 
 
 def streams(quick: bool) -> Finding:
@@ -118,8 +152,9 @@ def streams(quick: bool) -> Finding:
         frames: list[Frame] = []
         for each in sizes:
             frames += [Frame(random_picture(rng, each)), Frame(planes=random_planes(rng, each, "bt709", False))]
-        expected = [mixed(to_input(frame.picture, *size, "letterbox")[0]) for frame in frames]
-        worker = Worker(network, flavour, 2, size, b"")  # type: ignore[arg-type]
+        fitted = [to_input(frame.picture, *size, "letterbox")[0] for frame in frames]
+        expected = [(mixed(picture), picture.argmax(-1)) for picture in fitted]
+        worker = Worker(network, flavour, 2, size, b"", "logits")  # type: ignore[arg-type]
         graphs.append(worker.replays)
         for call in range(count):
             if faults:
@@ -129,9 +164,9 @@ def streams(quick: bool) -> Finding:
             for slot, index in enumerate(chosen):
                 frame = frames[index]
                 worker.fit(frame, Letterbox.fit(frame.width, frame.height, *size, "letterbox"), slot)
-            masks = worker.finish(len(chosen))["masks"]
-            for mask, index in zip(masks, chosen, strict=True):
-                if not np.array_equal(mask, expected[index]):
+            got = worker.finish(len(chosen))
+            for mask, labels, index in zip(got["masks"], got[labels_of("logits")], chosen, strict=True):
+                if not (np.array_equal(mask, expected[index][0]) and np.array_equal(labels, expected[index][1])):
                     faults.append(f"call {call} of thread {seed} gave something else")
         worker.release()
 

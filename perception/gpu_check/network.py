@@ -1,7 +1,7 @@
 """A network in place of TensorRT's: one kernel, on the same addresses and the same stream.
 
 It takes what the real worker gives to TensorRT and checks it by what it computes: the mask of a pixel is a number that
-depends on all of its three bytes.
+depends on all of its three bytes, and its logits are those bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ _TILE = 16 if SIMULATED else 128
 
 
 @cuda.jit
-def _mix_kernel(frames, masks):  # type: ignore[no-untyped-def]
-    """One thread a pixel, of ``frames [P, 3]`` and ``masks [P]``."""
+def _mix_kernel(frames, masks, logits):  # type: ignore[no-untyped-def]
+    """One thread a pixel, of ``frames [P, 3]``, ``masks [P]``, and ``logits [N, 3, P / N]``."""
     pixel = cuda.grid(1)
     if pixel < masks.shape[0]:
+        size = logits.shape[2]
+        for c in range(3):
+            logits[pixel // size, c, pixel % size] = np.float32(frames[pixel, c])
         b, g, r = np.int64(frames[pixel, 0]), np.int64(frames[pixel, 1]), np.int64(frames[pixel, 2])
         masks[pixel] = np.uint8((b + 3 * g + 7 * r) % 251)
 
@@ -39,7 +42,7 @@ class Network:
         size: (width, height) of its frames in pixels.
     """
 
-    num_io_tensors = 2
+    num_io_tensors = 3
     device_memory_size_v2 = 1
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -47,7 +50,7 @@ class Network:
 
     def get_tensor_name(self, index: int) -> str:
         """Return the name of an input or output."""
-        return ("frames", "masks")[index]
+        return ("frames", "masks", "logits")[index]
 
     def get_tensor_mode(self, name: str) -> str:
         """Return which of both it is."""
@@ -55,12 +58,12 @@ class Network:
 
     def get_tensor_dtype(self, name: str) -> Any:
         """Return its type."""
-        return SimpleNamespace(name="UINT8")
+        return SimpleNamespace(name="FLOAT" if name == "logits" else "UINT8")
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         """Return its shape; -1 for the number of frames."""
-        shape = (-1, self.size[1], self.size[0])
-        return (*shape, 3) if name == "frames" else shape
+        width, height = self.size
+        return {"frames": (-1, height, width, 3), "masks": (-1, height, width), "logits": (-1, 3, height, width)}[name]
 
 
 class Context:
@@ -87,8 +90,14 @@ class Context:
     def set_tensor_address(self, name: str, where: int) -> bool:
         """Take the memory of an input or output."""
         width, height = self._network.size
-        pixels = self._count * width * height
-        self._arrays[name] = _at(where, (pixels, 3) if name == "frames" else (pixels,))
+        size = width * height
+        pixels = self._count * size
+        shapes: dict[str, tuple[int, ...]] = {
+            "frames": (pixels, 3),
+            "masks": (pixels,),
+            "logits": (self._count, 3, size),
+        }
+        self._arrays[name] = _at(where, shapes[name], np.float32 if name == "logits" else np.uint8)
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
@@ -97,7 +106,7 @@ class Context:
         grid = -(-masks.shape[0] // _TILE)
         there = 0 if SIMULATED else cuda.external_stream(stream)
         with launching:
-            _mix_kernel[grid, _TILE, there](self._arrays["frames"], masks)
+            _mix_kernel[grid, _TILE, there](self._arrays["frames"], masks, self._arrays["logits"])
         return True
 
 
@@ -112,12 +121,14 @@ class NetworkFlavour:
         return Context(engine), None
 
 
-def _at(where: int, shape: tuple[int, ...]) -> Any:
+def _at(where: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
     """Return the array at an address of the GPU's memory, or of the simulator's."""
+    kind = np.dtype(dtype)
     if SIMULATED:
         import ctypes
 
-        size = int(np.prod(shape))
-        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(where)).reshape(shape)
-    interface = {"shape": shape, "typestr": "|u1", "data": (where, False), "version": 3, "strides": None}
+        size = int(np.prod(shape)) * kind.itemsize
+        memory: Any = (ctypes.c_uint8 * size).from_address(where)
+        return np.frombuffer(memory, kind).reshape(shape)
+    interface = {"shape": shape, "typestr": kind.str, "data": (where, False), "version": 3, "strides": None}
     return cuda.as_cuda_array(SimpleNamespace(__cuda_array_interface__=interface), sync=False)

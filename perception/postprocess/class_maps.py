@@ -1,4 +1,4 @@
-"""The two kinds of class map: of a network's logits, and of a mask that an engine made."""
+"""The two kinds of class map: of a network's logits, and of a mask that somebody else made."""
 
 from __future__ import annotations
 
@@ -21,15 +21,22 @@ class LogitsClassMap(ClassMap):
     Attributes:
         logits: float32 ``[C, h, w]``, as the network gave them (its own stride).
         floor: pixels whose best upsampled logit is lower are of no class; None: every pixel is of one.
+        labels: uint8 ``[h, w]``, the argmax of the logits, where the engine gave it with them; they are finite then.
     """
 
     def __init__(
-        self, logits: F32, letterbox: Letterbox, ignored: tuple[int, ...] = (), floor: float | None = None
+        self,
+        logits: F32,
+        letterbox: Letterbox,
+        ignored: tuple[int, ...] = (),
+        floor: float | None = None,
+        labels: U8 | None = None,
     ) -> None:
         classes = int(logits.shape[0])
         super().__init__(classes, letterbox, ignored, unknown=None if floor is None else classes)
         self.logits = logits
         self.floor = floor
+        self.labels = labels
 
     def of(self, logits: F32) -> LogitsClassMap:
         """Make one of other logits, of the same frame and classes."""
@@ -38,19 +45,21 @@ class LogitsClassMap(ClassMap):
 
     def resized(self, width: int, height: int) -> U8:
         letterbox = replace(self.letterbox, frame_width=width, frame_height=height)
-        return segmentation.class_mask(self.logits, letterbox, floor=self.floor)
+        return segmentation.class_mask(self.logits, letterbox, floor=self.floor, labels=self.labels)
 
     def _count(self) -> NDArray[np.int64]:
-        return segmentation.class_counts(self.logits, self.letterbox, self.floor)
+        return segmentation.class_counts(self.logits, self.letterbox, self.floor, self.labels)
 
     def _blend(
         self, picture: Picture, palette_bgr: U8, opacity: float, out: Picture, hidden: Sequence[int]
     ) -> NDArray[np.int64]:
-        return segmentation.overlay(picture, self.logits, self.letterbox, palette_bgr, opacity, out, hidden, self.floor)
+        return segmentation.overlay(
+            picture, self.logits, self.letterbox, palette_bgr, opacity, out, hidden, self.floor, self.labels
+        )
 
 
 class MaskClassMap(ClassMap):
-    """A class map from a mask of class ids that an engine on a GPU made: the nearest pixel.
+    """A class map from a mask of class ids, such as another program's: the nearest pixel.
 
     Attributes:
         ids: uint8 ``[h, w]`` of class ids below ``classes``, over the network's input.

@@ -1,4 +1,7 @@
-"""Fitting frames into a network's input on the GPU, to the same bytes as `perception.picture.resize.to_input`.
+"""What is done on a GPU before the network and after it, to the same bytes as on the CPU.
+
+Frames are fitted into its input as `perception.picture.resize.to_input` does, and its class logits get their argmax, as
+`perception.postprocess.cells.label` finds it: drawing and counting need it, and what they need besides is cheap.
 
 Arrays on the GPU are those of numba-cuda, or anything with ``__cuda_array_interface__``. Work is put on a stream and
 not waited for. Float products are rounded before they are added, as on the CPU: a compiler for GPUs would else fuse
@@ -21,6 +24,7 @@ from numba.core import config as numba_config
 from perception.picture.conversions import conversion
 from perception.picture.letterbox import PAD, Letterbox
 from perception.picture.resize import axis_taps
+from perception.postprocess.segmentation import STRANGE
 
 cuda: Any = numba.cuda
 _config: Any = numba_config
@@ -30,6 +34,7 @@ SIMULATED = bool(_config.ENABLE_CUDASIM)
 launching: Any = threading.Lock() if SIMULATED else nullcontext()
 """Held while a kernel is launched: the simulator runs it then, and ``cuda`` is something else here meanwhile."""
 
+_THREADS = 256
 _TILE = (4, 4) if SIMULATED else (16, 16)  # the simulator makes a thread of the system for each
 
 if SIMULATED:
@@ -121,6 +126,26 @@ def fit_planes_kernel(  # type: ignore[no-untyped-def]
     out[y, x, 2] = np.uint8(add(min(max(red, zero), most), half))
 
 
+@cuda.jit
+def label_kernel(logits, labels):  # type: ignore[no-untyped-def]
+    """The argmax over classes of ``logits [N, C, h, w]``, the lowest where several are best; a thread takes a cell.
+
+    NaN and infinities become what they count as.
+    """
+    _, classes, height, width = logits.shape
+    for i in range(cuda.grid(1), labels.size, cuda.gridsize(1)):
+        x, y, n = i % width, i // width % height, i // (width * height)
+        best, index = np.float32(-np.inf), 0
+        for c in range(classes):
+            value = logits[n, c, y, x]
+            if not abs(value) < np.float32(np.inf):
+                value = np.float32(STRANGE if value > np.float32(0) else -STRANGE)  # NaN is not greater
+                logits[n, c, y, x] = value
+            if value > best:
+                best, index = value, c
+        labels[n, y, x] = index
+
+
 def fit(image: Any, letterbox: Letterbox, out: Any, stream: Any = 0) -> None:
     """Resize a frame into a network's input, as `perception.picture.resize.to_input` does.
 
@@ -167,6 +192,26 @@ def fit_planes(
         )  # fmt: skip
 
 
+def label(logits: Any, labels: Any, stream: Any = 0) -> None:
+    """Find the class of each cell, as `perception.postprocess.segmentation` does first; the logits are finite then.
+
+    Args:
+        logits: float32 ``[N, C, h, w]`` on the GPU, C at most 255. NaN becomes -1e30, infinities become +-1e30.
+        labels: uint8 ``[N, h, w]`` on the GPU, to be written.
+        stream: where the work is put.
+
+    Raises:
+        ValueError: the arrays do not fit.
+    """
+    n, classes, h, w = (int(side) for side in logits.shape)
+    if logits.dtype != np.float32 or not 1 <= classes <= 255:
+        raise ValueError(f"logits must be float32 [N, C, h, w], C in 1..255, got {logits.dtype} {list(logits.shape)}")
+    _check("labels", labels, (n, h, w))
+    blocks, threads = (1, 1) if SIMULATED else (-(-n * h * w // _THREADS), _THREADS)
+    with launching:
+        label_kernel[blocks, threads, stream](logits, labels)
+
+
 def make_stream() -> Any:
     """Make a stream that neither waits for the legacy stream nor makes it wait, as those of `numba.cuda.stream` do."""
     if SIMULATED:
@@ -183,7 +228,7 @@ def make_stream() -> Any:
 
 
 def try_kernels(stream: Any) -> None:
-    """Compile every kernel for this GPU, run each once on a picture of 2x2, and wait for that.
+    """Compile every kernel for this GPU, run each once on what is small, and wait for that.
 
     Raises:
         Exception: whatever Numba or CUDA raise where one cannot be compiled or run.
@@ -192,8 +237,10 @@ def try_kernels(stream: Any) -> None:
     with launching:
         out, image = (cuda.device_array((2, 2, 3), np.uint8) for _ in range(2))
         planes = [cuda.device_array(shape, np.uint8) for shape in ((2, 2), (1, 1), (1, 1))]
+        logits, labels = cuda.device_array((1, 2, 1, 1), np.float32), cuda.device_array((1, 1, 1), np.uint8)
     fit(image, box, out, stream)
     fit_planes(planes, "bt601", False, box, out, stream)
+    label(logits, labels, stream)
     stream.synchronize()
 
 

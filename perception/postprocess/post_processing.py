@@ -14,7 +14,7 @@ from perception.card import ClassificationTask, DetectionTask, ModelCard, Segmen
 from perception.common.settings import nearest
 from perception.errors import UsageError
 from perception.picture.letterbox import Letterbox
-from perception.types import F32, U8, ClassMap, Detections
+from perception.types import F32, ClassMap, Detections
 
 if TYPE_CHECKING:
     from perception.postprocess.detection import BoxDecoder
@@ -23,6 +23,12 @@ Suppression = Literal["nms", "soft-linear", "soft-gaussian"]
 
 LABELS = 5
 """So many whole-image classes a prediction lists."""
+
+
+def labels_of(output: str) -> str:
+    """Return under which name an engine may give the argmax of class logits ``output``, uint8 ``[N, h, w]``."""
+    return f"{output}/labels"
+
 
 _log = logging.getLogger("perception")
 
@@ -103,11 +109,6 @@ class PostProcessing:
             "class_filter": None if keep.all() else tuple(np.flatnonzero(keep).tolist()),
         }
 
-    @property
-    def needs_logits(self) -> bool:
-        """Whether masks that an engine makes by itself do not do: they do not tell how sure the network is."""
-        return self._floor is not None
-
     def __call__(
         self, outputs: Mapping[str, F32], letterbox: Letterbox
     ) -> tuple[Detections | None, ClassMap | None, list[tuple[int, float]] | None]:
@@ -119,21 +120,21 @@ class PostProcessing:
         card = self._card
         detections, class_map, labels = None, None, None
         if card.segmentation is not None:
-            class_map = self._class_map(outputs[card.segmentation.output][0], card.segmentation, letterbox)
+            class_map = self._class_map(outputs, card.segmentation, letterbox)
         if card.detection is not None:
             detections = self._decode(outputs, card.detection, letterbox)
         if card.classification is not None:
             labels = _labels(outputs[card.classification.output][0], self._labels)
         return detections, class_map, labels
 
-    def _class_map(self, output: F32 | U8, task: SegmentationTask, letterbox: Letterbox) -> ClassMap:
-        """Logits ``[C, h, w]``, or the mask ``[h, w]`` that an engine with a GPU made of them."""
-        from perception.postprocess.class_maps import LogitsClassMap, MaskClassMap
+    def _class_map(self, outputs: Mapping[str, Any], task: SegmentationTask, letterbox: Letterbox) -> ClassMap:
+        from perception.postprocess.class_maps import LogitsClassMap
 
-        if output.dtype == np.uint8:
-            ids = output.astype(np.uint8, copy=False)
-            return MaskClassMap(ids, len(task.classes), letterbox, self._ignored)
-        return LogitsClassMap(output.astype(np.float32, copy=False), letterbox, self._ignored, self._floor)
+        logits = outputs[task.output][0].astype(np.float32, copy=False)
+        labels = outputs.get(labels_of(task.output))  # of engines with a GPU
+        return LogitsClassMap(
+            logits, letterbox, self._ignored, self._floor, labels=None if labels is None else labels[0]
+        )
 
     def _decode(self, outputs: Mapping[str, F32], task: DetectionTask, letterbox: Letterbox) -> Detections:
         scores = outputs[task.scores][0]

@@ -35,10 +35,15 @@ from perception.types import F32, U8, Picture, Planes
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
 
+STRANGE = 1e30
+"""What infinite logits count as; NaN and minus infinity, as its negative."""
+
 _WALK = (F32_3D_IN, types.float32, U8_2D, I64_1D, I64_1D, F32_1D, types.float64, types.float64)
 
 
-def class_mask(logits: F32, letterbox: Letterbox, out: U8 | None = None, floor: float | None = None) -> U8:
+def class_mask(
+    logits: F32, letterbox: Letterbox, out: U8 | None = None, floor: float | None = None, labels: U8 | None = None
+) -> U8:
     """Compute the class of each frame pixel.
 
     Args:
@@ -46,11 +51,12 @@ def class_mask(logits: F32, letterbox: Letterbox, out: U8 | None = None, floor: 
         letterbox: how the frame was fitted into the network's input.
         out: uint8 ``[H, W]`` to be written; made if None.
         floor: finite; least logit of a class. None takes any.
+        labels: uint8 ``[h, w]``, the argmax of the logits, which are finite then; computed if None.
 
     Returns:
         uint8 ``[H, W]`` of class ids.
     """
-    logits, least, labels = _label(logits, floor)
+    logits, least, labels = _label(logits, floor, labels)
     if out is None:
         out = np.empty((letterbox.frame_height, letterbox.frame_width), np.uint8)
     check_plane("out", out, (letterbox.frame_height, letterbox.frame_width))
@@ -59,9 +65,11 @@ def class_mask(logits: F32, letterbox: Letterbox, out: U8 | None = None, floor: 
     return out
 
 
-def class_counts(logits: F32, letterbox: Letterbox, floor: float | None = None) -> NDArray[np.int64]:
+def class_counts(
+    logits: F32, letterbox: Letterbox, floor: float | None = None, labels: U8 | None = None
+) -> NDArray[np.int64]:
     """int64 ``[C]``, with a floor ``[C + 1]``: frame pixels of each class; arguments as for `class_mask`."""
-    logits, least, labels = _label(logits, floor)
+    logits, least, labels = _label(logits, floor, labels)
     grid = make_grid(letterbox, *labels.shape)
     counts: NDArray[np.int64] = _walk(logits, least, labels, *grid, np.empty((0, 0), np.uint8))
     return counts
@@ -76,6 +84,7 @@ def overlay(
     out: Picture,
     hidden: Sequence[int] = (),
     floor: float | None = None,
+    labels: U8 | None = None,
 ) -> NDArray[np.int64]:
     """Blend the class colours over a picture, in one pass; planes in their own colour space.
 
@@ -89,7 +98,7 @@ def overlay(
         opacity: 0 (picture) to 1 (colour), rounded to a multiple of 1/64.
         out: of the same kind and size, to be written; may be ``picture``. BGR must be C-contiguous.
         hidden: class ids that leave the picture as it is; pixels of no class always do.
-        floor: see `class_mask`.
+        floor, labels: see `class_mask`.
 
     Returns:
         int64 ``[C]``, with a floor ``[C + 1]``: the number of frame pixels of each class, hidden ones too.
@@ -98,7 +107,7 @@ def overlay(
         ValueError: sizes, types, opacity or the number of colours do not fit.
     """
     arrays = blend_arrays(picture, out, letterbox.frame_width, letterbox.frame_height)
-    logits, least, labels = _label(logits, floor)
+    logits, least, labels = _label(logits, floor, labels)
     classes = len(logits)
     if floor is not None and len(palette_bgr) == classes:
         palette_bgr = np.concatenate((palette_bgr, np.zeros((1, 3), np.uint8)))
@@ -110,16 +119,21 @@ def overlay(
     return counts
 
 
-def _label(logits: F32, floor: float | None) -> tuple[F32, np.float32, U8]:
+def _label(logits: F32, floor: float | None, labels: U8 | None) -> tuple[F32, np.float32, U8]:
     if logits.ndim != 3 or not 1 <= logits.shape[0] <= 255 or 0 in logits.shape:
         raise ValueError(f"logits must be [C, h, w] with C in 1..255, got {list(logits.shape)}")
     if floor is not None and not abs(floor) <= HIGHEST_LOGIT:
         raise ValueError(f"the floor must be within {HIGHEST_LOGIT:g}, got {floor}")
     least = NO_FLOOR if floor is None else np.float32(floor)
     logits = np.ascontiguousarray(logits, np.float32)
+    if labels is not None and floor is None:
+        if labels.shape != logits.shape[1:] or labels.dtype != np.uint8:
+            wanted = list(logits.shape[1:])
+            raise ValueError(f"labels must be uint8 {wanted}, got {labels.dtype} {list(labels.shape)}")
+        return logits, least, np.ascontiguousarray(labels)
     labels = np.empty(logits.shape[1:], np.uint8)
     if not label(logits, least, labels):
-        logits = np.nan_to_num(logits, nan=-1e30, posinf=1e30, neginf=-1e30)
+        logits = np.nan_to_num(logits, nan=-STRANGE, posinf=STRANGE, neginf=-STRANGE)
         label(logits, least, labels)
     return logits, least, labels
 

@@ -156,7 +156,7 @@ class KeyFrames:
             the predictions that are ready, with results, in frame order.
 
         Raises:
-            UsageError: the engine gives masks without logits.
+            UsageError: the class map is a mask, without logits.
         """
         number, self._done = self._done, self._done + 1
         last = self._last
@@ -214,10 +214,7 @@ def _carried(key: Prediction, frame: Frame, motion: Motion) -> Prediction:
     class_map, detections = key.class_map, key.detections
     if class_map is not None:
         if not isinstance(class_map, LogitsClassMap):
-            raise UsageError(
-                "the engine makes masks by itself, and masks without logits cannot be propagated: that needs "
-                "`engine=openvino` or `engine=onnxruntime`"
-            )
+            raise UsageError("this class map is a mask, and masks without logits cannot be propagated")
         class_map = class_map.of(motion.logits(class_map.logits, class_map.letterbox))
     if detections is not None:
         detections = motion.detections(detections, (frame.width, frame.height))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 from perception.errors import UsageError
+from perception.sinks.nvenc import NVENC, nvenc_fault
 from perception.sinks.priority import ordinary_priority
 
 # Name, as in the file's suffix, to FFmpeg's muxer.
@@ -24,7 +26,14 @@ CODECS = {
     "av1": "libsvtav1",
 }
 
+AUTO = "auto"
+"""A GPU's encoder of H.264 where there is one that works, for files, else the container's usual one."""
+
+_log = logging.getLogger("perception")
+
 _WEBM = ("vp8", "vp9", "av1")
+
+_WITH_NVENC = ("mp4", "mov", "matroska")
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class _Usual:
     with_preset: dict[str, str] = field(default_factory=dict)
     live: dict[str, str] = field(default_factory=dict)
     immediate: dict[str, str] = field(default_factory=dict)
+    crf_option: str = "crf"
 
 
 # What an encoder holds back is lost when the process is killed. Of files it may hold some frames, for better
@@ -80,6 +90,15 @@ _USUAL = {
         live={"lag-in-frames": "0"},
     ),
     "libsvtav1": _Usual(35, "9", live={"svtav1-params": "lookahead=0:pred-struct=1"}),
+    # A bit rate of 0 leaves it to the quality alone.
+    NVENC: _Usual(
+        23,
+        "p4",
+        crf_option="cq",
+        options={"rc": "vbr", "b": "0"},
+        live={"delay": "0", "bf": "0"},
+        immediate={"delay": "0", "bf": "0", "zerolatency": "1", "forced-idr": "1", "no-scenecut": "1"},
+    ),
 }
 
 
@@ -92,12 +111,29 @@ class Encoder:
         options: its options, as FFmpeg takes them.
         threads: how many, 0 lets it choose.
         where: the output, for messages.
+        otherwise: what encodes where this one is refused, such as a GPU's that has as many sessions as it takes.
     """
 
     name: str
     options: dict[str, str]
     threads: int
     where: str
+    otherwise: Encoder | None = None
+
+    def usable(self, width: int, height: int) -> Encoder:
+        """Open the encoder once and drop it; returns it, or ``otherwise`` with a warning where it is refused.
+
+        Raises:
+            UsageError: it does not take this size or these settings.
+        """
+        try:
+            self.check(width, height)
+        except UsageError as error:
+            if self.otherwise is None:
+                raise
+            _log.warning("%s; it is encoded on the CPU", error)
+            return self.otherwise.usable(width, height)
+        return self
 
     def check(self, width: int, height: int) -> None:
         """Open the encoder once and drop it.
@@ -172,7 +208,7 @@ def choose_encoder(
 
     Args:
         container: FFmpeg's muxer, a value of ``CONTAINERS``.
-        codec: a key of ``CODECS``, FFmpeg's name of an encoder, or None for the container's usual one.
+        codec: a key of ``CODECS``, FFmpeg's name of an encoder, ``auto``, or None for the container's usual one.
         crf: constant quality, or None.
         preset: speed, as the encoder calls it, or None.
         threads: at least 1, or None.
@@ -183,6 +219,11 @@ def choose_encoder(
     """
     import av
 
+    if codec is not None and codec.lower() == AUTO:
+        usual_one = choose_encoder(container, None, crf, preset, threads, where)
+        if container not in _WITH_NVENC or nvenc_fault():
+            return usual_one
+        return replace(choose_encoder(container, NVENC, crf, preset, threads, where), otherwise=usual_one)
     asked = codec or ("vp9" if container == "webm" else "h264")
     name = CODECS.get(asked.lower(), asked)
     try:
@@ -203,7 +244,7 @@ def choose_encoder(
     if usual and preset in (None, usual.preset):
         options |= usual.with_preset
     if usual or crf is not None:
-        options["crf"] = f"{crf if crf is not None else usual.crf:g}"  # type: ignore[union-attr]
+        options[usual.crf_option if usual else "crf"] = f"{crf if crf is not None else usual.crf:g}"  # type: ignore[union-attr]
     if usual or preset is not None:
         options[usual.preset_option if usual else "preset"] = preset or usual.preset  # type: ignore[union-attr]
     return Encoder(name, options, threads or 0, where)

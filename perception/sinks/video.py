@@ -62,7 +62,8 @@ class VideoSink(Sink):
     Args:
         path: the file, or ``-`` for standard output (fragmented, and without an index at the end).
         overwrite: replace a file that is there.
-        codec: ``h264`` (default), ``hevc``, ``vp9`` (default of WebM), ``av1``, or the name of an FFmpeg encoder.
+        codec: ``h264`` (default), ``hevc``, ``vp9`` (default of WebM), ``av1``, the name of an FFmpeg encoder, or
+            ``auto``: the encoder of an NVIDIA GPU where there is one, else the default.
         crf: constant quality, lower is better; None takes the codec's usual one (23 for H.264).
         preset: speed of the encoder, as it calls it; None takes x264's ``superfast``, or what is like it.
         threads: of the encoder; None lets it choose.
@@ -120,7 +121,7 @@ class VideoSink(Sink):
         if self._path is not None:
             check_not_source(self._path, info.path)
         # Opened once for nothing: a wrong preset is told now and not after the first inference.
-        self._encoder.check(max(2, info.width + info.width % 2), max(2, info.height + info.height % 2))
+        self._encoder = self._encoder.usable(max(2, info.width + info.width % 2), max(2, info.height + info.height % 2))
         self._info = info
         self._time_base = _time_base(info)
 

@@ -42,7 +42,7 @@ def nvdec_fault() -> str:
         # a Jetson has no such library at all; a container has it if it was asked for
         return f"{library} is not there (a container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility,video)"
     try:
-        av.CodecContext.create("h264", "r", hwaccel=HWAccel("cuda"))
+        av.CodecContext.create("h264", "r", hwaccel=HWAccel("cuda", options=_shared_context()))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         return f"FFmpeg cannot use the GPU: {getattr(error, 'strerror', None) or error}"
     return ""
@@ -65,4 +65,29 @@ def accelerator(decoding: str, where: str) -> HWAccel | None:
     if fault := nvdec_fault():
         log.warning("%s: decoded on the CPU and not by NVDEC: %s", where, fault)
         return None
-    return HWAccel("cuda", allow_software_fallback=True)
+    return HWAccel("cuda", allow_software_fallback=True, options=_shared_context())
+
+
+def _shared_context() -> dict[str, object]:
+    """Make the GPU's primary context the calling thread's; returns the options with which FFmpeg takes that one.
+
+    Engines take it, too. A context of its own for each source would cost memory, and the GPU would switch between
+    them. FFmpeg's option ``primary_ctx`` would not do: it refuses one whose flags are not those that it would set.
+    """
+    context = _primary_context()
+    if context is None or ctypes.CDLL(hardware.NVIDIA_DRIVER).cuCtxSetCurrent(context):
+        return {}  # it makes one
+    return {"current_ctx": "1"}
+
+
+@lru_cache(maxsize=1)
+def _primary_context() -> ctypes.c_void_p | None:
+    """Return the first GPU's primary context, which then lasts as long as the process; None where there is none."""
+    try:
+        cuda = ctypes.CDLL(hardware.NVIDIA_DRIVER)
+    except OSError:
+        return None
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    return None if cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) else context

@@ -40,7 +40,7 @@ class SmoothStage:
         """Steady the class map of the next frame.
 
         Raises:
-            UsageError: it has none, or one that an engine made without logits.
+            UsageError: it has none, or one without logits.
         """
         from perception.postprocess.class_maps import LogitsClassMap
 
@@ -48,10 +48,7 @@ class SmoothStage:
         if class_map is None:
             raise UsageError("smoothing needs masks; this prediction has none")
         if not isinstance(class_map, LogitsClassMap):
-            raise UsageError(
-                "the engine makes masks by itself, and masks without logits cannot be smoothed: that needs "
-                "`engine=openvino` or `engine=onnxruntime`"
-            )
+            raise UsageError("this class map is a mask, and masks without logits cannot be smoothed")
         started = time.perf_counter()
         logits = self._smoother.update(class_map.logits, class_map.letterbox, frame.picture, frame.time)
         timings = {**prediction.timings, "smooth": 1e3 * (time.perf_counter() - started)}

@@ -13,6 +13,7 @@ from perception.card import load_onnx, read_card
 from perception.engines.trt.graph import TOP_K_LIMIT, Tail, is_quantised, prepare
 from perception.errors import ModelError, UsageError
 from perception.picture.resize import to_input
+from perception.postprocess.segmentation import class_mask
 from perception.sources import open_source
 from perception.weights.library import model_paths
 from tests.engines.trt_models import bytes_to_planes, card, detector, graph, mixed_network, node
@@ -199,35 +200,17 @@ def test_control_flow_and_quantisation_are_told_apart() -> None:
     np.testing.assert_array_equal(passed, run(quantised, frames)["class_logits"])
 
 
-@pytest.mark.parametrize("size", [None, (16, 16), (40, 24), (7, 5)])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_mask_is_the_argmax_of_resized_logits(size: tuple[int, int] | None, precision: str) -> None:
-    rng = np.random.default_rng(5)
-    nodes = [*bytes_to_planes(), node("Conv", "planes w", "class_logits", kernel_shape=[4, 4], strides=[4, 4])]
-    constants = {"w": rng.standard_normal((5, 3, 4, 4)).astype(np.float32)}
-    model = graph(nodes, constants, {"class_logits": ["N", 5, 4, 4]})
-    made = prepare(model, card(5), precision, tail=Tail(mask_size=size))  # type: ignore[arg-type]
-    frames = noise_frames(3, 16, 16, rng)
-    mask = run(made, frames)["class_logits"]
-    width, height = size or (16, 16)
-    assert mask.dtype == np.uint8 and mask.shape == (3, height, width)
-    logits = run(prepare(model, card(5), precision), frames)["class_logits"]  # type: ignore[arg-type]
-    large = torch.nn.functional.interpolate(torch.from_numpy(logits), (height, width), mode="bilinear").numpy()
-    best = np.take_along_axis(large, mask[:, None].astype(np.int64), 1)[:, 0]
-    assert (large.max(1) - best).max() <= 1e-4 * np.abs(large).max()  # ties to rounding only
-    assert (mask == large.argmax(1)).mean() > 0.999
-    assert len(np.unique(mask)) > 2
-
-
-def test_the_mask_follows_a_free_input_size() -> None:
-    rng = np.random.default_rng(5)
-    model = mixed_network(rng, side=None)
-    made = prepare(model, card(), "fp32", tail=Tail())
-    for side in (8, 20):
-        assert run(made, noise_frames(1, side, side, rng))["class_logits"].shape == (1, side, side)
-    fixed = prepare(model, card(), "fp32", size=(12, 8), tail=Tail())
-    dims = fixed.graph.input[0].type.tensor_type.shape.dim
-    assert [d.dim_value for d in dims][1:] == [8, 12, 3]
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_logits_stay_as_they_are(precision: str) -> None:
+    """A tail is for boxes: masks are made of logits, in one way for all engines."""
+    model = mixed_network(np.random.default_rng(5))
+    for side in (None, (12, 8)):
+        made, plain = (prepare(model, card(), precision, size=side, tail=tail) for tail in (Tail(), None))  # type: ignore[arg-type]
+        assert made.SerializeToString() == plain.SerializeToString()
+        (output,) = made.graph.output
+        assert output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        dims = made.graph.input[0].type.tensor_type.shape.dim
+        assert [d.dim_value for d in dims][1:] == ([8, 12, 3] if side else [16, 16, 3])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -272,21 +255,6 @@ def test_the_tail_is_valid_in_every_operator_set(opset: int, free: bool) -> None
         np.testing.assert_array_equal(kept["boxes"][i], every["boxes"][i][order])
 
 
-@pytest.mark.parametrize("opset", [11, 12, 18, 21])
-def test_masks_in_every_operator_set(opset: int) -> None:
-    rng = np.random.default_rng(opset)
-    nodes = [*bytes_to_planes(), node("Conv", "planes w", "class_logits", kernel_shape=[4, 4], strides=[4, 4])]
-    constants = {"w": rng.standard_normal((5, 3, 4, 4)).astype(np.float32)}
-    model = graph(nodes, constants, {"class_logits": ["N", 5, 4, 4]}, opset=opset)
-    made = prepare(model, card(5), "fp32", tail=Tail())
-    onnx.checker.check_model(made, full_check=True)
-    frames = noise_frames(2, 16, 16, rng)
-    large = torch.nn.functional.interpolate(
-        torch.from_numpy(run(model, frames)["class_logits"]), (16, 16), mode="bilinear"
-    ).numpy()
-    assert (run(made, frames)["class_logits"] == large.argmax(1)).mean() > 0.999
-
-
 def test_an_operator_set_that_is_too_old_for_the_tail_is_told() -> None:
     model = detector(np.random.default_rng(0), rows=128)
     model.opset_import[0].version = 10
@@ -300,7 +268,7 @@ def test_top_k_leaves_few_boxes_alone() -> None:
     assert "TopK" not in {n.op_type for n in made.graph.node}
 
 
-@pytest.mark.parametrize("tail", [{"top_k": 0}, {"top_k": TOP_K_LIMIT + 1}, {"mask_size": (0, 4)}])
+@pytest.mark.parametrize("tail", [{"top_k": 0}, {"top_k": TOP_K_LIMIT + 1}])
 def test_a_tail_that_makes_no_sense(tail: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Tail(**tail)  # type: ignore[arg-type]
@@ -315,8 +283,8 @@ def test_shipped_models_keep_their_masks_in_half_precision(name: str) -> None:
     spec, output = described.input, described.segmentation.output
     with open_source("synthetic:?size=640x360&frames=1") as source:
         (frame,) = source
-    picture, _ = to_input(frame.picture, spec.width, spec.height, spec.resize)
+    picture, box = to_input(frame.picture, spec.width, spec.height, spec.resize)
     made = {p: prepare(load_onnx(path), described, p, tail=Tail()) for p in ("fp32", "fp16")}  # type: ignore[arg-type]
-    exact, half = (run(model, picture[None])[output] for model in made.values())
-    assert exact.shape == (1, spec.height, spec.width) and len(np.unique(exact)) > 1
+    exact, half = (class_mask(run(model, picture[None])[output][0], box) for model in made.values())
+    assert exact.shape == (360, 640) and len(np.unique(exact)) > 1
     assert (exact == half).mean() > 0.97

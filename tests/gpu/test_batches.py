@@ -16,6 +16,7 @@ from perception.card import read_card
 from perception.engines import open_engine
 from perception.engines.trt.build import build_model
 from perception.engines.trt.flavour import installed
+from perception.postprocess.post_processing import labels_of
 from perception.server.inference.scheduler import Scheduler
 from perception.types import Frame
 from tests.gpu.conftest import SIMULATED
@@ -34,6 +35,7 @@ def path(tmp_path: Path) -> Path:
     return write_model(tmp_path / "colors.onnx", width=WIDTH, height=HEIGHT, detection=True, classification=True)
 
 
+@pytest.mark.timeout(600)  # each frame is hundreds of threads of the system
 def test_frames_together_give_exactly_what_they_give_alone(
     stand_in: StandIn, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +64,7 @@ def test_frames_together_give_exactly_what_they_give_alone(
         assert [context.shapes["frames"][0] for context in many.contexts] == [4, 3, 2, 1]
         assert (together.engine.batch, together.engine.streams) == (4, 1)
         assert "1 stream of up to 4 frames" in together.engine.description
-        assert [context.shapes["frames"][0] for context in one.contexts] == [1]
+        assert [context.shapes["frames"][0] for context in one.contexts] == [1, 1]  # two streams
         many.executions.clear()
         one.executions.clear()
         for first in (0, 1):  # then in other places, and in memory that was used before
@@ -75,7 +77,9 @@ def test_frames_together_give_exactly_what_they_give_alone(
                 expected = alone.infer(frame)
                 assert result.frame is frame and result.letterbox == expected.letterbox
                 assert (
-                    set(result.outputs) == set(expected.outputs) == {"class_logits", "boxes", "scores", "probabilities"}
+                    set(result.outputs)
+                    == set(expected.outputs)
+                    == {"class_logits", "class_logits/labels", "boxes", "scores", "probabilities"}
                 )
                 for name, array in expected.outputs.items():
                     np.testing.assert_array_equal(result.outputs[name], array, name)
@@ -102,7 +106,7 @@ def test_less_memory_means_fewer_frames_at_once_and_then_an_error(
     with open_engine(path, read_card(path), engine="tensorrt", batch=8) as engine:
         assert engine.batch == 2 and engine.streams == 1
         results = engine.infer_frames([Frame(solid("blue", WIDTH, HEIGHT))] * 3, "stretch", engine_input(engine))
-        assert [int(r[0]["class_logits"][0, 0, 0]) for r in results] == [2, 2, 2]
+        assert [int(r[0][labels_of("class_logits")][0, 0, 0]) for r in results] == [2, 2, 2]
     said = [record.getMessage().rpartition("; ")[2] for record in caplog.records]
     assert said == ["trying batch 4", "trying batch 2"]
     stand_in.contexts_that_fit = 0

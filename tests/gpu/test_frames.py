@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from perception.picture.resize import to_input
 from perception.postprocess import cuda as kernels
 from perception.types import Frame
 from tests.gpu.conftest import SIMULATED
+from tests.gpu.stand_in import Context as StandInContext
 from tests.gpu.stand_in import StandIn
 from tests.models import solid, write_model
 from tests.noise import noise, random_planes
@@ -66,6 +68,36 @@ def test_the_network_sees_what_the_cpu_would_show_it(
             assert sum(crossed) == (planes if kind == "planes" else 3 * size)  # once, and as it came
             crossed.clear()
     assert not buffer.any()  # nothing was resized on the CPU
+
+
+def test_what_a_frame_costs(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of the driver for a frame of planes: none allocates, and one waits."""
+    path = write_model(tmp_path / "colors.onnx", width=WIDTH, height=HEIGHT, detection=True)
+    calls: Counter[str] = Counter()
+
+    def counted(owner: Any, name: str, what: str) -> None:
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, **b: (calls.update([what]), real(*a, **b))[1])
+
+    frame = frame_of("planes", 40, 30)
+    with open_engine(path, read_card(path), engine="tensorrt") as engine:
+        buffer = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
+        for _ in range(engine.streams):
+            engine.infer_frames([frame], "stretch", buffer)  # memory for frames of its size
+        arrays = cuda.cudadrv.devicearray.FakeCUDAArray
+        for name, what in {"copy_to_device": "up", "copy_to_host": "down"}.items():
+            counted(arrays, name, what)
+        for name in ("device_array", "pinned_array", "to_device"):
+            counted(cuda, name, "allocated")
+        for name in ("fit", "fit_planes", "label"):
+            counted(kernels, name, "kernels")
+        counted(StandInContext, "execute_async_v3", "network")
+        counted(type(kernels.make_stream()), "synchronize", "waits")
+        for _ in range(3):
+            calls.clear()
+            ((outputs, _, _),) = engine.infer_frames([frame], "stretch", buffer)
+            assert calls == {"up": 3, "kernels": 2, "network": 1, "down": 4, "waits": 1}
+    assert len(outputs) == 4
 
 
 def test_results_stay_the_callers(stand_in: StandIn, tmp_path: Path) -> None:

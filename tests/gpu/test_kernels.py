@@ -11,6 +11,7 @@ from numba import cuda
 from perception.picture.letterbox import Letterbox
 from perception.picture.resize import to_input
 from perception.postprocess import cuda as kernels
+from perception.postprocess.cells import NO_FLOOR, label
 from perception.types import Planes
 from tests.noise import noise
 
@@ -49,6 +50,26 @@ def test_fit_keeps_even_pictures(level: int) -> None:
     assert (out.copy_to_host() == level).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_are_the_argmax_of_logits_with_ties_and_what_is_strange(seed: int) -> None:
+    """Against NumPy: few levels, so that most cells are ties; NaN, infinities and what no float16 holds."""
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(-2, 3, (2, 5, 7, 9)).astype(np.float32)
+    places = rng.random(logits.shape)
+    for i, value in enumerate((np.nan, np.inf, -np.inf, 3e38, -3e38, -0.0)):
+        logits[(places > 0.05 * i) & (places < 0.05 * (i + 1))] = value
+    logits[0, :, 0, 0], logits[1, :, 0, 0], logits[1, :, 6, 8] = np.nan, -np.inf, np.inf
+    finite = np.nan_to_num(logits, nan=-1e30, posinf=1e30, neginf=-1e30)
+    on_gpu, labels = cuda.to_device(logits), cuda.to_device(np.full((2, 7, 9), 77, np.uint8))
+    kernels.label(on_gpu, labels)
+    np.testing.assert_array_equal(labels.copy_to_host(), finite.argmax(1))
+    np.testing.assert_array_equal(on_gpu.copy_to_host().view(np.uint32), finite.view(np.uint32))
+    on_cpu = np.empty((7, 9), np.uint8)
+    for frame, expected in zip(finite, labels.copy_to_host(), strict=True):
+        assert label(frame, NO_FLOOR, on_cpu)
+        np.testing.assert_array_equal(on_cpu, expected)
+
+
 def test_arrays_that_do_not_fit() -> None:
     box = Letterbox.fit(40, 30, 16, 12)
     with pytest.raises(ValueError, match=r"image must be uint8 \[30, 40, 3\]"):
@@ -58,3 +79,9 @@ def test_arrays_that_do_not_fit() -> None:
     luma, chroma = cuda.to_device(noise(30, 40)), cuda.to_device(noise(15, 20))
     with pytest.raises(ValueError, match=r"v must be uint8 \[15, 20\], got uint8 \[30, 40\]"):
         kernels.fit_planes((luma, chroma, luma), "bt601", False, box, cuda.to_device(noise(12, 16, 3)))
+    logits = cuda.to_device(np.zeros((1, 3, 4, 5), np.float32))
+    with pytest.raises(ValueError, match=r"labels must be uint8 \[1, 4, 5\], got uint8 \[1, 5, 4\]"):
+        kernels.label(logits, cuda.to_device(np.zeros((1, 5, 4), np.uint8)))
+    for wrong in (np.zeros((1, 3, 4, 5), np.float16), np.zeros((1, 256, 4, 5), np.float32)):
+        with pytest.raises(ValueError, match=r"logits must be float32 \[N, C, h, w\], C in 1\.\.255, got"):
+            kernels.label(cuda.to_device(wrong), cuda.to_device(np.zeros((1, 4, 5), np.uint8)))

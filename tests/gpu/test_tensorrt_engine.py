@@ -15,15 +15,18 @@ from perception import EngineError, UsageError, load_model, open_sink, open_sour
 from perception.card import read_card
 from perception.common import hardware
 from perception.common.hardware import Gpu
+from perception.diagnostics.verify import verify
 from perception.engines import engine_status, open_engine, tensorrt
 from perception.engines.trt import flavour as flavour_module
 from perception.engines.trt import worker
 from perception.engines.trt.flavour import Flavour, installed
-from perception.postprocess.class_maps import MaskClassMap
-from perception.types import Prediction
+from perception.postprocess.class_maps import LogitsClassMap
+from perception.postprocess.post_processing import labels_of
+from perception.types import Frame, Prediction
 from tests.engines.trt_models import card as make_card
 from tests.engines.trt_models import detector
 from tests.gpu.conftest import SIMULATED
+from tests.gpu.stand_in import Context as StandInContext
 from tests.gpu.stand_in import StandIn
 from tests.models import solid, write_model
 from tests.noise import noise
@@ -34,19 +37,57 @@ pytestmark = [
 ]
 
 
-def test_masks_come_back_and_equal_the_cpu_engines(stand_in: StandIn, tmp_path: Path) -> None:
-    path = write_model(tmp_path / "colors.onnx", width=32, height=24)
-    frame = np.kron(noise(3, 4, 1, seed=1) // 86, np.ones((8, 8, 3), np.uint8)) * np.array([90, 1, 30], np.uint8)
-    with load_model(path, engine="tensorrt", precision="fp32") as on_gpu, load_model(path, precision="fp32") as on_cpu:
+def test_masks_are_those_of_the_cpu_engines(stand_in: StandIn, tmp_path: Path) -> None:
+    """To the pixel, in frames larger than the input, too: both have logits, of which the mask is made in one way."""
+    path = write_model(tmp_path / "colors.onnx", width=16, height=12)
+    frame = np.kron(noise(3, 4, 1, seed=1) // 86, np.ones((23, 31, 3), np.uint8)) * np.array([90, 1, 30], np.uint8)
+    with (
+        load_model(path, engine="tensorrt", precision="fp32") as on_gpu,
+        load_model(path, engine="onnxruntime", precision="fp32") as on_cpu,
+    ):
         assert (
-            on_gpu.engine.description == f"TensorRT for RTX {Flavour('rtx').version} fp32, 1 stream, NVIDIA Simulated"
+            on_gpu.engine.description == f"TensorRT for RTX {Flavour('rtx').version} fp32, 2 streams, NVIDIA Simulated"
         )
         ours, theirs = on_gpu.predict(frame).class_map, on_cpu.predict(frame).class_map
-    assert ours is not None and theirs is not None
-    assert isinstance(ours, MaskClassMap) and ours.mask.shape == (24, 32)
-    assert (ours.mask == theirs.mask).mean() > 0.98
-    np.testing.assert_allclose(ours.shares, theirs.shares, atol=0.02)
+    assert isinstance(ours, LogitsClassMap) and isinstance(theirs, LogitsClassMap)
+    np.testing.assert_array_equal(ours.logits, theirs.logits)
+    assert ours.labels is not None and theirs.labels is None
+    np.testing.assert_array_equal(ours.labels, theirs.logits.argmax(0))
+    assert len(np.unique(ours.mask)) > 1 and ours.mask.shape == (69, 124)
+    np.testing.assert_array_equal(ours.mask, theirs.mask)
+    np.testing.assert_array_equal(ours.shares, theirs.shares)
+    drawn = [np.empty_like(frame) for _ in range(2)]
+    for class_map, out in zip((ours, theirs), drawn, strict=True):
+        class_map.overlay(frame, np.eye(3, dtype=np.uint8) * 255, 0.6, out)
+    np.testing.assert_array_equal(*drawn)
     assert stand_in.built[0].inspection.products == {"FLOAT": 1}
+
+
+def test_pixels_of_which_the_network_is_not_sure(stand_in: StandIn, tmp_path: Path) -> None:
+    """They need more than the argmax that comes with the logits."""
+    from tests.test_unknown import calibrated, half_gray
+
+    path = calibrated(write_model(tmp_path / "sure.onnx", width=16, height=12))
+    masks = []
+    for engine in ("tensorrt", "onnxruntime"):
+        with load_model(path, engine=engine, precision="fp32", unknown=0.5) as model:
+            class_map = model.predict(half_gray()).class_map
+            assert class_map is not None and class_map.unknown == 3
+            masks.append(class_map.mask)
+    assert (masks[0][-8:] == 3).all() and (masks[0][:8] == 0).all()
+    np.testing.assert_array_equal(*masks)
+
+
+def test_engines_are_compared_like_with_like(stand_in: StandIn, tmp_path: Path) -> None:
+    """Edges, too, so that `perception verify --require 0.999` can be asked for."""
+    path = write_model(tmp_path / "colors.onnx", width=16, height=12)
+    frame = np.kron(noise(3, 4, 1, seed=1) // 86, np.ones((23, 31, 3), np.uint8)) * np.array([90, 1, 30], np.uint8)
+    agreements = verify(path, [Frame(frame)], engines=("tensorrt", "onnxruntime"))
+    assert [(a.engine, a.precision) for a in agreements] == [
+        ("onnxruntime", "fp32"), ("tensorrt", "fp32"), ("tensorrt", "fp16"),
+    ]  # fmt: skip
+    assert agreements[1].mask == 1.0 and agreements[1].logits == 0.0
+    assert agreements[2].mask is not None and agreements[2].mask > 0.999 and agreements[2].logits is not None
 
 
 def test_many_frames_a_call_and_results_of_ones_own(stand_in: StandIn, tmp_path: Path) -> None:
@@ -65,9 +106,10 @@ def test_many_frames_a_call_and_results_of_ones_own(stand_in: StandIn, tmp_path:
                 np.testing.assert_array_equal(array[0], all_at_once[name][i], name)
         for name, array in all_at_once.items():
             np.testing.assert_array_equal(array, kept[name])
-    assert [int(np.unique(m)[0]) for m in all_at_once["class_logits"]] == [0, 1, 2]
-    assert all_at_once["class_logits"].dtype == np.uint8
-    assert {all_at_once[n].dtype for n in ("boxes", "scores", "probabilities")} == {np.dtype(np.float32)}
+    labels = all_at_once.pop(labels_of("class_logits"))
+    assert [int(np.unique(m)[0]) for m in labels] == [0, 1, 2] and labels.dtype == np.uint8
+    np.testing.assert_array_equal(all_at_once["class_logits"].argmax(1), labels)
+    assert {array.dtype for array in all_at_once.values()} == {np.dtype(np.float32)} and len(all_at_once) == 4
 
 
 def test_a_detector_gives_its_best_candidates(stand_in: StandIn, tmp_path: Path) -> None:
@@ -100,6 +142,33 @@ def test_threads_share_the_streams(stand_in: StandIn, tmp_path: Path) -> None:
                 np.testing.assert_array_equal(got["class_logits"], wanted)
 
 
+def test_a_frame_is_copied_while_another_one_is_computed(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In latency mode, too, which all of `perception live` is: the first call is not done before the second one is."""
+    path = write_model(tmp_path / "colors.onnx", width=16, height=8)
+    with load_model(path, engine="tensorrt", mode="latency") as model:
+        second, begun = threading.Event(), threading.Event()
+        execute = StandInContext.execute_async_v3
+
+        def waiting(self: StandInContext, stream: int) -> bool:
+            if not begun.is_set():
+                begun.set()
+                assert second.wait(60), "the second frame waits for the first"
+            return execute(self, stream)
+
+        monkeypatch.setattr(StandInContext, "execute_async_v3", waiting)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(model.predict, solid("red", 40, 30))
+            assert begun.wait(60)
+            later = model.predict(solid("green", 40, 30)).class_map
+            assert not first.done()
+            second.set()
+            earlier = first.result(60).class_map
+    assert earlier is not None and later is not None
+    assert (earlier.mask == 0).all() and (later.mask == 1).all()
+
+
 def test_less_memory_means_fewer_streams_and_none_an_error(
     stand_in: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,7 +195,7 @@ def test_built_once_and_compiled_kernels_are_kept(
     assert [bool(b.engine.built) for b in stand_in.built] == [True, False]
     assert stand_in.built[0].inspection == stand_in.built[1].inspection
     assert stand_in.built[0].recipe.capabilities == ("89",)
-    assert stand_in.runtime_caches == [b"", b"compiled kernels"]
+    assert stand_in.runtime_caches == [b"", *[b"compiled kernels"] * 3]  # two streams, twice
 
 
 def test_a_gpu_that_goes_away_is_an_engine_error(stand_in: StandIn, tmp_path: Path) -> None:
@@ -175,8 +244,8 @@ def test_an_engine_that_does_not_load_or_is_another(stand_in: StandIn, tmp_path:
     open_engine(path, read_card(path), engine="tensorrt").close()
     loaded, built = stand_in.engines[-1], stand_in.built[-1].inspection
     tensorrt.check_engine(loaded, built, path)
-    loaded.tensors = [loaded.tensors[0], type(loaded.tensors[1])("class_logits", "FLOAT", (-1, 48, 64))]
-    with pytest.raises(EngineError, match=r"not the one that was built.*class_logits float"):
+    loaded.tensors = [loaded.tensors[0], type(loaded.tensors[1])("class_logits", "UINT8", (-1, 48, 64))]
+    with pytest.raises(EngineError, match=r"not the one that was built.*class_logits uint8"):
         tensorrt.check_engine(loaded, built, path)
 
 
@@ -216,8 +285,8 @@ def test_a_file_for_a_fixed_number_of_frames(stand_in: StandIn, tmp_path: Path) 
     card = read_card(tmp_path / "three.onnx")
     with open_engine(tmp_path / "three.onnx", card, engine="tensorrt") as engine:
         assert engine.input_shape == (3, 48, 64, 3)
-        masks = engine.infer(np.stack([solid("red"), solid("green"), solid("blue")]))["class_logits"]
-        assert [int(np.unique(m)[0]) for m in masks] == [0, 1, 2]
+        labels = engine.infer(np.stack([solid("red"), solid("green"), solid("blue")]))[labels_of("class_logits")]
+        assert [int(np.unique(m)[0]) for m in labels] == [0, 1, 2]
         with pytest.raises(EngineError, match=r"3 frame\(s\) per call, got 1"):
             engine.infer(noise(1, 48, 64, 3))
 

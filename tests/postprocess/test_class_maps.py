@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from perception.picture.letterbox import Letterbox
+from perception.postprocess import segmentation
 from perception.postprocess.class_maps import LogitsClassMap, MaskClassMap
 from perception.types import ClassMap, Planes
 
@@ -40,6 +41,31 @@ def test_shares_are_those_of_the_mask_whichever_way_they_come(kind: str, mode: s
         for class_map in (drawn, counted, masked):
             np.testing.assert_allclose(class_map.shares, expected, atol=1e-7)
             assert class_map.shares.dtype == np.float32
+
+
+@pytest.mark.parametrize("floor", [None, 0.1])
+def test_an_argmax_that_is_given_is_not_computed(floor: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As engines with a GPU give it; with a floor it does not say enough. All results are as without it."""
+    computed: list[int] = []
+    label = segmentation.label
+    monkeypatch.setattr(segmentation, "label", lambda *a: (computed.append(1), label(*a))[1])
+    for seed in range(3):
+        logits = make("logits", seed, (97, 61))
+        assert isinstance(logits, LogitsClassMap)
+        labels = np.argmax(logits.logits, 0).astype(np.uint8)
+        drawn = []
+        for given in (None, labels, np.repeat(labels, 2, 1)[:, ::2]):
+            computed.clear()
+            maps = [LogitsClassMap(logits.logits, logits.letterbox, (3,), floor, given) for _ in range(3)]
+            image = np.full((61, 97, 3), 90, np.uint8)
+            maps[0].overlay(image, PALETTE, 0.5, image)
+            drawn.append((image, maps[1].shares, maps[2].mask, maps[2].resized(31, 17)))
+            assert len(computed) == (4 if given is None or floor is not None else 0)
+        for others in drawn[1:]:
+            for ours, theirs in zip(others, drawn[0], strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"labels must be uint8 \[20, 28\], got uint8 \[28, 20\]"):
+        _ = LogitsClassMap(logits.logits, logits.letterbox, labels=np.ascontiguousarray(labels.T)).mask
 
 
 @pytest.mark.parametrize("kind", ["logits", "labels"])

@@ -1,7 +1,13 @@
 """Decoding on a GPU: what happens where there is none, and where it refuses. The refusals are FFmpeg's own."""
 
 import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import av
 import numpy as np
@@ -205,3 +211,56 @@ def test_pictures_as_nvdec_gives_them_are_those_of_the_cpu(seed):
 def test_decoders_that_do_not_exist(tmp_path):
     with pytest.raises(UsageError, match=r"unknown decoder 'cuda'; choose one of: auto, cpu, nvdec"):
         open_source(make_video(tmp_path / "v.mp4", frames=2), decoder="cuda")
+
+
+DRIVER = """
+#include <stdio.h>
+static void *current;
+static void told(const char *what) { printf("%s\\n", what); fflush(stdout); }
+int cuInit(unsigned flags) { return 0; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+int cuDeviceGet(int *device, int index) { *device = index; return 0; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { told("retained"); *context = (void *)0x1234; return BUSY; }
+int cuCtxSetCurrent(void *context) { current = context; return 0; }
+int cuCtxGetCurrent(void **context) { *context = current; return 0; }
+int cuCtxCreate_v2(void **context, unsigned flags, int device) { told("made"); *context = (void *)0x99; return 0; }
+int cuCtxPushCurrent_v2(void *context) { return 0; }
+int cuCtxPopCurrent_v2(void **context) { return 0; }
+int cuCtxDestroy_v2(void *context) { told(context == (void *)0x99 ? "ended" : "ended another's"); return 0; }
+"""
+
+OPEN = """
+import threading
+import av
+from perception.sources import nvdec
+nvdec.nvdec_fault = lambda: ""
+for _ in range(2):
+    open_one = lambda: av.CodecContext.create("h264", "r", hwaccel=nvdec.accelerator("nvdec", "x"))
+    source = threading.Thread(target=open_one)
+    source.start()
+    source.join()
+print("opened")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the driver's library has another name there")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler to make the library with")
+@pytest.mark.parametrize(
+    ("busy", "said"), [(0, ["retained", "opened"]), (2, ["retained", "made", "ended", "made", "ended", "opened"])]
+)
+def test_all_sources_take_one_context(tmp_path, busy, said):
+    """FFmpeg's own code, with a driver made here: what it asks for tells whose context it takes."""
+    (library,) = [
+        *Path(av.__file__).parent.parent.glob("av.libs/libavutil*"),
+        *Path(av.__file__).parent.glob("libavutil*"),
+    ]
+    names = set(re.findall(rb"\0(cu[A-Z][A-Za-z0-9]+(?:_v2)?)(?=\0)", library.read_bytes()))
+    rest = [name.decode() for name in names if not re.search(rb"\b%s\(" % name, DRIVER.encode())]
+    (tmp_path / "driver.c").write_text(DRIVER + "".join(f"int {name}(void) {{ return 0; }}\n" for name in sorted(rest)))
+    command = ["cc", f"-DBUSY={busy}", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", tmp_path / "driver.c"]
+    subprocess.run(command, check=True, timeout=60)
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", OPEN], env=environment, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:-1] == said

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perception.card import ModelCard
+from perception.card import DetectionTask, ModelCard
 from perception.engines.trt.signed import make_signed
 from perception.errors import ModelError, UsageError
 
@@ -30,8 +30,6 @@ TOP_K_LIMIT = 3840
 
 _LEAST_OPSET = 11
 """The first with all operators of the tail, in the form that it writes them."""
-_RESIZE_OPTIONAL = 13
-"""From here on ``Resize`` may lack the inputs that are not used; before, they are empty."""
 _AXES_AS_INPUT = 18
 """From here on ``ReduceMax`` has its axes as an input."""
 
@@ -43,21 +41,17 @@ _ALWAYS_FLOAT = {"Resize": (1, 2), "Upsample": (1,)}
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The nodes that are appended to the graph.
+    """The nodes that are appended to the graph of a detector.
 
     Attributes:
-        mask_size: (width, height) of class masks in pixels; the size of the input frames where None.
         top_k: how many boxes are kept for each frame, those with the highest score of any class.
     """
 
-    mask_size: tuple[int, int] | None = None
     top_k: int = TOP_K
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= TOP_K_LIMIT:
             raise UsageError(f"top_k must be in 1..{TOP_K_LIMIT}, not {self.top_k}")
-        if self.mask_size is not None and min(self.mask_size) < 1:
-            raise UsageError(f"the size of masks must be positive, not {self.mask_size[0]}x{self.mask_size[1]}")
 
 
 def prepare(
@@ -81,12 +75,12 @@ def prepare(
         tail: what to append; None leaves the outputs as they are.
 
     Returns:
-        A graph with the same input. With a tail, the segmentation output is the class mask, uint8 ``[N, H, W]``,
-        and boxes ``[N, k, 4]`` and scores ``[N, k, C]`` are those of the k best boxes, best first. Names stay.
+        A graph with the same input. With a tail, boxes ``[N, k, 4]`` and scores ``[N, k, C]`` are those of the k best
+        boxes, best first. Names stay.
 
     Raises:
         UsageError: the precision does not fit the graph.
-        ModelError: half precision of a graph with control flow; a tail on a graph of an operator set before 11.
+        ModelError: half precision of a graph with control flow; a tail on a detector of an operator set before 11.
     """
     graph = onnx.ModelProto()
     graph.CopyFrom(model)
@@ -99,8 +93,8 @@ def prepare(
     _cast_first(graph, card.input.name)
     if precision in ("fp16", "bf16"):
         _narrow(graph, TYPES[precision])
-    if tail is not None:
-        _append(graph, card, tail)
+    if tail is not None and card.detection is not None:
+        _append(graph, card.detection, tail.top_k)
     return graph
 
 
@@ -261,54 +255,12 @@ def _converted(tensor: TensorProto, name: str, dtype: int) -> TensorProto:
     return helper.make_tensor(name, dtype, values.shape, rounded.tobytes(), raw=True)
 
 
-def _append(model: onnx.ModelProto, card: ModelCard, tail: Tail) -> None:
+def _append(model: onnx.ModelProto, task: DetectionTask, k: int) -> None:
+    """Keep the ``k`` boxes whose best class scores highest."""
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
     if opset < _LEAST_OPSET:
         raise ModelError(f"its operator set is {opset}, at least {_LEAST_OPSET} is needed: export it again")
-    if card.segmentation is not None:
-        _append_mask(model, card.input.name, card.segmentation.output, tail.mask_size, opset)
-    if card.detection is not None:
-        task = card.detection
-        _append_top_k(model, task.boxes, task.scores, len(task.classes), tail.top_k, opset)
-
-
-def _append_mask(model: onnx.ModelProto, frames: str, output: str, size: tuple[int, int] | None, opset: int) -> None:
-    """Logits to class ids, uint8: bilinear resize (half-pixel centres, edges clamped), then argmax."""
-    graph = model.graph
-    logits = _take_output(graph, output)
-    p = f"{output}/mask/"
-    _constant(graph, p + "two", np.array([2], np.int64))
-    _constant(graph, p + "zero", np.array([0], np.int64))
-    nodes = [
-        helper.make_node("Shape", [logits], [p + "shape"]),
-        helper.make_node("Slice", [p + "shape", p + "zero", p + "two"], [p + "outer"]),
-    ]
-    if size is None:
-        _constant(graph, p + "one", np.array([1], np.int64))
-        _constant(graph, p + "three", np.array([3], np.int64))
-        nodes.append(helper.make_node("Shape", [frames], [p + "frames"]))
-        nodes.append(helper.make_node("Slice", [p + "frames", p + "one", p + "three"], [p + "inner"]))
-    else:
-        _constant(graph, p + "inner", np.array(size[::-1], np.int64))
-    unused = ""
-    if opset < _RESIZE_OPTIONAL:
-        unused = p + "none"
-        _constant(graph, unused, np.empty(0, np.float32))
-    nodes += [
-        helper.make_node("Concat", [p + "outer", p + "inner"], [p + "sizes"], axis=0),
-        helper.make_node("Resize", [logits, unused, unused, p + "sizes"], [p + "large"], mode="linear"),
-        helper.make_node("ArgMax", [p + "large"], [p + "ids"], axis=1, keepdims=0),
-        helper.make_node("Cast", [p + "ids"], [output], to=TensorProto.UINT8),
-    ]
-    for node in nodes:
-        node.name = f"tail/{node.output[0]}"
-    graph.node.extend(nodes)
-    _replace_output(graph, helper.make_tensor_value_info(output, TensorProto.UINT8, ["N", None, None]))
-
-
-def _append_top_k(model: onnx.ModelProto, boxes: str, scores: str, classes: int, k: int, opset: int) -> None:
-    """Keep the ``k`` boxes whose best class scores highest."""
-    graph = model.graph
+    graph, boxes, scores, classes = model.graph, task.boxes, task.scores, len(task.classes)
     rows = _rows(model, scores)
     if rows is not None and rows <= k:
         return  # nothing to gain

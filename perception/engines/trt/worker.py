@@ -11,6 +11,7 @@ import numpy as np
 from perception.engines.trt.flavour import Flavour
 from perception.errors import EngineError
 from perception.picture.letterbox import Letterbox
+from perception.postprocess.post_processing import labels_of
 from perception.types import U8, Frame
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -37,6 +38,7 @@ class Worker:
         batch: most frames of a call; an engine for a fixed number takes that one.
         size: (width, height) of its frames in pixels; of those that it takes, where it takes several.
         compiled: kernels that earlier contexts compiled; may be empty.
+        logits: name of the output whose argmax comes with it, see `perception.postprocess.post_processing.labels_of`.
 
     Attributes:
         batch: most frames of a call.
@@ -47,7 +49,15 @@ class Worker:
         EngineError: the engine does not take the memory or the work.
     """
 
-    def __init__(self, engine: Any, flavour: Flavour, batch: int, size: tuple[int, int], compiled: bytes) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        flavour: Flavour,
+        batch: int,
+        size: tuple[int, int],
+        compiled: bytes,
+        logits: str | None = None,
+    ) -> None:
         from numba import cuda
 
         from perception.postprocess.cuda import make_stream
@@ -65,6 +75,7 @@ class Worker:
         self._staging = _Staging(self.batch + _SHAPES_KEPT, self.stream)
         self._passes: dict[int, _Pass] = {}
         outputs: dict[str, tuple[Any, Any]] = {}
+        labels: dict[str, tuple[Any, Any]] = {}  # of which the engine knows nothing
         # Contexts compute one after the other, so that one scratch memory serves all of them.
         self._scratch = None if self.batch == 1 or fixed > 0 else cuda.device_array(_scratch_size(engine), np.uint8)
         # All of them now, the largest first: so no frame waits for one, and what does not fit shows at once.
@@ -83,9 +94,15 @@ class Worker:
             for name, array in {source: frames, **{name: device for name, (device, _) in outputs.items()}}.items():
                 if not context.set_tensor_address(name, address(array)):
                     raise EngineError(f"the engine does not accept memory for {name!r}")
-            results = {name: (device[:count], pinned[:count]) for name, (device, pinned) in outputs.items()}
+            if logits is not None and not labels:
+                most, _, *cells = outputs[logits][0].shape
+                cells = most, *cells
+                labels[labels_of(logits)] = cuda.device_array(cells, np.uint8), cuda.pinned_array(cells, np.uint8)
+            results = {
+                name: (device[:count], pinned[:count]) for name, (device, pinned) in {**outputs, **labels}.items()
+            }
             # the other flavour makes CUDA graphs by itself
-            made = _Pass(context, self.stream, (frames[:count], host[:count]), results, graph=not flavour.portable)
+            made = _Pass(context, self.stream, (frames[:count], host[:count]), results, logits, not flavour.portable)
             self._passes[count] = made
             if cache is not None:
                 self.compiled = bytes(cache.serialize())
@@ -167,6 +184,7 @@ class _Pass:
         stream: where it runs.
         frames: the input's memory on the GPU, and pinned.
         results: the same for the outputs, by name.
+        logits: name of the one that gets an argmax.
         graph: whether to record a CUDA graph.
 
     Raises:
@@ -174,12 +192,19 @@ class _Pass:
     """
 
     def __init__(
-        self, context: Any, stream: Any, frames: tuple[Any, Any], results: dict[str, tuple[Any, Any]], graph: bool
+        self,
+        context: Any,
+        stream: Any,
+        frames: tuple[Any, Any],
+        results: dict[str, tuple[Any, Any]],
+        logits: str | None,
+        graph: bool,
     ) -> None:
         self.context = context
         self.frames = frames
         self.results = results
         self._stream = stream
+        self._logits = logits
         self._graph: _Graph | None = None
         self._enqueue()  # the first time compiles and allocates, which cannot be captured
         stream.synchronize()
@@ -207,6 +232,10 @@ class _Pass:
     def _enqueue(self) -> None:
         if not self.context.execute_async_v3(int(self._stream)):
             raise EngineError("the GPU did not accept the work")
+        if self._logits is not None:
+            from perception.postprocess.cuda import label
+
+            label(self.results[self._logits][0], self.results[labels_of(self._logits)][0], self._stream)
 
 
 class _Staging:
