@@ -18,7 +18,7 @@ from perception.bench.live_browser import ask, server
 from perception.common.distribution import require
 from perception.errors import PerceptionError, UsageError
 
-OPENING_S = 120.0
+OPENING_S = 300.0
 """Seconds that all cameras have to open."""
 
 _WANTED_S = 1.0

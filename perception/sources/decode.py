@@ -233,7 +233,7 @@ class Decoder:
             return
         stamp = packet.pts if packet.dts is None else packet.dts
         seconds = None if stamp is None else float(stamp * packet.time_base)
-        due = self._thinner.admit(packet, self._packet_times.place(seconds, self._arrived, self._waited))
+        due = self._thinner.admit(packet, self._packet_times.place(seconds, self._arrived, self._waited), seconds)
         if due.anew:
             self._codec.flush_buffers()
         for number, each in enumerate(due.packets, 1):

@@ -43,19 +43,20 @@ class LatestReader:
     ) -> None:
         self.dropped = 0
         self.stopping = threading.Event()
-        self._produce = produce
         self._where = where
         self._changed = threading.Condition()
         self._newest: Frame | None = None
         self.came = 0
         self._error: PerceptionError | None = None
         self._ended = False
-        self._thread = (bounds or Bounds()).start(self._run, f"read {where}")
+        # What makes the frames mostly has this reader: that one referred back to it would keep both, and a decoder with
+        # its pictures, until Python looks for circles, which may be after gigabytes.
+        self._thread = (bounds or Bounds()).start(lambda: self._run(produce), f"read {where}")
 
-    def _run(self) -> None:
+    def _run(self, produce: Callable[[threading.Event], Iterator[Frame | None]]) -> None:
         error: PerceptionError | None = None
         try:
-            frames = self._produce(self.stopping)
+            frames = produce(self.stopping)
             for frame in frames:
                 with self._changed:
                     if self.stopping.is_set():
@@ -78,6 +79,8 @@ class LatestReader:
         with self._changed:
             self._error = error
             self._ended = True
+            if self.stopping.is_set():
+                self._newest = None
             self._changed.notify_all()
 
     def passed(self) -> None:

@@ -308,6 +308,8 @@ class StreamSource(LiveSource):
                 )
         finally:
             decoder.close()
+            if thinner is not None:
+                thinner.end()  # it refers to this source
             self._opened.set()
 
     def _decoded(self, stopping: threading.Event) -> Iterator[tuple[float, av.VideoFrame]]:

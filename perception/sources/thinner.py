@@ -36,6 +36,10 @@ _LATE = 0.75
 _MOST_HELD_BYTES = 16 << 20
 
 
+def _nobody() -> None:
+    pass
+
+
 class Spacing(NamedTuple):
     """How far apart frames are wanted, in seconds.
 
@@ -78,6 +82,7 @@ class Thinner:
         self._now = 0.0
         self._pace = Pace()
         self._key_at: float | None = None
+        self._key_stamp: float | None = None
         self._groups: deque[float] = deque(maxlen=_GROUPS)
         self._holding = False
         self._held: list[Any] = []
@@ -87,6 +92,11 @@ class Thinner:
         self._counts = [0, 0]
         self._keys_only = False
         self._beyond_key = False
+
+    def end(self) -> None:
+        """No more packets come: what is held back goes, and nobody is told any more."""
+        self._held, self._held_bytes = [], 0
+        self._left_out = _nobody
 
     @property
     def share(self) -> float:
@@ -100,17 +110,19 @@ class Thinner:
         """True where but key frames came out of the latest group of pictures, and there was more in it."""
         return self._keys_only
 
-    def admit(self, packet: Any, now: float) -> Due:
+    def admit(self, packet: Any, now: float, stamp: float | None = None) -> Due:
         """Say what is to be decoded now that a packet has come.
 
         Args:
             packet: with ``is_keyframe`` and ``size``.
             now: seconds of a clock that only runs ahead, at which it is to be decoded.
+            stamp: seconds of the stream's own clock, where it has one. Where decoding falls behind, ``now`` runs slower
+                than that: groups would seem ever longer, so that less is left out, and it would fall behind further.
         """
         self._now = now
         step, due = self._update(), self._pace.due
         if packet.is_keyframe:
-            self._begin_group(now)
+            self._begin_group(now, stamp)
         self._counts[1] += 1
         if not self._holding:
             self._counts[0] += 1
@@ -152,11 +164,13 @@ class Thinner:
         """Whether something is left out where a frame is wanted each ``step`` seconds."""
         return step > 0 and bool(self._groups) and _LONG * step >= max(self._groups)
 
-    def _begin_group(self, now: float) -> None:
+    def _begin_group(self, now: float, stamp: float | None) -> None:
         if self._key_at is not None and now > self._key_at:
-            self._groups.append(now - self._key_at)
+            passed = now - self._key_at
+            told = 0.0 if stamp is None or self._key_stamp is None else stamp - self._key_stamp
+            self._groups.append(min(passed, told) if told > 0 else passed)
             self._keys_only = self._counts[1] > 1 and not self._beyond_key
             self._decoded.append((self._counts[0], self._counts[1]))
-        self._key_at = now
+        self._key_at, self._key_stamp = now, stamp
         self._counts = [0, 0]
         self._beyond_key = False

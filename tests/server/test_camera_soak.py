@@ -78,11 +78,13 @@ def test_sixteen_cameras_for_long(tmp_path):
         server = Server(tmp_path, many, env={**os.environ, "TMPDIR": str(temporary)})
         try:
             all_run(server)
-            figures, began = [], time.monotonic()
+            figures, decoded, began = [], [], time.monotonic()
             while (passed := time.monotonic() - began) < SECONDS:
                 assert look(server, 5) > 0
                 before = frames(server)
                 figures.append((passed, *at_rest(server, temporary)))
+                # Not at the end: of a camera that has only now come again all is decoded at first.
+                decoded.append(sum(stream["decoded"] for stream in streams(server)) / CAMERAS)
                 after = frames(server)
                 assert all(after[id] > before[id] for id in before)  # each goes on
                 if len(figures) % CHANGES == 0:
@@ -90,8 +92,6 @@ def test_sixteen_cameras_for_long(tmp_path):
                     wait_for(lambda: len(frames(server)) == 1, 60)
                     server.hang_up(many, "added")
                     all_run(server)
-            assert {stream["reconnects"] for stream in streams(server)} == {0}
-            assert sum(stream["decoded"] for stream in streams(server)) < 0.9 * CAMERAS
             settled = [taken for taken in figures if taken[0] >= WARMUP_S]
             third = max(1, len(settled) // 3)
             first, last = (
@@ -100,6 +100,9 @@ def test_sixteen_cameras_for_long(tmp_path):
             )
             for _, memory, threads, descriptors, files in (first, last):
                 print(f"{memory / 1e6:.1f} MB, {threads} threads, {descriptors} descriptors, {files} temporary files")
+            print(f"{len(figures)} times at rest; decoded {statistics.median(decoded):.2f} of the frames")
+            assert {stream["reconnects"] for stream in streams(server)} == {0}
+            assert statistics.median(decoded) < 0.9
             assert last[1] - first[1] < GROWTH_BYTES
             assert all(after < before + FEW for before, after in zip(first[2:], last[2:], strict=True))
         finally:

@@ -180,6 +180,23 @@ def test_no_more_is_held_than_a_bound(tmp_path, monkeypatch):
                 assert sum(each.size for each in thinner._held) <= 500
 
 
+def test_who_has_fallen_behind_catches_up(regular):
+    """On a machine that takes ten times as long to decode a frame as there is, as one that is crowded does."""
+    thinner = Thinner()
+    thinner.spacing = Spacing(enough=4.0)
+    now, behind = 0.0, []
+    with av.open(str(regular(50, 0))) as container:
+        for number, packet in enumerate(container.demux(video=0)):
+            if packet.size:
+                now = max(now, number / FPS)
+                behind.append(now - number / FPS)
+                for each in thinner.admit(packet, now, number / FPS).packets:
+                    now += 10 / FPS
+                    thinner.takes(each.is_keyframe)
+    assert max(behind) > 15  # until the first groups have come
+    assert behind[-1] < 1 and thinner.share < 0.1
+
+
 def test_without_key_frames_all_is_decoded(tmp_path):
     path = video(tmp_path / "v.mp4", {0}, 200)
     taken, decoded, came, _ = thinned(path, Spacing(least=1.0))

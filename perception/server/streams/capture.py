@@ -142,6 +142,7 @@ class Capture:
             log.debug("capture", exc_info=True)
             self.error = SourceError(redact_text(f"reading failed: {type(error).__name__}: {error}"), self._name)
         finally:
+            self._let_go()
             self.ended = True
             self._changed()
 
@@ -160,12 +161,17 @@ class Capture:
                         return
                     self._deliver(self._clock.stamp(frame))
                     given += 1
-            self._lost += source.dropped
-            self._source = None
+            self._let_go()
             if source.info.live or not self._loop:
                 return
             if not given:  # or it would be opened again and again at once
                 raise SourceError("there is no frame in it", source.info.uri)
+
+    def _let_go(self) -> None:
+        """Keep of the source, which is closed, what it has lost; its decoder takes megabytes."""
+        source, self._source = self._source, None
+        if source is not None:
+            self._lost += source.dropped
 
     def _paced(self, source: Source) -> Iterator[Frame]:
         """Frames at their time, the last one for as long as it is shown."""

@@ -70,6 +70,11 @@ class Intake:
             inference, self._ready = self._ready, None
             return inference
 
+    def forget(self) -> None:
+        """The stream is closed: nobody takes what is ready."""
+        with self._changed:
+            self._ready = None
+
     # In the threads of the scheduler.
 
     def _inferred(self, future: Future[Inference]) -> None:

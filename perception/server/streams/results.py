@@ -108,6 +108,11 @@ class Results:
             self._changed.notify_all()
         return True
 
+    def forget(self) -> None:
+        """The stream is closed: its pictures go with it, and not when nothing refers to it any more."""
+        self._newest = None
+        self._views.forget()
+
     def newer_than(self, number: int, timeout: float | None, over: Callable[[], bool]) -> Result | None:
         """The newest if its number is above ``number``, waiting for one; None once ``over`` or too late."""
         with self._changed:

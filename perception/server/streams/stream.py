@@ -366,6 +366,9 @@ class Stream:
         finally:
             if self._footage is not None:
                 self._footage.close()
+            if self._closing.is_set():
+                self._intake.forget()
+                self._results.forget()
             with self._changed:
                 self._changed.notify_all()
 

@@ -51,6 +51,11 @@ class Interpretation:
                 self._number = result.number
             return self._number, self._prediction
 
+    def forget(self) -> None:
+        """Keep no picture."""
+        with self._lock:
+            self._prediction = None
+
 
 class RenderedView:
     """Drawn predictions under one set of options, made for the first one who asks and shared by all others."""
@@ -79,6 +84,11 @@ class RenderedView:
             if picture and self._prediction.picture is None:
                 self._prediction = self._chain.render(self._prediction)
             return self._number, self._prediction
+
+    def forget(self) -> None:
+        """Keep no picture."""
+        with self._lock:
+            self._prediction = None
 
 
 class Views:
@@ -158,6 +168,14 @@ class Views:
             if not view.users:
                 del self._views[view.options]
                 self._update()
+
+    def forget(self) -> None:
+        """Keep no pictures."""
+        with self._changing:
+            for interpretation in self._running:
+                interpretation.forget()
+            for view in self._views.values():
+                view.forget()
 
     def rules_changed(self) -> None:
         """Follow the rules: what has to be tracked for them now, or no more, is interpreted anew."""

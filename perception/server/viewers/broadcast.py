@@ -169,6 +169,9 @@ class Broadcast(Generic[Piece]):
         self._ended = True
         for viewer in self._viewers:
             viewer.end()
+        # It refers to this broadcast, which so would stay, with the pictures that were drawn last, until Python looks
+        # for circles; in a process with many objects that is after many megabytes.
+        del self._sink
 
     def _run(self) -> None:
         try:
