@@ -126,6 +126,8 @@ def _measured(batch: Batch, processes: int, seconds: float, cores: Sequence[int]
                 break
     finally:
         results.close()
+    if batch.summary.interrupted:
+        raise KeyboardInterrupt
     if last is None:
         raise PerceptionError("the batch has ended before it was measured; give it more files")
     passed = last.wall - first.wall
