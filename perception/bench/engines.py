@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from perception.bench.peak import peak_bytes
 from perception.engines import ENGINES, engine_status
 from perception.errors import PerceptionError
 
@@ -82,6 +83,7 @@ def measure(model: str, engine: str, precision: Any, repeats: int) -> dict[str, 
             started = time.perf_counter()
             count = sum(1 for _ in pool.map(lambda _: run(frames), range(repeats * streams)))
             seconds = time.perf_counter() - started
+    peak = peak_bytes()
     return {
         "engine": engine,
         "precision": name,
@@ -89,22 +91,13 @@ def measure(model: str, engine: str, precision: Any, repeats: int) -> dict[str, 
         "p99_ms": float(np.percentile(times, 99)),
         "fps": count * len(frames) / seconds,
         "streams": streams,
-        "peak_mb": _peak_mb(),
+        "peak_mb": None if peak is None else peak / 1e6,
     }
 
 
 def frames_for(shape: tuple[int | None, int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Make a batch of noise for a network with input ``[N or None, height, width, 3]``; one frame where N is None."""
     return np.random.default_rng(0).integers(0, 256, (shape[0] or 1, *shape[1:]), np.uint8)
-
-
-def _peak_mb() -> float | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _main() -> None:

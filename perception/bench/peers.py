@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+from perception.bench.peak import peak_bytes
 from perception.bench.peer_loops import LOOPS, OURS
 from perception.errors import PerceptionError
 from perception.model import load_model
@@ -123,7 +123,7 @@ class _Clock:
         return {
             "fps": round(counted / elapsed, 1),
             "core_ms": round(1e3 * cpu / counted, 1),
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_mib": (peak_bytes() or 0) >> 20,
             "first_frame_s": round(self.first_s, 1),
             "imported_mib": _imported_mib(),
         }

@@ -8,7 +8,6 @@ perception.bench.scaling AXIS VALUE MODEL FOLDER`` prints its figures as JSON. C
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from perception.bench.peak import peak_bytes
 from perception.errors import PerceptionError
 
 CLIP_FRAMES, WARM_FRAMES = 48, 8
@@ -64,6 +64,7 @@ def draw_growth(rows: Sequence[dict[str, Any]], path: Path) -> None:
         path: of the PNG.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     axes = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(4.2 * len(axes) / 2, 6.4), layout="constrained")
@@ -72,6 +73,7 @@ def draw_growth(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for key, label in (("core_ms", "core-ms"), ("memory_mib", "MiB")):
             plot.plot([row["value"] for row in points], [row[key] for row in points], marker=".", label=label)
         plot.set(xscale="log", yscale="log", title=name)
+        plot.xaxis.set_minor_formatter(NullFormatter())
         plot.grid(alpha=0.3)
         plot.legend()
     figure.savefig(path, dpi=110)
@@ -261,8 +263,7 @@ def _cost(work: Callable[[], object]) -> float:
 def _main(arguments: Sequence[str]) -> None:
     axis, value, model, folder = arguments
     cost = AXES[axis][1](int(value), model, Path(folder))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"core_ms": round(cost, 3), "memory_mib": round(peak, 1)}))
+    print(json.dumps({"core_ms": round(cost, 3), "memory_mib": round((peak_bytes() or 0) / 2**20, 1)}))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def bench(
     tables = run_bench(
         parts, model=model, engine=engine, precision=precision, device=device, clip=clip, repeats=repeats,
         against=against or (), sequences=sequences, trials=trials,
-        cameras=cameras, seconds=seconds,
+        cameras=cameras, seconds=seconds, plot=plot,
     )  # fmt: skip
     print_tables(tables, as_json, json_file)
 
