@@ -67,7 +67,7 @@ def draw_growth(rows: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.ticker import NullFormatter
 
     axes = list(dict.fromkeys(row["axis"] for row in rows))
-    figure = Figure(figsize=(4.2 * len(axes) / 2, 6.4), layout="constrained")
+    figure = Figure(figsize=(5 * len(axes) / 2, 7.5), layout="constrained")
     for name, plot in zip(axes, figure.subplots(2, -(-len(axes) // 2)).ravel(), strict=False):
         points = [row for row in rows if row["axis"] == name and row["value"]]
         for key, label in (("core_ms", "core-ms"), ("memory_mib", "MiB")):
@@ -76,7 +76,7 @@ def draw_growth(rows: Sequence[dict[str, Any]], path: Path) -> None:
         plot.xaxis.set_minor_formatter(NullFormatter())
         plot.grid(alpha=0.3)
         plot.legend()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=60)
 
 
 def judged(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
