@@ -33,7 +33,9 @@ def test_built_then_cached_then_listed_then_cleared(own_cache: Path, tmp_path: P
     first = run("build", model, *RTX)
     assert "colors fp16 for compute capability 80, 89" in first
     assert "built in" in first and "there is none of this model" in first
-    assert "frames uint8 [?, 48, 64, 3] -> class_logits uint8 [?, 48, 64]" in first and "products: 1 in fp16" in first
+    assert (
+        "frames uint8 [?, 48, 64, 3] -> class_logits float [?, 3, 12, 16]" in first and "products: 1 in fp16" in first
+    )
     second = run("build", model, *RTX)
     assert "cached" in second and "built in" not in second
     assert "cached" in run("build", model, "--flavour", "rtx", "--compute-capability", "89")
@@ -55,7 +57,7 @@ def test_without_a_gpu_and_a_target_it_is_built_for_all_from_ampere_on(monkeypat
     command = ["build", "street", "--flavour", "rtx", "--precision", "fp16"]
     first = run(*command)
     assert re.search(r"street fp16 for compute capability 80, 86, 89, 120.*, [\d.]+ (kB|MB)", first)
-    assert "built in" in first and "class_logits uint8 [?, 360, 480]" in first and "in fp16" in first
+    assert "built in" in first and "class_logits float [?, 11, 180, 240]" in first and "in fp16" in first
     assert "in fp32" not in first
     second = run(*command)
     assert "cached" in second and "built in" not in second

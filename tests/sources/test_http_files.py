@@ -3,7 +3,6 @@
 import contextlib
 import threading
 import time
-from itertools import pairwise
 
 import av
 import cv2
@@ -133,12 +132,12 @@ def test_motion_jpeg_lasts_as_long_as_the_wall_says(tmp_path, mode, fps):
 
 
 def test_a_snapshot_address_is_read_again_and_again(tmp_path):
-    asked = []
+    asked, pictures = [], jpegs(20)
 
     def answer(connection, ended):
         read_request(connection)
-        picture = jpegs(len(asked) + 1)[-1]
         asked.append(time.monotonic())
+        picture = pictures[len(asked) - 1]
         if len(asked) == 4:
             connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
             return
@@ -151,7 +150,8 @@ def test_a_snapshot_address_is_read_again_and_again(tmp_path):
     assert len(frames) >= 4
     assert np.all(np.diff(numbers) > 0)
     assert times[-1] - times[0] == pytest.approx(arrived[-1] - arrived[0], abs=0.2)
-    assert all(b - a > 0.1 for a, b in pairwise(asked[1:]))  # a camera is not asked more often than said
+    # a camera is not asked more often than said; on average, for a busy machine may read one request late
+    assert asked[-1] - asked[1] > 0.15 * (len(asked) - 2)
 
 
 def test_a_snapshot_camera_that_is_gone_is_an_error(tmp_path):
