@@ -64,7 +64,8 @@ class Nodes:
         found = []
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
-                if _runs(process) and process.cmdline()[0].startswith("ray::perception"):
+                title = "".join(process.cmdline()[:1])  # none while it begins or ends
+                if _runs(process) and title.startswith("ray::perception"):
                     found.append(process)
         return found
 
