@@ -73,6 +73,7 @@ from perception.commands.outputs import (
     SkipExisting,
     Summary,
     Trajectories,
+    beside,
     clip_settings,
     outputs_of,
 )
@@ -167,6 +168,13 @@ def annotate(
     show_fps: Annotated[
         bool, typer.Option("--show-fps", help="Draw the frame rate onto the picture.", rich_help_panel=DRAWING)
     ] = False,
+    open_it: Annotated[
+        bool,
+        typer.Option(
+            "--open", rich_help_panel=GENERAL,
+            help="Open what was made in the desktop's viewer; of several sources, its folder.",
+        ),
+    ] = False,
     stats: Annotated[
         bool, typer.Option("--stats", help="Print how long each step took.", rich_help_panel=GENERAL)
     ] = False,
@@ -177,7 +185,12 @@ def annotate(
 ) -> None:  # fmt: skip
     """Annotate videos, images or streams; write video, masks and data.
 
+    Where no output is named, what is made of street.mp4 is street.annotated.mp4 beside it, and of photo.jpg
+    photo.annotated.jpg.
+
     [bold]Examples[/bold]
+
+      perception annotate street.mp4 --open
 
       perception annotate street.mp4 -o annotated.mp4 --jsonl street.jsonl
 
@@ -215,6 +228,7 @@ def annotate(
     from perception.batch import Batch, common_folder
     from perception.commands.reporter import Reporter
     from perception.commands.terminal import write_json
+    from perception.commands.viewer import check_viewable, open_made
     from perception.common.settings import names
     from perception.common.settings import size as parse_size
     from perception.common.settings import things as parse_things
@@ -228,6 +242,10 @@ def annotate(
         find_stage(name)  # a wrong one is told first
     hidden = names(hide, ("masks", "boxes", "trails", "rules", "labels", "legend")) or []
     video = {k: v for k, v in {"codec": codec, "crf": crf, "preset": preset}.items() if v is not None}
+    batched = jobs is not None or resume or cluster is not None
+    data = (jsonl, coco, csv, parquet, masks, images, panoptic, counts, mot, summary, heatmap, trajectories, events)
+    unnamed = None if output or any(data) or files_from or batched else beside(sources, overlay)
+    output = output or ([] if unnamed is None else [unnamed])
     outputs = Outputs(
         jsonl=jsonl, coco=coco, csv=csv, parquet=parquet, masks=masks, images=images, panoptic=panoptic, counts=counts,
         mot=mot, summary=summary, heatmap=heatmap, trajectories=trajectories, events=events,
@@ -236,6 +254,10 @@ def annotate(
     if not outputs.given() and not outputs.publish:
         kinds = ", --".join(k for k in Outputs.__dataclass_fields__ if k not in ("video", "subtitles", "publish"))
         raise UsageError(f"nothing to write: give -o OUT, or one of --{kinds}")
+    if open_it:
+        if batched:
+            raise UsageError("--open shows what was just made, and a batch may be long; leave out one of them")
+        check_viewable(outputs)
     several = listed(files_from)
     named = [*(source for source in sources if source or files_from is None), *several]
     root = common_folder(several) if several else None
@@ -266,7 +288,9 @@ def annotate(
         },
         sink_options={"video": video, "publish": video, "jsonl": {"masks": rle}},
     )  # fmt: skip
-    if jobs is not None or resume or cluster is not None:
+    if unnamed is not None:
+        reporter.say(f"no output was named: writing {unnamed}")
+    if batched:
         if skip_existing:
             raise UsageError(
                 "--resume, --jobs and --cluster know by their manifest what is done; leave out --skip-existing"
@@ -297,4 +321,6 @@ def annotate(
         ended = RunSummary.of(results)
     reporter.ended(ended)
     write_json(ended.to_dict(), as_json, json_file)
+    if open_it and not ended.interrupted:
+        open_made(ended.results)
     raise typer.Exit(ended.exit_code)

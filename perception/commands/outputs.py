@@ -18,7 +18,7 @@ NOT_WRITTEN = "not written"
 Output = Annotated[
     list[str] | None,
     typer.Option(
-        "-o", "--output", show_default=NOT_WRITTEN, rich_help_panel=OUTPUT,
+        "-o", "--output", show_default="beside the source, where no output at all is named", rich_help_panel=OUTPUT,
         help="Annotated video or photo, or a folder; or where to publish it: rtsp://, rtmp://, udp://, hls:folder/, "
         "any number of these (docs/publishing.md).",
     ),
@@ -173,6 +173,36 @@ Crf = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]  # fmt: skip
+
+
+def beside(sources: list[str], overlay: Literal["picture", "subtitles"]) -> str | None:
+    """Return where a single file of this machine is annotated to where nothing is named: ``street.annotated.mp4``.
+
+    Args:
+        sources: as they are named.
+        overlay: see `outputs_of`.
+
+    Returns:
+        The file beside it; None where there are several sources, or one of another kind.
+    """
+    from perception.errors import SourceError
+    from perception.sinks import PICTURES
+    from perception.sources.media import is_glob
+    from perception.sources.uri import is_folder, kind_of
+
+    if len(sources) != 1:
+        return None
+    try:
+        kind = kind_of(sources[0])
+    except SourceError:  # told when it is opened
+        return None
+    path = Path(sources[0])
+    if kind not in ("file", "images") or is_folder(path) or is_glob(sources[0]):
+        return None
+    suffix = ".mp4" if overlay == "picture" else ".mkv"
+    if kind == "images":
+        suffix = path.suffix if path.suffix[1:].lower() in PICTURES else ".jpg"
+    return str(path.with_name(f"{path.stem}.annotated{suffix}"))
 
 
 def outputs_of(outputs: list[str] | None, overlay: Literal["picture", "subtitles"], altered: bool) -> dict[str, Any]:
