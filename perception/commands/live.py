@@ -226,6 +226,20 @@ def _tell(text: str) -> None:
     stderr().print(f"{time.strftime('%H:%M:%S')} {escape(text)}")
 
 
+def _show_to_phones(url: str, host: str) -> None:
+    """Print the address in the network, and a QR code of it where standard error is a terminal with colours."""
+    from rich.markup import escape
+
+    from perception.commands.phone import network_url, qr_code
+    from perception.common.console import stderr
+
+    console, address = stderr(), network_url(url, host)
+    console.print(f"On a phone: {escape(address)}")
+    if console.is_terminal and console.color_system is not None:
+        for line in qr_code(address):
+            console.print(f"[black on bright_white]{line}[/]")
+
+
 def _announce(url: str, settings: ServerSettings, browser: bool) -> None:
     """Print where the server is and who can reach it; open the page where there is a screen to open it on."""
     from rich.markup import escape
@@ -236,6 +250,8 @@ def _announce(url: str, settings: ServerSettings, browser: bool) -> None:
     stdout().print(f"perception live: {escape(url)}", soft_wrap=True)
     for line in [] if settings.local else warnings(url, settings):
         stderr().print(f"[yellow]{escape(line)}[/]")
+    if not settings.local:
+        _show_to_phones(url, settings.host)
     stderr().print("Press Ctrl-C to stop.")
     screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if browser and screen and sys.stdout.isatty():
