@@ -8,7 +8,10 @@
 #   docker run --rm --gpus all -v "$PWD:/data" perception:cuda annotate street.mp4 -o annotated.mp4
 #   docker run --rm --runtime nvidia -v /tmp/argus_socket:/tmp/argus_socket -v "$PWD:/data" \
 #       perception:jetson annotate csi://0 -o camera.mp4 --duration 10
-# What runs inside is the user 1000, who must be able to write into the folder.
+# What runs inside is the user 1000, who must be able to write into the folder. The models that are for research only are
+# not in the images; they can be given by their path:
+#   docker run --rm -v "$PWD:/data" -v "$PWD/research/perception_weights_research:/models:ro" perception \
+#       annotate street.mp4 -o annotated.mp4 -m /models/street.onnx
 
 # Every package is the one that requirements/*.txt gives by its hash. An image is the same one each time only by its
 # digest, which is looked up where the registry is: docker buildx imagetools inspect python:3.12-slim

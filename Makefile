@@ -5,7 +5,9 @@ KERNELS := from perception.postprocess import warmup; warmup(); import perceptio
 OLDEST := $(shell python3.10 -V >/dev/null 2>&1 && echo python3.10 || echo $(PYTHON))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# One stamp per set of dependencies: pip runs again only when pyproject.toml changes.
+# This package, and the models that are for research only, which are a distribution of their own.
+PROJECTS := pyproject.toml research/pyproject.toml
+# One stamp per set of dependencies: pip runs again only when one of these changes.
 RUNTIME := $(VENV)/.runtime-installed
 DEV     := $(VENV)/.dev-installed
 LIVE    := $(VENV)/.live-installed
@@ -18,7 +20,7 @@ TOOLS := .venv-tools/.installed
 LOCK  := .venv-tools/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
          --custom-compile-command 'make lock'
 
-.PHONY: help demo live test run-tests test-slow test-lowest attack churn soak fuzz faults lint lock checksums sbom gpu-check-bundle \
+.PHONY: help demo live test run-tests test-slow test-lowest attack churn soak fuzz faults lint lock checksums sbom dist gpu-check-bundle \
         bench models classics docs clean
 
 help:  ## list the targets
@@ -74,7 +76,8 @@ docs: $(DEV)  ## make the site of the documentation: build/docs/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -c docs/site . build/docs
 
 checksums:  ## list the SHA-256 of the models that ship again
-	cd perception/weights && sha256sum *.onnx > SHA256SUMS
+	for folder in perception/weights research/perception_weights_research; do \
+	  (cd $$folder && sha256sum *.onnx > SHA256SUMS) || exit; done
 
 sbom: $(TOOLS)  ## write what the images contain, sbom.json (CycloneDX)
 	.venv-tools/bin/cyclonedx-py requirements requirements/live.txt --pyproject pyproject.toml --output-reproducible \
@@ -82,6 +85,11 @@ sbom: $(TOOLS)  ## write what the images contain, sbom.json (CycloneDX)
 
 faults: $(DEV) $(SYSTEM)  ## break everything on purpose, for hours, and print the table of docs/reliability.md
 	$(BIN)/python -m tests.faults
+
+dist: $(TOOLS)  ## build sdists and wheels, the same bytes from the same files, and check them: dist/
+	.venv-tools/bin/python deploy/dist.py
+	.venv-tools/bin/twine check --strict dist/*
+	.venv-tools/bin/check-wheel-contents --ignore W004 dist/*.whl
 
 gpu-check-bundle: | $(BIN)/python  ## make a folder of 25 MiB with which a GPU machine without a network runs gpu-check
 	PYTHON=$(BIN)/python sh deploy/gpu-check-bundle.sh
@@ -101,23 +109,24 @@ clean:  ## remove the environment and what the demo wrote
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(RUNTIME): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q -e .
+$(RUNTIME): $(PROJECTS) | $(BIN)/python
+	$(BIN)/python -m pip install -q -e . -e research
 	$(BIN)/python -c "$(KERNELS)"
 	touch $@
 
-$(LIVE): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q -e ".[live]"
+$(LIVE): $(PROJECTS) | $(BIN)/python
+	$(BIN)/python -m pip install -q -e ".[live]" -e research
 	$(BIN)/python -c "$(KERNELS), perception.postprocess.runs, perception.picture.jpeg"
 	touch $(RUNTIME) $@
 
-$(DEV): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q -e ".[dev]"
+$(DEV): $(PROJECTS) | $(BIN)/python
+	$(BIN)/python -m pip install -q -e ".[dev]" -e research
 	touch $(RUNTIME) $(LIVE) $@
 
-$(TOOLS):
+$(TOOLS): requirements/build.txt
 	$(PYTHON) -m venv .venv-tools
-	.venv-tools/bin/python -m pip install -q 'uv>=0.9,<1' 'cyclonedx-bom>=7,<8'
+	.venv-tools/bin/python -m pip install -q 'uv>=0.9,<1' 'cyclonedx-bom>=7,<8' 'twine>=6,<7' 'check-wheel-contents>=0.6.1,<1'
+	.venv-tools/bin/python -m pip install -q --require-hashes -r requirements/build.txt
 	touch $@
 
 # Trackers and their measures, for comparison: what else it needs is there, and its own bounds are above our lowest.

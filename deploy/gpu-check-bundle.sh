@@ -12,7 +12,7 @@ mkdir -p "$bundle/wheels"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The package with one model, street-open, in its two versions: all of them would be twice the limit.
+# The package with one model, street-open, in its two versions: it is what is looked at there, and the folder stays small.
 cp -r "$root/perception" "$root/pyproject.toml" "$root/README.md" "$root/LICENSE" "$root/NOTICE" "$work"
 find "$work/perception" -name __pycache__ -type d -prune -exec rm -rf {} +
 find "$work/perception/weights" -name '*.onnx' ! -name street-open.onnx ! -name street-open-int8.onnx -delete

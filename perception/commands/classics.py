@@ -37,10 +37,11 @@ def classics_train(
       perception classics train configs/classics/lenet5-mnist.yaml configs/classics/lenet5-v2-mnist.yaml
     """
     require("torch", "train", "training")
-    from perception.classics.train import row, shipped, train_once
+    from perception.classics.train import COMPARED, row, shipped, train_once
     from perception.commands.train import training_progress
     from perception.common.console import complain, print_rows
     from perception.training.recipes.read import read_config
+    from perception.weights.library import model_paths
 
     worst, rows = 0, []
     for recipe in recipes:
@@ -52,7 +53,7 @@ def classics_train(
         except PerceptionError as error:  # one recipe without its data must not cost the others
             complain(error)
             worst = max(worst, error.exit_code)
-    if any("miou" in row for row in rows):
+    if any("miou" in row for row in rows) and COMPARED in model_paths():
         rows.append(shipped())
     print_rows("classics", rows)
     if worst:

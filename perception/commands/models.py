@@ -167,5 +167,6 @@ def _row(model: ModelFile) -> dict[str, Any]:
         "licence": card.licence,
         "commercial_use": card.commercial_use,
         "metrics": card.metrics,
+        "from": model.origin,
         "path": str(model.path),
     }

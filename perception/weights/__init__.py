@@ -1,4 +1,4 @@
-"""The models that ship with the package, and finding a model by its name."""
+"""The models that ship with the package or are installed beside it, and finding a model by its name."""
 
 DEFAULT_MODEL = "street-open"
 """The model that is taken where none is named. It is here so that the command line reads it without importing more."""
@@ -6,3 +6,7 @@ DEFAULT_MODEL = "street-open"
 CAMERA_MODEL = "everyday"
 """The one that the live page begins with before a camera, which seldom looks at a street, if there is a model of that
 name."""
+
+RESEARCH_MODELS = ("camvid", "camvid-int8", "street", "street-int8", "street-wide")
+"""Those of ``research/``, a distribution of its own since their sources forbid commercial use. They are named here so
+that whoever asks for one is told what to install."""

@@ -13,11 +13,12 @@ from perception.card import read_card
 from perception.common.checksums import LIST
 from perception.errors import ModelError
 from perception.model import load_model
-from perception.weights.library import model_paths
+from perception.weights.library import OWN, list_models
 from tests.fixtures import Main
 from tests.models import write_model
 
-SHIPPED = Path(__file__).parents[2] / "perception" / "weights"
+ROOT = Path(__file__).parents[2]
+SHIPPED, RESEARCH = ROOT / "perception" / "weights", ROOT / "research" / "perception_weights_research"
 
 
 def listed(folder: Path) -> dict[str, str]:
@@ -25,17 +26,18 @@ def listed(folder: Path) -> dict[str, str]:
     return {name: digest for digest, name in (line.split("  ") for line in lines)}
 
 
-def test_the_list_is_that_of_the_models_that_ship() -> None:
+@pytest.mark.parametrize("folder", [SHIPPED, RESEARCH], ids=lambda folder: folder.name)
+def test_the_list_is_that_of_the_models_that_ship(folder: Path) -> None:
     """`make checksums` writes it again."""
-    there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in SHIPPED.glob("*.onnx")}
-    assert listed(SHIPPED) == there
+    there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.onnx")}
+    assert there and listed(folder) == there
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_damaged_model_says_so_in_one_line(seed: int, tmp_path: Path, main_here: Main) -> None:
     """One bit of the weights, which no parser would notice."""
     for name in ("camvid-int8.onnx", LIST):
-        shutil.copy(SHIPPED / name, tmp_path)
+        shutil.copy(RESEARCH / name, tmp_path)
     path = tmp_path / "camvid-int8.onnx"
     assert read_card(path).name == "camvid-int8"
     data = bytearray(path.read_bytes())
@@ -71,6 +73,9 @@ def test_a_list_that_is_none_says_nothing(text: bytes, tmp_path: Path) -> None:
 
 
 def test_every_model_that_ships_can_be_read() -> None:
-    assert {name for name, path in model_paths().items() if path.parent == SHIPPED} == {
+    names = {Path(name).stem for folder in (SHIPPED, RESEARCH) for name in listed(folder)}
+    models = {model.name: model for model in list_models() if model.origin != OWN}
+    assert set(models) == names
+    assert {name for name, model in models.items() if model.path.parent == SHIPPED} == {
         Path(name).stem for name in listed(SHIPPED)
     }

@@ -20,6 +20,7 @@ from perception.errors import PerceptionError, SourceError, UsageError
 from perception.evaluation.detection import evaluate_detection
 from perception.evaluation.suite import open_suite, read_suite
 from perception.evaluation.suite_result import evaluate_suite
+from perception.weights.library import find_model
 from tests.evaluation.scenes import add_box, write_boxes, write_labels
 from tests.models import PALETTE, write_model
 
@@ -328,5 +329,5 @@ def test_the_suite_that_ships_says_what_the_recipe_says() -> None:
     assert (cities.only, getattr(cities, "labelled")) == (dev["only"], dev["labelled"])  # noqa: B009
     boxes = next(s for s in suite.sets if s.title == "openimages")
     assert boxes.only == recipe["detection"]["dev"][0]["only"]
-    assert suite.classes == read_card(root / "perception" / "weights" / "street.onnx").segmentation.names  # type: ignore[union-attr]
+    assert suite.classes == read_card(find_model("street")).segmentation.names  # type: ignore[union-attr]
     assert not math.isnan(boxes.min_score) and boxes.min_score == 1  # type: ignore[union-attr]

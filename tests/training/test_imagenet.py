@@ -51,7 +51,7 @@ def test_the_shipped_model_is_the_published_network() -> None:
 def test_shipped_models_are_small_together() -> None:
     shipped = [p for p in model_paths().values() if p.parent == find_model("imagenet").parent]
     assert find_model("imagenet").stat().st_size < 10e6
-    assert sum(p.stat().st_size for p in shipped) < 45e6
+    assert sum(p.stat().st_size for p in shipped) < 20e6
 
 
 def test_weights_of_the_shipped_model_are_in_half() -> None:

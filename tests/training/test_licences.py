@@ -22,6 +22,7 @@ from perception.training.tasks.cards import make_card  # noqa: E402
 from perception.training.tasks.kinds import open_task  # noqa: E402
 from perception.training.tasks.licences import check_networks  # noqa: E402
 from perception.training.weights.checkpoint import save_checkpoint  # noqa: E402
+from perception.weights.library import find_model  # noqa: E402
 from tests.models import write_model  # noqa: E402
 from tests.training.pictures import write_boxes, write_folder  # noqa: E402
 
@@ -152,10 +153,9 @@ def test_the_card_says_it(tmp_path: Path) -> None:
 
 def test_what_ships_says_what_its_recipe_says() -> None:
     """The recipes that promise commercial use are those whose models' cards do."""
-    weights = CONFIGS.parent / "perception" / "weights"
     for name in ("street", "street-open", "street-wide", "camvid"):
         promised = read_config(CONFIGS / "train" / f"{name}.yaml").model.commercial_use
-        assert read_card(weights / f"{name}.onnx").commercial_use is promised, name
+        assert read_card(find_model(name)).commercial_use is promised, name
 
 
 def test_street_could_not_promise_it(tmp_path: Path) -> None:

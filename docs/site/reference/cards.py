@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import perception
 from perception.card import ModelCard, read_card
+from perception.weights.library import find_model
 from reference.markdown import plain, table
-
-FOLDER = Path(perception.__file__).parent / "weights"
 
 
 def card(name: str) -> str:
     """The card of a model, as Markdown."""
-    return "\n".join(_parts(read_card(FOLDER / f"{name}.onnx")))
+    return "\n".join(_parts(read_card(find_model(name))))
 
 
 def _parts(found: ModelCard) -> Iterator[str]:
