@@ -125,7 +125,7 @@ $(DEV): $(PROJECTS) | $(BIN)/python
 
 $(TOOLS): requirements/build.txt
 	$(PYTHON) -m venv .venv-tools
-	.venv-tools/bin/python -m pip install -q 'uv>=0.9,<1' 'cyclonedx-bom>=7,<8' 'twine>=6,<7' 'check-wheel-contents>=0.6.1,<1'
+	.venv-tools/bin/python -m pip install -q 'uv>=0.9,<1' 'cyclonedx-bom>=7,<8' 'twine>=6,<8' 'check-wheel-contents>=0.6.1,<1'
 	.venv-tools/bin/python -m pip install -q --require-hashes -r requirements/build.txt
 	touch $@
 

@@ -14,7 +14,8 @@ from tests.command_lines import check, comment_lines, shell_lines, spans, typed
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "perception"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / ".github").glob("*.md"))]
+FOLDERS = (ROOT, ROOT / "docs", ROOT / ".github", ROOT / "research")
+PAGES = [page for folder in FOLDERS for page in sorted(folder.glob("*.md"))]
 WITHOUT_COMMANDS = {"architecture.md", "reliability.md", "CODE_OF_CONDUCT.md", "pull_request_template.md"}
 COMMENTED = [
     ROOT / "Dockerfile", ROOT / "Makefile", *sorted(ROOT.glob("configs/**/*.yaml")),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perception.commands.boxes import ClassAgnostic, Classes, Iou, MaxDetections, Nms, Score
+from perception.commands.drawing import Hide, Opacity, ShowFps, View
 from perception.commands.inputs import (
     Duration,
     Every,
@@ -23,7 +24,6 @@ from perception.commands.inputs import (
     listed,
 )
 from perception.commands.options import (
-    DRAWING,
     GENERAL,
     Card,
     Config,
@@ -62,6 +62,7 @@ from perception.commands.outputs import (
     Jsonl,
     Masks,
     Mot,
+    Open,
     Output,
     Overlay,
     Panoptic,
@@ -74,6 +75,7 @@ from perception.commands.outputs import (
     Summary,
     Trajectories,
     beside,
+    check_batch,
     clip_settings,
     outputs_of,
 )
@@ -151,30 +153,11 @@ def annotate(
     timeout: Timeout = 10.0,
     decoder: Decoder = "auto",
     overlay: Overlay = "picture",
-    view: Annotated[
-        Literal["boxes", "panoptic"],
-        typer.Option(help="Draw objects as boxes, or as outlines of their pixels.", rich_help_panel=DRAWING),
-    ] = "boxes",
-    opacity: Annotated[
-        float, typer.Option(min=0, max=1, help="Opacity of the class colours.", rich_help_panel=DRAWING)
-    ] = 0.5,
-    hide: Annotated[
-        str | None,
-        typer.Option(
-            help="Do not draw these: masks, boxes, trails, rules, labels, legend; comma-separated.",
-            show_default="all are drawn", rich_help_panel=DRAWING,
-        ),
-    ] = None,
-    show_fps: Annotated[
-        bool, typer.Option("--show-fps", help="Draw the frame rate onto the picture.", rich_help_panel=DRAWING)
-    ] = False,
-    open_it: Annotated[
-        bool,
-        typer.Option(
-            "--open", rich_help_panel=GENERAL,
-            help="Open what was made in the desktop's viewer; of several sources, its folder.",
-        ),
-    ] = False,
+    view: View = "boxes",
+    opacity: Opacity = 0.5,
+    hide: Hide = None,
+    show_fps: ShowFps = False,
+    open_it: Open = False,
     stats: Annotated[
         bool, typer.Option("--stats", help="Print how long each step took.", rich_help_panel=GENERAL)
     ] = False,
@@ -255,9 +238,7 @@ def annotate(
         kinds = ", --".join(k for k in Outputs.__dataclass_fields__ if k not in ("video", "subtitles", "publish"))
         raise UsageError(f"nothing to write: give -o OUT, or one of --{kinds}")
     if open_it:
-        if batched:
-            raise UsageError("--open shows what was just made, and a batch may be long; leave out one of them")
-        check_viewable(outputs)
+        check_viewable(outputs, batched)
     several = listed(files_from)
     named = [*(source for source in sources if source or files_from is None), *several]
     root = common_folder(several) if several else None
@@ -291,14 +272,7 @@ def annotate(
     if unnamed is not None:
         reporter.say(f"no output was named: writing {unnamed}")
     if batched:
-        if skip_existing:
-            raise UsageError(
-                "--resume, --jobs and --cluster know by their manifest what is done; leave out --skip-existing"
-            )
-        if kept is not None or targets is not None:
-            raise UsageError(
-                "a batch sends no events and keeps no clips; leave out --jobs, --resume and --cluster, or these"
-            )
+        check_batch(skip_existing, reacts=kept is not None or targets is not None)
         batch = Batch(
             named, annotation, outputs, jobs=jobs, cluster=cluster, resume=resume, overwrite=overwrite,
             recursive=recursive, choice=choice, root=root,

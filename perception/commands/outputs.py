@@ -23,6 +23,13 @@ Output = Annotated[
         "any number of these (docs/publishing.md).",
     ),
 ]  # fmt: skip
+Open = Annotated[
+    bool,
+    typer.Option(
+        "--open", rich_help_panel=OUTPUT,
+        help="Open what was made in the desktop's viewer; of several sources, its folder.",
+    ),
+]  # fmt: skip
 Overlay = Annotated[
     Literal["picture", "subtitles"],
     typer.Option(
@@ -228,6 +235,26 @@ def outputs_of(outputs: list[str] | None, overlay: Literal["picture", "subtitles
         raise UsageError("subtitles are boxes and labels over the video as it is; leave out what draws or encodes it")
     kind = "video" if overlay == "picture" else "subtitles"
     return {kind: written[0] if written else None, "publish": published}
+
+
+def check_batch(skip_existing: bool, reacts: bool) -> None:
+    """Check that a batch is asked for nothing that it does not do.
+
+    Args:
+        skip_existing: the option of that name.
+        reacts: whether events are to be sent, or clips of them kept.
+
+    Raises:
+        UsageError: it is.
+    """
+    if skip_existing:
+        raise UsageError(
+            "--resume, --jobs and --cluster know by their manifest what is done; leave out --skip-existing"
+        )
+    if reacts:
+        raise UsageError(
+            "a batch sends no events and keeps no clips; leave out --jobs, --resume and --cluster, or these"
+        )
 
 
 def clip_settings(folder: Path | None, before: float, after: float, sound: bool) -> ClipSettings | None:

@@ -17,12 +17,14 @@ SHOWN = ("picture", "video", "subtitles", "pictures", "images")
 """Kinds of outputs that a viewer shows, the one that is opened first."""
 
 
-def check_viewable(outputs: Outputs) -> None:
-    """Check that something will be written that a viewer shows.
+def check_viewable(outputs: Outputs, batched: bool) -> None:
+    """Check that something will be written that a viewer shows, and soon.
 
     Raises:
         UsageError: there will not be.
     """
+    if batched:
+        raise UsageError("--open shows what was just made, and a batch may be long; leave out one of them")
     if not any(kind in outputs.given() for kind in SHOWN):
         raise UsageError("--open shows a video or pictures: give -o OUT, or --images FOLDER")
 
