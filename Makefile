@@ -89,7 +89,7 @@ faults: $(DEV) $(SYSTEM)  ## break everything on purpose, for hours, and print t
 dist: $(TOOLS)  ## build sdists and wheels, the same bytes from the same files, and check them: dist/
 	.venv-tools/bin/python deploy/dist.py
 	.venv-tools/bin/twine check --strict dist/*
-	.venv-tools/bin/check-wheel-contents --ignore W004 dist/*.whl
+	.venv-tools/bin/check-wheel-contents dist/*.whl
 
 gpu-check-bundle: | $(BIN)/python  ## make a folder of 25 MiB with which a GPU machine without a network runs gpu-check
 	PYTHON=$(BIN)/python sh deploy/gpu-check-bundle.sh
