@@ -7,6 +7,8 @@ CAMERA_MODEL = "everyday"
 """The one that the live page begins with before a camera, which seldom looks at a street, if there is a model of that
 name."""
 
+RESEARCH = "perception-weights-research"
+"""The distribution in ``research/``: models whose sources forbid commercial use."""
+
 RESEARCH_MODELS = ("camvid", "camvid-int8", "street", "street-int8", "street-wide")
-"""Those of ``research/``, a distribution of its own since their sources forbid commercial use. They are named here so
-that whoever asks for one is told what to install."""
+"""Those of `RESEARCH`. They are named here so that whoever asks for one is told what to install."""

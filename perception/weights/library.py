@@ -16,10 +16,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from perception.card import ModelCard, read_card
-from perception.common.distribution import DISTRIBUTION, install_hint
+from perception.common.distribution import DISTRIBUTION
 from perception.errors import ModelError
 from perception.weights import DEFAULT_MODEL as DEFAULT_MODEL
-from perception.weights import RESEARCH_MODELS
+from perception.weights import RESEARCH, RESEARCH_MODELS
 
 ENTRY_POINTS = "perception.weights"
 """Group of the entry points by which other distributions bring models."""
@@ -74,7 +74,7 @@ def find_model(name_or_path: str | Path) -> Path:
     if text in RESEARCH_MODELS:
         raise ModelError(
             f"the model {text!r} is for research only and not installed: pip install ./research in a checkout, "
-            f"elsewhere {install_hint('research')}"
+            f"elsewhere pip install {RESEARCH}"
         )
     near = difflib.get_close_matches(text, {*named, *RESEARCH_MODELS}, n=3, cutoff=0.5) or sorted(named)
     known = f"did you mean {' or '.join(near)}?" if near else f"there are none in {user_models_dir()}"

@@ -18,6 +18,7 @@ from perception.common.distribution import DISTRIBUTION, install_hint, require, 
 from perception.engines.torch import available
 from perception.errors import UsageError
 from perception.server.inference.explain_process import missing
+from perception.weights import RESEARCH
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -112,6 +113,7 @@ def test_what_is_required_is_said(installed: None) -> None:
 def test_the_name_is_one() -> None:
     assert PROJECT["name"] == DISTRIBUTION != "perception"
     research = tomllib.loads((ROOT / "research" / "pyproject.toml").read_text())["project"]["name"]
+    assert research == RESEARCH
     for extra, texts in EXTRAS.items():
         ours = {DISTRIBUTION, research} if extra == "research" else {DISTRIBUTION}
         names = {Requirement(text).name for text in texts}

@@ -14,10 +14,10 @@ import pytest
 
 from perception.card import read_card
 from perception.common.distribution import DISTRIBUTION
-from perception.weights import RESEARCH_MODELS
+from perception.weights import RESEARCH, RESEARCH_MODELS
 
 ROOT = Path(__file__).parents[2]
-SHIPPED, RESEARCH = ROOT / "perception" / "weights", ROOT / "research" / "perception_weights_research"
+SHIPPED, FOLDER = ROOT / "perception" / "weights", ROOT / "research" / "perception_weights_research"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def with_research(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of `research`, built and unpacked: what installing it adds to an environment."""
     folder = tmp_path_factory.mktemp("research")
     source = folder / "source"
-    shutil.copytree(RESEARCH.parent, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
+    shutil.copytree(FOLDER.parent, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
     script = f"import setuptools.build_meta as b; b.build_wheel({str(folder)!r})"
     subprocess.run([sys.executable, "-c", script], cwd=source, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
@@ -53,10 +53,10 @@ def perception(*words: str, packages: list[Path]) -> subprocess.CompletedProcess
 
 
 def test_cards_say_in_which_distribution_a_model_belongs() -> None:
-    uses = {path: read_card(path).commercial_use for folder in (SHIPPED, RESEARCH) for path in folder.glob("*.onnx")}
+    uses = {path: read_card(path).commercial_use for folder in (SHIPPED, FOLDER) for path in folder.glob("*.onnx")}
     assert {path.stem for path, use in uses.items() if use is False} == set(RESEARCH_MODELS)
-    assert {path.parent for path, use in uses.items() if use is False} == {RESEARCH}
-    assert {path.stem for path in RESEARCH.glob("*.onnx")} == set(RESEARCH_MODELS)
+    assert {path.parent for path, use in uses.items() if use is False} == {FOLDER}
+    assert {path.stem for path in FOLDER.glob("*.onnx")} == set(RESEARCH_MODELS)
 
 
 def test_without_it_one_line_says_what_to_install(without_research: Path, tmp_path: Path) -> None:
@@ -71,7 +71,8 @@ def test_without_it_one_line_says_what_to_install(without_research: Path, tmp_pa
     )
     assert told.returncode == 2 and not output.exists()
     (line,) = told.stderr.splitlines()
-    assert line.startswith("error: the model 'street-int8' is for research only") and "pip install ./research" in line
+    assert line.startswith("error: the model 'street-int8' is for research only")
+    assert "pip install ./research" in line and line.endswith(f"pip install {RESEARCH}")
     near = perception("models", "stret", packages=[without_research]).stderr
     assert "did you mean" in near and " street" in near
 
@@ -80,15 +81,15 @@ def test_with_it_they_are_found_and_whole(without_research: Path, with_research:
     packages = [without_research, with_research]
     done = perception("models", "--json", packages=packages)
     rows = {row["name"]: row for row in json.loads(done.stdout)}
-    assert {name for name, row in rows.items() if row["from"] == "perception-weights-research"} == set(RESEARCH_MODELS)
+    assert {name for name, row in rows.items() if row["from"] == RESEARCH} == set(RESEARCH_MODELS)
     for name in RESEARCH_MODELS:
         installed = Path(rows[name]["path"])
-        assert installed.parent == with_research / RESEARCH.name
-        assert installed.read_bytes() == (RESEARCH / f"{name}.onnx").read_bytes()
+        assert installed.parent == with_research / FOLDER.name
+        assert installed.read_bytes() == (FOLDER / f"{name}.onnx").read_bytes()
     card = json.loads(perception("models", "camvid", "--json", packages=packages).stdout)
     assert card["name"] == "camvid" and card["commercial_use"] is False
     # The list of checksums is installed, too, and looked at.
-    damaged = with_research / RESEARCH.name / "camvid-int8.onnx"
+    damaged = with_research / FOLDER.name / "camvid-int8.onnx"
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
@@ -110,8 +111,8 @@ def test_a_package_that_cannot_be_imported_costs_its_own_models_only(without_res
 
 
 def test_the_readme_of_the_distribution_lists_its_models() -> None:
-    text = (RESEARCH.parent / "README.md").read_text(encoding="utf-8")
+    text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
     rows = {row.split("|")[1].strip(" `"): row for row in text.splitlines() if row.startswith("| `")}
     assert set(rows) == set(RESEARCH_MODELS)
     for name, row in rows.items():
-        assert row.strip("| ").endswith(f"| {read_card(RESEARCH / f'{name}.onnx').version}")
+        assert row.strip("| ").endswith(f"| {read_card(FOLDER / f'{name}.onnx').version}")
