@@ -66,6 +66,8 @@ def test_all_networks_are_those_of_this_machine() -> None:
     assert found == wanted
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("stty") is None, reason="there is no terminal here")
 def test_a_service_for_others_shows_it_on_a_terminal(tmp_path: Path) -> None:
     """And what it says there leads to the page; no password is in it."""
