@@ -58,8 +58,17 @@ BUS = 1920 * 1080 * 3 // 2
 """Most bytes of results that a frame may send over the bus: those of a frame of 1080p, the other way."""
 
 
-@pytest.mark.parametrize("tail", [None, Tail()])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("precision", "tail"),
+    [  # each precision with what is appended by default, and one without it, is in the quick ones
+        ("fp32", Tail()),
+        ("fp16", Tail()),
+        ("bf16", Tail()),
+        ("fp16", None),
+        pytest.param("fp32", None, marks=pytest.mark.slow),
+        pytest.param("bf16", None, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_shipped_model_is_built_in_its_precision(
     rtx: Flavour, name: str, precision: str, tail: Tail | None

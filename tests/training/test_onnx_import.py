@@ -67,7 +67,7 @@ def assert_same(
         assert error <= bound * max(1.0, np.abs(truth).max()), name
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "recipe",
     [
