@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ _OURS = re.compile(r"^([\w./$()-]*/)?perception(:[\w-]+)?$")
 _SEPARATORS = {"|", "||", "&&", ";", "&"}
 
 
+@cache
+def tree() -> Any:
+    """The command with all that is below it. Parsing changes nothing of it, and making it takes longer than that."""
+    return typer.main.get_command(app)
+
+
 def parse(words: list[str]) -> Any:
     """Parse the words after ``perception``; the context of the command, which is not run.
 
@@ -24,7 +31,7 @@ def parse(words: list[str]) -> Any:
         AssertionError: there is no such command.
         Exception: click's, for an unknown option, a missing argument or a value of another kind.
     """
-    command: Any = typer.main.get_command(app)
+    command: Any = tree()
     rest, path = list(words), "perception"
     if rest[:1] == ["--log-format"]:  # of every command, and before it
         assert rest[1] in ("text", "json"), rest[1]

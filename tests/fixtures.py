@@ -6,10 +6,21 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+
+def skip_without(package: str, reason: str) -> None:
+    """Skip the module that calls this where a package is not installed.
+
+    Unlike `pytest.importorskip` it imports nothing: each process of the tests imports every module of tests, and for
+    some packages that takes seconds.
+    """
+    if find_spec(package) is None:
+        pytest.skip(reason, allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +31,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     cache_directory()  # looked up once: compiled kernels stay where they are, for they take a minute to make
     folder = tmp_path_factory.mktemp("own") / "cache"
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setattr("perception.engines.openvino._MEASURE_SECONDS", 0.05)  # each test measures anew
     return folder
 
 

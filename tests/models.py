@@ -19,7 +19,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perception.card import ModelCard, validate_card, write_card
+from perception.card import ModelCard, keep_in_card, read_card, validate_card, write_card
+from perception.common.calibration import UnknownScale
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (255, 0, 0),
@@ -46,6 +47,25 @@ def write_model(path: str | Path, **options: Any) -> Path:
     path = Path(path)
     onnx.save(build_model(**options), str(path))
     return path
+
+
+FLOORS = [-100.0, 2.0, 100.0]
+"""A network of three colours gives that of a class 4 and gray 0: a loss of a half leaves gray unknown, and no class."""
+
+
+def calibrated(path: Path) -> Path:
+    """Say in a model's card from which logits on a pixel is known; unknown ones are class 3."""
+    task = read_card(path).segmentation
+    assert task is not None
+    keep_in_card(path, segmentation=task.model_copy(update={"unknown": UnknownScale(id=3, logits=FLOORS)}))
+    return path
+
+
+def half_gray() -> np.ndarray:
+    """Red above, gray below, 64x48."""
+    image = np.full((48, 64, 3), 128, np.uint8)
+    image[:24] = (0, 0, 220)
+    return image
 
 
 def build_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,7 @@ def modules() -> dict[str, Path]:
     return names
 
 
+@cache
 def imports() -> dict[str, set[str]]:
     """The modules that each module imports, wherever in its file: at the top, in a function, for type checking."""
     known = modules()

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from perception.commands.main import app
 from perception.commands.options import EngineChoice, respell_json
-from tests.command_lines import parse
+from tests.command_lines import parse, tree
 from tests.models import write_model
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +32,7 @@ def walk(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
         yield from walk(sub, (*path, name))
 
 
-TREE = dict(walk(typer.main.get_command(app)))
+TREE = dict(walk(tree()))
 COMMANDS = {name: command for name, command in TREE.items() if not hasattr(command, "commands")}
 
 

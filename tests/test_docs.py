@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 import pytest
-import typer
 
-from perception.commands.main import app
+from tests.command_lines import tree
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "classics.md"
@@ -48,7 +47,7 @@ def test_every_picture_has_the_command_that_makes_it() -> None:
 def test_commands_parse(line: str) -> None:
     words = shlex.split(line, comments=True)
     if words[0] == "perception":
-        command: Any = typer.main.get_command(app)
+        command: Any = tree()
         name, rest = "perception", words[1:]
         while hasattr(command, "resolve_command"):
             name, command, rest = command.resolve_command(click.Context(command, info_name=name), rest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,10 +29,15 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def docstrings(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield node.value.value
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
+def docstrings(path: Path) -> tuple[str, ...]:
+    expressions = [node.value for node in nodes(path) if isinstance(node, ast.Expr)]
+    return tuple(e.value for e in expressions if isinstance(e, ast.Constant) and isinstance(e.value, str))
 
 
 @pytest.fixture(autouse=True)
@@ -101,17 +106,20 @@ def is_there(name: str) -> bool:
 
 def defines(module: Path, parts: list[str]) -> bool:
     """Whether a module defines, imports or lists the first of some names."""
-    if not parts:
-        return True
-    names = set()
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    return not parts or parts[0] in names_in(module)
+
+
+@cache
+def names_in(module: Path) -> set[object]:
+    names: set[object] = set()
+    for node in nodes(module):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.alias)):
             names.add(node.name)
         elif isinstance(node, ast.Name):
             names.add(node.id)
         elif isinstance(node, ast.Constant):
             names.add(node.value)
-    return parts[0] in names
+    return names
 
 
 # What a name in a text looks like and is none: loggers, files, hosts.
@@ -120,7 +128,7 @@ NO_MODULES = {"perception.command", "perception.example", "perception.training"}
 
 @pytest.mark.parametrize("path", [*PAGES, *COMMENTED, *SOURCES], ids=relative)
 def test_modules_that_are_named_are_there(path: Path) -> None:
-    texts = list(docstrings(path)) if path.suffix == ".py" else [path.read_text(encoding="utf-8")]
+    texts = docstrings(path) if path.suffix == ".py" else (path.read_text(encoding="utf-8"),)
     for text in texts:
         missing = {name for name in dotted_names(text) - NO_MODULES if not is_there(name)}
         assert not missing

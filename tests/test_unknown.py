@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 import perception
 from perception.card import keep_in_card, read_card
 from perception.commands.main import app
-from perception.common.calibration import UnknownScale
 from perception.errors import ModelError, UsageError
 from perception.postprocess.post_processing import DetectionOptions
 from perception.server.app import create_app
@@ -26,30 +25,13 @@ from perception.sinks.coco import CocoSink
 from perception.sinks.table import Table
 from perception.stages.panoptic import PanopticStage
 from perception.types import SourceInfo
-from tests.models import write_model
+from tests.models import calibrated, half_gray, write_model
 from tests.server.test_page import components
-
-FLOORS = [-100.0, 2.0, 100.0]
-"""The tiny network gives the colour of a class 4 and gray 0: a loss of a half leaves gray unknown, and no class."""
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return calibrated(write_model(tmp_path / "sure.onnx", detection=True, name="sure"))
-
-
-def calibrated(path: Path) -> Path:
-    task = read_card(path).segmentation
-    assert task is not None
-    keep_in_card(path, segmentation=task.model_copy(update={"unknown": UnknownScale(id=3, logits=FLOORS)}))
-    return path
-
-
-def half_gray() -> np.ndarray:
-    """Red above, gray below, 64x48."""
-    image = np.full((48, 64, 3), 128, np.uint8)
-    image[:24] = (0, 0, 220)
-    return image
 
 
 def test_a_prediction(model: Path) -> None:

@@ -26,9 +26,9 @@ def make_clips(folder: Path, count: int) -> Path:
 
 
 def command(folder: Path, model: str, out: Path, *more: str) -> list[str]:
-    """Words of a batch of two processes that writes videos and JSON Lines."""
+    """Words of a batch of two processes that writes videos and JSON Lines; no precision is measured first."""
     words = ["annotate", str(folder), "--recursive", "-m", model, "-o", f"{out}/", "--jsonl", f"{out}/"]
-    return [*words, "--jobs", "2", "--resume", *more]
+    return [*words, "--precision", "fp32", "--jobs", "2", "--resume", *more]
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 KEY, SECRET = "AKIDEXAMPLE", "wJalr/XUtnFEMI+bPxRfi"
@@ -65,6 +64,8 @@ class Store:
 @contextmanager
 def store() -> Iterator[Store]:
     """Start the server on a free port of 127.0.0.1."""
+    from moto.server import ThreadedMotoServer  # takes seconds
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

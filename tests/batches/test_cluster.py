@@ -23,9 +23,9 @@ from perception.batch import Batch
 from perception.batch.cluster import check_cluster
 from perception.errors import UsageError
 from tests.batches.running import command, done_in, make_clips, started, tree, until
-from tests.fixtures import Main, make_cache_home
+from tests.fixtures import Main, make_cache_home, skip_without
 
-pytest.importorskip("ray", reason="the extra `ray` is not installed")
+skip_without("ray", "the extra `ray` is not installed")
 pytestmark = [
     pytest.mark.timeout(600),  # a cluster is a dozen processes, on a machine that may be busy
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found in /proc"),
@@ -64,8 +64,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory, clips: Path, model: str, cac
 
 
 def here(folder: Path, model: str, out: Path, *more: str) -> list[str]:
-    """Words of a batch on this machine, whose precision does not depend on what is measured while it is busy."""
-    return command(folder, model, out, "--precision", "fp32", "--stage", "tests.batches.poison:noted", *more)
+    """Words of a batch on this machine."""
+    return command(folder, model, out, "--stage", "tests.batches.poison:noted", *more)
 
 
 def on(address: str, folder: Path, model: str, out: Path, *more: str) -> list[str]:

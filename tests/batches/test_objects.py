@@ -15,11 +15,10 @@ from perception.common.objects import ObjectPath, plain, remember
 from perception.errors import UsageError
 from perception.sources.uri import redact
 from tests.batches.running import make_clips, started, tree, until
-from tests.fixtures import Main
-
-pytest.importorskip("moto", reason="moto is not installed")
 from tests.batches.store import BUCKET, KEY, SECRET, Store, store
+from tests.fixtures import Main, skip_without
 
+skip_without("moto", "moto is not installed")
 pytestmark = [pytest.mark.usefixtures("own_cache_home"), pytest.mark.timeout(600)]
 
 

@@ -51,7 +51,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     video = make_video(
-        folder / "square.mp4", images=[scene()] * 50, size_wh=(640, 480), options={"preset": "ultrafast"}
+        folder / "square.mp4", images=[scene()] * 50, size_wh=(640, 480), fps=10, options={"preset": "ultrafast"}
     )
     settings = make_settings(
         {

@@ -40,16 +40,23 @@ def expanded(extra: str) -> Iterator[Requirement]:
             yield requirement
 
 
-@pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The metadata that setuptools makes of pyproject.toml, in front of any other."""
-    copy = tmp_path / "source"
+@pytest.fixture(scope="module")
+def metadata(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the metadata that setuptools makes of pyproject.toml."""
+    folder = tmp_path_factory.mktemp("metadata")
+    copy = folder / "source"
     (copy / "perception" / "common").mkdir(parents=True)
     for name in ("pyproject.toml", "README.md", "perception/__init__.py", "perception/common/version.py"):
         (copy / name).write_text((ROOT / name).read_text())
-    script = f"import setuptools.build_meta as b; b.prepare_metadata_for_build_wheel({str(tmp_path)!r})"
+    script = f"import setuptools.build_meta as b; b.prepare_metadata_for_build_wheel({str(folder)!r})"
     subprocess.run([sys.executable, "-c", script], cwd=copy, check=True, capture_output=True)
-    monkeypatch.syspath_prepend(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def installed(metadata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That metadata in front of any other."""
+    monkeypatch.syspath_prepend(metadata)
 
 
 def same(text: str) -> tuple[object, ...]:
@@ -62,7 +69,9 @@ def test_an_extra_is_its_requirements(installed: None, extra: str) -> None:
     assert {same(text) for text in requirements(extra)} == {same(str(one)) for one in expanded(extra)}
 
 
-def test_the_hint_is_a_command_for_what_is_missing(installed: None, tmp_path: Path) -> None:
+def test_the_hint_is_a_command_for_what_is_missing(
+    installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = shlex.split(install_hint("live"))
     assert command[:2] == ["pip", "install"]
     assert {Requirement(text).name for text in command[2:]} <= {one.name for one in expanded("live")}
@@ -71,6 +80,7 @@ def test_the_hint_is_a_command_for_what_is_missing(installed: None, tmp_path: Pa
         folder = tmp_path / f"{name.replace('-', '_')}-1.dist-info"
         folder.mkdir(exist_ok=True)
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
     # everything is there, so whoever asks has a broken one: name them all
     assert {Requirement(text).name for text in shlex.split(install_hint("live"))[2:]} == everything
 

@@ -7,6 +7,8 @@ import logging
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +60,19 @@ BUS = 1920 * 1080 * 3 // 2
 """Most bytes of results that a frame may send over the bus: those of a frame of 1080p, the other way."""
 
 
-@pytest.mark.parametrize("tail", [None, Tail()])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("name", PLAIN)
+ALIKE = ("everyday", "street-open")
+"""Of the network of ``street``, with other classes: most of their builds, which take a second each, are slow tests."""
+
+
+def builds() -> Iterator[Any]:
+    """A model, a precision and what is appended: each precision with the usual tail is quick, and one without."""
+    for name, precision, tail in product(PLAIN, ("fp32", "fp16", "bf16"), (None, Tail())):
+        left_out = (name in ALIKE) + (tail is None)  # one of them: fp16 alone; both: none
+        quick = left_out == 0 or (left_out == 1 and precision == "fp16")
+        yield pytest.param(name, precision, tail, marks=[] if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "precision", "tail"), list(builds()))
 def test_every_shipped_model_is_built_in_its_precision(
     rtx: Flavour, name: str, precision: str, tail: Tail | None
 ) -> None:
@@ -106,7 +118,7 @@ def quantise(path: Path, output: Path, size: tuple[int, int]) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "street-wide" else name for name in PLAIN]
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("street-wide", *ALIKE) else n for n in PLAIN]
 )
 def test_every_shipped_model_is_built_in_int8(rtx: Flavour, name: str, tmp_path: Path) -> None:
     """The quantised version that ships, and where none does, one that is made here."""

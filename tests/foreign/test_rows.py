@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from perception.commands.main import app
 from perception.engines import open_engine
 from perception.foreign.adapt import adapt_model
 from perception.foreign.adapter import ForeignCard
+from tests.fixtures import Main
 from tests.foreign.graphs import Net, corner_box
 from tests.noise import noise_frames
 
@@ -360,16 +359,13 @@ def test_a_reported_file_runs_by_its_card(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", [{"format": "yolov8"}, {"format": "rows", "columns": ["box", "classes"]}])
-def test_a_reported_file_under_another_card_is_called_out(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_a_reported_file_under_another_card_is_called_out(
+    spec: dict[str, Any], tmp_path: Path, main_here: Main
+) -> None:
     yaml_file = tmp_path / "card.yaml"
     yaml_file.write_text(yaml.safe_dump(data(spec, size=(320, 320))))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "perception", "annotate", "synthetic:?size=64x48&frames=2&fps=5"),
-            *("-m", str(CASES / "detr-normalised.onnx"), "--card", str(yaml_file), "--jsonl", "-"),
-        ],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    words = ["-m", str(CASES / "detr-normalised.onnx"), "--card", str(yaml_file), "--jsonl", "-"]
+    done = main_here("annotate", "synthetic:?size=64x48&frames=2&fps=5", *words)
     assert done.returncode == 0
     (line,) = [line for line in done.stderr.splitlines() if "trial picture" in line]
     assert "rows: each of 2 boxes" in line and MISSING in line

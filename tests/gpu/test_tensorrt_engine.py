@@ -28,7 +28,7 @@ from tests.engines.trt_models import detector
 from tests.gpu.conftest import SIMULATED
 from tests.gpu.stand_in import Context as StandInContext
 from tests.gpu.stand_in import StandIn
-from tests.models import solid, write_model
+from tests.models import calibrated, half_gray, solid, write_model
 from tests.noise import noise
 
 pytestmark = [
@@ -65,8 +65,6 @@ def test_masks_are_those_of_the_cpu_engines(stand_in: StandIn, tmp_path: Path) -
 
 def test_pixels_of_which_the_network_is_not_sure(stand_in: StandIn, tmp_path: Path) -> None:
     """They need more than the argmax that comes with the logits."""
-    from tests.test_unknown import calibrated, half_gray
-
     path = calibrated(write_model(tmp_path / "sure.onnx", width=16, height=12))
     masks = []
     for engine in ("tensorrt", "onnxruntime"):

@@ -17,10 +17,11 @@ import pytest
 
 from perception.server.inference import explain_process
 from perception.server.inference.explain_process import MAX_SIDE, METHODS
+from tests.fixtures import skip_without
 from tests.models import PALETTE
 
-pytest.importorskip("torch", reason="torch is not installed (extra train)")
-pytest.importorskip("captum", reason="captum is not installed (extra train)")
+skip_without("torch", "torch is not installed (extra train)")
+skip_without("captum", "captum is not installed (extra train)")
 
 pytestmark = pytest.mark.timeout(400)
 

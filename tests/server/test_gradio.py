@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import json
 import os
@@ -138,15 +139,20 @@ def test_no_file_is_read_with_a_body(attacked: tuple[Site, httpx.Client], beside
     site, client = attacked
     url, asked = beside
     addresses = {path for name in ("predict", "0", "1") for path, _ in gradio_routes(site.app, name)}
+    # There are ten thousand of them, and a client that can do everything would take half of the time.
+    plain = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
+    headers = {**site.headers, "content-type": "application/json"}
     for address in sorted(addresses):
         for number, form in enumerate(site.forms(str(site.planted), url)):
             for index in range(4 if number < 2 else 1):
                 data = {"data": [form], "fn_index": index, "session_hash": "x", "event_id": "x", "trigger_id": 1}
                 for body in (data, {**data, "data": form, "component_id": index, "fn_name": "load"}):
-                    answer = client.post(address, json=body)
-                    assert site.secret not in answer.text, (address, body)
+                    plain.request("POST", address, json.dumps(body), headers)
+                    answer = plain.getresponse().read().decode(errors="replace")
+                    assert site.secret not in answer, (address, body)
         files = {"files": ("planted.txt", site.secret.encode(), "text/plain")}
         client.post(address, files=files, params={"upload_id": "x"})
+    plain.close()
     assert site.found() == []
     assert asked == []
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.fixtures import skip_without
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
-pytest.importorskip("faster_coco_eval")
+skip_without("faster_coco_eval", "faster-coco-eval is not installed (extra eval)")
 
 import yaml  # noqa: E402
 from torch import Tensor  # noqa: E402

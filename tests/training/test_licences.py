@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from perception.training.tasks.kinds import open_task  # noqa: E402
 from perception.training.tasks.licences import check_networks  # noqa: E402
 from perception.training.weights.checkpoint import save_checkpoint  # noqa: E402
 from perception.weights.library import find_model  # noqa: E402
+from tests.fixtures import Main  # noqa: E402
 from tests.models import write_model  # noqa: E402
 from tests.training.pictures import write_boxes, write_folder  # noqa: E402
 
@@ -65,10 +64,9 @@ def test_a_set_without_such_a_licence_is_refused(tmp_path: Path, changes: dict[s
     read_config(recipe(tmp_path, model__commercial_use=False, **changes))  # who does not promise it may do that
 
 
-def test_the_command_says_it_in_one_line_before_any_training(tmp_path: Path) -> None:
+def test_the_command_says_it_in_one_line_before_any_training(tmp_path: Path, main_here: Main) -> None:
     path = recipe(tmp_path, data__train__0__licence="")
-    command = [sys.executable, "-m", "perception", "train", str(path), "--data", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = main_here("train", str(path), "--data", str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1 and "set train has no licence" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fixtures import Main, skip_without
+
 torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
-pytest.importorskip("faster_coco_eval")
+skip_without("faster_coco_eval", "faster-coco-eval is not installed (extra eval)")
 
 import yaml  # noqa: E402
 
@@ -170,12 +172,12 @@ def test_tensorboard_gets_numbers_and_pictures(data: Path, tmp_path: Path) -> No
     assert (image.width, image.height) == (96, 72)
 
 
-def test_the_command_tells_of_every_epoch_where_there_is_no_terminal(data: Path, tmp_path: Path) -> None:
+def test_the_command_tells_of_every_epoch_where_there_is_no_terminal(
+    data: Path, tmp_path: Path, main_here: Main
+) -> None:
     content = yaml.safe_load(recipe(tmp_path).read_text()) | {"epochs": 2, "evaluate_every": 2}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "perception", "train", str(tmp_path / "two.yaml"), "--data", str(data)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that wait for each other are slow
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = main_here("train", str(tmp_path / "two.yaml"), "--data", str(data))
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "epoch=" in line]
     assert [line.split("epoch=")[1].split()[0] for line in told] == ["1", "2"]

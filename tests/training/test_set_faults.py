@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from perception.errors import PerceptionError, SourceError, UsageError  # noqa: 
 from perception.training.recipes.read import parse_config, read_config  # noqa: E402
 from perception.training.run.loop import train  # noqa: E402
 from perception.training.tasks.kinds import open_task  # noqa: E402
+from tests.fixtures import Main  # noqa: E402
 from tests.training.sets import FAR, NAMES, PLAIN, SMOKE, TOWN, recipe, write_sets  # noqa: E402
 
 
@@ -90,13 +89,15 @@ def test_sets_that_contradict_each_other_are_told(tmp_path: Path, changes: dict[
     assert "\n" not in str(caught.value)
 
 
-def test_the_command_tells_it_in_one_line_before_any_training(data: Path, tmp_path: Path) -> None:
+def test_the_command_tells_it_in_one_line_before_any_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main_here: Main
+) -> None:
+    monkeypatch.chdir(SMOKE.parents[2])
     for path in (
         recipe(tmp_path, data__train=[PLAIN, PLAIN]),
         recipe(tmp_path / "ids", data__train=[PLAIN, {**TOWN, "ids": {40: "ground", 42: "box"}}]),
     ):
-        command = [sys.executable, "-m", "perception", "train", str(path), "--data", str(data)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SMOKE.parents[2])
+        done = main_here("train", str(path), "--data", str(data))
         assert done.returncode == 2, done.stderr
         assert done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
         assert not (path.parent / "run").exists()

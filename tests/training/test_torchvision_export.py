@@ -297,10 +297,18 @@ def test_weights_that_cannot_be_had(offline: None, tmp_path: Path) -> None:
         export_torchvision("ssdlite320_mobilenet_v3_large", tmp_path / "x.onnx", weights="COCO_V1")
 
 
-def test_an_export_that_is_not_the_network_is_refused(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A segmenter's file, and how the command that wrote it ended."""
+    output = tmp_path_factory.mktemp("exported") / "l.onnx"
+    arguments = ["torchvision:lraspp_mobilenet_v3_large", "--weights", "none", "--size", "64x48", "-o", str(output)]
+    return output, CliRunner().invoke(app, ["export", *arguments])
+
+
+def test_an_export_that_is_not_the_network_is_refused(exported: tuple[Path, Any]) -> None:
     name = "lraspp_mobilenet_v3_large"
-    path = tmp_path / "l.onnx"
-    card = export_torchvision(name, path, weights="none", size=(64, 48))
+    path, _ = exported
+    card = read_card(path)
     torch.manual_seed(1)
     other = models.get_model(name, weights=None, weights_backbone=None, num_classes=21).eval()
     _, graph = make_graph(other, name, models.get_model_weights(name).DEFAULT, (64, 48), untrained=True)
@@ -308,10 +316,9 @@ def test_an_export_that_is_not_the_network_is_refused(tmp_path: Path) -> None:
         check_export(graph, card, path)
 
 
-def test_the_command_line(tmp_path: Path) -> None:
-    output, lines = tmp_path / "l.onnx", tmp_path / "o.jsonl"
-    arguments = ["torchvision:lraspp_mobilenet_v3_large", "--weights", "none", "--size", "64x48", "-o", str(output)]
-    result = CliRunner().invoke(app, ["export", *arguments])
+def test_the_command_line(exported: tuple[Path, Any], tmp_path: Path) -> None:
+    output, result = exported
+    lines = tmp_path / "o.jsonl"
     assert result.exit_code == 0, (result.output, result.exception)
     assert str(output) in result.output
     command = ["annotate", "synthetic:?size=64x48&frames=2", "-m", str(output), "--jsonl", str(lines), "-q"]

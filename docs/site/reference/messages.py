@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import perception
@@ -20,11 +21,12 @@ def room_of(path: Path) -> str:
 @cache
 def messages() -> dict[str, list[str]]:
     """The messages of each room, each once, in alphabetical order; those that are filled in whole are left out."""
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
-    kinds = _errors(trees.values())
+    paths = sorted(PACKAGE.rglob("*.py"))
+    nodes = {path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))) for path in paths}
+    kinds = _errors(chain.from_iterable(nodes.values()))
     found: dict[str, set[str]] = {}
-    for path, tree in trees.items():
-        for node in ast.walk(tree):
+    for path, its_nodes in nodes.items():
+        for node in its_nodes:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in kinds and node.args:
                 text = " ".join(_spelled(node.args[0]).split())
                 if any(character.isalpha() for character in text):
@@ -32,12 +34,11 @@ def messages() -> dict[str, list[str]]:
     return {room: sorted(texts, key=str.casefold) for room, texts in found.items()}
 
 
-def _errors(trees: Iterable[ast.AST]) -> set[str]:
+def _errors(nodes: Iterable[ast.AST]) -> set[str]:
     """The names of `PerceptionError` and of all classes that are made from it."""
     bases = {
         node.name: {base.id for base in node.bases if isinstance(base, ast.Name)}
-        for tree in trees
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.ClassDef)
     }
     names = {"PerceptionError"}
