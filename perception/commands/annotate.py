@@ -76,6 +76,7 @@ from perception.commands.outputs import (
     clip_settings,
     outputs_of,
 )
+from perception.common.phases import phase
 from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
 
@@ -211,18 +212,16 @@ def annotate(
 
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
-    from perception.annotate import Annotation, Outputs, RunSummary, annotate_all
-    from perception.batch import Batch, common_folder
-    from perception.commands.reporter import Reporter
-    from perception.commands.terminal import write_json
-    from perception.common.settings import names
-    from perception.common.settings import size as parse_size
-    from perception.common.settings import things as parse_things
-    from perception.events.settings import read_event_settings
-    from perception.postprocess.post_processing import DetectionOptions
-    from perception.rules.settings import read_rules
-    from perception.sources.choice import Choice
-    from perception.stages.factories import find_stage
+    with phase("imports"):
+        from perception.annotate import Annotation, Outputs, RunSummary, annotate_all
+        from perception.commands.reporter import Reporter
+        from perception.commands.terminal import write_json
+        from perception.common.settings import names
+        from perception.common.settings import size as parse_size
+        from perception.common.settings import things as parse_things
+        from perception.postprocess.post_processing import DetectionOptions
+        from perception.sources.choice import Choice
+        from perception.stages.factories import find_stage
 
     for name in stage or ():
         find_stage(name)  # a wrong one is told first
@@ -236,19 +235,28 @@ def annotate(
     if not outputs.given() and not outputs.publish:
         kinds = ", --".join(k for k in Outputs.__dataclass_fields__ if k not in ("video", "subtitles", "publish"))
         raise UsageError(f"nothing to write: give -o OUT, or one of --{kinds}")
-    several = listed(files_from)
+    several, root = listed(files_from), None
     named = [*(source for source in sources if source or files_from is None), *several]
-    root = common_folder(several) if several else None
+    if several:
+        from perception.batch import common_folder
+
+        root = common_folder(several)
     if as_json and "-" in outputs.given().values():
         raise UsageError("--json prints the summary on standard output; give the other output a file name")
     if rules is not None:
+        from perception.rules.settings import read_rules
+
         read_rules(rules)
     elif summary is not None:
         raise UsageError("--summary says what rules saw: give --rules FILE")
     elif (events, event_targets, clips) != (None, None, None) and not stage:
         raise UsageError("events are made by rules: give --rules FILE")
     kept = clip_settings(clips, clip_before, clip_after, clip_sound)
-    targets = None if event_targets is None else read_event_settings(event_targets)
+    targets = None
+    if event_targets is not None:
+        from perception.events.settings import read_event_settings
+
+        targets = read_event_settings(event_targets)
     step, loss = frames_to_see(every, max_loss)
     choice, reporter = Choice(include or (), exclude or ()), Reporter(quiet=quiet, stats=stats)
     annotation = Annotation(
@@ -275,6 +283,8 @@ def annotate(
             raise UsageError(
                 "a batch sends no events and keeps no clips; leave out --jobs, --resume and --cluster, or these"
             )
+        from perception.batch import Batch
+
         batch = Batch(
             named, annotation, outputs, jobs=jobs, cluster=cluster, resume=resume, overwrite=overwrite,
             recursive=recursive, choice=choice, root=root,

@@ -79,10 +79,10 @@ def listed(path: str | None) -> list[str]:
     Raises:
         UsageError: it cannot be read, or lists none.
     """
-    from perception.batch import read_list
-
     if path is None:
         return []
+    from perception.batch import read_list
+
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
