@@ -21,6 +21,7 @@ from perception.commands.inputs import (
     Timeout,
     frames_to_see,
     listed,
+    root_of,
 )
 from perception.commands.options import (
     DRAWING,
@@ -73,8 +74,10 @@ from perception.commands.outputs import (
     SkipExisting,
     Summary,
     Trajectories,
+    check_rules,
     clip_settings,
     outputs_of,
+    targets_of,
 )
 from perception.common.phases import phase
 from perception.errors import UsageError
@@ -235,28 +238,13 @@ def annotate(
     if not outputs.given() and not outputs.publish:
         kinds = ", --".join(k for k in Outputs.__dataclass_fields__ if k not in ("video", "subtitles", "publish"))
         raise UsageError(f"nothing to write: give -o OUT, or one of --{kinds}")
-    several, root = listed(files_from), None
-    named = [*(source for source in sources if source or files_from is None), *several]
-    if several:
-        from perception.batch import common_folder
-
-        root = common_folder(several)
+    several = listed(files_from)
+    named, root = [*(source for source in sources if source or files_from is None), *several], root_of(several)
     if as_json and "-" in outputs.given().values():
         raise UsageError("--json prints the summary on standard output; give the other output a file name")
-    if rules is not None:
-        from perception.rules.settings import read_rules
-
-        read_rules(rules)
-    elif summary is not None:
-        raise UsageError("--summary says what rules saw: give --rules FILE")
-    elif (events, event_targets, clips) != (None, None, None) and not stage:
-        raise UsageError("events are made by rules: give --rules FILE")
+    check_rules(rules, summary, (events, event_targets, clips) != (None, None, None) and not stage)
     kept = clip_settings(clips, clip_before, clip_after, clip_sound)
-    targets = None
-    if event_targets is not None:
-        from perception.events.settings import read_event_settings
-
-        targets = read_event_settings(event_targets)
+    targets = targets_of(event_targets)
     step, loss = frames_to_see(every, max_loss)
     choice, reporter = Choice(include or (), exclude or ()), Reporter(quiet=quiet, stats=stats)
     annotation = Annotation(

@@ -97,6 +97,15 @@ MAX_LOSS = 0.01
 """Mean loss that ``--every auto`` may cost unless something else is said."""
 
 
+def root_of(names: list[str]) -> Path | None:
+    """Return the folder that all files of a list lie in; None where there is none, or no list."""
+    if not names:
+        return None
+    from perception.batch import common_folder
+
+    return common_folder(names)
+
+
 def frames_to_see(every: str, max_loss: float | None) -> tuple[int, float | None]:
     """Return the step of reading, and the loss that is accepted, None where the network sees every frame.
 

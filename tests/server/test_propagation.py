@@ -213,14 +213,14 @@ def test_the_network_of_these_tests_finds_the_square(loaded: Model) -> None:
 
 def test_overlays_come_as_often_as_frames_and_are_where_things_are(loaded: Model) -> None:
     metrics = Metrics()
-    with bench(loaded, [picture(index) for index in range(40)], metrics=metrics) as made:
-        play(made, 40, slow=4)
+    with bench(loaded, [picture(index) for index in range(24)], metrics=metrics) as made:
+        play(made, 24, slow=4)
         status = made.stream.status()
-    assert [one.frame.index for one in made.shown] == [0, *range(2, 40)]
-    assert [one.propagated for one in made.shown] == [False, *[True] * 38]
-    assert (status["frames"], status["dropped"]) == (39, 1)
-    assert status["propagated"] == pytest.approx(38 / 39, abs=1e-3)
-    assert 'perception_frames_propagated_total{kind="stream"} 38.0' in metrics.render().decode()
+    assert [one.frame.index for one in made.shown] == [0, *range(2, 24)]
+    assert [one.propagated for one in made.shown] == [False, *[True] * 22]
+    assert (status["frames"], status["dropped"]) == (23, 1)
+    assert status["propagated"] == pytest.approx(22 / 23, abs=1e-3)
+    assert 'perception_frames_propagated_total{kind="stream"} 22.0' in metrics.render().decode()
     for one in made.shown:
         index = one.frame.index
         assert one.detections is not None and one.class_map is not None
@@ -277,9 +277,10 @@ def test_else_frames_for_which_there_is_no_time_are_dropped(loaded: Model) -> No
         made.frame()
         made.gate.go()
         assert made.see().frame.index == 0
-        for _ in range(5):
-            made.frame()
+        made.frame()
         wait_for(lambda: made.gate.begun == [0, 1])
+        for _ in range(4):
+            made.frame()
         made.gate.go()
         assert made.see().frame.index == 1
         wait_for(lambda: made.gate.begun == [0, 1, 5])
@@ -313,16 +314,16 @@ def test_it_can_be_turned_on_and_off_while_the_stream_runs(loaded: Model) -> Non
         assert (made.see().frame.index, made.shown[-1].propagated) == (6, False)
 
 
-@pytest.mark.parametrize("slow", [1, 3, 6])
+@pytest.mark.parametrize("slow", [1, 6])
 def test_identities_stay_and_what_crosses_a_line_is_counted_once(loaded: Model, slow: int) -> None:
     """As with a network that sees every frame: ``slow`` of 1 is one that is a frame behind."""
     rules = make_rules({"lines": [{"name": "gate", "points": [[0.5, 0.95], [0.5, 0.05]]}]})
-    with bench(loaded, [picture(index) for index in range(60)], rules=RuleBook(loaded.card, rules)) as made:
-        play(made, 60, slow=slow)
+    with bench(loaded, [picture(index) for index in range(54)], rules=RuleBook(loaded.card, rules)) as made:
+        play(made, 54, slow=slow)
         [reading] = made.stream.readings
     found = [one.detections for one in made.shown if one.detections is not None and len(one.detections)]
     ids = [[] if each.track_ids is None else each.track_ids.tolist() for each in found]
-    assert len(ids) > 50 and all(each == [1] for each in ids)
+    assert len(ids) > 44 and all(each == [1] for each in ids)
     assert [event.kind for one in made.shown for event in one.events] == ["crossed"]
     assert made.shown[-1].propagated and reading.name == "gate"
 
