@@ -26,12 +26,14 @@ class MotionEstimator:
     Args:
         goes_on: frames come one after the other, and the search begins where the last motion leads to if it goes on as
             it was: things that went far are lost without. The key frame may be another one than before.
+        changed: part of the small luma that may be another than the motion explains, 0..1.
     """
 
-    def __init__(self, goes_on: bool = False) -> None:
+    def __init__(self, goes_on: bool = False, changed: float = CHANGED) -> None:
         self._flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._flow.setFinestScale(1)
         self._goes_on = goes_on
+        self._most_changed = changed
         self._last: Motion | None = None
 
     def motion(self, luma: U8, key: U8, scale: float, gap: int) -> Motion | None:
@@ -50,7 +52,7 @@ class MotionEstimator:
         if last is not None and last.flow.shape[:2] == luma.shape:
             guess = last.flow * np.float32(gap / last.gap)
         flow = np.asarray(self._flow.calc(luma, key, guess), np.float32)
-        if _changed(luma, key, flow) > CHANGED:
+        if _changed(luma, key, flow) > self._most_changed:
             return None
         found = Motion(flow, scale, gap)
         self._last = found if self._goes_on else None

@@ -339,7 +339,8 @@ def test_a_graph_is_checked_once_and_again_where_something_has_changed(
     wrong = read_card(write_model(tmp_path / "other.onnx", classes=4, detection=True))  # the card
     with pytest.raises(ModelError, match="the card does not fit the graph"):
         checked_module.checked_graph(path, wrong, (64, 48))
-    for damage in ("", "[]", '{"a": 1}', "{", json.dumps({key: {"batch": "x"} for key in json.loads(kept.read_text())})):
+    other = json.dumps({key: {"batch": "x"} for key in json.loads(kept.read_text())})
+    for damage in ("", "[]", '{"a": 1}', "{", other):
         kept.write_text(damage)
         count = len(checked)
         open_present(path, "openvino").close()

@@ -243,7 +243,7 @@ def test_the_age_of_what_the_network_said_is_measured(loaded: Model) -> None:
 
 
 def test_a_frame_that_shows_something_else_waits_for_the_network(loaded: Model) -> None:
-    pictures = [picture(index, seed=0 if index < 5 else 100) for index in range(12)]
+    pictures = [picture(index) if index < 5 else ~picture(index, seed=100) for index in range(12)]
     with bench(loaded, pictures) as made:
         play(made, 5, slow=100)
         for _ in range(5, 8):

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from perception.propagation.estimation import MotionEstimator
     from perception.propagation.motion import Motion
 
+CHANGED = 0.4
+"""Part of the picture that may be another than its motion explains: more is a cut. What comes into view has its first
+results when the network has seen it; until then the rest of the picture is worth more than no picture."""
+
 MOST_S = 1.0
 """Seconds of the source's clock after which what the network said is carried no further."""
 
@@ -69,7 +73,7 @@ class Propagation:
         if self._key is not None and self._estimator is None:
             from perception.propagation.estimation import MotionEstimator  # compiles its kernels
 
-            self._estimator = MotionEstimator(goes_on=True)
+            self._estimator = MotionEstimator(goes_on=True, changed=CHANGED)
 
     def _publish(self, frame: Frame, inference: Inference, carried: Carried | None, age_s: float) -> bool:
         """Publish a result unless its frame, or a later one, was shown before, or it is too old."""
