@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception.card import ModelCard, read_card
+from perception.common.phases import phase
 from perception.common.settings import nearest
 from perception.errors import UsageError
 from perception.postprocess.post_processing import DetectionOptions, PostProcessing
@@ -59,15 +60,17 @@ def load_model(
     from perception.engines import open_engine
     from perception.postprocess import warmup
 
-    path, card = find_with_card(name_or_path, card)
-    read = read_card(path, card)
+    with phase("card of the model"):
+        path, card = find_with_card(name_or_path, card)
+        read = read_card(path, card)
     size = check_size(read, size, path)
     post = PostProcessing(read, _options(options, detection))
     warmup()  # before a source is opened: a camera's frames would wait, or be lost
-    opened = open_engine(
-        path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size,
-        batch=batch,
-    )  # fmt: skip
+    with phase("engine"):
+        opened = open_engine(
+            path, read, engine=engine, precision=precision, mode=mode, threads=threads, device=device, size=size,
+            batch=batch,
+        )  # fmt: skip
     return Model(read, opened, post)
 
 

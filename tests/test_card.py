@@ -7,15 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import yaml
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception import ModelError
 from perception.card import METADATA_KEY, ModelCard, load_onnx, read_card, validate_card, write_card
+from perception.card.metadata import metadata_of
 from perception.common.palette import class_colors
+from perception.weights.library import model_paths
 from tests.models import build_model, write_model
 
 CARD: dict[str, Any] = {
@@ -201,6 +205,32 @@ def test_files_that_are_not_there_or_not_onnx(tmp_path: Path) -> None:
     path.write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(4000))
     with pytest.raises(ModelError, match="not an ONNX file"):
         load_onnx(path)
+
+
+@pytest.mark.parametrize("name", ["street-open", "street-int8", "imagenet"])
+def test_metadata_is_what_onnx_reads_and_nothing_where_the_file_is_cut(name: str) -> None:
+    data = model_paths()[name].read_bytes()
+    expected = {prop.key: prop.value for prop in onnx.load_model_from_string(data).metadata_props}
+    assert metadata_of(data) == expected and METADATA_KEY in expected
+    rng = np.random.default_rng(0)
+    cuts = [*range(64), *rng.integers(0, len(data), 100).tolist(), *range(len(data) - 64, len(data))]
+    for cut in cuts:
+        found = metadata_of(data[:cut])
+        try:
+            model = onnx.load_model_from_string(data[:cut])
+        except DecodeError:
+            assert found is None
+        else:
+            assert found == ({p.key: p.value for p in model.metadata_props} if model.HasField("graph") else None)
+    small = onnx.load_model_from_string(data)
+    small.graph.ClearField("initializer")
+    small.graph.ClearField("node")
+    bytes_of = bytearray(small.SerializeToString())
+    for _ in range(2000):  # whatever is in it, it is read or not
+        spoilt = bytearray(bytes_of)
+        for at in rng.integers(0, len(spoilt), 3):
+            spoilt[at] = rng.integers(0, 256)
+        metadata_of(bytes(spoilt))
 
 
 def test_numbers_and_dates_without_quotes(tmp_path: Path) -> None:

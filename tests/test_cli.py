@@ -148,6 +148,29 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert done.returncode != 0 and "Traceback" in done.stderr
 
 
+def test_debug_says_what_the_time_went_to(tmp_path: Path, model: str, main_here: Main) -> None:
+    done = main_here("annotate", SCENE, "-m", model, "--jsonl", str(tmp_path / "o.jsonl"), "--debug")
+    assert done.returncode == 0, done.stderr
+    _, _, table = done.stderr.partition("where the time went\n")
+    told = {line[19:].strip(): (float(line[:9]), float(line[9:19])) for line in table.splitlines()}
+    assert {"imports", "card of the model", "engine", "source", "first result", "closing outputs"} <= told.keys()
+    assert all(began >= 0 and took >= 0 for began, took in told.values())
+    began = [begun for begun, _ in told.values()]
+    assert began == sorted(began)
+    assert told["first result"][1] <= told["frames"][1] + 0.02
+
+
+@pytest.mark.parametrize("words", [("anotate", "demo"), ("--log-format", "text", "anotate")])
+def test_a_wrong_command_is_told_with_the_nearest(words: tuple[str, ...], main_here: Main) -> None:
+    done = main_here(*words)
+    assert done.returncode == 2 and "annotate" in done.stderr
+
+
+def test_help_before_a_command_lists_them_all(main_here: Main) -> None:
+    done = main_here("--help", "annotate")
+    assert all(f" {name} " in done.stdout for name in ("annotate", "live", "gpu-check", "eval", "classics"))
+
+
 def test_config_sets_what_flags_set_and_flags_win(tmp_path: Path, model: str, main_here: Main) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(f"model: {model}\nmax-frames: 3\njsonl: '-'\n")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from secrets import token_hex
+
+import pytest
 
 import perception
 
@@ -39,20 +42,60 @@ for args in (["--help"], ["annotate", "--help"]):
     assert not loaded_after(code) & {*HEAVY, "numpy"} - {"pydantic"}
 
 
-def test_runtime_never_loads_torch(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def run_of(*words: str) -> str:
+    """Code that runs the command as the shell does."""
+    return f"""
+import sys
+from perception.commands.main import main
+sys.argv[1:] = {words!r}
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+
+def test_the_list_of_models_loads_nothing_heavy() -> None:
+    assert not loaded_after(run_of("models")) & {*HEAVY, "numpy"} - {"pydantic"}
+
+
+def test_a_command_loads_no_other(tmp_path: Path) -> None:
+    code = run_of("annotate", "--help") + "import sys; sys.stderr.write('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stderr.split() if name.startswith("perception.commands.")}
+    assert "perception.commands.annotate" in loaded
+    assert not loaded & {f"perception.commands.{name}" for name in ("live", "bench", "train", "models", "evaluate")}
+
+
+def test_the_runtime_loads_what_it_needs(tmp_path: Path) -> None:
+    """Never torch; and once the model was checked, nothing to check models with."""
     from tests.models import write_model
 
-    model = write_model(tmp_path / "colors.onnx", detection=True)
-    code = f"""
-from perception.commands.main import app
-try:
-    app(["annotate", "synthetic:?size=64x48&frames=3", "-m", {str(model)!r}, "-o", {str(tmp_path / "o.mp4")!r},
-         "--jsonl", {str(tmp_path / "o.jsonl")!r}, "--masks", {str(tmp_path / "masks")!r}, "-q"])
-except SystemExit as end:
-    assert end.code == 0, end.code
-"""
-    assert not loaded_after(code) & {"torch", "torchvision"}
+    model = write_model(tmp_path / "colors.onnx", detection=True, name=f"new-{token_hex(4)}")  # no run has seen it
+    words = (
+        *("annotate", "synthetic:?size=64x48&frames=3", "-m", str(model), "--overwrite", "-q", "--engine", "openvino"),
+        *("-o", str(tmp_path / "o.mp4"), "--jsonl", str(tmp_path / "o.jsonl"), "--masks", str(tmp_path / "masks")),
+    )
+    code = f"{run_of(*words)}\nassert 'scipy.linalg' not in sys.modules"
+    first, second = loaded_after(code), loaded_after(code)
+    never = {"torch", "torchvision", "pandas", "pyarrow", "matplotlib", "onnxruntime", "gradio", "fastapi", "unittest"}
+    assert "onnx" in first and "onnx" not in second
+    assert not (first | second) & never
     assert (tmp_path / "o.mp4").is_file()
+
+
+def test_kernels_of_others_still_multiply_matrices() -> None:
+    pytest.importorskip("scipy")
+    code = """
+import sys
+import numpy as np
+import perception.common.jit
+assert "scipy.linalg" not in sys.modules
+import numba
+product = numba.njit(lambda a, b: a @ b)(np.ones((2, 3)), np.ones((3, 2)))
+assert np.array_equal(product, np.full((2, 2), 3.0)), product
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
 
 
 def test_public_names_all_resolve() -> None:

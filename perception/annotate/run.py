@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perception.annotate.outputs import Outputs
 from perception.annotate.planning import plan
 from perception.annotate.result import Result
+from perception.common.phases import phase
 from perception.errors import PerceptionError, UsageError, out_of_memory
 from perception.pipeline import run
 from perception.sinks import Sink, open_sink
@@ -101,7 +102,8 @@ def annotate_one(
             footage = None if clips is None else held.enter_context(_recorder(clips, annotator, result.source))
             packets = None if footage is None else footage.packets
             chosen = None if result.chosen is None else result.chosen.takes
-            opened = open_source(copy or result.source, packets=packets, chosen=chosen, **(source_options or {}))
+            with phase("source"):
+                opened = open_source(copy or result.source, packets=packets, chosen=chosen, **(source_options or {}))
             source = held.enter_context(opened if copy is None else NamedSource(opened, result.source))
             result.live = source.info.live
             sinks = make_sinks()

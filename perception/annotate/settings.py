@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from perception.common.phases import phase
 from perception.common.precision import Precision
 from perception.postprocess.post_processing import DetectionOptions
 from perception.weights import DEFAULT_MODEL
@@ -75,16 +76,20 @@ class Annotation:
             UsageError: a stage or the rules are wrong, or do not fit the model.
             ModelError, EngineError: see `perception.load_model`.
         """
-        from perception.drawing.annotator import Annotator
-        from perception.model import load_model
-        from perception.rules.settings import read_rules
-        from perception.stages.factories import find_stage
-        from perception.stages.panoptic import PanopticStage
-        from perception.stages.rules import rules_factory
-        from perception.stages.track import track_factory, tracking_options
+        with phase("imports for drawing"):
+            from perception.drawing.annotator import Annotator
+            from perception.model import load_model
+            from perception.stages.factories import find_stage
+            from perception.stages.panoptic import PanopticStage
+            from perception.stages.track import track_factory, tracking_options
 
         stages: list[Stage | StageFactory] = [find_stage(name) for name in self.stages]
-        rules = None if self.rules is None else read_rules(self.rules)
+        rules = None
+        if self.rules is not None:
+            from perception.rules.settings import read_rules
+            from perception.stages.rules import rules_factory
+
+            rules = read_rules(self.rules)
         with load_model(
             self.model, card=self.card, engine=self.engine, precision=self.precision, device=self.device,
             threads=self.threads, mode="throughput", options=self.options, size=self.size,

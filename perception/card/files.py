@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.card.draft import advice, template
+from perception.card.metadata import metadata_of
 from perception.card.model_card import ModelCard, validate_card
 from perception.common.checksums import LIST, is_as_listed
 from perception.common.files import write_atomic
@@ -45,14 +46,14 @@ def read_card(path: str | Path, card: str | Path | None = None) -> ModelCard:
         return validate_card(read_yaml(card_file(card), "card", ModelError), card)
     import json
 
+    found = metadata_of(_read(path))
+    if found is not None and METADATA_KEY in found:
+        try:
+            data = json.loads(found[METADATA_KEY])
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"the model card is not JSON: {error}", path) from None
+        return validate_card(data, path)
     model = load_onnx(path)
-    for prop in model.metadata_props:
-        if prop.key == METADATA_KEY:
-            try:
-                data = json.loads(prop.value)
-            except (ValueError, RecursionError) as error:
-                raise ModelError(f"the model card is not JSON: {error}", path) from None
-            return validate_card(data, path)
     inputs = [i.name for i in model.graph.input]
     outputs = [o.name for o in model.graph.output]
     raise ModelError(
@@ -70,28 +71,35 @@ def load_onnx(path: str | Path) -> Any:
         ModelError: the file is missing, cannot be read, is not ONNX, or is not the one in the list of checksums beside
             it (see `perception.common.checksums`), as the models that ship have one.
     """
+    data = _read(path)
     import onnx
     from google.protobuf.message import DecodeError
 
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError("no such model file; `perception models` lists all models", path)
     try:
-        data = path.read_bytes()
-        if not is_as_listed(path, data):
-            raise ModelError(
-                f"the file is damaged: its SHA-256 is not the one in {LIST} beside it; install it again, or list it "
-                f"again if it was changed on purpose (`sha256sum *.onnx > {LIST}`)",
-                path,
-            )
         model = onnx.load_model_from_string(data)
-    except OSError as error:
-        raise ModelError(f"cannot read the model: {error.strerror or error}", path) from None
     except DecodeError:
         raise ModelError("not an ONNX file (cannot be parsed); was the download cut short?", path) from None
     if not model.graph.output:
         raise ModelError("not an ONNX file (it has no graph outputs)", path)
     return model
+
+
+def _read(path: str | Path) -> bytes:
+    """Read a model file; errors as of `load_onnx`."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError("no such model file; `perception models` lists all models", path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the model: {error.strerror or error}", path) from None
+    if not is_as_listed(path, data):
+        raise ModelError(
+            f"the file is damaged: its SHA-256 is not the one in {LIST} beside it; install it again, or list it "
+            f"again if it was changed on purpose (`sha256sum *.onnx > {LIST}`)",
+            path,
+        )
+    return data
 
 
 def write_card(model: Any, card: ModelCard) -> None:

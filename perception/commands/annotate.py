@@ -22,6 +22,7 @@ from perception.commands.inputs import (
     Timeout,
     frames_to_see,
     listed,
+    root_of,
 )
 from perception.commands.options import (
     GENERAL,
@@ -76,9 +77,12 @@ from perception.commands.outputs import (
     Trajectories,
     beside,
     check_batch,
+    check_rules,
     clip_settings,
     outputs_of,
+    targets_of,
 )
+from perception.common.phases import phase
 from perception.errors import UsageError
 from perception.weights import DEFAULT_MODEL
 
@@ -207,19 +211,17 @@ def annotate(
 
       ffmpeg -i in.mp4 -f matroska - | perception annotate - -o out.mp4
     """
-    from perception.annotate import Annotation, Outputs, RunSummary, annotate_all
-    from perception.batch import Batch, common_folder
-    from perception.commands.reporter import Reporter
-    from perception.commands.terminal import write_json
-    from perception.commands.viewer import check_viewable, open_made
-    from perception.common.settings import names
-    from perception.common.settings import size as parse_size
-    from perception.common.settings import things as parse_things
-    from perception.events.settings import read_event_settings
-    from perception.postprocess.post_processing import DetectionOptions
-    from perception.rules.settings import read_rules
-    from perception.sources.choice import Choice
-    from perception.stages.factories import find_stage
+    with phase("imports"):
+        from perception.annotate import Annotation, Outputs, RunSummary, annotate_all
+        from perception.commands.reporter import Reporter
+        from perception.commands.terminal import write_json
+        from perception.commands.viewer import check_viewable, open_made
+        from perception.common.settings import names
+        from perception.common.settings import size as parse_size
+        from perception.common.settings import things as parse_things
+        from perception.postprocess.post_processing import DetectionOptions
+        from perception.sources.choice import Choice
+        from perception.stages.factories import find_stage
 
     for name in stage or ():
         find_stage(name)  # a wrong one is told first
@@ -240,18 +242,12 @@ def annotate(
     if open_it:
         check_viewable(outputs, batched)
     several = listed(files_from)
-    named = [*(source for source in sources if source or files_from is None), *several]
-    root = common_folder(several) if several else None
+    named, root = [*(source for source in sources if source or files_from is None), *several], root_of(several)
     if as_json and "-" in outputs.given().values():
         raise UsageError("--json prints the summary on standard output; give the other output a file name")
-    if rules is not None:
-        read_rules(rules)
-    elif summary is not None:
-        raise UsageError("--summary says what rules saw: give --rules FILE")
-    elif (events, event_targets, clips) != (None, None, None) and not stage:
-        raise UsageError("events are made by rules: give --rules FILE")
+    check_rules(rules, summary, (events, event_targets, clips) != (None, None, None) and not stage)
     kept = clip_settings(clips, clip_before, clip_after, clip_sound)
-    targets = None if event_targets is None else read_event_settings(event_targets)
+    targets = targets_of(event_targets)
     step, loss = frames_to_see(every, max_loss)
     choice, reporter = Choice(include or (), exclude or ()), Reporter(quiet=quiet, stats=stats)
     annotation = Annotation(
@@ -273,6 +269,8 @@ def annotate(
         reporter.say(f"no output was named: writing {unnamed}")
     if batched:
         check_batch(skip_existing, reacts=kept is not None or targets is not None)
+        from perception.batch import Batch
+
         batch = Batch(
             named, annotation, outputs, jobs=jobs, cluster=cluster, resume=resume, overwrite=overwrite,
             recursive=recursive, choice=choice, root=root,

@@ -14,6 +14,7 @@ from perception.commands.options import (
     OUTPUT,
     Card,
     Json,
+    JsonCommand,
     JsonFile,
     Model,
     Overwrite,
@@ -24,6 +25,7 @@ from perception.commands.options import (
 )
 from perception.commands.propagation_evaluation import eval_propagation
 from perception.commands.smoothing_evaluation import eval_smoothing
+from perception.commands.suite import eval_calibrate, eval_suite, eval_table
 from perception.commands.tracking_evaluation import eval_tracking
 from perception.weights import DEFAULT_MODEL
 
@@ -207,6 +209,9 @@ def eval_classification(
 evaluation.command("tracking")(eval_tracking)
 evaluation.command("smoothing")(eval_smoothing)
 evaluation.command("propagation")(eval_propagation)
+evaluation.command("suite", cls=JsonCommand)(eval_suite)
+evaluation.command("calibrate", cls=JsonCommand)(eval_calibrate)
+evaluation.command("table")(eval_table)
 
 
 def _evaluate(

@@ -79,10 +79,10 @@ def listed(path: str | None) -> list[str]:
     Raises:
         UsageError: it cannot be read, or lists none.
     """
-    from perception.batch import read_list
-
     if path is None:
         return []
+    from perception.batch import read_list
+
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
@@ -95,6 +95,15 @@ def listed(path: str | None) -> list[str]:
 
 MAX_LOSS = 0.01
 """Mean loss that ``--every auto`` may cost unless something else is said."""
+
+
+def root_of(names: list[str]) -> Path | None:
+    """Return the folder that all files of a list lie in; None where there is none, or no list."""
+    if not names:
+        return None
+    from perception.batch import common_folder
+
+    return common_folder(names)
 
 
 def frames_to_see(every: str, max_loss: float | None) -> tuple[int, float | None]:

@@ -8,46 +8,17 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any, Literal
 
 import typer
 
-from perception.commands.adapt import adapt
-from perception.commands.annotate import annotate
-from perception.commands.bench import bench
-from perception.commands.build import build
-from perception.commands.cache import cache
-from perception.commands.classics import classics
-from perception.commands.completion import completion, prepare_completion
-from perception.commands.data import data
-from perception.commands.demo import demo
-from perception.commands.doctor import doctor
-from perception.commands.evaluate import evaluation
-from perception.commands.explain import explain
-from perception.commands.export import export
-from perception.commands.gpu_check import gpu_check
-from perception.commands.live import live
-from perception.commands.models import models
+from perception.commands.completion import prepare_completion
 from perception.commands.options import JsonCommand
-from perception.commands.pseudo_label import pseudo_label
-from perception.commands.quantize import quantize
-from perception.commands.suite import eval_calibrate, eval_suite, eval_table
-from perception.commands.summary import summary
-from perception.commands.track import track
-from perception.commands.train import train
-from perception.commands.verify import verify
-from perception.commands.weights import weights
+from perception.common.phases import STARTED, note
 from perception.errors import PerceptionError, out_of_memory
 
-app = typer.Typer(
-    name="perception",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Streaming video perception: boxes and class masks for live and recorded video, on a GPU or a plain CPU.
+_HELP = """Streaming video perception: boxes and class masks for live and recorded video, on a GPU or a plain CPU.
 
     [bold]Examples[/bold]
 
@@ -56,36 +27,26 @@ app = typer.Typer(
       perception annotate street.mp4 -o annotated.mp4
 
       perception live
-    """,
+    """
+_COMMANDS = (
+    *("annotate", "demo", "live", "track", "doctor", "build", "verify", "gpu-check", "adapt", "bench", "train"),
+    *("pseudo-label", "export", "quantize", "explain", "summary", "completion"),
 )
-_COMMANDS: tuple[Callable[..., Any], ...] = (
-    *(annotate, demo, live, track, doctor, build, verify, gpu_check),
-    *(adapt, bench, train, pseudo_label, export, quantize, explain, summary),
-    completion,
-)
-for _command in _COMMANDS:
-    app.command(cls=JsonCommand)(_command)
-evaluation.command("suite", cls=JsonCommand)(eval_suite)
-evaluation.command("calibrate", cls=JsonCommand)(eval_calibrate)
-evaluation.command("table")(eval_table)
-app.add_typer(models, name="models")
-app.add_typer(cache, name="cache")
-app.add_typer(evaluation, name="eval")
-app.add_typer(data, name="data")
-app.add_typer(weights, name="weights")
-app.add_typer(classics, name="classics")
-
+_GROUPS = ("models", "cache", "eval", "data", "weights", "classics")
+_ELSEWHERE = {"eval": ("evaluate", "evaluation")}
+"""Module, and name in it, of what is not called as its command is."""
 
 LogFormat = Literal["text", "json"]
 
 
-@app.callback(invoke_without_command=True)
 def _main(
     ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version, and in a checkout its revision.", is_eager=True)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error, and what the time of the start went to.")
+    ] = False,
     log_format: Annotated[
         LogFormat,
         typer.Option(
@@ -93,6 +54,7 @@ def _main(
         ),
     ] = "text",
 ) -> None:
+    note("Python and the command line", STARTED)
     if ctx.invoked_subcommand is not None:
         from perception.commands.terminal import log_to_stderr
 
@@ -104,18 +66,57 @@ def _main(
         raise typer.Exit
 
 
+def command_line(only: str | None = None) -> typer.Typer:
+    """Make the command with its subcommands.
+
+    Args:
+        only: the one that is made: to look at the options of them all takes longer than a start should. None: all.
+    """
+    made = typer.Typer(
+        name="perception",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help=_HELP,
+    )
+    made.callback(invoke_without_command=True)(_main)
+    for name in _COMMANDS:
+        if only in (None, name):
+            made.command(cls=JsonCommand)(_found(name))
+    for name in _GROUPS:
+        if only in (None, name):
+            made.add_typer(_found(name), name=name)
+    return made
+
+
+def _found(name: str) -> Any:
+    """Import a command, or a group of commands: mostly it has the name of its module."""
+    plain = name.replace("-", "_")
+    module, attribute = _ELSEWHERE.get(name, (plain, plain))
+    return getattr(import_module(f"perception.commands.{module}"), attribute)
+
+
+def __getattr__(name: str) -> Any:
+    """Make ``app``, the command with all subcommands, when it is asked for (PEP 562)."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = made = command_line()
+    return made
+
+
 def main() -> None:
     """Run the ``perception`` command: the entry point."""
     debug = "--debug" in sys.argv
     if debug:
-        # Accepted anywhere on the line, not only before the command.
         sys.argv.remove("--debug")
-    sys.argv[1:] = _log_format_first(sys.argv[1:])
+    sys.argv[1:] = [*(["--debug"] if debug else []), *_log_format_first(sys.argv[1:])]
     # `docker stop` and systemd send SIGTERM: treated as Ctrl-C, so that outputs are finished and not left as drafts.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     prepare_completion()
     try:
-        app()
+        command_line(_named(sys.argv[1:]))()
     except PerceptionError as error:
         if debug:
             raise
@@ -127,6 +128,11 @@ def main() -> None:
         if debug or told is None:
             raise
         _complain(told)
+    finally:
+        if debug:
+            from perception.commands.terminal import print_phases
+
+            print_phases()
 
 
 def _log_format_first(words: list[str]) -> list[str]:
@@ -138,6 +144,14 @@ def _log_format_first(words: list[str]) -> list[str]:
             count = 1 if "=" in word else 2
             return words[i : i + count] + words[:i] + words[i + count :]
     return words
+
+
+def _named(words: list[str]) -> str | None:
+    """The command that a line names, if nothing stands before it that may want to know all of them."""
+    words = words[words[:1] == ["--debug"] :]
+    count = 0 if not words or not words[0].startswith("--log-format") else 1 if "=" in words[0] else 2
+    named = "".join(words[count : count + 1])
+    return named if named in (*_COMMANDS, *_GROUPS) else None
 
 
 def _complain(error: PerceptionError) -> None:

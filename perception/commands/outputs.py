@@ -11,6 +11,7 @@ from perception.commands.options import DRAWING, MODEL, OUTPUT
 from perception.errors import UsageError
 
 if TYPE_CHECKING:
+    from perception.events.settings import EventSettings
     from perception.footage.settings import ClipSettings
 
 NOT_WRITTEN = "not written"
@@ -257,11 +258,41 @@ def check_batch(skip_existing: bool, reacts: bool) -> None:
         )
 
 
+def check_rules(rules: Path | None, summary: str | None, of_events: bool) -> None:
+    """Check a file of rules, which is opened again later, or that nothing is asked for that needs one.
+
+    Args:
+        rules: the file.
+        summary: where what rules saw is written.
+        of_events: events are asked for, and no stage is named that could make them.
+
+    Raises:
+        UsageError: a rule is wrong, or there is no file and one is needed.
+    """
+    if rules is not None:
+        from perception.rules.settings import read_rules
+
+        read_rules(rules)
+    elif summary is not None:
+        raise UsageError("--summary says what rules saw: give --rules FILE")
+    elif of_events:
+        raise UsageError("events are made by rules: give --rules FILE")
+
+
+def targets_of(path: Path | None) -> EventSettings | None:
+    """Read where events are sent to, of ``--event-targets``; None where they are sent nowhere."""
+    if path is None:
+        return None
+    from perception.events.settings import read_event_settings
+
+    return read_event_settings(path)
+
+
 def clip_settings(folder: Path | None, before: float, after: float, sound: bool) -> ClipSettings | None:
     """Make the settings of ``--clips`` and what belongs to it; None where there are to be none."""
-    from perception.footage.settings import ClipSettings
-
     if folder is None:
         return None
+    from perception.footage.settings import ClipSettings
+
     longest = max(120.0, before + after)
     return ClipSettings(folder=folder, before_s=before, after_s=after, longest_s=longest, sound=sound)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from perception.common.console import print_json_lines, stderr
 from perception.common.log_lines import REQUEST, JsonFormatter
+from perception.common.phases import phase_rows
 from perception.common.waits import WAITS
 from perception.errors import SinkError
 
@@ -58,6 +59,14 @@ def log_to_stderr(debug: bool = False, as_json: bool = False) -> None:
     theirs = logging.getLogger("uvicorn")
     theirs.handlers, theirs.propagate = [handler], False  # as Uvicorn sets it up by itself
     logging.getLogger(WAITS).setLevel(logging.INFO)
+
+
+def print_phases() -> None:
+    """Print on standard error what the time of the start went to; phases lie in and beside each other."""
+    console = stderr()
+    console.print("began (s)  took (s)  where the time went")
+    for row in phase_rows():
+        console.print(f"{row['from_s']:9.2f}  {row['took_s']:8.2f}  {escape(row['what'])}")
 
 
 def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -55,6 +56,34 @@ config: Any = numba_config  # its attributes are made at run time
 KERNELS: list[Any] = []
 """Every compiled kernel, in the order of import."""
 
+
+def _load_typing() -> None:
+    """Let Numba load what it knows of NumPy without SciPy's BLAS, which it would import only to see whether it could.
+
+    That takes a third of a second, and no kernel here multiplies matrices. For one that does, of anybody else's, it is
+    still imported.
+    """
+    if "scipy.linalg" in sys.modules or find_spec("scipy") is None:
+        return
+    try:
+        from numba.np import linalg
+
+        real = linalg.ensure_blas
+        linalg.ensure_blas = lambda: None
+        try:
+            from numba.np import arraymath
+        finally:
+            linalg.ensure_blas = real
+        arraymath.ensure_blas = real
+    except (ImportError, AttributeError):  # of another version of Numba: it does as it likes
+        logger.debug("Numba loads SciPy", exc_info=True)
+
+
+_load_typing()
+
+_changing = threading.RLock()
+"""Held while Numba's settings are changed: threads of a server import modules of kernels when they need them."""
+
 _options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _inner: dict[str, Any] = _options | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # compile less
 
@@ -71,6 +100,10 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
+        with _changing:
+            return compiled_from(function)
+
+    def compiled_from(function: Callable[..., Any]) -> Any:
         before = config.CACHE_DIR
         config.CACHE_DIR = before or cache_directory() or ""
         try:

@@ -14,13 +14,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args
 
-from perception.card import ModelCard, load_onnx
+from perception.card import ModelCard
+from perception.common import hardware
 from perception.common.precision import Precision, parse_precision
 from perception.engines.base import Engine, EngineOptions, Mode, brief
-from perception.engines.contract import check_graph, check_outputs, check_valid, doubt_boxes, fixed_batch, trial_frames
+from perception.engines.checked import checked_graph
+from perception.engines.contract import check_outputs, doubt_boxes, trial_frames
 from perception.engines.fallback import FallbackEngine
 from perception.engines.quantised import require_quantised
-from perception.errors import EngineError, ModelError, PerceptionError, UsageError
+from perception.errors import EngineError, PerceptionError, UsageError
 
 __all__ = ["ENGINES", "Engine", "EngineName", "EngineOptions", "Mode", "Precision", "engine_status", "open_engine"]
 
@@ -41,6 +43,8 @@ def engine_status(name: str) -> tuple[bool, str]:
     Raises:
         UsageError: there is no engine of that name.
     """
+    if name == "tensorrt" and not (found := hardware.nvidia_gpus())[0]:  # what builds engines need not be loaded
+        return False, f"{found[1]}; TensorRT runs on NVIDIA GPUs only"
     module = _module(name)
     if module is None:
         return False, f"this version of perception has no {name} engine yet; use openvino or onnxruntime"
@@ -92,18 +96,10 @@ def open_engine(
         path, card = require_quantised(path, card)
         precision = "auto"
     size = size or (card.input.width, card.input.height)
-    model = load_onnx(path)
-    check_graph(model, card, size, path)
-    try:
-        check_valid(model, path)
-    except ModelError as error:  # no engine could load it
-        raise EngineError(error.message, path) from None
-    fixed = fixed_batch(model, card.input.name)
-    if batch not in (None, 1, fixed or batch):
-        raise UsageError(f"this model file has a fixed batch size of {fixed}", path)
-    outputs = tuple(output.name for output in model.graph.output)
-    del model  # the engine reads the file in its own way
-    options = EngineOptions(size, outputs, precision, mode, threads, device, card, batch)
+    graph = checked_graph(path, card, size)
+    if batch not in (None, 1, graph.batch or batch):
+        raise UsageError(f"this model file has a fixed batch size of {graph.batch}", path)
+    options = EngineOptions(size, graph.outputs, precision, mode, threads, device, card, batch)
     candidates, refused = _candidates(engine)
     for name, module in candidates:
         try:
@@ -157,8 +153,8 @@ def _candidates(name: str) -> tuple[list[tuple[str, ModuleType]], list[str]]:
     refused: list[str] = []
     for candidate in ENGINES[:-1]:
         available, reason = engine_status(candidate)
-        module = _module(candidate)
-        if available and module is not None:
+        module = _module(candidate) if available else None
+        if module is not None:
             candidates.append((candidate, module))
         elif not candidates:
             refused.append(f"{candidate}: {reason}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perception.common.phases import note, phase
 from perception.errors import PerceptionError, UsageError, out_of_memory
 from perception.pipeline.stage_chain import StageChain
 from perception.pipeline.workers import Workers
@@ -166,8 +167,11 @@ class _Run:
         return {name: float(np.median(list(values))) for name, values in series.items() if values}
 
     def _work(self) -> None:
+        began = time.perf_counter()
         try:
             for prediction in self.flow:
+                if not self.frames:
+                    note("first result", began)
                 prediction = self._chain.apply(prediction)
                 if self._renders:
                     prediction = self._chain.render(prediction)
@@ -230,7 +234,7 @@ def run(
         raise UsageError("a sink needs annotated pictures: pass an annotator to run()")
     chain = StageChain(model.card, stages, annotator)
     report = Report(engine=model.engine.description)
-    with _opened(sinks, source, model):
+    with _opened(sinks, source, model), phase("frames"):
         started, cpu_started = time.perf_counter(), time.process_time()
         running = _Run(Workers(source, model, workers, max_loss), sinks, chain)
         try:
@@ -270,10 +274,12 @@ def _opened(sinks: Sequence[Sink], source: Source, model: Model) -> Iterator[Non
     """Open sinks; close them on the way out, or abort them after an error. One that fails keeps none open."""
     ready: list[Sink] = []
     try:
-        for sink in sinks:
-            ready.append(sink)
-            sink.open(source.info, model.card)
+        with phase("opening outputs"):
+            for sink in sinks:
+                ready.append(sink)
+                sink.open(source.info, model.card)
         yield
+        closing = time.perf_counter()
         errors: list[BaseException] = []
         while ready:
             try:
@@ -284,6 +290,7 @@ def _opened(sinks: Sequence[Sink], source: Source, model: Model) -> Iterator[Non
                 errors.append(error)
                 _abort(ready[:1])
             del ready[0]
+        note("closing outputs", closing)
         if errors:
             raise _as_perception_error(errors[0], source)
     except Exception as error:

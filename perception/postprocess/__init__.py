@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from perception.common.phases import phase
+
 _KERNELS = (
     "perception.postprocess.segmentation",
     "perception.postprocess.suppression",
@@ -19,12 +21,14 @@ def warmup() -> None:
     with a warm cache, and half a minute of one core without. See `perception.common.jit.cache_directory` for where the
     cache is.
     """
-    from perception.common.jit import compile_ahead
+    with phase("Numba"):
+        from perception.common.jit import compile_ahead
 
-    compile_ahead(_KERNELS)
-    import perception.picture.conversions
-    import perception.picture.resize
-    import perception.postprocess.detection
-    import perception.postprocess.label_places
-    import perception.postprocess.masks
-    import perception.postprocess.segmentation  # noqa: F401
+    with phase("kernels"):
+        compile_ahead(_KERNELS)
+        import perception.picture.conversions
+        import perception.picture.resize
+        import perception.postprocess.detection
+        import perception.postprocess.label_places
+        import perception.postprocess.masks
+        import perception.postprocess.segmentation  # noqa: F401

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ from perception.errors import UsageError
 from perception.picture.small_luma import small_luma
 from perception.postprocess.class_maps import LogitsClassMap
 from perception.propagation.between import between, pairs
+from perception.propagation.estimation import DIFFERENT, SHORTEST, MotionEstimator
 from perception.propagation.loss import PropagationLoss
 from perception.propagation.motion import Motion
 from perception.types import F32, U8, Frame, Prediction
@@ -31,10 +31,6 @@ MOST = 8
 """Most frames from one key frame to the next."""
 MOST_S = 0.4
 """Most seconds of the source's clock."""
-CHANGED = 0.12
-"""Part of the small luma that may be another than the motion explains."""
-DIFFERENT = 20
-"""Grey levels by which a pixel is another one."""
 SHADOWS, NEXT_SHADOWS = 0.02, 0.06
 """Part of the frames that could be propagated which the network sees anyway; of those next to a key frame more, since
 what is measured at them, the network's own jitter, is taken off all others."""
@@ -42,8 +38,6 @@ EARLY, EARLY_TIMES = 24, 4
 """So many shadow frames come sooner, so many times as often, or a short video would end before anything is known."""
 BOXES = 10
 """A comparison of fewer boxes counts for less."""
-SHORTEST = 24
-"""Pictures with a shorter side are all key frames."""
 CUT = 0.5
 """Where so much of the small luma is another, motion or not, nothing goes on from one key frame to the next."""
 
@@ -91,8 +85,7 @@ class KeyFrames:
         self.loss = PropagationLoss()
         self._max_loss, self._behind, self._at_once = max_loss, behind, at_once
         self._rng = np.random.default_rng(0)
-        self._flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        self._flow.setFinestScale(1)
+        self._estimator = MotionEstimator()
         self._key: U8 | None = None
         self._key_time = 0.0
         self._gap = 0
@@ -120,7 +113,7 @@ class KeyFrames:
         motion = None
         if goes_on and key is not None:
             if self._gap < self._longest(number):
-                motion = self._motion(luma, key, scale)
+                motion = self._estimator.motion(luma, key, scale, self._gap)
                 goes_on = motion is not None
             else:
                 goes_on = float((cv2.absdiff(luma, key) > DIFFERENT).mean()) <= CUT
@@ -137,10 +130,6 @@ class KeyFrames:
         """Chance of a frame that could be propagated to be seen anyway."""
         usual = NEXT_SHADOWS if gap == 1 else SHADOWS
         return EARLY_TIMES * usual if self._shadows < EARLY else usual
-
-    def _motion(self, luma: U8, key: U8, scale: float) -> Motion | None:
-        flow = np.asarray(self._flow.calc(luma, key, None), np.float32)
-        return None if _changed(luma, key, flow) > CHANGED else Motion(flow, scale, self._gap)
 
     def _longest(self, number: int) -> int:
         """Most frames between key frames, as far as what was measured counts by now."""
@@ -160,10 +149,9 @@ class KeyFrames:
         """
         number, self._done = self._done, self._done + 1
         last = self._last
-        carried = None if step.motion is None or last is None else _carried(last, prediction.frame, step.motion)
+        carried = None if step.motion is None or last is None else step.motion.prediction(last, prediction.frame)
         if not step.seen and carried is not None and step.motion is not None and last is not None:
-            timings = {**prediction.timings, **carried.timings}
-            made = replace(carried, timings=timings, propagated=True)
+            made = replace(carried, timings=prediction.timings)
             if self._at_once or last.detections is None:
                 return [made]
             self._held.append(made)
@@ -195,30 +183,6 @@ class KeyFrames:
             first, moved, second, motion.origins(second.boxes) / np.float32(motion.gap), (frame.width, frame.height)
         )
         return [replace(one, detections=found) for one, found in zip(held, boxes, strict=True)]
-
-
-def _changed(luma: U8, key: U8, flow: F32) -> float:
-    """The part of a picture that is not what its motion makes of the key frame."""
-    rows, columns = luma.shape
-    rows_at, columns_at = np.indices(luma.shape, np.float32)
-    x: Any = columns_at + flow[..., 0]
-    y: Any = rows_at + flow[..., 1]
-    was = cv2.remap(key, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    other = cv2.absdiff(was, luma) > DIFFERENT
-    outside = (x < -0.5) | (y < -0.5) | (x > columns - 0.5) | (y > rows - 0.5)
-    return float((other | outside).mean())
-
-
-def _carried(key: Prediction, frame: Frame, motion: Motion) -> Prediction:
-    """The key frame's results at another frame."""
-    class_map, detections = key.class_map, key.detections
-    if class_map is not None:
-        if not isinstance(class_map, LogitsClassMap):
-            raise UsageError("this class map is a mask, and masks without logits cannot be propagated")
-        class_map = class_map.of(motion.logits(class_map.logits, class_map.letterbox))
-    if detections is not None:
-        detections = motion.detections(detections, (frame.width, frame.height))
-    return Prediction(frame, detections=detections, class_map=class_map, labels=key.labels)
 
 
 def _differences(carried: Prediction, seen: Prediction) -> list[tuple[str, float, float]]:

@@ -13,9 +13,11 @@ import numpy as np
 from numba.core import types
 
 from perception.common.jit import F32_2D, F32_2D_IN, F32_3D_IN, helper, kernel
+from perception.errors import UsageError
+from perception.postprocess.class_maps import LogitsClassMap
 from perception.postprocess.flow import cell, logits_in_luma
 from perception.propagation.between import inside
-from perception.types import F32, Detections
+from perception.types import F32, Detections, Frame, Prediction
 
 if TYPE_CHECKING:
     from perception.picture.letterbox import Letterbox
@@ -91,6 +93,25 @@ class Motion:
             size: ``(width, height)`` of the frames; boxes that have left them are dropped.
         """
         return inside(Detections(self.boxes(key.boxes), key.scores, key.class_ids), size)
+
+    def prediction(self, key: Prediction, frame: Frame) -> Prediction:
+        """Carry the results of the key frame to a later frame.
+
+        Args:
+            key: the network's own.
+            frame: the later one.
+
+        Raises:
+            UsageError: the class map is a mask, without logits.
+        """
+        class_map, detections = key.class_map, key.detections
+        if class_map is not None:
+            if not isinstance(class_map, LogitsClassMap):
+                raise UsageError("this class map is a mask, and masks without logits cannot be propagated")
+            class_map = class_map.of(self.logits(class_map.logits, class_map.letterbox))
+        if detections is not None:
+            detections = self.detections(detections, (frame.width, frame.height))
+        return Prediction(frame, detections, class_map, key.labels, propagated=True)
 
 
 _F64 = types.float64

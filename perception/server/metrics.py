@@ -30,6 +30,12 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self._frames = Counter("perception_frames", "Frames with a result.", ["kind"], registry=registry)
+        self._propagated = Counter(
+            "perception_frames_propagated",
+            "Frames whose result is that of an earlier one, moved with the picture.",
+            ["kind"],
+            registry=registry,
+        )
         self._dropped = Counter(
             "perception_frames_dropped",
             "Frames replaced by newer ones, or too old.",
@@ -72,6 +78,8 @@ class Metrics:
     def frame_done(self, prediction: Prediction, kind: Kind) -> None:
         """Count a finished frame, its stages, and its latency (from ``frame.arrived``, where that is set)."""
         self._frames.labels(kind).inc()
+        if prediction.propagated:
+            self._propagated.labels(kind).inc()
         for stage, ms in prediction.timings.items():
             self._stages.labels(stage).observe(ms / 1e3)
         if prediction.frame.arrived:

@@ -111,6 +111,11 @@ Decoding = Literal["needed", "all"]
 """Which frames of a network stream are decoded: those that are needed for the ones that are looked at, or all."""
 
 
+Every = Literal[1, "auto"]
+"""What becomes of frames for which the network has no time: 1, they are dropped; ``auto``, they get its results of
+earlier ones, moved with the picture."""
+
+
 class NamedSource(Strict):
     """A source that the operator offers by name.
 
@@ -126,6 +131,8 @@ class NamedSource(Strict):
         paused: it is not connected to; what its rules have counted and its viewers stay.
         decode: which frames of a network stream are decoded: ``needed``, those before a frame that is looked at, back
             to its key frame, where fewer are looked at than come; or ``all``.
+        every: of the frames that are looked at: ``auto``, those for which the engine has no time get its results of
+            earlier ones, moved with the picture, see `perception.propagation`; 1, they are dropped.
         rules: YAML file of lines, zones and conditions that this source is watched with, see
             `perception.rules.settings`; None: without.
         publish: addresses that the annotated picture is published to, always, see
@@ -138,6 +145,7 @@ class NamedSource(Strict):
     priority: float = Field(default=1.0, ge=0.1, le=10)
     paused: bool = False
     decode: Decoding = "needed"
+    every: Every = 1
     loop: bool = True
     start: float = Field(default=0.0, ge=0)
     duration: float | None = Field(default=None, gt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -14,10 +15,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from perception import EngineError, UsageError
+from perception import EngineError, ModelError, UsageError
 from perception.card import ModelCard, read_card, validate_card, write_card
 from perception.common import hardware
 from perception.engines import ENGINES, Engine, engine_status, open_engine
+from perception.engines import checked as checked_module
 from tests.models import PALETTE, build_model, write_model
 from tests.noise import noise
 
@@ -304,7 +306,7 @@ def test_compiled_models_are_kept_and_damage_is_survived(own_cache: Path, tmp_pa
     frames = noise(1, 32, 48, 3)
     expected = reference(path, frames)["class_logits"]
     open_present(path, "openvino").close()
-    blobs = [p for p in own_cache.rglob("*") if p.is_file()]
+    blobs = [p for p in (own_cache / "compiled").rglob("*") if p.is_file()]
     assert len(blobs) == 1
     written = blobs[0].stat().st_mtime_ns
     with open_present(path, "openvino") as engine:
@@ -316,6 +318,33 @@ def test_compiled_models_are_kept_and_damage_is_survived(own_cache: Path, tmp_pa
         blobs[0].write_bytes(damage)
         with open_present(path, "openvino") as engine:
             np.testing.assert_allclose(engine.infer(frames)["class_logits"], expected, atol=1e-3)
+
+
+def test_a_graph_is_checked_once_and_again_where_something_has_changed(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, checked = write_model(tmp_path / "colors.onnx"), []
+    check = checked_module.check_valid
+    monkeypatch.setattr(checked_module, "check_valid", lambda model, path: (checked.append(path), check(model, path)))
+    for expected in (1, 1):
+        open_present(path, "openvino").close()
+        assert len(checked) == expected
+    kept = own_cache / "checked.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    write_model(path, classes=4)  # the file
+    open_present(path, "openvino").close()
+    assert len(checked) == 2
+    graph = checked_module.checked_graph(path, read_card(path), (64, 48))
+    assert graph == checked_module.Graph(("class_logits",), 0) and len(checked) == 2
+    wrong = read_card(write_model(tmp_path / "other.onnx", classes=4, detection=True))  # the card
+    with pytest.raises(ModelError, match="the card does not fit the graph"):
+        checked_module.checked_graph(path, wrong, (64, 48))
+    other = json.dumps({key: {"batch": "x"} for key in json.loads(kept.read_text())})
+    for damage in ("", "[]", '{"a": 1}', "{", other):
+        kept.write_text(damage)
+        count = len(checked)
+        open_present(path, "openvino").close()
+        assert len(checked) == count + 1
 
 
 def test_a_cache_that_cannot_be_written(own_cache: Path, tmp_path: Path) -> None:

@@ -21,11 +21,17 @@ CALM = Timeouts(stall=5.0, silence=1e6, opening=1e12, first_pause=0.05, longest_
 
 
 class Scripted(Source):
-    """A live source whose frames come when the test says so."""
+    """A live source whose frames come when the test says so: 25 a second by their own clock, gray or ``pictures``.
 
-    def __init__(self, uri="scripted"):
+    Without a ``clock`` they are never too old to be shown.
+    """
+
+    def __init__(self, uri="scripted", pictures=(), clock=lambda: 1e9):
         super().__init__()
-        self.info = SourceInfo(uri=uri, kind="camera", width=64, height=48, fps=None, time_base=None, live=True)
+        self._now = clock
+        self._pictures = pictures or [np.full((48, 64, 3), 128, np.uint8)]
+        height, width = self._pictures[0].shape[:2]
+        self.info = SourceInfo(uri=uri, kind="camera", width=width, height=height, fps=None, time_base=None, live=True)
         self._queue = queue.Queue()
         self._count = itertools.count()
 
@@ -33,7 +39,8 @@ class Scripted(Source):
         """Give so many frames; returns when all have been taken."""
         for _ in range(count):
             index = next(self._count)
-            self._queue.put(Frame(np.full((48, 64, 3), 128, np.uint8), index=index, time=index / 25, arrived=1e9))
+            picture = self._pictures[min(index, len(self._pictures) - 1)]
+            self._queue.put(Frame(picture, index=index, time=index / 25, arrived=self._now()))
         self._queue.join()
 
     def _read(self):

@@ -51,6 +51,7 @@ def test_a_source_from_its_adding_to_its_end(client):
     assert added.json() == {
         "name": "gate", "added": True, "address": "", "paused": False, "keep": False, "fps": 5.0, "priority": 2.0,
         "decode": "needed",
+        "every": 1,
     }  # fmt: skip
     assert client.put("/v1/sources/gate", json={"uri": ENDLESS, "fps": 4}).status_code == 200
     assert names(client) == ["scene", "gate"] == client.get("/v1/streams").json()["sources"]

@@ -23,6 +23,7 @@ def clock() -> ManualClock:
 
 def test_before_the_first_result_all_is_0(clock: ManualClock) -> None:
     assert (StreamStatistics(clock).fps, StreamStatistics(clock).latency_ms) == (0.0, (0.0, 0.0))
+    assert (StreamStatistics(clock).propagated, StreamStatistics(clock).result_age_ms) == (0.0, (0.0, 0.0))
 
 
 @pytest.mark.parametrize("rate", [2.5, 25.0, 100.0])
@@ -51,6 +52,19 @@ def test_latencies_are_percentiles_of_the_latest(clock: ManualClock, seed: int) 
     p50, p95 = kept.latency_ms
     assert latest[149] <= p50 <= latest[150]
     assert latest[284] <= p95 <= latest[285]
+
+
+def test_results_are_as_old_as_what_the_network_has_seen(clock: ManualClock) -> None:
+    kept = StreamStatistics(clock)
+    for _ in range(300):
+        kept.add(9.0, 9.0)  # long past
+    for _ in range(100):
+        kept.add(0.02)
+        kept.add(0.01, 0.1)
+        kept.add(0.01, 0.1)
+    assert kept.propagated == pytest.approx(2 / 3)
+    assert kept.latency_ms == pytest.approx((10, 20))
+    assert kept.result_age_ms == pytest.approx((100, 100))
 
 
 def test_the_legend_has_what_is_in_view(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perception.server.routes.pictures import faults
 from perception.server.service import Service
-from perception.server.settings import AddedSource, Decoding
+from perception.server.settings import AddedSource, Decoding, Every
 from perception.server.streams.source_book import Entry
 from perception.sources.uri import redact
 
@@ -42,6 +42,7 @@ class NewSource(BaseModel):
         priority: turns of the engine for each one of a source of priority 1, where there is no time for all.
         paused: do not connect to it yet.
         decode: which frames of a network stream: those ``needed`` for the ones that are looked at, or ``all``.
+        every: ``auto``: frames for which the engine has no time get its results of earlier ones; 1: they are dropped.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -52,6 +53,7 @@ class NewSource(BaseModel):
     priority: float = Field(default=1.0, ge=0.1, le=10, allow_inf_nan=False)
     paused: bool = False
     decode: Decoding = "needed"
+    every: Every = 1
 
 
 class SourceChange(BaseModel):
@@ -69,7 +71,7 @@ class SourceEntry(BaseModel):
         name: of it.
         added: by a client; else it is in the configuration file.
         address: no more of it than scheme, host and port, because the rest may be secret; of a file nothing.
-        paused, keep, fps, priority, decode: see `NewSource`.
+        paused, keep, fps, priority, decode, every: see `NewSource`.
     """
 
     name: str
@@ -80,6 +82,7 @@ class SourceEntry(BaseModel):
     fps: float | None
     priority: float
     decode: Decoding
+    every: Every
 
 
 class SourceList(BaseModel):
@@ -142,5 +145,5 @@ def _described(name: str, entry: Entry) -> SourceEntry:
     address = redact(source.uri) if "://" in source.uri else ""
     return SourceEntry(
         name=name, added=entry.added, address=address, paused=source.paused, keep=source.keep, fps=source.fps,
-        priority=source.priority, decode=source.decode,
+        priority=source.priority, decode=source.decode, every=source.every,
     )  # fmt: skip

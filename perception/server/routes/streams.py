@@ -21,6 +21,7 @@ A status is JSON::
 
     {"id": "3f2a9c10", "name": "street", "model": "camvid", "state": "running", "message": "",
      "width": 1280, "height": 720, "fps": 29.9, "latency_ms": {"p50": 21.0, "p95": 30.2},
+     "propagated": 0.0, "result_age_ms": {"p50": 21.0, "p95": 30.2},
      "frames": 812, "dropped": 3, "reconnects": 0, "viewers": 2, "engine": "OpenVINO ...",
      "legend": [{"id": 3, "name": "road", "color": "#804080", "share": 0.31}, ...],     # in view, largest first
      "boxes": 4, "decoding": "all", "decoded": 1.0, "age_s": 0.04,
@@ -139,6 +140,9 @@ class StreamStatus(BaseModel):
         width, height: of its frames in pixels; 0 before the first one.
         fps: results a second, over the last three seconds.
         latency_ms: from a frame's arrival to its result.
+        propagated: part of the latest results, in 0..1, that are those of an earlier frame, moved with the picture.
+        result_age_ms: from the arrival of the frame that the network has seen to the result: longer where it is an
+            earlier one.
         frames, dropped: results so far, and frames that came to nothing: replaced by newer ones, or too old.
         reconnects: times it was connected again.
         viewers: of all kinds, recordings included.
@@ -161,6 +165,8 @@ class StreamStatus(BaseModel):
     height: int
     fps: float
     latency_ms: Percentiles
+    propagated: float
+    result_age_ms: Percentiles
     frames: int
     dropped: int
     reconnects: int

@@ -12,7 +12,7 @@ from perception.footage.recorder import FootageRecorder
 from perception.model import Inference
 from perception.server.metrics import Metrics
 from perception.server.streams.statistics import StreamStatistics, legend
-from perception.server.streams.views import Result, Views
+from perception.server.streams.views import Carried, Result, Views
 from perception.types import Event, Prediction
 
 LATE = 10
@@ -68,11 +68,13 @@ class Results:
     def status(self, card: ModelCard) -> dict[str, Any]:
         """What there is to say of them, for JSON: a part of `Stream.status`."""
         newest = self.newest
-        p50, p95 = self.statistics.latency_ms
+        (p50, p95), (seen_p50, seen_p95) = self.statistics.latency_ms, self.statistics.result_age_ms
         return {
             "rules": {r.name: dict(r.numbers) for r in (newest.readings or ())} if newest else {},
             "fps": round(self.statistics.fps, 2),
             "latency_ms": {"p50": round(p50, 2), "p95": round(p95, 2)},
+            "propagated": round(self.statistics.propagated, 3),
+            "result_age_ms": {"p50": round(seen_p50, 2), "p95": round(seen_p95, 2)},
             "frames": self.count,
             "legend": legend(newest, card),
             "boxes": 0 if newest is None or newest.detections is None else len(newest.detections),
@@ -85,14 +87,20 @@ class Results:
         result = self._newest
         return None if result is None else self._views.plain(result)
 
-    def publish(self, inference: Inference, age_s: float) -> bool:
-        """Show the next one to all; False where its frame came longer than ``age_s`` ago, and it is not shown."""
-        arrived = inference.frame.arrived
+    def publish(self, inference: Inference, age_s: float, carried: Carried | None = None) -> bool:
+        """Show the next one to all; False where its frame came longer than ``age_s`` ago, and it is not shown.
+
+        Args:
+            inference: what the network says of a frame.
+            age_s: the longest ago, in seconds.
+            carried: the later frame that it is shown with; None: the frame itself.
+        """
+        result = Result(self.count, inference, carried)
+        arrived = result.frame.arrived
         if self._now() - arrived > age_s:
             self._late += 1
             return False
         self._late = 0
-        result = Result(self.count, inference)
         prediction = self._views.advance(result)
         self._metrics.frame_done(prediction, "stream")
         if self._footage is not None:
@@ -104,7 +112,8 @@ class Results:
         with self._changed:
             self._newest = result
             self.count += 1
-            self.statistics.add(self._now() - arrived)
+            now = self._now()
+            self.statistics.add(now - arrived, None if carried is None else now - inference.frame.arrived)
             self._changed.notify_all()
         return True
 

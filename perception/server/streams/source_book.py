@@ -62,7 +62,7 @@ class Entry:
     @property
     def pace(self) -> dict[str, Any]:
         """What `Stream.adjust` takes."""
-        return {name: getattr(self.source, name) for name in ("fps", "priority", "paused", "decode")}
+        return {name: getattr(self.source, name) for name in ("fps", "priority", "paused", "decode", "every")}
 
     def opens_like(self, other: Entry) -> bool:
         """Whether both are the same to whoever connects to them."""

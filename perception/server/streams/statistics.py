@@ -32,12 +32,19 @@ class StreamStatistics:
         self._lock = threading.Lock()
         self._shown_at: deque[float] = deque(maxlen=120)
         self._latencies: deque[float] = deque(maxlen=300)
+        self._ages: deque[tuple[float, bool]] = deque(maxlen=300)
 
-    def add(self, latency_s: float) -> None:
-        """A result is shown now, so long after its frame arrived."""
+    def add(self, latency_s: float, seen_s: float | None = None) -> None:
+        """A result is shown now.
+
+        Args:
+            latency_s: seconds since its frame arrived.
+            seen_s: seconds since the earlier frame arrived whose results it shows; None: its own.
+        """
         with self._lock:
             self._shown_at.append(self._clock())
             self._latencies.append(1e3 * latency_s)
+            self._ages.append((1e3 * (latency_s if seen_s is None else seen_s), seen_s is not None))
 
     @property
     def fps(self) -> float:
@@ -51,9 +58,24 @@ class StreamStatistics:
     def latency_ms(self) -> tuple[float, float]:
         """Median and 95th percentile of the latest results, milliseconds; 0 before the first."""
         with self._lock:
-            latencies = list(self._latencies)
-        p50, p95 = np.percentile(latencies, (50, 95)).tolist() if latencies else (0.0, 0.0)
-        return p50, p95
+            return _percentiles([*self._latencies])
+
+    @property
+    def result_age_ms(self) -> tuple[float, float]:
+        """The same of the time since the frame arrived that the network has seen, where that is an earlier one."""
+        with self._lock:
+            return _percentiles([age for age, _ in self._ages])
+
+    @property
+    def propagated(self) -> float:
+        """Part of the latest results, in 0..1, that are an earlier frame's."""
+        with self._lock:
+            return sum(carried for _, carried in self._ages) / len(self._ages) if self._ages else 0.0
+
+
+def _percentiles(values: list[float]) -> tuple[float, float]:
+    p50, p95 = np.percentile(values, (50, 95)).tolist() if values else (0.0, 0.0)
+    return p50, p95
 
 
 def legend(prediction: Prediction | None, card: ModelCard) -> list[dict[str, Any]]:

@@ -24,11 +24,12 @@ from perception.server.metrics import Metrics
 from perception.server.options import Options
 from perception.server.problems import Forbidden
 from perception.server.rule_book import RuleBook
-from perception.server.settings import Decoding
+from perception.server.settings import Decoding, Every
 from perception.server.streams.capture import Capture
 from perception.server.streams.connections import Connections
 from perception.server.streams.demand import Demand
 from perception.server.streams.intake import Intake
+from perception.server.streams.propagation import Propagation
 from perception.server.streams.results import Results
 from perception.server.streams.state import State, StreamState
 from perception.server.streams.subscription import Subscription
@@ -80,7 +81,7 @@ class Stream:
         publish: is given each event of the plain interpretation, under the stream's name; must not wait.
         footage: gives these events their clips and snapshots; closed with the stream.
         clock: seconds, by which it plays files and tells that a source is silent, or nobody watches.
-        fps, priority, paused, decode: see `adjust`.
+        fps, priority, paused, decode, every: see `adjust`.
 
     Raises:
         UsageError: a stage refuses the model.
@@ -112,6 +113,7 @@ class Stream:
         priority: float = 1.0,
         paused: bool = False,
         decode: Decoding = "needed",
+        every: Every = 1,
     ) -> None:
         self.id = id
         self.name = name
@@ -138,8 +140,9 @@ class Stream:
         self._paused = False
         self.rules = RuleBook(self._model.card) if rules is None else rules
         self._views = Views(self._model, stages, self.rules, f"stream {id}")
-        self.adjust(fps, priority, paused, decode)
+        self.adjust(fps, priority, paused, decode, every)
         self._results = Results(self._views, self._changed, clock, self._metrics, publish, footage, name)
+        self._propagation = Propagation(self._intake, self._results)
         self._thread = threading.Thread(target=self._run, name=f"perception-stream {id}", daemon=True)
         self._thread.start()
 
@@ -241,7 +244,9 @@ class Stream:
         self.rules.fix(fixed)
         self._views.rules_changed()
 
-    def adjust(self, fps: float | None, priority: float, paused: bool, decode: Decoding = "needed") -> None:
+    def adjust(
+        self, fps: float | None, priority: float, paused: bool, decode: Decoding = "needed", every: Every = 1
+    ) -> None:
         """Go on in another way. What its rules have counted and its viewers stay.
 
         Args:
@@ -250,12 +255,15 @@ class Stream:
             paused: its source is given back until it goes on.
             decode: which frames of a network stream: those that are ``needed`` for the ones that are looked at, or
                 ``all``.
+            every: ``auto``: frames that the network has no time for get its results of earlier ones; 1: they are
+                dropped.
         """
         with self._changed:
             self._demand.fps = fps
             self._intake.weight = priority
             self._paused = paused
             self._demand.decode = decode
+            self._intake.carries = every == "auto"
         self._look()
 
     def status(self) -> dict[str, Any]:
@@ -313,7 +321,8 @@ class Stream:
         self._wake()
 
     def _space(self, capture: Capture) -> None:
-        enough = self._share.interval_s / self._intake.weight
+        # Where results are carried, frames are wanted as they come, whether there is a turn for them or not.
+        enough = 0.0 if self._intake.carries else self._share.interval_s / self._intake.weight
         self._age_s = max(self._timeouts.age, 2 * enough)  # one that had to wait is shown for as long as it waited
         self._intake.eager = self._demand.ask(capture.thinner, enough, always=self._views.has_stages)
 
@@ -368,6 +377,7 @@ class Stream:
                 self._footage.close()
             if self._closing.is_set():
                 self._intake.forget()
+                self._propagation.forget()
                 self._results.forget()
             with self._changed:
                 self._changed.notify_all()
@@ -386,10 +396,8 @@ class Stream:
         capture = self._connections.open()
         try:
             while not self._closing.is_set() and not self._paused:
-                inference = self._intake.next(lambda: capture.ended or self._closing.is_set() or self._paused, patience)
-                if inference is not None and not self._results.publish(inference, self._age_s):
-                    self._intake.lost = True
-                    self._drop()
+                taken = self._intake.next(lambda: capture.ended or self._closing.is_set() or self._paused, patience)
+                self._propagation.show(*taken, self._age_s)
                 self._space(capture)
                 if capture.received > received:  # also what is not decoded tells that the source is there
                     received, self._arrived = capture.received, self._now()

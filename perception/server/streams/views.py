@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from perception.model import Inference, Model
 from perception.pipeline import StageChain
@@ -12,7 +15,10 @@ from perception.server.options import Options
 from perception.server.problems import Busy
 from perception.server.rule_book import RuleBook
 from perception.stages.factories import StageFactory
-from perception.types import Prediction
+from perception.types import Frame, Prediction
+
+if TYPE_CHECKING:
+    from perception.propagation.motion import Motion  # compiles its kernels
 
 PLAIN = Options()
 """The options of a viewer who asks for nothing."""
@@ -21,14 +27,33 @@ MAX_VIEWS = 8
 """Sets of options that one stream is drawn with at once."""
 
 
+class Carried(NamedTuple):
+    """A frame that the network has not seen, and how the picture has moved since one that it has."""
+
+    frame: Frame
+    motion: Motion
+
+
 class Result:
-    """The network's outputs for one frame, and a number that counts results."""
+    """The network's outputs for one frame, and a number that counts results.
 
-    __slots__ = ("inference", "number")
+    Attributes:
+        number: of the result.
+        inference: what the network says.
+        carried: the frame that the result is of, where that is a later one; else None.
+    """
 
-    def __init__(self, number: int, inference: Inference) -> None:
+    __slots__ = ("carried", "inference", "number")
+
+    def __init__(self, number: int, inference: Inference, carried: Carried | None = None) -> None:
         self.number = number
         self.inference = inference
+        self.carried = carried
+
+    @property
+    def frame(self) -> Frame:
+        """The frame that it is of."""
+        return self.inference.frame if self.carried is None else self.carried.frame
 
 
 class Interpretation:
@@ -41,12 +66,13 @@ class Interpretation:
         self._lock = threading.Lock()
         self._number = -1
         self._prediction: Prediction | None = None
+        self._seen: tuple[Inference, Prediction] | None = None  # what later frames get
 
     def of(self, result: Result) -> tuple[int, Prediction]:
         """The number and prediction of a result, or of a newer one that somebody else has asked for meanwhile."""
         with self._lock:
             if self._prediction is None or self._number < result.number:
-                prediction = self._model.interpret(result.inference)
+                prediction = self._interpreted(result)
                 self._prediction = prediction if self.stages is None else self.stages.apply(prediction)
                 self._number = result.number
             return self._number, self._prediction
@@ -54,7 +80,17 @@ class Interpretation:
     def forget(self) -> None:
         """Keep no picture."""
         with self._lock:
-            self._prediction = None
+            self._prediction = self._seen = None
+
+    def _interpreted(self, result: Result) -> Prediction:
+        """What the network says, before all stages; carried to the frame that the result is of."""
+        if self._seen is None or self._seen[0] is not result.inference:
+            self._seen = result.inference, self._model.interpret(result.inference)
+        if result.carried is None:
+            return self._seen[1]
+        started = time.perf_counter()
+        carried = result.carried.motion.prediction(self._seen[1], result.carried.frame)
+        return replace(carried, timings={"propagate": 1e3 * (time.perf_counter() - started)})
 
 
 class RenderedView:
