@@ -11,9 +11,10 @@ import pytest
 
 from perception.card import read_card
 from perception.common.checksums import LIST
+from perception.engines.quantised import find_quantised
 from perception.errors import ModelError
 from perception.model import load_model
-from perception.weights.library import OWN, list_models
+from perception.weights.library import OWN, find_model, list_models
 from tests.fixtures import Main
 from tests.models import write_model
 
@@ -31,6 +32,14 @@ def test_the_list_is_that_of_the_models_that_ship(folder: Path) -> None:
     """`make checksums` writes it again."""
     there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.onnx")}
     assert there and listed(folder) == there
+
+
+@pytest.mark.parametrize("name", ["street-open", "street", "camvid"])
+def test_eight_bits_that_ship_are_those_of_the_model_that_ships(name: str) -> None:
+    """Else `--precision auto` and `int8` pass them over. `perception eval suite --store` keeps the two together."""
+    path = find_model(name)
+    found = find_quantised(path, read_card(path))
+    assert found is not None and found[0] == path.with_name(f"{name}-int8.onnx")
 
 
 @pytest.mark.parametrize("seed", range(3))
