@@ -34,12 +34,12 @@ live: $(LIVE) $(MEDIA)  ## open the live page: http://127.0.0.1:7860
 
 test: lint run-tests  ## install what the tests need and run them
 
-# Three processes for a core, since tests also wait: for servers, cameras, clocks. A file's tests stay in one: what they
+# Two processes for a core, since tests also wait: for servers, cameras, clocks. A file's tests stay in one: what they
 # share is made once. tests/scheduling.py says what comes first.
 # Hundreds of processes import the package: not each of them shall compile it anew, whatever the environment says.
 run-tests test-slow: export PYTHONDONTWRITEBYTECODE :=
 run-tests: $(DEV) $(MEDIA) $(SYSTEM) $(REFERENCE)
-	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(min(16, os.cpu_count() * 3))') --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(min(16, os.cpu_count() * 2))') --dist loadfile --no-loadscope-reorder
 
 test-slow: $(DEV) $(MEDIA) $(SYSTEM) $(REFERENCE)  ## the long tests (memory, training)
 	$(BIN)/python -m pytest -m slow --timeout 1800

@@ -42,7 +42,7 @@ def running(make: Any, **limits: Any) -> Iterator[tuple[httpx.Client, httpx.Clie
                 httpx.Client(
                     transport=httpx.HTTPTransport(local_address=own, limits=httpx.Limits(max_connections=None)),
                     base_url=f"http://{address}",
-                    timeout=60,
+                    timeout=300,  # maps are computed by a process that loads PyTorch first
                 )
             )
             for own in ("127.0.0.1", "127.0.0.2")
@@ -163,6 +163,7 @@ def in_progress(client: httpx.Client, what: str = "pixels_in_progress_most") -> 
     return float(next(line.split()[1] for line in lines if line.startswith(f"perception_{what} ")))
 
 
+@pytest.mark.timeout(600)
 def test_pixels_in_progress_are_never_more_than_allowed(make: Any) -> None:
     """Pictures on every way in, of two clients; all of them are served, one after the other."""
     width, height = 200, 100
